@@ -1,0 +1,7 @@
+//! Checkpoint and restore of running Linux process trees.
+#![deny(unsafe_code)]
+
+pub mod dump;
+pub mod error;
+pub mod options;
+pub mod restore;

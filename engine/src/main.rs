@@ -1,0 +1,2 @@
+//! stasis
+fn main() {}
