@@ -1,0 +1,277 @@
+//! The agent's entry points, its loop, and the way back into what it interrupted; nothing else.
+//!
+//! A thread enters at `agent_serve` (the leader: it serves batches until the engine is gone) or at `agent_once` (any
+//! other thread: it serves the one batch in its slot, then waits). The engine takes a thread out again by stopping it
+//! and setting its registers. When the engine is gone instead, its end of the socket closes; then every thread puts its
+//! own registers back and goes on with what it was doing when it was interrupted.
+#![no_std]
+#![no_main]
+
+use core::arch::global_asm;
+
+use core::mem::MaybeUninit;
+
+use parasite::abi::{Header, MAX_FDS, MAX_MESSAGE, Reply, Slot};
+use parasite::interpreter::Batch;
+use parasite::syscall;
+
+// Entry: rdi = the leader's slot, rsi and rdx = the part of our memory that must become writable, rsp = a stack.
+// The first call makes data writable, since memory that is both writable and executable is refused on hardened systems;
+// until it is made, nothing may touch the stack.
+global_asm!(
+    ".section .text.entry, \"ax\"",
+    ".globl agent_serve",
+    "agent_serve:",
+    "    mov r12, rdi",
+    "    mov rdi, rsi",
+    "    mov rsi, rdx",
+    "    mov edx, 3",
+    "    mov eax, 10",
+    "    syscall",
+    "    mov rdi, r12",
+    // A task that was cloned by an agent enters here: its memory is as it must be.
+    ".globl agent_again",
+    "agent_again:",
+    "    mov r12, rdi",
+    "    fxsave64 [rdi + 512]",
+    "    call {serve}",
+    "    jmp agent_resume",
+    ".globl agent_once",
+    "agent_once:",
+    "    mov r12, rdi",
+    "    fxsave64 [rdi + 512]",
+    "    call {once}",
+    "agent_resume:",
+    "    mov rdi, r12",
+    "    fxrstor64 [rdi + 512]",
+    // Back to what the thread was doing. No rt_sigreturn: it would lose the thread's restart block, and a sleep or
+    // poll that we interrupted would fail with EINTR.
+    "    mov rsp, rdi",
+    "    popfq",
+    "    pop r15",
+    "    pop r14",
+    "    pop r13",
+    "    pop r12",
+    "    pop r11",
+    "    pop r10",
+    "    pop r9",
+    "    pop r8",
+    "    pop rbp",
+    "    pop rbx",
+    "    pop rsi",
+    "    pop rdx",
+    "    pop rcx",
+    "    pop rax",
+    "    jmp qword ptr [rdi + 128]",
+    serve = sym serve,
+    once = sym once,
+);
+
+const SYS_CLOSE: u64 = 3;
+const SYS_RT_SIGPROCMASK: u64 = 14;
+const SYS_SENDMSG: u64 = 46;
+const SYS_RECVMSG: u64 = 47;
+const SYS_SOCKETPAIR: u64 = 53;
+const SYS_FUTEX: u64 = 202;
+
+const AF_UNIX: u64 = 1;
+const SOCK_SEQPACKET_CLOEXEC: u64 = 5 | 0o200_0000;
+const MSG_NOSIGNAL: u64 = 0x4000;
+const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
+const SIG_SETMASK: u64 = 2;
+const FUTEX_WAIT_PRIVATE: u64 = 128;
+const FUTEX_WAKE_PRIVATE: u64 = 1 | 128;
+const EINTR: i64 = -4;
+
+/// `struct iovec`.
+#[repr(C)]
+struct IoVec {
+    base: u64,
+    len: u64,
+}
+
+/// `struct msghdr`.
+#[repr(C)]
+struct MsgHdr {
+    name: u64,
+    name_len: u64,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    control_len: u64,
+    flags: u64,
+}
+
+/// Room for one `SCM_RIGHTS` message: `struct cmsghdr` and the descriptors.
+#[repr(C)]
+struct Control {
+    len: u64,
+    level: i32,
+    kind: i32,
+    fds: [MaybeUninit<i32>; MAX_FDS],
+}
+
+/// Serves batches until the engine is gone.
+unsafe extern "C" fn serve(slot: *mut Slot) {
+    // SAFETY: the engine made the slot and nobody else uses it while this thread is in here.
+    let slot = unsafe { &mut *slot };
+    if slot.socket < 0 && !connect(slot) {
+        return leave(slot);
+    }
+    let buffer = core::ptr::with_exposed_provenance_mut::<u8>(slot.buffer as usize);
+    // SAFETY: the engine gave this thread a buffer of that size.
+    let buffer = unsafe { core::slice::from_raw_parts_mut(buffer, MAX_MESSAGE) };
+    let mut control = Control { len: 0, level: 0, kind: 0, fds: [MaybeUninit::uninit(); MAX_FDS] };
+    loop {
+        let mut iov = IoVec { base: address(buffer.as_mut_ptr()), len: MAX_MESSAGE as u64 };
+        let mut message = MsgHdr {
+            name: 0,
+            name_len: 0,
+            iov: address(&raw mut iov),
+            iov_len: 1,
+            control: address(&raw mut control),
+            control_len: size_of::<Control>() as u64,
+            flags: 0,
+        };
+        let args = [slot.socket as u64, address(&raw mut message), MSG_CMSG_CLOEXEC, 0, 0, 0];
+        // SAFETY: all that the kernel writes to is ours and large enough.
+        let received = unsafe { syscall::raw(SYS_RECVMSG, args) };
+        if received == EINTR {
+            continue;
+        }
+        if received <= 0 {
+            break;
+        }
+        let count = if message.control_len >= 16 { (control.len as usize).saturating_sub(16) / 4 } else { 0 };
+        let fds = control.fds.get(..count).unwrap_or(&[]);
+        // SAFETY: the kernel wrote that many descriptors.
+        let fds = unsafe { core::slice::from_raw_parts(fds.as_ptr().cast::<i32>(), fds.len()) };
+        let Some(packet) = buffer.get_mut(..received as usize) else { break };
+        if !run_and_reply(slot, packet, fds) {
+            break;
+        }
+    }
+    leave(slot);
+}
+
+/// Serves the batch in the slot, then waits to be taken out, or for the engine to be gone.
+unsafe extern "C" fn once(slot: *mut Slot) {
+    // SAFETY: the engine made the slot and nobody else uses it while this thread is in here.
+    let slot = unsafe { &mut *slot };
+    let batch = core::ptr::with_exposed_provenance_mut::<u8>(slot.batch as usize);
+    // SAFETY: the engine wrote a batch of that length there.
+    let batch = unsafe { core::slice::from_raw_parts_mut(batch, slot.batch_len as usize) };
+    run_and_reply(slot, batch, &[]);
+    loop {
+        // SAFETY: the word is aligned and stays mapped while any thread is in the agent.
+        let gone = unsafe { core::ptr::with_exposed_provenance::<u32>(slot.gone as usize).read_volatile() };
+        if gone != 0 {
+            break;
+        }
+        // SAFETY: waits on that word; changes nothing.
+        unsafe { syscall::raw(SYS_FUTEX, [slot.gone, FUTEX_WAIT_PRIVATE, 0, 0, 0, 0]) };
+    }
+    set_sigmask(slot);
+}
+
+/// Makes the pair of sockets. The engine looks at this thread between the two calls, and takes its end.
+fn connect(slot: &mut Slot) -> bool {
+    let mut pair = [-1_i32; 2];
+    let at = address(&raw mut pair);
+    // SAFETY: the kernel writes two numbers to `pair`.
+    let made = unsafe { syscall::raw(SYS_SOCKETPAIR, [AF_UNIX, SOCK_SEQPACKET_CLOEXEC, 0, at, 0, 0]) };
+    // SAFETY: `pair` was written by the kernel, behind the compiler's back.
+    let [ours, theirs] = unsafe { (&raw const pair).read_volatile() };
+    if syscall::failed(made) {
+        return false;
+    }
+    slot.socket = ours;
+    slot.engine_socket = theirs;
+    // SAFETY: closes the copy of the engine's end, without which the end of the engine would go unnoticed.
+    unsafe { syscall::raw(SYS_CLOSE, [theirs as u64, 0, 0, 0, 0, 0]) };
+    true
+}
+
+/// Runs one message and answers it; false when there is nobody to answer, or no sense in going on.
+fn run_and_reply(slot: &Slot, packet: &mut [u8], fds: &[i32]) -> bool {
+    let Some(mut batch) = Batch::parse(packet) else { return false };
+    let results = core::ptr::with_exposed_provenance_mut::<i64>(slot.results as usize);
+    // SAFETY: the engine gave this thread room for that many results, and zeroed it.
+    let results = unsafe { core::slice::from_raw_parts_mut(results, slot.max_calls as usize) };
+    if batch.calls() > results.len() {
+        return false;
+    }
+    // SAFETY: the engine decides what happens to this process.
+    let made = unsafe { batch.run(fds, results) };
+    let mut reply = Reply { made: made as u32, slot: slot.index };
+    let data = batch.data.get(batch.reply.clone()).unwrap_or(&[]);
+    let iov = [
+        IoVec { base: address(&raw mut reply), len: size_of::<Reply>() as u64 },
+        IoVec { base: address(results.as_mut_ptr()), len: (made * 8) as u64 },
+        IoVec { base: data.as_ptr().expose_provenance() as u64, len: data.len() as u64 },
+    ];
+    let mut message = MsgHdr {
+        name: 0,
+        name_len: 0,
+        iov: iov.as_ptr().expose_provenance() as u64,
+        iov_len: 3,
+        control: 0,
+        control_len: 0,
+        flags: 0,
+    };
+    let args = [slot.socket as u64, address(&raw mut message), MSG_NOSIGNAL, 0, 0, 0];
+    // SAFETY: the kernel reads our own memory.
+    !syscall::failed(unsafe { syscall::raw(SYS_SENDMSG, args) })
+}
+
+/// The engine is gone: wakes the threads that wait for that, and gives back descriptor and signal mask.
+fn leave(slot: &Slot) {
+    // SAFETY: the word is aligned, and only set, never read, by this thread.
+    unsafe { core::ptr::with_exposed_provenance_mut::<u32>(slot.gone as usize).write_volatile(1) };
+    // SAFETY: wakes threads of ours.
+    unsafe { syscall::raw(SYS_FUTEX, [slot.gone, FUTEX_WAKE_PRIVATE, i32::MAX as u64, 0, 0, 0]) };
+    if slot.socket >= 0 {
+        // SAFETY: closes the descriptor that the agent made.
+        unsafe { syscall::raw(SYS_CLOSE, [slot.socket as u64, 0, 0, 0, 0, 0]) };
+    }
+    set_sigmask(slot);
+}
+
+/// Puts the thread's own blocked signals back.
+fn set_sigmask(slot: &Slot) {
+    let mask = (&raw const slot.sigmask).expose_provenance() as u64;
+    // SAFETY: reads eight bytes of the slot.
+    unsafe { syscall::raw(SYS_RT_SIGPROCMASK, [SIG_SETMASK, mask, 0, 8, 0, 0]) };
+}
+
+/// The address of something of ours that the kernel will write to.
+fn address<T>(pointer: *mut T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+const _: () = assert!(size_of::<Header>() == 16);
+
+/// The compiler asks for one; nothing here can panic, and the build fails if this is ever linked in.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// What the compiler calls for copies; without it they would be undefined.
+///
+/// # Safety
+/// As `memcpy(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memcpy(dest: *mut u8, src: *const u8, len: usize) -> *mut u8 {
+    // SAFETY: the caller's promise; `rep movsb` touches exactly `len` bytes of both.
+    unsafe {
+        core::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _, inout("rdi") dest => _, inout("rsi") src => _,
+            options(nostack, preserves_flags),
+        );
+    }
+    dest
+}
