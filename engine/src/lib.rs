@@ -5,3 +5,5 @@ pub mod dump;
 pub mod error;
 pub mod options;
 pub mod restore;
+pub(crate) mod sys;
+pub mod tracee;

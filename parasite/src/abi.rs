@@ -159,9 +159,8 @@ pub struct SavedRegs {
 /// jmp      [rip + 16]   ff 25 10 00 00 00
 /// ```
 /// It is 20 bytes long; `rdi`, `rsp` and `rip` follow at 20, 28 and 36.
-pub const TRAMPOLINE_CODE: [u8; 20] = [
-    0x48, 0x8b, 0x3d, 13, 0, 0, 0, 0x48, 0x8b, 0x25, 14, 0, 0, 0, 0xff, 0x25, 16, 0, 0, 0,
-];
+pub const TRAMPOLINE_CODE: [u8; 20] =
+    [0x48, 0x8b, 0x3d, 13, 0, 0, 0, 0x48, 0x8b, 0x25, 14, 0, 0, 0, 0xff, 0x25, 16, 0, 0, 0];
 /// Bytes from one trampoline to the next.
 pub const TRAMPOLINE_STRIDE: usize = 64;
 /// Bytes from one thread's slot to the next: the slot, its FPU area, results, batch, and its stack, which begins at

@@ -1,0 +1,15 @@
+//! The kernel, one file per subject: system calls that nix does not wrap, each wrapped once, and all of our `unsafe`.
+//!
+//! A function here makes one call, takes and returns typed values, and retries nothing. What a call means for a
+//! checkpoint is decided elsewhere.
+#![expect(unsafe_code, reason = "this is where it lives")]
+#![allow(
+    unreachable_pub,
+    reason = "the module is private to the crate; `pub` says which functions its files offer"
+)]
+
+pub mod pagemap;
+pub mod pidfd;
+pub mod process;
+pub mod ptrace;
+pub mod vdso;

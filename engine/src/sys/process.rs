@@ -1,0 +1,163 @@
+//! Creating, comparing and asking processes.
+
+use std::mem::MaybeUninit;
+
+use nix::errno::Errno;
+
+use crate::error::SysError;
+
+/// What two tasks may share, as `kcmp(2)` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Kcmp {
+    /// `KCMP_VM`: the address space.
+    Vm = 1,
+    /// `KCMP_FILES`: the descriptor table.
+    Files = 2,
+    /// `KCMP_FS`: root, working directory, umask.
+    Fs = 3,
+    /// `KCMP_SIGHAND`: signal handlers.
+    Sighand = 4,
+}
+
+/// Orders two tasks' resources; equal means shared. The order means nothing but stays as long as both live.
+pub fn kcmp(kind: Kcmp, a: i32, b: i32) -> Result<std::cmp::Ordering, SysError> {
+    compare(kind as i32, a, b, 0, 0)
+}
+
+/// Orders two descriptors' open file descriptions (`KCMP_FILE`); equal means the same description.
+pub fn kcmp_file(a: (i32, i32), b: (i32, i32)) -> Result<std::cmp::Ordering, SysError> {
+    compare(0, a.0, b.0, a.1 as u64, b.1 as u64)
+}
+
+fn compare(kind: i32, a: i32, b: i32, x: u64, y: u64) -> Result<std::cmp::Ordering, SysError> {
+    // SAFETY: takes numbers only; the operations used here take no pointer.
+    match unsafe { libc::syscall(libc::SYS_kcmp, a, b, kind, x, y) } {
+        0 => Ok(std::cmp::Ordering::Equal),
+        1 => Ok(std::cmp::Ordering::Less),
+        2 => Ok(std::cmp::Ordering::Greater),
+        // 3 means "not equal, but no order"; the kernel documents it as unused.
+        3.. => Err(SysError { call: "kcmp", errno: Errno::EINVAL }),
+        _ => Err(SysError::last("kcmp")),
+    }
+}
+
+/// Head and length of a thread's robust futex list (`get_robust_list(2)`).
+pub fn robust_list(tid: i32) -> Result<(u64, u64), SysError> {
+    let mut head = 0_u64;
+    let mut len = 0_u64;
+    // SAFETY: the kernel writes two words to two live variables.
+    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
+    if result < 0 { Err(SysError::last("get_robust_list")) } else { Ok((head, len)) }
+}
+
+/// Nice value, policy, priority and deadline parameters of a thread.
+pub fn sched_getattr(tid: i32) -> Result<libc::sched_attr, SysError> {
+    let mut attr = MaybeUninit::<libc::sched_attr>::zeroed();
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: the kernel writes at most `size` bytes.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, tid, attr.as_mut_ptr(), size, 0) };
+    if result < 0 {
+        return Err(SysError::last("sched_getattr"));
+    }
+    // SAFETY: plain numbers, zeroed and then filled in by the kernel.
+    Ok(unsafe { attr.assume_init() })
+}
+
+/// Forks with the pid `pid`, as a child of our parent if `sibling`.
+///
+/// Returns `None` in the child, which is a copy of the calling thread alone.
+pub fn fork_with_pid(pid: i32, sibling: bool) -> Result<Option<i32>, SysError> {
+    let set_tid = [pid];
+    // SAFETY: plain numbers; zero is a valid value of each.
+    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    args.exit_signal = libc::SIGCHLD as u64;
+    if sibling {
+        // With CLONE_PARENT the exit signal is inherited, and giving one is refused (`kernel/fork.c`).
+        args.flags = libc::CLONE_PARENT as u64;
+        args.exit_signal = 0;
+    }
+    args.set_tid = set_tid.as_ptr().expose_provenance() as u64;
+    args.set_tid_size = 1;
+    // SAFETY: no memory is shared with the child; it goes on here with a copy of everything, as after fork().
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match result {
+        0 => Ok(None),
+        1.. => Ok(Some(result as i32)),
+        _ => Err(SysError::last("clone3(set_tid)")),
+    }
+}
+
+/// Forks.
+///
+/// Returns `None` in the child. Our process has one thread when this is called, so the child may do anything.
+pub fn fork() -> Result<Option<i32>, SysError> {
+    // SAFETY: the caller is single-threaded, as the engine is throughout.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid @ 1.. => Ok(Some(pid)),
+        _ => Err(SysError::last("fork")),
+    }
+}
+
+/// Waits without end in a process that has nothing else to do; whoever traces it takes it from here.
+pub fn wait_to_be_taken() -> ! {
+    loop {
+        // SAFETY: pauses; there is nothing to break.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Ends the process at once, without running any exit handler.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// What `wait(2)` says of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// It stopped; the status has the signal and event.
+    Stopped(i32),
+    /// It ended, and is reaped as far as it is ours.
+    Ended(i32),
+    /// Nothing new.
+    Nothing,
+}
+
+/// Asks whether a traced thread or a child changed state; does not wait.
+pub fn wait_nohang(tid: i32) -> Result<Waited, SysError> {
+    wait_with(tid, libc::WNOHANG)
+}
+
+/// Waits until a traced thread or a child changes state.
+pub fn wait(tid: i32) -> Result<Waited, SysError> {
+    wait_with(tid, 0)
+}
+
+fn wait_with(tid: i32, flags: i32) -> Result<Waited, SysError> {
+    let mut status = 0;
+    // SAFETY: the kernel writes to a live variable.
+    match unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | flags) } {
+        0 => Ok(Waited::Nothing),
+        1.. if libc::WIFSTOPPED(status) => Ok(Waited::Stopped(status)),
+        1.. => Ok(Waited::Ended(status)),
+        _ => Err(SysError::last("waitpid")),
+    }
+}
+
+/// Waits until `SIGCHLD`, which must be blocked, is sent to us, or the time is over (`EAGAIN`).
+pub fn wait_for_child_signal(limit: std::time::Duration) -> Result<(), SysError> {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: initializes the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set is initialized.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    let timeout = libc::timespec {
+        tv_sec: limit.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(limit.subsec_nanos()),
+    };
+    // SAFETY: reads the set and the time.
+    let signal = unsafe { libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &raw const timeout) };
+    if signal < 0 { Err(SysError::last("sigtimedwait")) } else { Ok(()) }
+}

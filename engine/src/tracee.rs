@@ -1,0 +1,10 @@
+//! Other processes in our hands: stopped threads, their memory, and the agent that runs inside of them.
+//!
+//! Everything here belongs to the thread that traces; `ptrace(2)` knows tracers by thread, not by process.
+
+pub mod agent;
+pub mod batch;
+pub mod freeze;
+pub mod memory;
+pub mod regs;
+pub mod stopped;

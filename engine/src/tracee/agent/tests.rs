@@ -1,0 +1,86 @@
+//! The agent inside a real child.
+
+use std::process::{Child, Command};
+
+use super::*;
+use crate::tracee::freeze::FrozenTree;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn sleeper() -> Child {
+    let child = Command::new("sleep").arg("1000").spawn().unwrap();
+    // Until it has executed sleep, its memory is that of the test.
+    while std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() != "sleep\n"
+        || crate::tracee::freeze::process_state(child.id() as i32) != Some('S')
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+fn maps(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap()
+}
+
+fn vdso_of(pid: i32) -> Option<u64> {
+    let maps = maps(pid);
+    let line = maps.lines().find(|l| l.ends_with("[vdso]"))?;
+    u64::from_str_radix(line.split('-').next()?, 16).ok()
+}
+
+fn inject(task: &mut FrozenTask) -> Agent {
+    let saved = task.threads.iter().map(|t| Saved::read(t.stopped()).unwrap()).collect();
+    Agent::inject(task, saved, vdso_of(task.pid)).unwrap()
+}
+
+#[test]
+fn makes_calls_in_the_target_and_leaves_no_trace() {
+    let mut child = sleeper();
+    let pid = child.id() as i32;
+    let before = maps(pid);
+    let mut tree = FrozenTree::freeze(pid, LIMIT).unwrap();
+    let task = &mut tree.tasks[0];
+    let saved = Saved::read(task.threads[0].stopped()).unwrap();
+
+    let mut agent = inject(task);
+    let mut batch = Batch::new();
+    let getpid = batch.call("getpid", libc::SYS_getpid, crate::args![]);
+    let path = batch.input_str(b"/dev/null");
+    let fd = batch.call("openat", libc::SYS_openat, crate::args![libc::AT_FDCWD, path, libc::O_RDONLY, 0]);
+    let closed = batch.call("close", libc::SYS_close, crate::args![fd]);
+    let bad = batch.try_call("close", libc::SYS_close, crate::args![fd]);
+    let limits = batch.output::<[u64; 2]>();
+    batch.call("prlimit64", libc::SYS_prlimit64, crate::args![0, libc::RLIMIT_NOFILE, 0, limits]);
+    let replies = agent.run(&batch).unwrap();
+    assert_eq!(replies.result(getpid), Ok(i64::from(pid)));
+    assert_eq!(replies.result(closed), Ok(0));
+    assert_eq!(replies.result(bad), Err(SysError { call: "close", errno: Errno::EBADF }));
+    assert!(replies.output(limits).unwrap()[0] > 0);
+
+    agent.remove(task).unwrap();
+    let after = Saved::read(task.threads[0].stopped()).unwrap();
+    assert_eq!(after.regs, saved.regs);
+    assert_eq!(after.xstate, saved.xstate);
+    assert_eq!(after.sigmask, saved.sigmask);
+    tree.thaw().unwrap();
+    assert_eq!(maps(pid), before);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_failing_call_names_itself_and_ends_the_batch() {
+    let mut child = sleeper();
+    let mut tree = FrozenTree::freeze(child.id() as i32, LIMIT).unwrap();
+    let mut agent = inject(&mut tree.tasks[0]);
+    let mut batch = Batch::new();
+    batch.call("getpid", libc::SYS_getpid, crate::args![]);
+    batch.call("close the moon", libc::SYS_close, crate::args![12345]);
+    batch.call("getpid", libc::SYS_getpid, crate::args![]);
+    let error = agent.run(&batch).unwrap_err();
+    assert_eq!(error.to_string(), "close the moon: Bad file number (EBADF)");
+    tree.tasks[0].agent = Some(agent);
+    drop(tree);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,290 @@
+//! Building batches for the agent, and reading what it answers.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+
+use nix::errno::Errno;
+use parasite::abi::{ArgKind, Call, Header, MAX_CALLS, MAX_FDS, MAX_MESSAGE, Reply};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::error::SysError;
+
+/// Names a call of a batch, to use its result later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallId(usize);
+
+/// Room in a batch's data where the kernel writes a `T`, which comes back with the reply.
+#[derive(Debug)]
+pub struct Output<T> {
+    offset: usize,
+    len: usize,
+    _type: PhantomData<T>,
+}
+
+impl<T> Clone for Output<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Output<T> {}
+
+/// An argument of a call.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg {
+    /// A number, or an address in the target.
+    Value(u64),
+    /// Bytes that travel with the batch, by offset.
+    Input(usize),
+    /// Bytes that come back, by offset.
+    Output(usize),
+    /// The result of an earlier call.
+    Result(CallId),
+    /// The number in the target of a descriptor that travels with the batch.
+    Fd(usize),
+}
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl From<i32> for Arg {
+    fn from(value: i32) -> Self {
+        Self::Value(value as u64)
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Self::Value(u64::from(value))
+    }
+}
+
+impl From<usize> for Arg {
+    fn from(value: usize) -> Self {
+        Self::Value(value as u64)
+    }
+}
+
+impl From<CallId> for Arg {
+    fn from(value: CallId) -> Self {
+        Self::Result(value)
+    }
+}
+
+impl<T> From<Output<T>> for Arg {
+    fn from(value: Output<T>) -> Self {
+        Self::Output(value.offset)
+    }
+}
+
+/// Makes the arguments of a call from whatever can be one.
+#[macro_export]
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { &[$($crate::tracee::batch::Arg::from($arg)),*] };
+}
+
+/// System calls for the agent to make, in order.
+#[derive(Debug, Default)]
+pub struct Batch<'fd> {
+    calls: Vec<(Call, [Option<Arg>; 6])>,
+    steps: Vec<&'static str>,
+    inputs: Vec<u8>,
+    outputs: usize,
+    fds: Vec<RawFd>,
+    _fds: PhantomData<BorrowedFd<'fd>>,
+}
+
+impl<'fd> Batch<'fd> {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Whether `calls` more calls with `bytes` of data and one descriptor may not fit.
+    pub fn is_nearly_full(&self, calls: usize, bytes: usize) -> bool {
+        self.calls.len() + calls > MAX_CALLS
+            || self.fds.len() + 1 > MAX_FDS
+            || self.len() + calls * size_of::<Call>() + bytes + 64 > MAX_MESSAGE
+    }
+
+    fn len(&self) -> usize {
+        size_of::<Header>() + self.calls.len() * size_of::<Call>() + self.inputs.len() + self.outputs
+    }
+
+    /// Adds a call whose failure ends the batch; `step` names it in errors, as a manual page would.
+    pub fn call(&mut self, step: &'static str, number: i64, args: &[Arg]) -> CallId {
+        self.push(step, number, args, 0)
+    }
+
+    /// Adds a call that may fail.
+    pub fn try_call(&mut self, step: &'static str, number: i64, args: &[Arg]) -> CallId {
+        self.push(step, number, args, Call::MAY_FAIL)
+    }
+
+    fn push(&mut self, step: &'static str, number: i64, args: &[Arg], flags: u32) -> CallId {
+        let mut wide = [None; 6];
+        for (slot, arg) in wide.iter_mut().zip(args) {
+            *slot = Some(*arg);
+        }
+        self.calls.push((Call { number: number as u32, flags, kinds: 0, reserved: 0, args: [0; 6] }, wide));
+        self.steps.push(step);
+        CallId(self.calls.len() - 1)
+    }
+
+    /// Adds bytes for the kernel to read.
+    pub fn input<T: IntoBytes + Immutable + ?Sized>(&mut self, value: &T) -> Arg {
+        self.inputs.resize(self.inputs.len().next_multiple_of(8), 0);
+        let offset = self.inputs.len();
+        self.inputs.extend_from_slice(value.as_bytes());
+        Arg::Input(offset)
+    }
+
+    /// Adds a string that ends in a zero byte.
+    pub fn input_str(&mut self, bytes: &[u8]) -> Arg {
+        let offset = self.inputs.len();
+        self.inputs.extend_from_slice(bytes);
+        self.inputs.push(0);
+        Arg::Input(offset)
+    }
+
+    /// Adds room for a value that comes back.
+    pub fn output<T: FromBytes>(&mut self) -> Output<T> {
+        self.output_len(size_of::<T>())
+    }
+
+    /// Adds room for `len` bytes that come back.
+    pub fn output_len<T>(&mut self, len: usize) -> Output<T> {
+        let offset = self.outputs;
+        self.outputs += len.next_multiple_of(8);
+        Output { offset, len, _type: PhantomData }
+    }
+
+    /// Adds a descriptor that the target gets; close-on-exec, under a number that the kernel chooses.
+    pub fn fd(&mut self, fd: BorrowedFd<'fd>) -> Arg {
+        self.fds.push(fd.as_raw_fd());
+        Arg::Fd(self.fds.len() - 1)
+    }
+
+    /// The descriptors that travel along.
+    pub(super) fn fds(&self) -> &[RawFd] {
+        &self.fds
+    }
+
+    /// The message for the agent.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, SysError> {
+        let too_large = SysError { call: "batch", errno: Errno::EMSGSIZE };
+        let inputs = self.inputs.len().next_multiple_of(8);
+        let header = Header {
+            calls: self.calls.len() as u32,
+            data: (inputs + self.outputs) as u32,
+            reply_from: inputs as u32,
+            reply_len: self.outputs as u32,
+        };
+        let mut bytes = Vec::with_capacity(self.len() + 8);
+        bytes.extend_from_slice(header.as_bytes());
+        for (call, args) in &self.calls {
+            let mut call = *call;
+            for (i, arg) in args.iter().enumerate() {
+                let (kind, value) = match arg {
+                    None => (ArgKind::Value, 0),
+                    Some(Arg::Value(value)) => (ArgKind::Value, *value),
+                    Some(Arg::Input(offset)) => (ArgKind::Data, *offset as u64),
+                    Some(Arg::Output(offset)) => (ArgKind::Data, (inputs + offset) as u64),
+                    Some(Arg::Result(CallId(index))) => (ArgKind::Result, *index as u64),
+                    Some(Arg::Fd(index)) => (ArgKind::Fd, *index as u64),
+                };
+                call.kinds |= (kind as u32) << (ArgKind::BITS * i as u32);
+                if let Some(slot) = call.args.get_mut(i) {
+                    *slot = value;
+                }
+            }
+            bytes.extend_from_slice(call.as_bytes());
+        }
+        bytes.extend_from_slice(&self.inputs);
+        bytes.resize(bytes.len() + (inputs - self.inputs.len()) + self.outputs, 0);
+        if bytes.len() > MAX_MESSAGE || self.calls.len() > MAX_CALLS || self.fds.len() > MAX_FDS {
+            return Err(too_large);
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the agent's answer to this batch; the thread's slot, and the replies.
+    pub(super) fn decode(&self, packet: &[u8]) -> Result<(u32, Replies), BatchError> {
+        let (reply, rest) = Reply::read_from_prefix(packet).ok().ok_or(BatchError::Garbled)?;
+        let made = reply.made as usize;
+        let (results, data) = rest.split_at_checked(made.saturating_mul(8)).ok_or(BatchError::Garbled)?;
+        let results: Vec<i64> =
+            results.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
+        if made < self.calls.len() || data.len() != self.outputs {
+            let failed =
+                made.checked_sub(1).and_then(|last| Some((*results.get(last)?, *self.steps.get(last)?)));
+            return Err(match failed {
+                Some((result, call)) if (-4095..0).contains(&result) => {
+                    BatchError::Failed { index: made - 1, error: sys_error(call, result) }
+                }
+                _ => BatchError::Garbled,
+            });
+        }
+        Ok((reply.slot, Replies { results, steps: self.steps.clone(), data: data.to_vec() }))
+    }
+}
+
+fn sys_error(call: &'static str, result: i64) -> SysError {
+    SysError { call, errno: Errno::from_raw(-result as i32) }
+}
+
+/// How a batch failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// A call failed that must not.
+    #[error("{error}")]
+    Failed {
+        /// Which call of the batch.
+        index: usize,
+        /// Its step, and what the kernel said.
+        error: SysError,
+    },
+    /// The answer is not one.
+    #[error("the agent's answer makes no sense")]
+    Garbled,
+}
+
+/// What the kernel said to each call of a batch.
+#[derive(Debug)]
+pub struct Replies {
+    results: Vec<i64>,
+    steps: Vec<&'static str>,
+    data: Vec<u8>,
+}
+
+impl Replies {
+    /// The result of a call.
+    pub fn result(&self, CallId(index): CallId) -> Result<i64, SysError> {
+        let step = self.steps.get(index).copied().unwrap_or("call");
+        match self.results.get(index) {
+            Some(&result) if (-4095..0).contains(&result) => Err(sys_error(step, result)),
+            Some(&result) => Ok(result),
+            None => Err(SysError { call: step, errno: Errno::EBADMSG }),
+        }
+    }
+
+    /// A value that the kernel wrote.
+    pub fn output<T: FromBytes>(&self, output: Output<T>) -> Result<T, SysError> {
+        let missing = SysError { call: "agent output", errno: Errno::EBADMSG };
+        T::read_from_bytes(self.output_bytes(output)?).ok().ok_or(missing)
+    }
+
+    /// The bytes that the kernel wrote.
+    pub fn output_bytes<T>(&self, output: Output<T>) -> Result<&[u8], SysError> {
+        let missing = SysError { call: "agent output", errno: Errno::EBADMSG };
+        self.data.get(output.offset..output.offset + output.len).ok_or(missing)
+    }
+}

@@ -1,0 +1,63 @@
+//! Memory of another process.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::error::SysError;
+
+/// The memory of one process, reached through `/proc/PID/mem`, which ignores the protection of pages (as `ptrace(2)`
+/// does) and so writes code that nobody can write.
+#[derive(Debug)]
+pub struct Memory {
+    pid: i32,
+    file: File,
+}
+
+impl Memory {
+    /// Opens the memory of a process that we trace.
+    pub fn open(pid: i32) -> Result<Self, SysError> {
+        let path = format!("/proc/{pid}/mem");
+        let file = File::options().read(true).write(true).open(path);
+        Ok(Self { pid, file: file.map_err(SysError::io("open(/proc/PID/mem)"))? })
+    }
+
+    /// Reads exactly `buffer.len()` bytes.
+    pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), SysError> {
+        self.file.read_exact_at(buffer, address).map_err(SysError::io("read(/proc/PID/mem)"))
+    }
+
+    /// Reads one value.
+    pub fn read_value<T: FromBytes + IntoBytes>(&self, address: u64) -> Result<T, SysError> {
+        let mut value = T::new_zeroed();
+        self.read(address, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Writes all bytes.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), SysError> {
+        self.file.write_all_at(bytes, address).map_err(SysError::io("write(/proc/PID/mem)"))
+    }
+
+    /// Reads readable memory with as few copies as the kernel needs; the number of bytes read, which is smaller where
+    /// a page cannot be read.
+    pub fn read_fast(&self, address: u64, buffer: &mut [u8]) -> Result<usize, SysError> {
+        let remote = [RemoteIoVec { base: address as usize, len: buffer.len() }];
+        process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(buffer)], &remote)
+            .map_err(SysError::of("process_vm_readv"))
+    }
+
+    /// Writes several slices one behind the other.
+    pub fn write_parts(&self, address: u64, parts: &[IoSlice<'_>]) -> Result<(), SysError> {
+        let mut at = address;
+        for part in parts {
+            self.write(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+}
