@@ -4,4 +4,5 @@
 pub mod dump;
 pub mod error;
 pub mod options;
+pub mod procfs;
 pub mod restore;
