@@ -4,6 +4,7 @@
 pub mod dump;
 pub mod error;
 pub mod options;
+pub mod procfs;
 pub mod restore;
 pub(crate) mod sys;
 pub mod tracee;
