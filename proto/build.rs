@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
 
     let mut compiler = protox::Compiler::new([messages])?;
-    compiler.include_imports(true).open_files(&files)?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let with_comments = compiler.file_descriptor_set();
     compiler.include_source_info(false);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);

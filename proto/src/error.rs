@@ -10,6 +10,7 @@ use crate::catalogue::{COMMON_MAGIC, SERVICE_MAGIC};
 /// path is known to the caller alone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::error_impl_error, reason = "its users read `proto::Error`")]
 pub enum Error {
     /// The operating system refused a read.
     #[error("read at byte {offset}: {source}")]

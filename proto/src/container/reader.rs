@@ -3,9 +3,11 @@
 use std::io::Read;
 
 use prost::Message;
+use prost_reflect::DynamicMessage;
 
 use crate::catalogue::{COMMON_MAGIC, Container, ImageType, SERVICE_MAGIC};
 use crate::error::Error;
+use crate::messages::descriptor;
 
 /// The longest entry that is accepted. An address space with a million mappings needs a quarter of it.
 pub const MAX_ENTRY: u32 = 256 << 20;
@@ -116,9 +118,10 @@ impl<R: Read> Reader<R> {
     pub fn single<M: Message + Default>(mut self) -> Result<M, Error> {
         let message = self.required()?;
         let offset = self.offset;
-        match self.bounded(1)?.is_empty() {
-            true => Ok(message),
-            false => Err(Error::TrailingBytes { image: self.image.pattern, offset }),
+        if self.bounded(1)?.is_empty() {
+            Ok(message)
+        } else {
+            Err(Error::TrailingBytes { image: self.image.pattern, offset })
         }
     }
 
@@ -129,6 +132,26 @@ impl<R: Read> Reader<R> {
             messages.push(message);
         }
         Ok(messages)
+    }
+
+    /// Reads the next entry as the message that the catalogue names, keeping fields that it does not know; none at the
+    /// end of the file.
+    pub fn dynamic_entry(&mut self) -> Result<Option<DynamicMessage>, Error> {
+        let image = self.image.pattern;
+        let message = self.image.payload.message(self.entries).ok_or(Error::RawImage { image })?;
+        self.dynamic_entry_of(message)
+    }
+
+    /// Reads the next entry as a message that the raw bytes of the entry before are made of.
+    pub fn dynamic_entry_of(&mut self, message: &str) -> Result<Option<DynamicMessage>, Error> {
+        let offset = self.offset;
+        let Some(bytes) = self.entry_bytes()? else {
+            return Ok(None);
+        };
+        let descriptor = descriptor(message).expect("a test checks that the catalogue's messages exist");
+        DynamicMessage::decode(descriptor, bytes.as_slice())
+            .map(Some)
+            .map_err(|source| self.decode_error(offset, source))
     }
 
     /// Reads the next entry without decoding it; none at the end of the file.
@@ -175,7 +198,7 @@ impl<R: Read> Reader<R> {
         self.input
     }
 
-    pub(crate) fn decode_error(&self, offset: u64, source: prost::DecodeError) -> Error {
+    fn decode_error(&self, offset: u64, source: prost::DecodeError) -> Error {
         Error::Decode { image: self.image.pattern, entry: self.entries.saturating_sub(1), offset, source }
     }
 
