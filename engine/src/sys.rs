@@ -8,6 +8,7 @@
     reason = "the module is private to the crate; `pub` says which functions its files offer"
 )]
 
+pub mod fcntl;
 pub mod pagemap;
 pub mod pidfd;
 pub mod process;

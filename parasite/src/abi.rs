@@ -165,11 +165,11 @@ pub const TRAMPOLINE_CODE: [u8; 20] =
 pub const TRAMPOLINE_STRIDE: usize = 64;
 /// Bytes from one thread's slot to the next: the slot, its FPU area, results, batch, and its stack, which begins at
 /// the end.
-pub const SLOT_STRIDE: usize = 8192;
+pub const SLOT_STRIDE: usize = 16 * 1024;
 /// Where a slot's batch begins.
-pub const SLOT_BATCH: usize = 2048;
+pub const SLOT_BATCH: usize = 3072;
 /// Bytes a slot's batch may have; the rest is the stack.
-pub const SLOT_BATCH_MAX: usize = 3072;
+pub const SLOT_BATCH_MAX: usize = 10 * 1024;
 /// Where the results of a slot's batch go.
 pub const SLOT_RESULTS: usize = 1024;
 /// Calls a slot's batch may have.

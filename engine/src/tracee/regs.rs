@@ -43,20 +43,22 @@ pub fn after_restart(regs: &user_regs_struct) -> user_regs_struct {
     regs
 }
 
-/// Registers for a restored thread that was stopped in a system call.
+/// Registers as an image holds them: those from which a thread goes on anywhere, without a restart block.
 ///
-/// A restored thread has no restart block: what remained of a sleep is not known, so the call is made again as a whole
-/// instead of failing with `EINTR`, which programs that handle no signals do not expect.
-pub fn for_restore(regs: &user_regs_struct) -> user_regs_struct {
-    let mut regs = *regs;
+/// What remained of a sleep is in the restart block, which cannot be read, so the call is made again as a whole. It does
+/// not fail with `EINTR` instead: programs that handle no signals do not expect that.
+pub fn for_image(regs: &user_regs_struct) -> user_regs_struct {
+    let mut after = after_restart(regs);
     if (regs.orig_rax as i64) >= 0 && regs.rax as i64 == ERESTART_RESTARTBLOCK {
-        regs.rax = ERESTARTNOHAND as u64;
+        after.rax = regs.orig_rax;
         if regs.orig_rax == libc::SYS_restart_syscall as u64 {
             // The call that a restart continues is not in the registers any more.
-            regs.rax = -i64::from(libc::EINTR) as u64;
+            after.rax = -i64::from(libc::EINTR) as u64;
+            after.rip = regs.rip;
         }
     }
-    regs
+    after.orig_rax = regs.orig_rax;
+    after
 }
 
 /// Registers for entering code at `rip` with a stack at `rsp`, from whatever the thread was doing.
@@ -139,9 +141,10 @@ mod tests {
     }
 
     #[rstest]
-    #[case::sleep_starts_again(35, ERESTARTNOHAND)]
-    #[case::continued_sleep_is_interrupted(219, -4)]
-    fn a_restored_thread_has_no_restart_block(#[case] call: i64, #[case] rax: i64) {
-        assert_eq!(for_restore(&stopped_in(call, ERESTART_RESTARTBLOCK)).rax as i64, rax);
+    #[case::sleep_starts_again(35, 35, 0x1000)]
+    #[case::continued_sleep_is_interrupted(219, -4, 0x1002)]
+    fn an_image_has_no_restart_block(#[case] call: i64, #[case] rax: i64, #[case] rip: u64) {
+        let image = for_image(&stopped_in(call, ERESTART_RESTARTBLOCK));
+        assert_eq!((image.rax as i64, image.rip, image.orig_rax as i64), (rax, rip, call));
     }
 }

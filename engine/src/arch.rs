@@ -1,0 +1,7 @@
+//! Everything that depends on the processor's architecture, so that another one is an addition.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{ArchError, dump_registers, restore_registers, restored_xstate};

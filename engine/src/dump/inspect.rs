@@ -1,0 +1,163 @@
+//! What can be seen of a stopped task from outside, read once.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::procfs::smaps::SmapsVma;
+use crate::procfs::stat::Stat;
+use crate::procfs::status::Status;
+use crate::procfs::{self, ParseError, smaps};
+use crate::sys::ptrace::{self, RseqConfiguration};
+use crate::sys::{pidfd, process};
+use crate::tracee::agent::Saved;
+use crate::tracee::freeze::{FrozenTask, FrozenThread};
+use crate::tracee::regs;
+
+/// State of a task that stands in the way of a dump.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskRefusal {
+    /// 32-bit code.
+    #[error("it runs 32-bit code, which is not supported yet")]
+    Compat,
+    /// Stopped by a signal.
+    #[error("it is stopped by signal {0}; stopped tasks are not supported yet")]
+    GroupStop(i32),
+    /// Something that has no kind yet.
+    #[error("{0} is not supported yet")]
+    NotYet(&'static str),
+}
+
+impl Explain for TaskRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::GroupStop(_) => Some("continue it first (kill -CONT)".into()),
+            Self::Compat | Self::NotYet(_) => None,
+        }
+    }
+}
+
+/// What is known about one thread without asking it.
+#[derive(Debug)]
+pub struct ThreadFacts {
+    /// Its id in our pid namespace.
+    pub tid: i32,
+    /// Its id in its own pid namespace.
+    pub inner_tid: i32,
+    /// `/proc/PID/task/TID/stat`.
+    pub stat: Stat,
+    /// `/proc/PID/task/TID/status`.
+    pub status: Status,
+    /// Registers and signal mask.
+    pub saved: Saved,
+    /// Its rseq registration; all zero without one.
+    pub rseq: RseqConfiguration,
+    /// Head and length of its robust futex list.
+    pub robust_list: (u64, u64),
+    /// Its scheduling attributes.
+    pub sched: libc::sched_attr,
+}
+
+/// What is known about one task without asking it.
+#[derive(Debug)]
+pub struct TaskFacts {
+    /// Its pid in our pid namespace.
+    pub pid: i32,
+    /// A descriptor for it.
+    pub pidfd: OwnedFd,
+    /// Its mappings.
+    pub vmas: Vec<SmapsVma>,
+    /// Its resource limits.
+    pub limits: procfs::limits::Limits,
+    /// Its threads, in the order of the frozen task's.
+    pub threads: Vec<ThreadFacts>,
+}
+
+impl ThreadFacts {
+    fn read(pid: i32, thread: &FrozenThread) -> Result<Self, Problem> {
+        let tid = thread.tid;
+        let stopped = thread.stopped();
+        let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
+        let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
+        let rseq = ptrace::rseq_configuration(tid).while_trying_to("read its rseq registration")?;
+        let mut saved = Saved::read(stopped).while_trying_to("read its registers")?;
+        if !regs::is_64_bit(&saved.regs) {
+            return Err(Problem::new(TaskRefusal::Compat));
+        }
+        abort_rseq(pid, rseq, &mut saved).while_trying_to("look at its rseq critical section")?;
+        Ok(Self {
+            tid,
+            inner_tid,
+            stat: read_proc(format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?,
+            status,
+            saved,
+            rseq,
+            robust_list: process::robust_list(tid).while_trying_to("read its robust futex list")?,
+            sched: process::sched_getattr(tid).while_trying_to("read its scheduling attributes")?,
+        })
+    }
+}
+
+/// Takes a thread that was stopped inside of an rseq critical section out of it, to its abort handler.
+///
+/// A stop is a preemption, so the kernel would do the same on the way back to user mode. But it would look at the
+/// registers the thread has then, which are the agent's, and forget the critical section.
+fn abort_rseq(pid: i32, rseq: RseqConfiguration, saved: &mut Saved) -> Result<(), SysError> {
+    if rseq.rseq_abi_pointer == 0 {
+        return Ok(());
+    }
+    let memory = crate::tracee::memory::Memory::open(pid)?;
+    // struct rseq: rseq_cs is at offset 8. struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip.
+    let rseq_cs: u64 = memory.read_value(rseq.rseq_abi_pointer.wrapping_add(8))?;
+    if rseq_cs == 0 {
+        return Ok(());
+    }
+    let [start, length, abort] = memory.read_value::<[u64; 3]>(rseq_cs.wrapping_add(8))?;
+    if saved.regs.rip.wrapping_sub(start) < length {
+        saved.regs.rip = abort;
+        saved.regs.orig_rax = u64::MAX;
+    }
+    Ok(())
+}
+
+impl TaskFacts {
+    /// Reads everything; refuses what cannot be looked at.
+    pub fn read(task: &FrozenTask) -> Result<Self, Problem> {
+        let pid = task.pid;
+        Ok(Self {
+            pid,
+            pidfd: pidfd::open(pid).of_task(&task.name)?,
+            vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse).of_task(&task.name)?,
+            limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse).of_task(&task.name)?,
+            threads: task
+                .threads
+                .iter()
+                .map(|thread| {
+                    let facts = ThreadFacts::read(pid, thread);
+                    facts.map_err(|p| if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) })
+                })
+                .collect::<Result<_, _>>()
+                .of_task(&task.name)?,
+        })
+    }
+
+    /// The leader, which every task that is not a zombie has.
+    pub fn leader(&self) -> &ThreadFacts {
+        self.threads.first().expect("a task without threads is a zombie, and those are not inspected")
+    }
+
+    /// Where the vdso is mapped.
+    pub fn vdso(&self) -> Option<u64> {
+        self.vmas.iter().find(|v| v.vma.path == b"[vdso]").map(|v| v.vma.start)
+    }
+}
+
+/// Reads and parses one file of `/proc`.
+pub fn read_proc<T>(path: String, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Result<T, Problem> {
+    let bytes = fs::read(&path).map_err(SysError::io("read")).about(|| Object::Path(path.clone().into()))?;
+    parse(&bytes).about(|| Object::Path(path.into()))
+}

@@ -1,0 +1,193 @@
+//! A directory of image files.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use proto::{ImageType, Reader, Writer};
+
+use crate::error::{Class, Explain, Object, Problem, SysError};
+
+/// What is wrong with an image file.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file itself.
+    #[error(transparent)]
+    Proto(#[from] proto::Error),
+    /// It is not there.
+    #[error("it is missing from the image set")]
+    Missing,
+    /// What it says cannot be.
+    #[error("it is damaged: {0}")]
+    Invalid(&'static str),
+}
+
+impl Explain for ImageError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Proto(proto::Error::Write { source, .. } | proto::Error::Read { source, .. }) => {
+                SysError { call: "", errno: nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(0)) }.class()
+            }
+            _ => Class::Refused,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Proto(proto::Error::Write { .. }) => Some("free some space, or choose another directory with -D".into()),
+            Self::Proto(proto::Error::Read { .. }) => None,
+            _ => Some("dump the process again, or copy the whole image directory again".into()),
+        }
+    }
+}
+
+/// A directory that image files are written to.
+///
+/// It becomes an image set when `inventory.img` appears in it, which is the last thing that happens to it (invariant
+/// I4). Until then, what was written is removed again when this is dropped.
+#[derive(Debug)]
+pub struct NewImages {
+    dir: PathBuf,
+    written: Vec<PathBuf>,
+    committed: bool,
+}
+
+impl NewImages {
+    /// Starts a new set; an older one in the same directory ceases to be one.
+    pub fn create(dir: &Path) -> Result<Self, Problem> {
+        let inventory = dir.join(proto::catalogue::INVENTORY.file_name(0));
+        match fs::remove_file(&inventory) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Problem::new(SysError::io("unlink")(e)).object(Object::Path(inventory)).step("replace the old images"))
+            }
+            _ => Ok(Self { dir: dir.to_owned(), written: Vec::new(), committed: false }),
+        }
+    }
+
+    /// Creates one file.
+    pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
+        let path = self.dir.join(name);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let about = |e| Problem::new(e).object(Object::Path(path.clone())).step("create an image file");
+        let file = file.map_err(SysError::io("open")).map_err(about)?;
+        self.written.push(path);
+        Ok(file)
+    }
+
+    /// Writes one file with these entries.
+    pub fn write<M: prost::Message>(&mut self, image: &ImageType, id: u64, entries: &[M]) -> Result<(), Problem> {
+        self.write_with(image, id, |writer| entries.iter().try_for_each(|entry| writer.entry(entry)))
+    }
+
+    /// Writes one file with whatever `fill` puts in.
+    pub fn write_with(
+        &mut self,
+        image: &ImageType,
+        id: u64,
+        fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), proto::Error>,
+    ) -> Result<(), Problem> {
+        let name = image.file_name(id);
+        let file = self.create_file(&name)?;
+        write_entries(file, image, fill)
+            .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("write it"))
+    }
+
+    /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
+    pub fn commit(mut self, inventory: &proto::messages::InventoryEntry) -> Result<(), Problem> {
+        let image = &proto::catalogue::INVENTORY;
+        let name = image.file_name(0);
+        let temporary = format!("{name}.new");
+        let file = self.create_file(&temporary)?;
+        write_entries(file, image, |writer| writer.entry(inventory))
+            .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it"))?;
+        fs::rename(self.dir.join(temporary), self.dir.join(&name))
+            .map_err(|e| Problem::new(SysError::io("rename")(e)).object(Object::Image(name)).step("complete the images"))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewImages {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        for path in &self.written {
+            if let Err(e) = fs::remove_file(path)
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {} of the failed dump: {e}", path.display());
+            }
+        }
+    }
+}
+
+fn write_entries(
+    file: File,
+    image: &ImageType,
+    fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), proto::Error>,
+) -> Result<(), proto::Error> {
+    let mut writer = Writer::create(BufWriter::new(file), image)?;
+    fill(&mut writer)?;
+    let offset = writer.offset();
+    writer.finish()?.flush().map_err(|source| proto::Error::Write { offset, source })
+}
+
+/// A complete image set.
+#[derive(Debug)]
+pub struct Images {
+    dir: PathBuf,
+}
+
+/// A reader of one image file.
+pub type ImageReader = Reader<BufReader<File>>;
+
+impl Images {
+    /// Opens a set.
+    pub fn open(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Opens one file for reading its bytes.
+    pub fn open_file(&self, name: &str) -> Result<File, Problem> {
+        let object = || Object::Image(name.to_owned());
+        File::open(self.dir.join(name)).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Problem::new(ImageError::Missing).object(object()),
+            _ => Problem::new(SysError::io("open")(e)).object(object()).step("open it"),
+        })
+    }
+
+    /// Reads all entries of a file that must be there.
+    pub fn read<M: prost::Message + Default>(&self, image: &ImageType, id: u64) -> Result<Vec<M>, Problem> {
+        self.read_with(image, id, Reader::all)
+    }
+
+    /// Reads the one entry of a file that must be there.
+    pub fn read_single<M: prost::Message + Default>(&self, image: &ImageType, id: u64) -> Result<M, Problem> {
+        self.read_with(image, id, Reader::single)
+    }
+
+    /// Reads a file that must be there in whatever way `read` does.
+    pub fn read_with<T>(
+        &self,
+        image: &ImageType,
+        id: u64,
+        read: impl FnOnce(ImageReader) -> Result<T, proto::Error>,
+    ) -> Result<T, Problem> {
+        let name = image.file_name(id);
+        let file = self.open_file(&name)?;
+        Reader::open(BufReader::new(file), image)
+            .and_then(read)
+            .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("read it"))
+    }
+
+    /// Whether the set has this file.
+    pub fn has(&self, image: &ImageType, id: u64) -> bool {
+        self.dir.join(image.file_name(id)).exists()
+    }
+}
+
+/// A problem with what one image says.
+pub fn invalid(image: &ImageType, id: u64, what: &'static str) -> Problem {
+    Problem::new(ImageError::Invalid(what)).object(Object::Image(image.file_name(id)))
+}

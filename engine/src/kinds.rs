@@ -1,0 +1,30 @@
+//! The registry: the only list of kinds in the tree.
+//!
+//! A kind is one kernel resource, in one file, with its dump and restore side by side. Support table, `check`, fault
+//! point names and the zoo's coverage check are derived from what is listed here.
+
+pub mod files;
+pub mod mm;
+pub mod task;
+
+use files::{ErasedFileKind, FileKind};
+use mm::{ErasedMappingKind, MappingKind};
+use task::{ErasedTaskKind, TaskKind};
+
+/// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
+pub static FILE_KINDS: &[&dyn ErasedFileKind] =
+    &[files::pipe::Pipe::ERASED, files::regular::Regular::ERASED];
+
+/// Kinds of mappings. Exactly one claims each mapping, so their order means nothing.
+pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
+    mm::anonymous::AnonymousPrivate::ERASED,
+    mm::file::FileMapping::ERASED,
+    mm::vdso::Vdso::ERASED,
+    mm::vsyscall::Vsyscall::ERASED,
+];
+
+/// Kinds of state of tasks and threads, in the order in which they are restored: what needs privileges comes before
+/// the credentials, which give them up.
+pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
+    task::name::Name::ERASED,
+];

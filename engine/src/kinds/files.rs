@@ -1,0 +1,499 @@
+//! Descriptors: which kind claims one, which of them share an open file description, and how they come back.
+//!
+//! A descriptor is a number in a table; what it refers to is an open file description, which several numbers in several
+//! tasks may share. Dump gives each description one id and has its kind describe it once. Restore has the kind make it
+//! once, in the engine, and passes it to every task that has a number for it.
+
+pub mod pipe;
+pub mod regular;
+
+use std::any::{Any, TypeId};
+use std::cell::OnceCell;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
+
+use crate::dump::inspect::{TaskFacts, read_proc};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::image::{Images, NewImages};
+use crate::options::{DumpOptions, RestoreOptions};
+use crate::procfs::fdinfo::FdInfo;
+use crate::procfs::{self, link};
+use crate::sys::{fcntl, pidfd, process};
+
+/// What is known about one descriptor of a stopped task.
+#[derive(Debug)]
+pub struct FdFacts<'a> {
+    /// The task's pid in our pid namespace.
+    pub pid: i32,
+    /// Its number.
+    pub fd: i32,
+    /// The text of `/proc/PID/fd/N`.
+    pub link: Vec<u8>,
+    /// `stat(2)` of what it refers to.
+    pub stat: libc::stat,
+    /// `/proc/PID/fdinfo/N`.
+    pub info: FdInfo,
+    pidfd: BorrowedFd<'a>,
+    dup: OnceCell<OwnedFd>,
+}
+
+impl<'a> FdFacts<'a> {
+    /// Reads one descriptor.
+    pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32) -> Result<Self, Problem> {
+        let path = format!("/proc/{pid}/fd/{fd}");
+        let link = nix::fcntl::readlink(path.as_str()).map_err(SysError::of("readlink"))?;
+        let link = std::os::unix::ffi::OsStringExt::into_vec(link);
+        let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
+        let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
+        let info = read_proc(format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse).map_err(|p| p.object(object()))?;
+        Ok(Self { pid, fd, link, stat, info, pidfd, dup: OnceCell::new() })
+    }
+
+    /// What the link says it is.
+    pub fn link(&self) -> link::Link<'_> {
+        link::parse(&self.link)
+    }
+
+    /// How messages name it.
+    pub fn object(&self) -> Object {
+        Object::Fd { fd: self.fd, link: String::from_utf8_lossy(&self.link).into_owned() }
+    }
+
+    /// Flags of the description, without the descriptor's own close-on-exec.
+    pub fn flags(&self) -> i32 {
+        self.info.flags & !libc::O_CLOEXEC
+    }
+
+    /// Whether the descriptor is closed by execve.
+    pub fn is_cloexec(&self) -> bool {
+        self.info.flags & libc::O_CLOEXEC != 0
+    }
+
+    /// Whether it was opened with `O_PATH`.
+    pub fn is_path_only(&self) -> bool {
+        self.info.flags & libc::O_PATH != 0
+    }
+
+    /// The file type bits of its mode.
+    pub fn file_type(&self) -> u32 {
+        self.stat.st_mode & libc::S_IFMT
+    }
+
+    /// A duplicate of our own: the same description.
+    pub fn dup(&self) -> Result<BorrowedFd<'_>, SysError> {
+        if self.dup.get().is_none() {
+            let fd = pidfd::getfd(self.pidfd, self.fd)?;
+            // Nobody else sets it: the cell is ours, and single-threaded.
+            let _already_set = self.dup.set(fd);
+        }
+        self.dup.get().map(|fd| fd.as_fd()).ok_or(SysError { call: "pidfd_getfd", errno: Errno::EBADF })
+    }
+
+    /// Who gets its signals (`F_SETOWN_EX`, `F_SETSIG`).
+    pub fn owner(&self) -> Result<FownEntry, SysError> {
+        if self.is_path_only() {
+            return Ok(FownEntry::default());
+        }
+        fcntl::owner(self.dup()?)
+    }
+}
+
+/// Why a descriptor cannot be dumped or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum FileRefusal {
+    /// No kind claims it.
+    #[error("descriptors of this kind are not supported yet")]
+    NoKind,
+    /// More than one does.
+    #[error("several kinds claim it: {0}")]
+    SeveralKinds(String),
+    /// An image names a type that no kind has.
+    #[error("files of type {0} are not supported yet")]
+    NoKindOfType(String),
+    /// An id without a file.
+    #[error("the image set has no file with id {0}")]
+    NoSuchId(u32),
+    /// Locks, leases.
+    #[error("it holds a file lock ({0})")]
+    Locked(String),
+}
+
+impl Explain for FileRefusal {
+    fn class(&self) -> Class {
+        if matches!(self, Self::SeveralKinds(_)) { Class::Bug } else { Class::Refused }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::NoKind => Some("close it first, or wait for a version that knows it".into()),
+            Self::Locked(_) => Some("--file-locks is not implemented yet; release the lock first".into()),
+            _ => None,
+        }
+    }
+}
+
+/// One kind of open file description.
+pub trait FileKind: 'static {
+    /// What it is called in logs, errors, the zoo and the documentation.
+    const NAME: &'static str;
+    /// What of it is not saved, for users to know.
+    const NOT_SAVED: &'static [&'static str] = &[];
+    /// Its type in images.
+    const TYPE: FdTypes;
+    /// Its member of `file_entry`.
+    type Image: Clone;
+
+    /// Whether the descriptor is of this kind. Pure; exactly one kind may claim a descriptor.
+    fn claims(fd: &FdFacts<'_>) -> bool;
+    /// Its member of `file_entry`.
+    fn member(entry: &mut FileEntry) -> &mut Option<Self::Image>;
+    /// Describes it under the id `id`.
+    fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<Self::Image, Problem>;
+    /// Writes what belongs to the kind as a whole, when all descriptors are known.
+    fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Finds what would make a restore fail, before anything is created.
+    fn check(_cx: &FilesRestore<'_>, _image: &Self::Image) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Makes it.
+    fn restore(cx: &mut FilesRestore<'_>, image: &Self::Image) -> Result<OwnedFd, Problem>;
+    /// Ties it to other files, when all of them are in their tasks.
+    fn connect(_cx: &mut FilesRestore<'_>, _tasks: &mut dyn InTask, _image: &Self::Image) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// Lets a kind act inside of the task that has a certain file.
+pub trait InTask {
+    /// Has a task that holds file `id` run a batch; `fd` is its number there.
+    fn run_where(
+        &mut self,
+        id: u32,
+        batch: &mut dyn FnMut(i32, &mut crate::tracee::batch::Batch<'_>),
+    ) -> Result<crate::tracee::batch::Replies, Problem>;
+}
+
+/// A [`FileKind`] as the registry holds it.
+pub trait ErasedFileKind: Sync {
+    /// [`FileKind::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`FileKind::NOT_SAVED`].
+    fn not_saved(&self) -> &'static [&'static str];
+    /// [`FileKind::TYPE`].
+    fn file_type(&self) -> FdTypes;
+    /// [`FileKind::claims`].
+    fn claims(&self, fd: &FdFacts<'_>) -> bool;
+    /// [`FileKind::dump`], as a whole entry.
+    fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem>;
+    /// [`FileKind::finish`].
+    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// [`FileKind::check`].
+    fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem>;
+    /// [`FileKind::restore`].
+    fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
+    /// [`FileKind::connect`].
+    fn connect(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask, entry: &FileEntry) -> Result<(), Problem>;
+}
+
+/// Turns a [`FileKind`] into an [`ErasedFileKind`].
+#[derive(Debug)]
+pub struct Erased<K>(std::marker::PhantomData<fn() -> K>);
+
+impl<K> Erased<K> {
+    /// The only value.
+    pub const NEW: Self = Self(std::marker::PhantomData);
+}
+
+/// Gives every [`FileKind`] the value that the registry lists.
+pub trait Erase: FileKind + Sized {
+    /// The kind, for the registry.
+    const ERASED: &'static Erased<Self> = &Erased::NEW;
+}
+
+impl<K: FileKind> Erase for K {}
+
+/// The kind's member of an entry of its type.
+fn image_of<K: FileKind>(entry: &FileEntry) -> Result<K::Image, Problem> {
+    let missing = || Problem::new(FileRefusal::NoKindOfType(format!("{} without its details", K::NAME)));
+    K::member(&mut entry.clone()).take().ok_or_else(missing)
+}
+
+impl<K: FileKind> ErasedFileKind for Erased<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn not_saved(&self) -> &'static [&'static str] {
+        K::NOT_SAVED
+    }
+
+    fn file_type(&self) -> FdTypes {
+        K::TYPE
+    }
+
+    fn claims(&self, fd: &FdFacts<'_>) -> bool {
+        K::claims(fd)
+    }
+
+    fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem> {
+        let mut entry = FileEntry { r#type: K::TYPE.into(), id, ..FileEntry::default() };
+        *K::member(&mut entry) = Some(K::dump(cx, fd, id)?);
+        Ok(entry)
+    }
+
+    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        K::finish(cx, images)
+    }
+
+    fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem> {
+        K::check(cx, &image_of::<K>(entry)?)
+    }
+
+    fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {
+        K::restore(cx, &image_of::<K>(entry)?)
+    }
+
+    fn connect(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask, entry: &FileEntry) -> Result<(), Problem> {
+        K::connect(cx, tasks, &image_of::<K>(entry)?)
+    }
+}
+
+/// What kinds keep for themselves between their calls: one value of each type.
+#[derive(Debug, Default)]
+pub struct States(HashMap<TypeId, Box<dyn Any>>);
+
+impl States {
+    /// The value of type `T`.
+    pub fn get<T: Default + 'static>(&mut self) -> &mut T {
+        let state = self.0.entry(TypeId::of::<T>()).or_insert_with(|| Box::<T>::default());
+        state.downcast_mut().expect("it is stored under its own type")
+    }
+}
+
+/// A description that was seen before, by one descriptor that refers to it.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    id: u32,
+    pid: i32,
+    fd: i32,
+}
+
+/// Files of a tree that is being dumped.
+#[derive(Debug)]
+pub struct FilesDump<'a> {
+    /// What the user asked for.
+    pub options: &'a DumpOptions,
+    entries: Vec<FileEntry>,
+    known: HashMap<(u64, u64, i32), Vec<Known>>,
+    paths: HashMap<(Vec<u8>, i32), u32>,
+    states: States,
+}
+
+impl<'a> FilesDump<'a> {
+    /// No files yet.
+    pub fn new(options: &'a DumpOptions) -> Self {
+        Self { options, entries: Vec::new(), known: HashMap::new(), paths: HashMap::new(), states: States::default() }
+    }
+
+    /// What a kind keeps for itself.
+    pub fn state<T: Default + 'static>(&mut self) -> &mut T {
+        self.states.get()
+    }
+
+    /// An id for a file, unique in the image set and never 0.
+    pub fn new_id(&mut self) -> u32 {
+        self.entries.len() as u32 + 1
+    }
+
+    /// Describes the whole descriptor table of a task; every refusal goes to `problems`.
+    pub fn dump_table(&mut self, facts: &TaskFacts, own_fd: i32, problems: &mut Vec<Problem>) -> Vec<FdinfoEntry> {
+        let mut table = Vec::new();
+        for fd in list(facts.pid) {
+            if fd == own_fd {
+                continue;
+            }
+            match self.dump_fd(facts, fd) {
+                Ok(entry) => table.push(entry),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        table
+    }
+
+    fn dump_fd(&mut self, facts: &TaskFacts, fd: i32) -> Result<FdinfoEntry, Problem> {
+        let facts = FdFacts::read(facts.pid, facts.pidfd.as_fd(), fd)?;
+        let kind = claim(&facts).map_err(|e| Problem::new(e).object(facts.object()))?;
+        let id = self.description(kind, &facts).map_err(|p| p.object(facts.object()))?;
+        let flags = if facts.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };
+        Ok(FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd as u32, ..FdinfoEntry::default() })
+    }
+
+    /// The id of the description, which is described when it is met for the first time.
+    fn description(&mut self, kind: &'static dyn ErasedFileKind, fd: &FdFacts<'_>) -> Result<u32, Problem> {
+        // Descriptors that differ in any of these cannot share a description.
+        let key = (fd.stat.st_dev, fd.stat.st_ino, fd.flags());
+        let place = {
+            let known = self.known.entry(key).or_default();
+            let mut failed = None;
+            let place = known.binary_search_by(|other| {
+                process::kcmp_file((other.pid, other.fd), (fd.pid, fd.fd)).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    Ordering::Equal
+                })
+            });
+            if let Some(e) = failed {
+                return Err(Problem::new(e).step("find out which descriptors are one"));
+            }
+            match place {
+                Ok(at) => return Ok(known.get(at).map_or(0, |k| k.id)),
+                Err(place) => place,
+            }
+        };
+        let id = self.new_id();
+        // Reserved now, because a kind may add other files of its own.
+        self.entries.push(FileEntry { id, ..FileEntry::default() });
+        let entry = kind.dump(self, fd, id)?;
+        if let Some(slot) = self.entries.iter_mut().find(|e| e.id == id) {
+            *slot = entry;
+        }
+        self.known.entry(key).or_default().insert(place, Known { id, pid: fd.pid, fd: fd.fd });
+        Ok(id)
+    }
+
+    /// The id of a file that is known by its path alone: a working directory, a mapped file.
+    pub fn add_path(&mut self, path: &[u8], flags: i32, stat: &libc::stat) -> Result<u32, Problem> {
+        let key = (path.to_vec(), flags);
+        if let Some(id) = self.paths.get(&key) {
+            return Ok(*id);
+        }
+        let id = self.new_id();
+        self.entries.push(regular::entry_for_path(id, path, flags, stat)?);
+        self.paths.insert(key, id);
+        Ok(id)
+    }
+
+    /// Writes `files.img` and the kinds' own files.
+    pub fn finish(mut self, images: &mut NewImages) -> Result<(), Problem> {
+        for kind in super::FILE_KINDS {
+            kind.finish(&mut self, images)?;
+        }
+        images.write(&proto::catalogue::FILES, 0, &self.entries)
+    }
+}
+
+/// The one kind that claims a descriptor.
+pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusal> {
+    if let Some(lock) = fd.info.value("lock") {
+        return Err(FileRefusal::Locked(String::from_utf8_lossy(lock).into_owned()));
+    }
+    let mut claiming = super::FILE_KINDS.iter().filter(|kind| kind.claims(fd));
+    match (claiming.next(), claiming.next()) {
+        (Some(kind), None) => Ok(*kind),
+        (None, _) => Err(FileRefusal::NoKind),
+        (Some(a), Some(b)) => Err(FileRefusal::SeveralKinds(format!("{}, {}", a.name(), b.name()))),
+    }
+}
+
+/// The descriptor numbers of a task, in order.
+pub fn list(pid: i32) -> Vec<i32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let mut fds: Vec<i32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    fds.sort_unstable();
+    fds
+}
+
+/// Files of a tree that is being restored.
+#[derive(Debug)]
+pub struct FilesRestore<'a> {
+    /// What the user asked for.
+    pub options: &'a RestoreOptions,
+    /// The image set.
+    pub images: &'a Images,
+    entries: BTreeMap<u32, FileEntry>,
+    opened: HashMap<u32, OwnedFd>,
+    states: States,
+}
+
+impl<'a> FilesRestore<'a> {
+    /// Reads `files.img`.
+    pub fn read(options: &'a RestoreOptions, images: &'a Images) -> Result<Self, Problem> {
+        let entries: Vec<FileEntry> = images.read(&proto::catalogue::FILES, 0)?;
+        let entries = entries.into_iter().map(|e| (e.id, e)).collect();
+        Ok(Self { options, images, entries, opened: HashMap::new(), states: States::default() })
+    }
+
+    /// What a kind keeps for itself.
+    pub fn state<T: Default + 'static>(&mut self) -> &mut T {
+        self.states.get()
+    }
+
+    /// Finds what would make a restore of any file fail.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        for entry in self.entries.values() {
+            let checked = kind_of(entry).and_then(|kind| kind.check(self, entry));
+            if let Err(problem) = checked {
+                problems.push(problem);
+            }
+        }
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> Vec<u32> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// The regular file with this id; mappings and directories are always such.
+    pub fn regular(&self, id: u32) -> Result<&proto::messages::RegFileEntry, Problem> {
+        let missing = || Problem::new(FileRefusal::NoSuchId(id));
+        self.entries.get(&id).and_then(|e| e.reg.as_ref()).ok_or_else(missing)
+    }
+
+    /// The file with this id, made when it is asked for the first time.
+    pub fn open(&mut self, id: u32) -> Result<BorrowedFd<'_>, Problem> {
+        if !self.opened.contains_key(&id) {
+            let entry = self.entries.get(&id).cloned().ok_or_else(|| Problem::new(FileRefusal::NoSuchId(id)))?;
+            let fd = kind_of(&entry)?.restore(self, &entry)?;
+            self.opened.insert(id, fd);
+        }
+        self.opened.get(&id).map(|fd| fd.as_fd()).ok_or_else(|| Problem::new(FileRefusal::NoSuchId(id)))
+    }
+
+    /// Files that were opened already; for many at once, after [`FilesRestore::open`] of each.
+    pub fn opened(&self, id: u32) -> Option<BorrowedFd<'_>> {
+        self.opened.get(&id).map(|fd| fd.as_fd())
+    }
+
+    /// Ties files to each other.
+    pub fn connect(&mut self, tasks: &mut dyn InTask) -> Result<(), Problem> {
+        let entries: Vec<FileEntry> = self.entries.values().cloned().collect();
+        entries.iter().try_for_each(|entry| kind_of(entry)?.connect(self, tasks, entry))
+    }
+}
+
+/// The kind of a file in an image.
+fn kind_of(entry: &FileEntry) -> Result<&'static dyn ErasedFileKind, Problem> {
+    let name = FdTypes::try_from(entry.r#type).map_or_else(|e| e.to_string(), |t| t.as_str_name().to_owned());
+    let kind = super::FILE_KINDS.iter().find(|kind| i32::from(kind.file_type()) == entry.r#type);
+    kind.copied().ok_or_else(|| Problem::new(FileRefusal::NoKindOfType(name)))
+}
+
+/// Gives a new description flags, position and owner that creating it did not.
+pub fn set_common(fd: BorrowedFd<'_>, flags: u32, owner: Option<&FownEntry>) -> Result<(), Problem> {
+    if let Some(owner) = owner {
+        fcntl::set_owner(fd, owner).while_trying_to("set the owner of its signals")?;
+    }
+    let settable = OFlag::O_APPEND | OFlag::O_ASYNC | OFlag::O_DIRECT | OFlag::O_NOATIME | OFlag::O_NONBLOCK;
+    let wanted = OFlag::from_bits_truncate(flags as i32) & settable;
+    let is = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).map_err(SysError::of("fcntl(F_GETFL)"))?;
+    if OFlag::from_bits_truncate(is) & settable != wanted {
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(wanted)).map_err(SysError::of("fcntl(F_SETFL)"))?;
+    }
+    Ok(())
+}

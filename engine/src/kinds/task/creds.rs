@@ -1,0 +1,119 @@
+//! Credentials of a thread: ids, groups, capability sets, securebits, no-new-privileges.
+//!
+//! All but securebits are in `/proc/PID/task/TID/status`. They are set last, because they give up what restoring
+//! everything else needs; and in an order in which each step still has the privilege that it takes.
+
+use proto::messages::{CoreEntry, CredsEntry};
+
+use super::{Questions, Scope, TaskKind, ThreadRestore};
+use crate::args;
+use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
+use crate::error::Problem;
+use crate::tracee::batch::Batch;
+
+/// Credentials.
+#[derive(Debug)]
+pub struct Creds;
+
+/// `_LINUX_CAPABILITY_VERSION_3` of `include/uapi/linux/capability.h`.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+/// `SECBIT_KEEP_CAPS` and `SECBIT_NO_SETUID_FIXUP` of `include/uapi/linux/securebits.h`.
+const KEEP_CAPS: u32 = 1 << 4;
+const NO_SETUID_FIXUP: u32 = 1 << 2;
+
+fn halves(set: u64) -> Vec<u32> {
+    vec![set as u32, (set >> 32) as u32]
+}
+
+fn whole(halves: &[u32]) -> u64 {
+    halves.iter().take(2).rev().fold(0, |set, half| set << 32 | u64::from(*half))
+}
+
+impl TaskKind for Creds {
+    const NAME: &'static str = "creds";
+    const NOT_SAVED: &'static [&'static str] = &["keyrings", "LSM labels"];
+    const SCOPE: Scope = Scope::Thread;
+
+    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+        let s = &thread.status;
+        if s.seccomp.unwrap_or(0) != 0 {
+            return Err(Problem::new(TaskRefusal::NotYet("seccomp")));
+        }
+        super::thread(core).creds = Some(CredsEntry {
+            uid: s.uid.real,
+            gid: s.gid.real,
+            euid: s.uid.effective,
+            egid: s.gid.effective,
+            suid: s.uid.saved,
+            sgid: s.gid.saved,
+            fsuid: s.uid.filesystem,
+            fsgid: s.gid.filesystem,
+            cap_inh: halves(s.cap_inh),
+            cap_prm: halves(s.cap_prm),
+            cap_eff: halves(s.cap_eff),
+            cap_bnd: halves(s.cap_bnd),
+            cap_amb: halves(s.cap_amb),
+            groups: s.groups.clone(),
+            no_new_privs: s.no_new_privs.then_some(1),
+            ..CredsEntry::default()
+        });
+        Ok(())
+    }
+
+    fn ask(questions: &mut Questions) {
+        let secbits =
+            questions.batch().call("prctl(PR_GET_SECUREBITS)", libc::SYS_prctl, args![libc::PR_GET_SECUREBITS]);
+        questions.then(move |replies, core| {
+            if let Some(creds) = &mut super::thread(core).creds {
+                creds.secbits = replies.result(secbits)? as u32;
+            }
+            Ok(())
+        });
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let creds = cx.thread()?.creds.as_ref().ok_or_else(|| cx.invalid("it has no credentials"))?;
+        let prctl = libc::SYS_prctl;
+        // 1. Ids change, capabilities stay: neither does a change of uid clear them, nor does it touch the fs ids' sets.
+        let bits = KEEP_CAPS | NO_SETUID_FIXUP;
+        batch.call("prctl(PR_SET_SECUREBITS)", prctl, args![libc::PR_SET_SECUREBITS, bits]);
+        let groups = batch.input(creds.groups.as_slice());
+        batch.call("setgroups", libc::SYS_setgroups, args![creds.groups.len(), groups]);
+        batch.call("setresgid", libc::SYS_setresgid, args![creds.gid, creds.egid, creds.sgid]);
+        batch.call("setfsgid", libc::SYS_setfsgid, args![creds.fsgid]);
+        batch.call("setresuid", libc::SYS_setresuid, args![creds.uid, creds.euid, creds.suid]);
+        batch.call("setfsuid", libc::SYS_setfsuid, args![creds.fsuid]);
+        // 2. The bounding set shrinks, which needs CAP_SETPCAP.
+        let bounding = whole(&creds.cap_bnd);
+        for cap in (0..=last_capability()).filter(|cap| bounding & (1 << cap) == 0) {
+            batch.call("prctl(PR_CAPBSET_DROP)", prctl, args![libc::PR_CAPBSET_DROP, cap]);
+        }
+        batch.call("prctl(PR_SET_SECUREBITS)", prctl, args![libc::PR_SET_SECUREBITS, creds.secbits]);
+        // 3. The sets themselves; ambient capabilities must be permitted and inheritable, so they come after.
+        let header = batch.input(&[CAPABILITY_VERSION, 0]);
+        let (effective, permitted, inheritable) =
+            (whole(&creds.cap_eff), whole(&creds.cap_prm), whole(&creds.cap_inh));
+        let half = |set: u64, i: u32| (set >> (32 * i)) as u32;
+        let sets: Vec<u32> =
+            (0..2).flat_map(|i| [half(effective, i), half(permitted, i), half(inheritable, i)]).collect();
+        let sets = batch.input(sets.as_slice());
+        batch.call("capset", libc::SYS_capset, args![header, sets]);
+        let ambient = whole(&creds.cap_amb);
+        let clear = args![libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0];
+        batch.call("prctl(PR_CAP_AMBIENT_CLEAR_ALL)", prctl, clear);
+        for cap in (0..64_u64).filter(|cap| ambient & (1 << cap) != 0) {
+            let raise = args![libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, cap, 0, 0];
+            batch.call("prctl(PR_CAP_AMBIENT_RAISE)", prctl, raise);
+        }
+        if creds.no_new_privs.unwrap_or(0) != 0 {
+            batch.call("prctl(PR_SET_NO_NEW_PRIVS)", prctl, args![libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
+        }
+        Ok(())
+    }
+}
+
+/// The highest capability that this kernel has (`/proc/sys/kernel/cap_last_cap`).
+fn last_capability() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+    text.trim().parse().unwrap_or(40)
+}

@@ -1,0 +1,56 @@
+//! Interval timers (`getitimer(2)`): real, virtual and profiling. Only the task itself can read them.
+
+use proto::messages::{CoreEntry, ItimerEntry};
+
+use super::{Questions, Scope, TaskKind, ThreadRestore};
+use crate::args;
+use crate::error::Problem;
+use crate::tracee::batch::Batch;
+
+/// The three interval timers.
+#[derive(Debug)]
+pub struct Itimers;
+
+const TIMERS: [i32; 3] = [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF];
+
+/// The place of timer `which` in an image.
+fn entry(core: &mut CoreEntry, which: i32) -> &mut ItimerEntry {
+    let timers = super::task(core).timers.get_or_insert_default();
+    match which {
+        libc::ITIMER_REAL => &mut timers.real,
+        libc::ITIMER_VIRTUAL => &mut timers.virt,
+        _ => &mut timers.prof,
+    }
+}
+
+impl TaskKind for Itimers {
+    const NAME: &'static str = "itimers";
+    const SCOPE: Scope = Scope::Task;
+
+    fn ask(questions: &mut Questions) {
+        for which in TIMERS {
+            let batch = questions.batch();
+            // struct itimerval: interval, then what is left, in seconds and microseconds.
+            let value = batch.output::<[u64; 4]>();
+            batch.call("getitimer", libc::SYS_getitimer, args![which, value]);
+            questions.then(move |replies, core| {
+                let [isec, iusec, vsec, vusec] = replies.output(value)?;
+                *entry(core, which) = ItimerEntry { isec, iusec, vsec, vusec };
+                Ok(())
+            });
+        }
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let mut core = cx.leader.clone();
+        for which in TIMERS {
+            let t = *entry(&mut core, which);
+            if t == ItimerEntry::default() {
+                continue;
+            }
+            let value = batch.input(&[t.isec, t.iusec, t.vsec, t.vusec]);
+            batch.call("setitimer", libc::SYS_setitimer, args![which, value, 0]);
+        }
+        Ok(())
+    }
+}

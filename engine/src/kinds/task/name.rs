@@ -1,0 +1,42 @@
+//! The thread's name (`/proc/PID/task/TID/comm`, `PR_SET_NAME`).
+
+use proto::messages::CoreEntry;
+
+use super::{Scope, TaskKind, ThreadRestore};
+use crate::args;
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
+use crate::error::Problem;
+use crate::tracee::batch::Batch;
+
+/// Names of threads.
+#[derive(Debug)]
+pub struct Name;
+
+/// `TASK_COMM_LEN` of the kernel, with the zero at the end.
+const TASK_COMM_LEN: usize = 16;
+
+impl TaskKind for Name {
+    const NAME: &'static str = "name";
+    const NOT_SAVED: &'static [&'static str] = &["bytes of a name that are not UTF-8"];
+    const SCOPE: Scope = Scope::Thread;
+
+    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+        let comm = String::from_utf8_lossy(&thread.stat.comm).into_owned();
+        if thread.tid == task.pid {
+            super::task(core).comm.clone_from(&comm);
+        }
+        super::thread(core).comm = Some(comm);
+        Ok(())
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let comm = match &cx.thread()?.comm {
+            Some(comm) => comm,
+            None => &cx.task()?.comm,
+        };
+        let bytes = comm.as_bytes().get(..TASK_COMM_LEN - 1).unwrap_or(comm.as_bytes());
+        let name = batch.input_str(bytes);
+        batch.call("prctl(PR_SET_NAME)", libc::SYS_prctl, args![libc::PR_SET_NAME, name]);
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! The execution domain and its flags (`personality(2)`), seen in `/proc/PID/personality`.
+
+use proto::messages::CoreEntry;
+
+use super::{Scope, TaskKind, ThreadRestore};
+use crate::args;
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
+use crate::error::{Problem, SysError};
+use crate::tracee::batch::Batch;
+
+/// The personality.
+#[derive(Debug)]
+pub struct Personality;
+
+impl TaskKind for Personality {
+    const NAME: &'static str = "personality";
+    const SCOPE: Scope = Scope::Task;
+
+    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+        let path = format!("/proc/{}/personality", task.pid);
+        let text = std::fs::read_to_string(path).map_err(SysError::io("read(/proc/PID/personality)"))?;
+        super::task(core).personality = u32::from_str_radix(text.trim(), 16).unwrap_or(0);
+        Ok(())
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        batch.call("personality", libc::SYS_personality, args![cx.task()?.personality]);
+        Ok(())
+    }
+}

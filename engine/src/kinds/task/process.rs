@@ -1,0 +1,142 @@
+//! Settings of a process that `prctl(2)` and small files under `/proc/PID` give: child subreaper, parent-death signal,
+//! membarrier registrations, OOM score adjustment, audit login id.
+
+use proto::messages::CoreEntry;
+
+use super::{Questions, Scope, TaskKind, ThreadRestore};
+use crate::args;
+use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
+use crate::error::{Problem, SysError};
+use crate::tracee::batch::Batch;
+
+/// Whether orphaned descendants become children of this task.
+#[derive(Debug)]
+pub struct Subreaper;
+
+/// The signal that a thread gets when its parent ends.
+#[derive(Debug)]
+pub struct ParentDeath;
+
+/// Registrations for expedited memory barriers.
+#[derive(Debug)]
+pub struct Membarrier;
+
+/// What the out-of-memory killer adds to the task's score.
+#[derive(Debug)]
+pub struct OomScore;
+
+impl TaskKind for Subreaper {
+    const NAME: &'static str = "child-subreaper";
+    const SCOPE: Scope = Scope::Task;
+
+    fn ask(questions: &mut Questions) {
+        let batch = questions.batch();
+        let value = batch.output::<u64>();
+        batch.call("prctl(PR_GET_CHILD_SUBREAPER)", libc::SYS_prctl, args![libc::PR_GET_CHILD_SUBREAPER, value]);
+        questions.then(move |replies, core| {
+            super::task(core).child_subreaper = Some(replies.output(value)? as u32 != 0);
+            Ok(())
+        });
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        if cx.task()?.child_subreaper.unwrap_or(false) {
+            let args = args![libc::PR_SET_CHILD_SUBREAPER, 1];
+            batch.call("prctl(PR_SET_CHILD_SUBREAPER)", libc::SYS_prctl, args);
+        }
+        Ok(())
+    }
+}
+
+impl TaskKind for ParentDeath {
+    const NAME: &'static str = "pdeath-signal";
+    const SCOPE: Scope = Scope::Thread;
+
+    fn ask(questions: &mut Questions) {
+        let batch = questions.batch();
+        let value = batch.output::<u64>();
+        batch.call("prctl(PR_GET_PDEATHSIG)", libc::SYS_prctl, args![libc::PR_GET_PDEATHSIG, value]);
+        questions.then(move |replies, core| {
+            let signal = replies.output(value)? as u32;
+            super::thread(core).pdeath_sig = (signal != 0).then_some(signal);
+            Ok(())
+        });
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        // Changing credentials clears it, so this kind comes after them.
+        let signal = cx.thread()?.pdeath_sig.unwrap_or(0);
+        batch.call("prctl(PR_SET_PDEATHSIG)", libc::SYS_prctl, args![libc::PR_SET_PDEATHSIG, signal]);
+        Ok(())
+    }
+}
+
+/// From `include/uapi/linux/membarrier.h`.
+const MEMBARRIER_CMD_GET_REGISTRATIONS: i32 = 1 << 9;
+
+impl TaskKind for Membarrier {
+    const NAME: &'static str = "membarrier";
+    const SCOPE: Scope = Scope::Task;
+
+    fn ask(questions: &mut Questions) {
+        let args = args![MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0];
+        let mask = questions.batch().try_call("membarrier", libc::SYS_membarrier, args);
+        questions.then(move |replies, core| {
+            // Kernels before 6.3 cannot tell.
+            let mask = replies.result(mask).unwrap_or(0) as u32;
+            super::task(core).membarrier_registration_mask = (mask != 0).then_some(mask);
+            Ok(())
+        });
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let mask = cx.task()?.membarrier_registration_mask.unwrap_or(0);
+        for command in (0..32).map(|bit| 1_u32 << bit).filter(|command| mask & command != 0) {
+            batch.call("membarrier", libc::SYS_membarrier, args![command, 0, 0]);
+        }
+        Ok(())
+    }
+}
+
+impl TaskKind for OomScore {
+    const NAME: &'static str = "oom-score";
+    const SCOPE: Scope = Scope::Task;
+
+    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+        if has_posix_timers(task.pid) {
+            return Err(Problem::new(TaskRefusal::NotYet("a POSIX timer (timer_create)")));
+        }
+        let read = |name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{}/{name}", task.pid));
+            text.map_err(SysError::io("read")).map(|t| t.trim().to_owned())
+        };
+        super::task(core).oom_score_adj = read("oom_score_adj")?.parse().ok();
+        super::task(core).loginuid = read("loginuid").ok().and_then(|id| id.parse().ok());
+        Ok(())
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let task = cx.task()?;
+        if let Some(score) = task.oom_score_adj {
+            write_own_file(batch, "oom_score_adj", &score.to_string());
+        }
+        if let Some(id) = task.loginuid.filter(|id| *id != u32::MAX) {
+            write_own_file(batch, "loginuid", &id.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Has the task write a file under its own `/proc/self`.
+fn write_own_file(batch: &mut Batch<'_>, name: &'static str, text: &str) {
+    let path = batch.input_str(format!("/proc/self/{name}").as_bytes());
+    let bytes = batch.input_str(text.as_bytes());
+    let step = "write(/proc/self/oom_score_adj or loginuid)";
+    let fd = batch.call(step, libc::SYS_openat, args![libc::AT_FDCWD, path, libc::O_WRONLY | libc::O_CLOEXEC]);
+    batch.call(step, libc::SYS_write, args![fd, bytes, text.len()]);
+    batch.call("close", libc::SYS_close, args![fd]);
+}
+
+fn has_posix_timers(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/timers")).is_ok_and(|text| !text.is_empty())
+}

@@ -1,0 +1,157 @@
+//! Signals: handlers, alternate stacks and what is pending. Blocked signals are restored with the registers.
+//!
+//! Handlers and alternate stacks only the task itself can read. Pending signals are read by `PTRACE_PEEKSIGINFO`, in
+//! their order, and are sent again by the thread to itself, because only to itself may a thread send a `siginfo_t` that
+//! claims to come from the kernel (`rt_sigqueueinfo(2)`).
+
+use proto::messages::{CoreEntry, SaEntry, SiginfoEntry, SignalQueueEntry, ThreadSasEntry};
+
+use super::{Questions, Scope, TaskKind, ThreadRestore};
+use crate::args;
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
+use crate::error::{Context as _, Problem};
+use crate::sys::ptrace::{self, Queue, SIGINFO_SIZE};
+use crate::tracee::batch::Batch;
+
+/// Handlers of a task.
+#[derive(Debug)]
+pub struct Handlers;
+
+/// Alternate signal stacks.
+#[derive(Debug)]
+pub struct AltStack;
+
+/// Signals sent to a task or thread and not yet taken.
+#[derive(Debug)]
+pub struct Pending;
+
+/// `_NSIG` of the kernel.
+const NSIG: u32 = 64;
+/// Bytes of the kernel's `sigset_t`.
+const SIGSET_SIZE: u64 = 8;
+
+/// Signals whose action can be set, in order.
+fn settable() -> impl Iterator<Item = u32> {
+    (1..=NSIG).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(&(*signal as i32)))
+}
+
+impl TaskKind for Handlers {
+    const NAME: &'static str = "signal-handlers";
+    const SCOPE: Scope = Scope::Task;
+
+    fn ask(questions: &mut Questions) {
+        let actions: Vec<_> = settable()
+            .map(|signal| {
+                let batch = questions.batch();
+                // The kernel's struct sigaction: handler, flags, restorer, mask.
+                let action = batch.output::<[u64; 4]>();
+                batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, 0, action, SIGSET_SIZE]);
+                action
+            })
+            .collect();
+        questions.then(move |replies, core| {
+            let mut entries = Vec::with_capacity(actions.len());
+            for action in &actions {
+                let [sigaction, flags, restorer, mask] = replies.output(*action)?;
+                let compat_sigaction = Some(false);
+                entries.push(SaEntry { sigaction, flags, restorer, mask, compat_sigaction, mask_extended: None });
+            }
+            super::task(core).sigactions = entries;
+            Ok(())
+        });
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        for (signal, entry) in settable().zip(&cx.task()?.sigactions) {
+            let action = batch.input(&[entry.sigaction, entry.flags, entry.restorer, entry.mask]);
+            batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, action, 0, SIGSET_SIZE]);
+        }
+        Ok(())
+    }
+}
+
+/// `SS_ONSTACK` and `SS_DISABLE` of `include/uapi/linux/signal.h`.
+const SS_ONSTACK: u32 = 1;
+const SS_DISABLE: u32 = 2;
+
+impl TaskKind for AltStack {
+    const NAME: &'static str = "sigaltstack";
+    const SCOPE: Scope = Scope::Thread;
+
+    fn ask(questions: &mut Questions) {
+        let batch = questions.batch();
+        // stack_t: pointer, flags in the lower half of a word, size.
+        let stack = batch.output::<[u64; 3]>();
+        batch.call("sigaltstack", libc::SYS_sigaltstack, args![0, stack]);
+        questions.then(move |replies, core| {
+            let [ss_sp, flags, ss_size] = replies.output(stack)?;
+            super::thread(core).sas = Some(ThreadSasEntry { ss_sp, ss_size, ss_flags: flags as u32 });
+            Ok(())
+        });
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let Some(sas) = &cx.thread()?.sas else { return Ok(()) };
+        if sas.ss_flags & SS_DISABLE != 0 {
+            return Ok(());
+        }
+        // Whether a thread runs on its stack follows from its stack pointer, and may not be said.
+        let stack = batch.input(&[sas.ss_sp, u64::from(sas.ss_flags & !SS_ONSTACK), sas.ss_size]);
+        batch.call("sigaltstack", libc::SYS_sigaltstack, args![stack, 0]);
+        Ok(())
+    }
+}
+
+impl TaskKind for Pending {
+    const NAME: &'static str = "pending-signals";
+    const SCOPE: Scope = Scope::Thread;
+
+    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+        let step = "read its pending signals";
+        super::thread(core).signals_p = Some(read_queue(thread.tid, Queue::Thread).while_trying_to(step)?);
+        if thread.tid == task.pid {
+            super::task(core).signals_s = Some(read_queue(thread.tid, Queue::Shared).while_trying_to(step)?);
+        }
+        Ok(())
+    }
+
+    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        let own = cx.thread()?.signals_p.as_ref();
+        for entry in own.map(|q| q.signals.as_slice()).unwrap_or_default() {
+            let (signal, info) = siginfo(cx, entry)?;
+            let info = batch.input(&info);
+            let args = args![cx.pid, cx.tid, signal, info];
+            batch.call("rt_tgsigqueueinfo", libc::SYS_rt_tgsigqueueinfo, args);
+        }
+        if cx.tid == cx.pid {
+            let shared = cx.task()?.signals_s.as_ref();
+            for entry in shared.map(|q| q.signals.as_slice()).unwrap_or_default() {
+                let (signal, info) = siginfo(cx, entry)?;
+                let info = batch.input(&info);
+                batch.call("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo, args![cx.pid, signal, info]);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn siginfo(cx: ThreadRestore<'_>, entry: &SiginfoEntry) -> Result<(i32, [u8; SIGINFO_SIZE]), Problem> {
+    let info = <[u8; SIGINFO_SIZE]>::try_from(entry.siginfo.as_slice());
+    let info = info.map_err(|_size| cx.invalid("a pending signal has no siginfo of 128 bytes"))?;
+    let signal = info.first_chunk().map_or(0, |number| i32::from_le_bytes(*number));
+    Ok((signal, info))
+}
+
+/// Reads a whole queue.
+fn read_queue(tid: i32, queue: Queue) -> Result<SignalQueueEntry, crate::error::SysError> {
+    let mut signals = Vec::new();
+    loop {
+        let mut buffer = [[0; SIGINFO_SIZE]; 32];
+        let count = ptrace::peek_siginfo(tid, queue, signals.len() as u64, &mut buffer)?;
+        if count == 0 {
+            return Ok(SignalQueueEntry { signals });
+        }
+        let read = buffer.iter().take(count);
+        signals.extend(read.map(|info| SiginfoEntry { siginfo: info.to_vec() }));
+    }
+}

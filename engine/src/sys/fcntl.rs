@@ -1,0 +1,61 @@
+//! `fcntl(2)` operations on who gets a file's signals.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use nix::errno::Errno;
+use proto::messages::FownEntry;
+
+use crate::error::SysError;
+
+/// From `include/uapi/asm-generic/fcntl.h`.
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
+const F_SETOWN_EX: i32 = 15;
+const F_GETOWN_EX: i32 = 16;
+const F_GETOWNER_UIDS: i32 = 17;
+
+/// `struct f_owner_ex`.
+#[repr(C)]
+#[derive(Default)]
+struct OwnerEx {
+    kind: i32,
+    pid: i32,
+}
+
+/// Who gets the file's signals, and which signal.
+pub fn owner(fd: BorrowedFd<'_>) -> Result<FownEntry, SysError> {
+    let fd = fd.as_raw_fd();
+    let mut owner = OwnerEx::default();
+    // SAFETY: the kernel writes to a live variable.
+    let got = unsafe { libc::fcntl(fd, F_GETOWN_EX, &raw mut owner) };
+    Errno::result(got).map_err(SysError::of("fcntl(F_GETOWN_EX)"))?;
+    // SAFETY: takes numbers only.
+    let signum = unsafe { libc::fcntl(fd, F_GETSIG) };
+    let signum = Errno::result(signum).map_err(SysError::of("fcntl(F_GETSIG)"))?;
+    let mut uids = [0_u32; 2];
+    if owner.pid != 0 {
+        // SAFETY: the kernel writes two numbers.
+        let got = unsafe { libc::fcntl(fd, F_GETOWNER_UIDS, uids.as_mut_ptr()) };
+        Errno::result(got).map_err(SysError::of("fcntl(F_GETOWNER_UIDS)"))?;
+    }
+    let [uid, euid] = uids;
+    let (pid_type, pid) = if owner.pid == 0 { (0, 0) } else { (owner.kind as u32, owner.pid as u32) };
+    Ok(FownEntry { uid, euid, signum: signum as u32, pid_type, pid })
+}
+
+/// Sets both, where they are not what a new file has.
+pub fn set_owner(fd: BorrowedFd<'_>, entry: &FownEntry) -> Result<(), SysError> {
+    let fd = fd.as_raw_fd();
+    if entry.signum != 0 {
+        // SAFETY: takes numbers only.
+        let set = unsafe { libc::fcntl(fd, F_SETSIG, entry.signum) };
+        Errno::result(set).map_err(SysError::of("fcntl(F_SETSIG)"))?;
+    }
+    if entry.pid != 0 {
+        let owner = OwnerEx { kind: entry.pid_type as i32, pid: entry.pid as i32 };
+        // SAFETY: the kernel reads a live variable.
+        let set = unsafe { libc::fcntl(fd, F_SETOWN_EX, &raw const owner) };
+        Errno::result(set).map_err(SysError::of("fcntl(F_SETOWN_EX)"))?;
+    }
+    Ok(())
+}
