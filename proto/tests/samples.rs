@@ -25,7 +25,7 @@ fn samples() -> Vec<(PathBuf, Option<PathBuf>)> {
 
 fn with_entries() -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
     let images = samples().into_iter().map(|(image, _)| image);
-    images.filter(|image| image_type(image).container.first_word().is_some()).map(|image| {
+    images.filter(|image| image_type(image).has_entries()).map(|image| {
         let bytes = fs::read(&image).unwrap();
         (image, bytes)
     })
