@@ -89,8 +89,7 @@ pub fn encode(json: &Value) -> Result<Vec<u8>, JsonError> {
     let mut message_name = image.payload.message(0);
     for (index, json) in error::array(member("entries")?, &list)?.iter().enumerate() {
         let path = Path::Index(&list, index);
-        let name =
-            message_name.ok_or_else(|| JsonError::TooManyEntries { image: image.pattern, entries: index })?;
+        let name = message_name.ok_or(JsonError::TooManyEntries { image: image.pattern, entries: index })?;
         let mut entry = error::object(json, &path)?.clone();
         let json_extra = if extra::belongs_to(image, name) { entry.shift_remove("extra") } else { None };
         let message = parse::message_named(name, &entry, &path)?;

@@ -1,5 +1,7 @@
 //! Image sets made by CRIU 4.2 become the JSON that stands beside them, and themselves again.
 
+#![allow(clippy::unwrap_used, clippy::tests_outside_test_module, reason = "all of this file is a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -141,3 +141,64 @@ fn open(path: &Path) -> Result<File, CritError> {
 fn raw_bytes(leave_out: bool) -> RawBytes {
     if leave_out { RawBytes::LeaveOut } else { RawBytes::Show }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        crit: CritArgs,
+    }
+
+    fn crit(args: &[&str], mut stdin: &[u8]) -> Result<Vec<u8>, String> {
+        let cli = Cli::try_parse_from([&["crit"], args].concat()).map_err(|e| e.to_string())?;
+        let mut stdout = Vec::new();
+        act(cli.crit.action, &mut stdin, &mut stdout).map_err(|e| e.to_string())?;
+        Ok(stdout)
+    }
+
+    #[test]
+    fn standard_streams_are_the_default() {
+        let json = br#"{"magic": "FS", "entries": [{"cwd_id": 1, "root_id": 2}]}"#;
+        let image = crit(&["encode"], json).unwrap();
+        assert_eq!(crit(&["decode"], &image).unwrap(), [&json[..], b"\n"].concat());
+        let pretty = crit(&["decode", "--pretty", "--nopl"], &image).unwrap();
+        assert!(pretty.starts_with(b"{\n    \"magic\": \"FS\",\n"));
+    }
+
+    #[test]
+    fn files_are_kept_when_a_conversion_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, json) = (dir.path().join("fs-1.img"), dir.path().join("fs-1.json"));
+        let (image, json) = (image.to_str().unwrap(), json.to_str().unwrap());
+        let text = r#"{"magic": "FS", "entries": [{"cwd_id": 1, "root_id": 2}]}"#;
+        std::fs::write(json, text).unwrap();
+        crit(&["encode", "-i", json, "-o", image], b"").unwrap();
+        let shown = crit(&["show", image], b"").unwrap();
+        crit(&["decode", "--in", image, "--out", json, "--pretty"], b"").unwrap();
+        assert_eq!(std::fs::read(json).unwrap(), shown);
+
+        let before = std::fs::read(image).unwrap();
+        std::fs::write(json, text.replace("root_id", "rood_id")).unwrap();
+        let error = crit(&["encode", "-i", json, "-o", image], b"").unwrap_err();
+        assert!(error.ends_with(r#"fs-1.json: .entries[0]: unknown key "rood_id""#), "{error}");
+        assert_eq!(std::fs::read(image).unwrap(), before);
+    }
+
+    #[test]
+    fn explorers_have_their_known_names() {
+        for what in ["ps", "fds", "mems", "rss"] {
+            let error = crit(&["x", "/nowhere", what], b"").unwrap_err();
+            assert_eq!(error, "/nowhere/pstree.img: No such file or directory (os error 2)");
+        }
+        assert!(
+            crit(&["x", "/nowhere", "cpu"], b"").unwrap_err().contains("possible values: ps, fds, mems, rss")
+        );
+        let error = crit(&["info", "/nowhere.img"], b"").unwrap_err();
+        assert_eq!(error, "/nowhere.img: No such file or directory (os error 2)");
+    }
+}

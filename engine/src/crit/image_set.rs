@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind};
+use std::io::{self, BufReader, ErrorKind};
 use std::path::PathBuf;
 
 use proto::messages::{CoreEntry, FdTypes, FileEntry, MemfdInodeEntry, MmEntry, PstreeEntry};
@@ -27,7 +27,7 @@ impl ImageSet {
         let path = self.dir.join(catalogue::PSTREE.file_name(0));
         match self.all(&catalogue::PSTREE, 0)? {
             Some(tasks) => Ok(tasks),
-            None => Err(CritError::File { path, source: ErrorKind::NotFound.into() }),
+            None => Err(CritError::File { path, source: io::Error::from_raw_os_error(libc::ENOENT) }),
         }
     }
 
@@ -43,12 +43,12 @@ impl ImageSet {
 
     /// The name of a task, and whether it is dead.
     pub(super) fn comm(&self, pid: u32) -> Result<String, CritError> {
-        /// The state of a zombie, in the format's own numbers.
-        const ZOMBIE: u32 = 3;
+        /// States of tasks that are dead, in the format's own numbers.
+        const DEAD: [u32; 2] = [2, 3];
         let Some(task) = self.core(pid)?.and_then(|core| core.tc) else {
             return Ok("?".to_owned());
         };
-        let defunct = if task.task_state == ZOMBIE { " <defunct>" } else { "" };
+        let defunct = if DEAD.contains(&task.task_state) { " <defunct>" } else { "" };
         Ok(format!("{}{defunct}", task.comm.escape_debug()))
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use proto::messages::VmaEntry;
+use proto::messages::{MmEntry, VmaEntry};
 
 use super::image_set::Files;
 use super::{CritError, ImageSet};
@@ -19,7 +19,7 @@ pub fn mems(set: &ImageSet, output: &mut dyn Write) -> Result<(), CritError> {
         writeln!(output, "\t{:<36}{}", "exe", files.path(mm.exe_file_id))?;
         for vma in &mm.vmas {
             let line = format!("{} {:08x}", Range(vma), vma.pgoff);
-            writeln!(output, "\t{}", format!("{line:<48} {}", name(vma, &files)).trim_end())?;
+            writeln!(output, "\t{}", format!("{line:<48} {}", name(vma, &mm, &files)).trim_end())?;
         }
     }
     Ok(())
@@ -40,7 +40,7 @@ impl fmt::Display for Range<'_> {
 }
 
 /// What a mapping is of; nothing for ordinary anonymous memory.
-pub(super) fn name(vma: &VmaEntry, files: &Files) -> String {
+pub(super) fn name(vma: &VmaEntry, mm: &MmEntry, files: &Files) -> String {
     // Bits of `status`, in the order in which they say more than the others.
     const SPECIAL: &[(u32, &str)] = &[
         (1 << 1, "[stack]"),
@@ -59,6 +59,9 @@ pub(super) fn name(vma: &VmaEntry, files: &Files) -> String {
     const MEMFD: u32 = 1 << 14;
     if let Some((_, name)) = SPECIAL.iter().find(|(bit, _)| vma.status & bit != 0) {
         return (*name).to_owned();
+    }
+    if (vma.start..vma.end).contains(&mm.mm_start_stack) {
+        return "[stack]".to_owned();
     }
     let id = vma.shmid;
     let file = || u32::try_from(id).map_or_else(|_| format!("file {id}"), |id| files.mapped(id));

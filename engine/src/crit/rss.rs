@@ -30,11 +30,12 @@ pub fn rss(set: &ImageSet, output: &mut dyn Write) -> Result<(), CritError> {
             here.saturating_add(parent).saturating_add(lazy),
             here.saturating_add(parent).saturating_add(lazy).saturating_mul(PAGE / 1024),
         )?;
-        for vma in set.mm(task.pid)?.map(|mm| mm.vmas).unwrap_or_default() {
+        let mm = set.mm(task.pid)?.unwrap_or_default();
+        for vma in &mm.vmas {
             let pages = pages_between(&runs, vma.start, vma.end);
             if pages > 0 {
-                let line = format!("{} {pages:>8}", Range(&vma));
-                writeln!(output, "\t{}", format!("{line:<48} {}", name(&vma, &files)).trim_end())?;
+                let line = format!("{} {pages:>8}", Range(vma));
+                writeln!(output, "\t{}", format!("{line:<48} {}", name(vma, &mm, &files)).trim_end())?;
             }
         }
     }
