@@ -1,6 +1,8 @@
 //! Checkpoint and restore of running Linux process trees.
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod crit;
 pub mod dump;
 pub mod error;
 pub mod options;

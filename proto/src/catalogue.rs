@@ -12,6 +12,8 @@ pub const SERVICE_MAGIC: u32 = 0x5510_5940;
 pub enum Container {
     /// [`COMMON_MAGIC`], then the type's magic. The oldest images have the latter only.
     Common,
+    /// The type's magic alone: the inventory is so in all versions, which lets old programs read which version it is.
+    MagicOnly,
     /// [`SERVICE_MAGIC`], then the type's magic.
     Service,
     /// Neither header nor entries.
@@ -19,12 +21,12 @@ pub enum Container {
 }
 
 impl Container {
-    /// The first word of such files; raw files have none.
+    /// The first word of such files, where it is not the magic.
     pub const fn first_word(self) -> Option<u32> {
         match self {
             Self::Common => Some(COMMON_MAGIC),
             Self::Service => Some(SERVICE_MAGIC),
-            Self::Raw => None,
+            Self::MagicOnly | Self::Raw => None,
         }
     }
 }
@@ -111,6 +113,17 @@ const fn service(pattern: &'static str, magic_name: &'static str, magic: u32, pa
     image
 }
 
+const fn magic_only(
+    pattern: &'static str,
+    magic_name: &'static str,
+    magic: u32,
+    payload: Payload,
+) -> ImageType {
+    let mut image = common(pattern, magic_name, magic, payload);
+    image.container = Container::MagicOnly;
+    image
+}
+
 const fn raw(pattern: &'static str, magic_name: &'static str) -> ImageType {
     let mut image = common(pattern, magic_name, 0, Payload::Raw);
     image.container = Container::Raw;
@@ -118,6 +131,11 @@ const fn raw(pattern: &'static str, magic_name: &'static str) -> ImageType {
 }
 
 impl ImageType {
+    /// Whether such files have a header and entries.
+    pub const fn has_entries(&self) -> bool {
+        !matches!(self.container, Container::Raw)
+    }
+
     const fn with_extra(mut self, extra: Extra) -> Self {
         self.extra = extra;
         self
@@ -142,7 +160,7 @@ macro_rules! catalogue {
 
 catalogue! {
     /// `inventory.img`: How an image set was made: format version, root identifiers, options that restore must follow.
-    INVENTORY = common("inventory.img", "INVENTORY", 0x5831_3116, Payload::All("inventory_entry"));
+    INVENTORY = magic_only("inventory.img", "INVENTORY", 0x5831_3116, Payload::All("inventory_entry"));
     /// `fdinfo-%u.img`: Slots of one descriptor table.
     FDINFO = common("fdinfo-%u.img", "FDINFO", 0x5621_3732, Payload::All("fdinfo_entry"));
     /// `pagemap-%lu.img`: Which pages of an address space are in a pages file.

@@ -6,8 +6,8 @@ use crate::catalogue::{COMMON_MAGIC, SERVICE_MAGIC};
 
 /// Why an image file could not be read or written.
 ///
-/// The texts name the type of file by its name pattern, the entry by its number from 0, and the offset in the file; the
-/// path is known to the caller alone.
+/// The texts name the entry by its number from 0, and the offset in the file. The path is known to the caller alone, who
+/// puts it in front; `image` is the pattern of the file's name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(clippy::error_impl_error, reason = "its users read `proto::Error`")]
@@ -25,11 +25,11 @@ pub enum Error {
     NoHeader { len: u64 },
 
     /// The header belongs to another type of file.
-    #[error("not a {image} file: its magic is {found:#010x}{}, expected {expected:#010x}", named(*.found))]
+    #[error("not {image}: its magic is {found:#010x}{}, expected {expected:#010x}", named(*.found))]
     WrongMagic { image: &'static str, expected: u32, found: u32 },
 
     /// The magic is right, but the word before it belongs to another family of files.
-    #[error("not a {image} file: it begins with {found:#010x}, expected {expected:#010x}")]
+    #[error("not {image}: it begins with {found:#010x}, expected {expected:#010x}")]
     WrongFamily { image: &'static str, expected: u32, found: u32 },
 
     /// No type of file has this magic.
@@ -41,37 +41,37 @@ pub enum Error {
     RawImage { image: &'static str },
 
     /// The file ends inside of the length word of an entry.
-    #[error("{image}: entry {entry} at byte {offset}: the file ends after {has} of 4 bytes of its length")]
+    #[error("entry {entry} at byte {offset}: the file ends after {has} of 4 bytes of its length")]
     TruncatedLength { image: &'static str, entry: u64, offset: u64, has: u64 },
 
     /// The file ends inside of an entry.
     #[error(
-        "{image}: entry {entry} at byte {offset}: the file ends after {has} of {needs} bytes, {} are missing",
+        "entry {entry} at byte {offset}: the file ends after {has} of {needs} bytes, {} are missing",
         needs - has
     )]
     TruncatedEntry { image: &'static str, entry: u64, offset: u64, needs: u64, has: u64 },
 
     /// The file ends inside of the raw bytes that belong to an entry.
     #[error(
-        "{image}: raw bytes of entry {entry} at byte {offset}: the file ends after {has} of {needs} bytes, {} are missing",
+        "raw bytes of entry {entry} at byte {offset}: the file ends after {has} of {needs} bytes, {} are missing",
         needs - has
     )]
     TruncatedExtra { image: &'static str, entry: u64, offset: u64, needs: u64, has: u64 },
 
     /// No sane entry is that long.
-    #[error("{image}: entry {entry} at byte {offset}: {len} bytes announced, at most {limit} are accepted")]
+    #[error("entry {entry} at byte {offset}: {len} bytes announced, at most {limit} are accepted")]
     EntryTooLarge { image: &'static str, entry: u64, offset: u64, len: u64, limit: u64 },
 
     /// The bytes of an entry are not the message that they should be.
-    #[error("{image}: entry {entry} at byte {offset}: {source}")]
+    #[error("entry {entry} at byte {offset}: {source}")]
     Decode { image: &'static str, entry: u64, offset: u64, source: prost::DecodeError },
 
     /// A file that should have (another) entry has none.
-    #[error("{image}: the file ends at byte {offset}, where entry {entry} was expected")]
+    #[error("the file ends at byte {offset}, where entry {entry} was expected")]
     MissingEntry { image: &'static str, entry: u64, offset: u64 },
 
     /// Bytes follow where the file should have ended.
-    #[error("{image}: more follows at byte {offset}, where the file should have ended")]
+    #[error("more follows at byte {offset}, where the file should have ended")]
     TrailingBytes { image: &'static str, offset: u64 },
 }
 

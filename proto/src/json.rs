@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 pub use self::error::JsonError;
 use self::error::Path;
 pub use self::text::{to_text, write_text};
-use crate::catalogue::{Container, ImageType};
+use crate::catalogue::ImageType;
 use crate::container::{Reader, Writer};
 
 /// How values are shown.
@@ -82,15 +82,14 @@ pub fn encode(json: &Value) -> Result<Vec<u8>, JsonError> {
     };
     let magic_path = Path::Key(&root, "magic");
     let name = error::string(member("magic")?, &magic_path)?;
-    let image = ImageType::by_magic_name(name).filter(|image| image.container != Container::Raw);
+    let image = ImageType::by_magic_name(name).filter(|image| image.has_entries());
     let image = image.ok_or_else(|| JsonError::UnknownImage { name: name.to_owned() })?;
     let list = Path::Key(&root, "entries");
     let mut writer = Writer::create(Vec::new(), image)?;
     let mut message_name = image.payload.message(0);
     for (index, json) in error::array(member("entries")?, &list)?.iter().enumerate() {
         let path = Path::Index(&list, index);
-        let name =
-            message_name.ok_or_else(|| JsonError::TooManyEntries { image: image.pattern, entries: index })?;
+        let name = message_name.ok_or(JsonError::TooManyEntries { image: image.pattern, entries: index })?;
         let mut entry = error::object(json, &path)?.clone();
         let json_extra = if extra::belongs_to(image, name) { entry.shift_remove("extra") } else { None };
         let message = parse::message_named(name, &entry, &path)?;

@@ -1,5 +1,7 @@
 //! Image sets made by CRIU 4.2 become the JSON that stands beside them, and themselves again.
 
+#![allow(clippy::unwrap_used, clippy::tests_outside_test_module, reason = "all of this file is a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,7 @@ fn samples() -> Vec<(PathBuf, Option<PathBuf>)> {
 
 fn with_entries() -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
     let images = samples().into_iter().map(|(image, _)| image);
-    images.filter(|image| image_type(image).container.first_word().is_some()).map(|image| {
+    images.filter(|image| image_type(image).has_entries()).map(|image| {
         let bytes = fs::read(&image).unwrap();
         (image, bytes)
     })

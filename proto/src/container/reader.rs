@@ -5,7 +5,7 @@ use std::io::Read;
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
-use crate::catalogue::{COMMON_MAGIC, Container, ImageType, SERVICE_MAGIC};
+use crate::catalogue::{self, COMMON_MAGIC, Container, ImageType, SERVICE_MAGIC};
 use crate::error::Error;
 use crate::messages::descriptor;
 
@@ -20,7 +20,6 @@ pub const MAX_ENTRY: u32 = 256 << 20;
 pub struct Reader<R> {
     input: R,
     image: ImageType,
-    old: bool,
     offset: u64,
     entries: u64,
 }
@@ -28,26 +27,19 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// Reads the header, and checks that it is the one of `image`.
     pub fn open(input: R, image: &ImageType) -> Result<Self, Error> {
-        let Some(first_word) = image.container.first_word() else {
+        if !image.has_entries() {
             return Err(Error::RawImage { image: image.pattern });
-        };
+        }
         let mut reader = Self::at_start(input, image);
-        let first = reader.header_word()?;
-        if first == image.magic && image.container == Container::Common {
-            reader.old = true;
-            return Ok(reader);
+        let header = reader.header()?;
+        if header.magic != image.magic {
+            return Err(Error::WrongMagic {
+                image: image.pattern,
+                expected: image.magic,
+                found: header.magic,
+            });
         }
-        let image = image.pattern;
-        if first != COMMON_MAGIC && first != SERVICE_MAGIC {
-            return Err(Error::WrongMagic { image, expected: first_word, found: first });
-        }
-        let magic = reader.header_word()?;
-        if magic != reader.image.magic {
-            return Err(Error::WrongMagic { image, expected: reader.image.magic, found: magic });
-        }
-        if first != first_word {
-            return Err(Error::WrongFamily { image, expected: first_word, found: first });
-        }
+        header.check_family(image)?;
         Ok(reader)
     }
 
@@ -55,37 +47,21 @@ impl<R: Read> Reader<R> {
     ///
     /// Where types share a magic, the result is the one that [`ImageType::by_magic`] prefers.
     pub fn detect(input: R) -> Result<Self, Error> {
-        let mut reader = Self::at_start(input, &crate::catalogue::INVENTORY);
-        let first = reader.header_word()?;
-        let family = match first {
-            COMMON_MAGIC => Container::Common,
-            SERVICE_MAGIC => Container::Service,
-            _ => Container::Raw,
-        };
-        reader.old = family == Container::Raw;
-        let (magic, family) =
-            if reader.old { (first, Container::Common) } else { (reader.header_word()?, family) };
-        let image = ImageType::by_magic(magic).ok_or(Error::UnknownMagic { found: magic })?;
-        if image.container != family {
-            let expected = image.container.first_word().unwrap_or_default();
-            return Err(Error::WrongFamily { image: image.pattern, expected, found: first });
-        }
+        let mut reader = Self::at_start(input, &catalogue::INVENTORY);
+        let header = reader.header()?;
+        let image = ImageType::by_magic(header.magic).ok_or(Error::UnknownMagic { found: header.magic })?;
+        header.check_family(image)?;
         reader.image = *image;
         Ok(reader)
     }
 
     fn at_start(input: R, image: &ImageType) -> Self {
-        Self { input, image: *image, old: false, offset: 0, entries: 0 }
+        Self { input, image: *image, offset: 0, entries: 0 }
     }
 
     /// The type of image.
     pub fn image(&self) -> &ImageType {
         &self.image
-    }
-
-    /// Whether the first word was missing, as in the oldest images.
-    pub fn is_old(&self) -> bool {
-        self.old
     }
 
     /// How many entries were read.
@@ -202,7 +178,16 @@ impl<R: Read> Reader<R> {
         Error::Decode { image: self.image.pattern, entry: self.entries.saturating_sub(1), offset, source }
     }
 
-    fn header_word(&mut self) -> Result<u32, Error> {
+    fn header(&mut self) -> Result<Header, Error> {
+        let first = self.word()?;
+        Ok(match first {
+            COMMON_MAGIC => Header { container: Container::Common, magic: self.word()? },
+            SERVICE_MAGIC => Header { container: Container::Service, magic: self.word()? },
+            magic => Header { container: Container::MagicOnly, magic },
+        })
+    }
+
+    fn word(&mut self) -> Result<u32, Error> {
         let word = self.bounded(4)?;
         <[u8; 4]>::try_from(word.as_slice())
             .map(u32::from_le_bytes)
@@ -216,5 +201,25 @@ impl<R: Read> Reader<R> {
         self.offset += bytes.len() as u64;
         read.map_err(|source| Error::Read { offset: self.offset, source })?;
         Ok(bytes)
+    }
+}
+
+/// What a file begins with.
+struct Header {
+    container: Container,
+    magic: u32,
+}
+
+impl Header {
+    /// Takes exception to service files that are called images, and the other way round.
+    fn check_family(&self, image: &ImageType) -> Result<(), Error> {
+        if (self.container == Container::Service) == (image.container == Container::Service) {
+            return Ok(());
+        }
+        Err(Error::WrongFamily {
+            image: image.pattern,
+            expected: image.container.first_word().unwrap_or(COMMON_MAGIC),
+            found: self.container.first_word().unwrap_or(self.magic),
+        })
     }
 }

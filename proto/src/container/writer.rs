@@ -4,7 +4,7 @@ use std::io::Write;
 
 use prost::Message;
 
-use crate::catalogue::{Container, ImageType};
+use crate::catalogue::ImageType;
 use crate::container::MAX_ENTRY;
 use crate::error::Error;
 
@@ -23,23 +23,11 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Writes the header of an image file.
     pub fn create(output: W, image: &ImageType) -> Result<Self, Error> {
-        let Some(first_word) = image.container.first_word() else {
-            return Err(Error::RawImage { image: image.pattern });
-        };
-        Self::with_header(output, image, &[first_word, image.magic])
-    }
-
-    /// Writes the header of the oldest images, which lack the first word.
-    pub fn create_old(output: W, image: &ImageType) -> Result<Self, Error> {
-        if image.container != Container::Common {
+        if !image.has_entries() {
             return Err(Error::RawImage { image: image.pattern });
         }
-        Self::with_header(output, image, &[image.magic])
-    }
-
-    fn with_header(output: W, image: &ImageType, words: &[u32]) -> Result<Self, Error> {
         let mut writer = Self { output, image: *image, offset: 0, entries: 0, buffer: Vec::new() };
-        for word in words {
+        for word in image.container.first_word().into_iter().chain([image.magic]) {
             writer.put(&word.to_le_bytes())?;
         }
         Ok(writer)

@@ -1,5 +1,7 @@
 //! Quoted-printable (RFC 2045, section 6.7): names of unix sockets are bytes, and mostly readable.
 
+use std::fmt::Write as _;
+
 /// The longest line, with its soft break.
 const LINE: usize = 76;
 
@@ -23,7 +25,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
         if plain {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("={byte:02X}"));
+            write!(text, "={byte:02X}").expect("writing to memory does not fail");
         }
         column += width;
     }
