@@ -1,9 +1,66 @@
 //! From a running process tree to a directory of image files.
+//!
+//! Everything that can be done before the tree is stopped is done before; contents of memory come as late as possible,
+//! and the inventory last of all. Whatever fails on the way, the tree goes on as it was: dropping [`FrozenTree`] takes
+//! the agents out and lets it go, dropping [`NewImages`] removes what was written.
 
-use crate::error::Result;
-use crate::options::DumpOptions;
+pub mod inspect;
+mod memory;
+mod stats;
+mod target;
+mod task;
+
+use std::time::Instant;
+
+use crate::error::{Action, Error, Problem, Result, TargetState};
+use crate::image::NewImages;
+use crate::kinds::files::FilesDump;
+use crate::options::{Afterwards, DumpOptions};
+use crate::tracee::freeze::FrozenTree;
+use stats::Stats;
 
 /// Dumps the tree at `options.tree`.
-pub fn dump(_options: &DumpOptions) -> Result<()> {
-    Ok(())
+pub fn dump(options: &DumpOptions) -> Result<()> {
+    let fail = |state, problems| Error {
+        action: Action::Dump,
+        target: target::describe(options.tree),
+        problems,
+        state,
+    };
+    let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
+    let running = |problem| fail(TargetState::Running, vec![problem]);
+    let mut stats = Stats::default();
+
+    target::check(options.tree).map_err(untouched)?;
+    let mut images = NewImages::create(&options.images_dir).map_err(untouched)?;
+    let start = Instant::now();
+    let mut tree = FrozenTree::freeze(options.tree, options.timeout()).map_err(running)?;
+    stats.frozen_after(start);
+    let frozen = Instant::now();
+
+    let mut files = FilesDump::new(options);
+    let mut problems = Vec::new();
+    let facts = task::inspect(&tree, &mut problems);
+    let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
+    if !problems.is_empty() {
+        return Err(fail(TargetState::Running, problems));
+    }
+    task::ask(&mut tree, &facts, &mut tasks).map_err(running)?;
+    let write = |tree: &mut FrozenTree| -> Result<(), Problem> {
+        task::write(&tasks, &mut images)?;
+        files.finish(&mut images)?;
+        memory::write(tree, &facts, &tasks, &mut images, &mut stats)?;
+        Ok(())
+    };
+    write(&mut tree).map_err(running)?;
+    images.commit(&task::inventory()).map_err(running)?;
+    stats.thawed_after(frozen);
+
+    let finished = match options.afterwards {
+        Afterwards::Default => tree.kill(),
+        Afterwards::LeaveRunning => tree.thaw(),
+        Afterwards::LeaveStopped => tree.leave_stopped(),
+    };
+    finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
+    stats.write(&options.work_dir).map_err(|p| fail(TargetState::PartlyKilled, vec![p]))
 }

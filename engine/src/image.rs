@@ -26,7 +26,8 @@ impl Explain for ImageError {
     fn class(&self) -> Class {
         match self {
             Self::Proto(proto::Error::Write { source, .. } | proto::Error::Read { source, .. }) => {
-                SysError { call: "", errno: nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(0)) }.class()
+                SysError { call: "", errno: nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(0)) }
+                    .class()
             }
             _ => Class::Refused,
         }
@@ -34,7 +35,9 @@ impl Explain for ImageError {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::Proto(proto::Error::Write { .. }) => Some("free some space, or choose another directory with -D".into()),
+            Self::Proto(proto::Error::Write { .. }) => {
+                Some("free some space, or choose another directory with -D".into())
+            }
             Self::Proto(proto::Error::Read { .. }) => None,
             _ => Some("dump the process again, or copy the whole image directory again".into()),
         }
@@ -58,7 +61,9 @@ impl NewImages {
         let inventory = dir.join(proto::catalogue::INVENTORY.file_name(0));
         match fs::remove_file(&inventory) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Problem::new(SysError::io("unlink")(e)).object(Object::Path(inventory)).step("replace the old images"))
+                Err(Problem::new(SysError::io("unlink")(e))
+                    .object(Object::Path(inventory))
+                    .step("replace the old images"))
             }
             _ => Ok(Self { dir: dir.to_owned(), written: Vec::new(), committed: false }),
         }
@@ -75,7 +80,12 @@ impl NewImages {
     }
 
     /// Writes one file with these entries.
-    pub fn write<M: prost::Message>(&mut self, image: &ImageType, id: u64, entries: &[M]) -> Result<(), Problem> {
+    pub fn write<M: prost::Message>(
+        &mut self,
+        image: &ImageType,
+        id: u64,
+        entries: &[M],
+    ) -> Result<(), Problem> {
         self.write_with(image, id, |writer| entries.iter().try_for_each(|entry| writer.entry(entry)))
     }
 
@@ -98,10 +108,12 @@ impl NewImages {
         let name = image.file_name(0);
         let temporary = format!("{name}.new");
         let file = self.create_file(&temporary)?;
-        write_entries(file, image, |writer| writer.entry(inventory))
-            .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it"))?;
-        fs::rename(self.dir.join(temporary), self.dir.join(&name))
-            .map_err(|e| Problem::new(SysError::io("rename")(e)).object(Object::Image(name)).step("complete the images"))?;
+        write_entries(file, image, |writer| writer.entry(inventory)).map_err(|e| {
+            Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
+        })?;
+        fs::rename(self.dir.join(temporary), self.dir.join(&name)).map_err(|e| {
+            Problem::new(SysError::io("rename")(e)).object(Object::Image(name)).step("complete the images")
+        })?;
         self.committed = true;
         Ok(())
     }

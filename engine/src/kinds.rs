@@ -7,13 +7,12 @@ pub mod files;
 pub mod mm;
 pub mod task;
 
-use files::{ErasedFileKind, FileKind};
-use mm::{ErasedMappingKind, MappingKind};
-use task::{ErasedTaskKind, TaskKind};
+use files::{Erase as _, ErasedFileKind};
+use mm::{Erase as _, ErasedMappingKind};
+use task::{Erase as _, ErasedTaskKind};
 
 /// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
-pub static FILE_KINDS: &[&dyn ErasedFileKind] =
-    &[files::pipe::Pipe::ERASED, files::regular::Regular::ERASED];
+pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[files::pipe::Pipe::ERASED, files::regular::Regular::ERASED];
 
 /// Kinds of mappings. Exactly one claims each mapping, so their order means nothing.
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
@@ -27,4 +26,18 @@ pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
 /// the credentials, which give them up.
 pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
     task::name::Name::ERASED,
+    task::personality::Personality::ERASED,
+    task::signals::Handlers::ERASED,
+    task::signals::AltStack::ERASED,
+    task::signals::Pending::ERASED,
+    task::itimers::Itimers::ERASED,
+    task::futex::Futex::ERASED,
+    task::rseq::Rseq::ERASED,
+    task::process::Subreaper::ERASED,
+    task::process::Membarrier::ERASED,
+    task::process::OomScore::ERASED,
+    task::sched::Sched::ERASED,
+    task::rlimits::Rlimits::ERASED,
+    task::creds::Creds::ERASED,
+    task::process::ParentDeath::ERASED,
 ];

@@ -1,10 +1,13 @@
 //! Checkpoint and restore of running Linux process trees.
 #![deny(unsafe_code)]
 
+pub mod arch;
 pub mod cli;
 pub mod crit;
 pub mod dump;
 pub mod error;
+pub mod image;
+pub mod kinds;
 pub mod options;
 pub mod procfs;
 pub mod restore;

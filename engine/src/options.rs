@@ -1,6 +1,7 @@
 //! What a user can ask for, after parsing: plain data, passed down by reference, never global.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Options of `dump`.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,15 @@ pub struct DumpOptions {
     pub afterwards: Afterwards,
     /// Session and terminal belong to the caller.
     pub shell_job: bool,
+    /// Seconds that stopping the tree may take.
+    pub timeout: u32,
+}
+
+impl DumpOptions {
+    /// How long a task may take to stop.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(if self.timeout == 0 { 10 } else { self.timeout.into() })
+    }
 }
 
 /// What becomes of the tasks when the work is done.

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use libc::user_regs_struct;
 use proto::messages::{
-    CoreEntry, ThreadInfoX86, UserDescT, UserX86FpregsEntry, UserX86RegsEntry, UserX86RegsMode, UserX86XsaveEntry,
-    core_entry::March,
+    CoreEntry, ThreadInfoX86, UserDescT, UserX86FpregsEntry, UserX86RegsEntry, UserX86RegsMode,
+    UserX86XsaveEntry, core_entry::March,
 };
 
 use crate::error::{Class, Explain};
@@ -30,7 +30,14 @@ const OPMASK: u32 = 5;
 const ZMM_HI256: u32 = 6;
 const HI16_ZMM: u32 = 7;
 const PKRU: u32 = 9;
-const KNOWN: u64 = X87_SSE | 1 << AVX | 1 << BNDREGS | 1 << BNDCSR | 1 << OPMASK | 1 << ZMM_HI256 | 1 << HI16_ZMM | 1 << PKRU;
+const KNOWN: u64 = X87_SSE
+    | 1 << AVX
+    | 1 << BNDREGS
+    | 1 << BNDCSR
+    | 1 << OPMASK
+    | 1 << ZMM_HI256
+    | 1 << HI16_ZMM
+    | 1 << PKRU;
 
 /// What is wrong with the registers of a thread or of an image.
 #[derive(Debug, thiserror::Error)]
@@ -58,17 +65,24 @@ impl Explain for ArchError {
     }
 
     fn help(&self) -> Option<String> {
-        matches!(self, Self::MissingComponents(_))
-            .then(|| "restore it on a machine whose processor has all features of the one it was dumped on".into())
+        matches!(self, Self::MissingComponents(_)).then(|| {
+            "restore it on a machine whose processor has all features of the one it was dumped on".into()
+        })
     }
 }
 
 fn component_names(components: u64) -> String {
     let names = [
-        (AVX, "AVX"), (BNDREGS, "MPX"), (BNDCSR, "MPX"), (OPMASK, "AVX-512"), (ZMM_HI256, "AVX-512"),
-        (HI16_ZMM, "AVX-512"), (PKRU, "protection keys"),
+        (AVX, "AVX"),
+        (BNDREGS, "MPX"),
+        (BNDCSR, "MPX"),
+        (OPMASK, "AVX-512"),
+        (ZMM_HI256, "AVX-512"),
+        (HI16_ZMM, "AVX-512"),
+        (PKRU, "protection keys"),
     ];
-    let mut found: Vec<&str> = names.iter().filter(|(bit, _)| components & (1 << bit) != 0).map(|(_, n)| *n).collect();
+    let mut found: Vec<&str> =
+        names.iter().filter(|(bit, _)| components & (1 << bit) != 0).map(|(_, n)| *n).collect();
     found.dedup();
     found.join(", ")
 }
@@ -102,10 +116,34 @@ pub fn dump_registers(saved: &Saved, clear_tid_addr: u64, core: &mut CoreEntry) 
 
 fn dump_general(r: &user_regs_struct) -> UserX86RegsEntry {
     UserX86RegsEntry {
-        r15: r.r15, r14: r.r14, r13: r.r13, r12: r.r12, bp: r.rbp, bx: r.rbx, r11: r.r11, r10: r.r10, r9: r.r9,
-        r8: r.r8, ax: r.rax, cx: r.rcx, dx: r.rdx, si: r.rsi, di: r.rdi, orig_ax: r.orig_rax, ip: r.rip, cs: r.cs,
-        flags: r.eflags, sp: r.rsp, ss: r.ss, fs_base: r.fs_base, gs_base: r.gs_base, ds: r.ds, es: r.es, fs: r.fs,
-        gs: r.gs, mode: Some(UserX86RegsMode::Native.into()),
+        r15: r.r15,
+        r14: r.r14,
+        r13: r.r13,
+        r12: r.r12,
+        bp: r.rbp,
+        bx: r.rbx,
+        r11: r.r11,
+        r10: r.r10,
+        r9: r.r9,
+        r8: r.r8,
+        ax: r.rax,
+        cx: r.rcx,
+        dx: r.rdx,
+        si: r.rsi,
+        di: r.rdi,
+        orig_ax: r.orig_rax,
+        ip: r.rip,
+        cs: r.cs,
+        flags: r.eflags,
+        sp: r.rsp,
+        ss: r.ss,
+        fs_base: r.fs_base,
+        gs_base: r.gs_base,
+        ds: r.ds,
+        es: r.es,
+        fs: r.fs,
+        gs: r.gs,
+        mode: Some(UserX86RegsMode::Native.into()),
     }
 }
 
@@ -115,9 +153,12 @@ fn dump_extended(xstate: &[u8]) -> Result<UserX86FpregsEntry, ArchError> {
         return Err(ArchError::UnknownComponents(used & !KNOWN));
     }
     let words = |range: Range<usize>| words32(xstate.get(range).unwrap_or_default());
-    let longs = |bit| component(bit).map(|range| words64(xstate.get(range).unwrap_or_default())).unwrap_or_default();
-    let half = |at: usize| xstate.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
-    let word = |at: usize| xstate.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let longs =
+        |bit| component(bit).map(|range| words64(xstate.get(range).unwrap_or_default())).unwrap_or_default();
+    let half =
+        |at: usize| xstate.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
+    let word =
+        |at: usize| xstate.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
     Ok(UserX86FpregsEntry {
         cwd: half(0).into(),
         swd: half(2).into(),
@@ -154,12 +195,34 @@ pub fn restore_registers(core: &CoreEntry) -> Result<user_regs_struct, ArchError
         return Err(ArchError::Compat);
     }
     Ok(user_regs_struct {
-        r15: g.r15, r14: g.r14, r13: g.r13, r12: g.r12, rbp: g.bp, rbx: g.bx, r11: g.r11, r10: g.r10, r9: g.r9,
-        r8: g.r8, rax: g.ax, rcx: g.cx, rdx: g.dx, rsi: g.si, rdi: g.di,
+        r15: g.r15,
+        r14: g.r14,
+        r13: g.r13,
+        r12: g.r12,
+        rbp: g.bp,
+        rbx: g.bx,
+        r11: g.r11,
+        r10: g.r10,
+        r9: g.r9,
+        r8: g.r8,
+        rax: g.ax,
+        rcx: g.cx,
+        rdx: g.dx,
+        rsi: g.si,
+        rdi: g.di,
         // What was to be restarted is arranged for already; -1 keeps the kernel from doing it again.
         orig_rax: u64::MAX,
-        rip: g.ip, cs: g.cs, eflags: g.flags, rsp: g.sp, ss: g.ss, fs_base: g.fs_base, gs_base: g.gs_base, ds: g.ds,
-        es: g.es, fs: g.fs, gs: g.gs,
+        rip: g.ip,
+        cs: g.cs,
+        eflags: g.flags,
+        rsp: g.sp,
+        ss: g.ss,
+        fs_base: g.fs_base,
+        gs_base: g.gs_base,
+        ds: g.ds,
+        es: g.es,
+        fs: g.fs,
+        gs: g.gs,
     })
 }
 
@@ -183,7 +246,8 @@ pub fn restored_xstate(core: &CoreEntry, template: &[u8]) -> Result<Vec<u8>, Arc
         put(LEGACY, &X87_SSE.to_le_bytes())?;
         return Ok(xstate);
     };
-    let have = (0..64).filter(|bit| *bit < 2 || component(*bit).is_some()).fold(0_u64, |all, bit| all | 1 << bit);
+    let have =
+        (0..64).filter(|bit| *bit < 2 || component(*bit).is_some()).fold(0_u64, |all, bit| all | 1 << bit);
     if x.xstate_bv & !have != 0 {
         return Err(ArchError::MissingComponents(x.xstate_bv & !have));
     }

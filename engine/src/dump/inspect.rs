@@ -138,7 +138,9 @@ impl TaskFacts {
                 .iter()
                 .map(|thread| {
                     let facts = ThreadFacts::read(pid, thread);
-                    facts.map_err(|p| if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) })
+                    facts.map_err(|p| {
+                        if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
+                    })
                 })
                 .collect::<Result<_, _>>()
                 .of_task(&task.name)?,

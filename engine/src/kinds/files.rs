@@ -50,7 +50,8 @@ impl<'a> FdFacts<'a> {
         let link = std::os::unix::ffi::OsStringExt::into_vec(link);
         let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
         let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
-        let info = read_proc(format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse).map_err(|p| p.object(object()))?;
+        let info = read_proc(format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
+            .map_err(|p| p.object(object()))?;
         Ok(Self { pid, fd, link, stat, info, pidfd, dup: OnceCell::new() })
     }
 
@@ -165,7 +166,11 @@ pub trait FileKind: 'static {
     /// Makes it.
     fn restore(cx: &mut FilesRestore<'_>, image: &Self::Image) -> Result<OwnedFd, Problem>;
     /// Ties it to other files, when all of them are in their tasks.
-    fn connect(_cx: &mut FilesRestore<'_>, _tasks: &mut dyn InTask, _image: &Self::Image) -> Result<(), Problem> {
+    fn connect(
+        _cx: &mut FilesRestore<'_>,
+        _tasks: &mut dyn InTask,
+        _image: &Self::Image,
+    ) -> Result<(), Problem> {
         Ok(())
     }
 }
@@ -199,7 +204,12 @@ pub trait ErasedFileKind: Sync {
     /// [`FileKind::restore`].
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
     /// [`FileKind::connect`].
-    fn connect(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask, entry: &FileEntry) -> Result<(), Problem>;
+    fn connect(
+        &self,
+        cx: &mut FilesRestore<'_>,
+        tasks: &mut dyn InTask,
+        entry: &FileEntry,
+    ) -> Result<(), Problem>;
 }
 
 /// Turns a [`FileKind`] into an [`ErasedFileKind`].
@@ -260,7 +270,12 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
         K::restore(cx, &image_of::<K>(entry)?)
     }
 
-    fn connect(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask, entry: &FileEntry) -> Result<(), Problem> {
+    fn connect(
+        &self,
+        cx: &mut FilesRestore<'_>,
+        tasks: &mut dyn InTask,
+        entry: &FileEntry,
+    ) -> Result<(), Problem> {
         K::connect(cx, tasks, &image_of::<K>(entry)?)
     }
 }
@@ -299,7 +314,13 @@ pub struct FilesDump<'a> {
 impl<'a> FilesDump<'a> {
     /// No files yet.
     pub fn new(options: &'a DumpOptions) -> Self {
-        Self { options, entries: Vec::new(), known: HashMap::new(), paths: HashMap::new(), states: States::default() }
+        Self {
+            options,
+            entries: Vec::new(),
+            known: HashMap::new(),
+            paths: HashMap::new(),
+            states: States::default(),
+        }
     }
 
     /// What a kind keeps for itself.
@@ -313,7 +334,12 @@ impl<'a> FilesDump<'a> {
     }
 
     /// Describes the whole descriptor table of a task; every refusal goes to `problems`.
-    pub fn dump_table(&mut self, facts: &TaskFacts, own_fd: i32, problems: &mut Vec<Problem>) -> Vec<FdinfoEntry> {
+    pub fn dump_table(
+        &mut self,
+        facts: &TaskFacts,
+        own_fd: i32,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<FdinfoEntry> {
         let mut table = Vec::new();
         for fd in list(facts.pid) {
             if fd == own_fd {
@@ -332,7 +358,13 @@ impl<'a> FilesDump<'a> {
         let kind = claim(&facts).map_err(|e| Problem::new(e).object(facts.object()))?;
         let id = self.description(kind, &facts).map_err(|p| p.object(facts.object()))?;
         let flags = if facts.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };
-        Ok(FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd as u32, ..FdinfoEntry::default() })
+        Ok(FdinfoEntry {
+            id,
+            flags,
+            r#type: kind.file_type().into(),
+            fd: fd as u32,
+            ..FdinfoEntry::default()
+        })
     }
 
     /// The id of the description, which is described when it is met for the first time.
@@ -404,7 +436,8 @@ pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusa
 /// The descriptor numbers of a task, in order.
 pub fn list(pid: i32) -> Vec<i32> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-    let mut fds: Vec<i32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut fds: Vec<i32> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     fds.sort_unstable();
     fds
 }
@@ -458,7 +491,8 @@ impl<'a> FilesRestore<'a> {
     /// The file with this id, made when it is asked for the first time.
     pub fn open(&mut self, id: u32) -> Result<BorrowedFd<'_>, Problem> {
         if !self.opened.contains_key(&id) {
-            let entry = self.entries.get(&id).cloned().ok_or_else(|| Problem::new(FileRefusal::NoSuchId(id)))?;
+            let entry =
+                self.entries.get(&id).cloned().ok_or_else(|| Problem::new(FileRefusal::NoSuchId(id)))?;
             let fd = kind_of(&entry)?.restore(self, &entry)?;
             self.opened.insert(id, fd);
         }
@@ -493,7 +527,8 @@ pub fn set_common(fd: BorrowedFd<'_>, flags: u32, owner: Option<&FownEntry>) -> 
     let wanted = OFlag::from_bits_truncate(flags as i32) & settable;
     let is = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).map_err(SysError::of("fcntl(F_GETFL)"))?;
     if OFlag::from_bits_truncate(is) & settable != wanted {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(wanted)).map_err(SysError::of("fcntl(F_SETFL)"))?;
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(wanted))
+            .map_err(SysError::of("fcntl(F_SETFL)"))?;
     }
     Ok(())
 }

@@ -58,6 +58,11 @@ impl Questions {
         &mut self.batch
     }
 
+    /// The calls, for sending them.
+    pub fn batch_ref(&self) -> &Batch<'static> {
+        &self.batch
+    }
+
     /// Adds what to do with the answers.
     pub fn then(&mut self, answer: impl Fn(&Replies, &mut CoreEntry) -> Result<(), SysError> + 'static) {
         self.answers.push(Box::new(answer));

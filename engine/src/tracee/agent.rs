@@ -250,7 +250,7 @@ impl Agent {
 
     /// Sends a batch; the agent works while we do something else.
     pub fn send(&mut self, batch: &Batch<'_>) -> Result<(), AgentError> {
-        let message = batch.encode()?;
+        let message = batch.encode(self.layout.buffer())?;
         let iov = [IoSlice::new(&message)];
         let rights = [ControlMessage::ScmRights(batch.fds())];
         let rights: &[_] = if batch.fds().is_empty() { &[] } else { &rights };
@@ -297,14 +297,11 @@ impl Agent {
         task: &mut FrozenTask,
         batch: &Batch<'_>,
     ) -> Result<Vec<Replies>, AgentError> {
-        let message = batch.encode()?;
-        if message.len() > SLOT_BATCH_MAX {
-            return Err(SysError { call: "batch for a thread", errno: Errno::EMSGSIZE }.into());
-        }
         let mut running = Vec::new();
         for (index, thread) in task.threads.iter_mut().enumerate().skip(1) {
             let Some(saved) = self.saved.get(index) else { return Err(AgentError::Lost(None)) };
             let slot_at = self.layout.slot(index);
+            let message = self.encode_for_slot(index, batch)?;
             let slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
             self.memory.write(slot_at, slot.as_bytes())?;
             self.memory.write(slot_at + SLOT_BATCH as u64, &message)?;
@@ -336,6 +333,14 @@ impl Agent {
             }
         }
         answers.into_iter().skip(1).map(|a| a.ok_or(AgentError::Lost(None))).collect()
+    }
+
+    fn encode_for_slot(&self, index: usize, batch: &Batch<'_>) -> Result<Vec<u8>, AgentError> {
+        let message = batch.encode(self.layout.slot(index) + SLOT_BATCH as u64)?;
+        if message.len() > SLOT_BATCH_MAX {
+            return Err(SysError { call: "batch for a thread", errno: Errno::EMSGSIZE }.into());
+        }
+        Ok(message)
     }
 
     /// Stops the serving thread wherever it is in the agent.

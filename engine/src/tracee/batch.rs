@@ -80,6 +80,15 @@ impl<T> From<Output<T>> for Arg {
     }
 }
 
+/// A word of a struct that the kernel reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Word {
+    /// As it is.
+    Value(u64),
+    /// The address, in the target, of other bytes of the batch ([`Arg::Input`]).
+    Pointer(Arg),
+}
+
 /// Makes the arguments of a call from whatever can be one.
 #[macro_export]
 macro_rules! args {
@@ -92,6 +101,8 @@ pub struct Batch<'fd> {
     calls: Vec<(Call, [Option<Arg>; 6])>,
     steps: Vec<&'static str>,
     inputs: Vec<u8>,
+    /// Offsets of words in `inputs` that hold an offset and must become an address.
+    pointers: Vec<usize>,
     outputs: usize,
     fds: Vec<RawFd>,
     _fds: PhantomData<BorrowedFd<'fd>>,
@@ -147,6 +158,22 @@ impl<'fd> Batch<'fd> {
         Arg::Input(offset)
     }
 
+    /// Adds a struct some of whose words are addresses of other inputs.
+    pub fn input_words(&mut self, words: &[Word]) -> Arg {
+        let value = |word: &Word| match word {
+            Word::Value(value) => *value,
+            Word::Pointer(Arg::Input(offset)) => *offset as u64,
+            Word::Pointer(_) => 0,
+        };
+        let values: Vec<u64> = words.iter().map(value).collect();
+        let at = self.input(values.as_slice());
+        if let Arg::Input(start) = at {
+            let pointers = words.iter().enumerate().filter(|(_, word)| matches!(word, Word::Pointer(_)));
+            self.pointers.extend(pointers.map(|(i, _)| start + i * 8));
+        }
+        at
+    }
+
     /// Adds a string that ends in a zero byte.
     pub fn input_str(&mut self, bytes: &[u8]) -> Arg {
         let offset = self.inputs.len();
@@ -178,8 +205,8 @@ impl<'fd> Batch<'fd> {
         &self.fds
     }
 
-    /// The message for the agent.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, SysError> {
+    /// The message for an agent whose buffer is at `buffer`.
+    pub(super) fn encode(&self, buffer: u64) -> Result<Vec<u8>, SysError> {
         let too_large = SysError { call: "batch", errno: Errno::EMSGSIZE };
         let inputs = self.inputs.len().next_multiple_of(8);
         let header = Header {
@@ -208,7 +235,13 @@ impl<'fd> Batch<'fd> {
             }
             bytes.extend_from_slice(call.as_bytes());
         }
+        let data = bytes.len();
         bytes.extend_from_slice(&self.inputs);
+        for &at in &self.pointers {
+            if let Some(word) = bytes.get_mut(data + at..).and_then(|rest| rest.first_chunk_mut()) {
+                *word = (u64::from_le_bytes(*word) + buffer + data as u64).to_le_bytes();
+            }
+        }
         bytes.resize(bytes.len() + (inputs - self.inputs.len()) + self.outputs, 0);
         if bytes.len() > MAX_MESSAGE || self.calls.len() > MAX_CALLS || self.fds.len() > MAX_FDS {
             return Err(too_large);

@@ -133,6 +133,16 @@ impl FrozenTree {
         self.release()
     }
 
+    /// Lets the tree go, stopped as by `SIGSTOP`.
+    pub fn leave_stopped(mut self) -> Result<(), Problem> {
+        for task in self.tasks.iter().filter(|task| task.state == TaskState::Alive) {
+            let pid = nix::unistd::Pid::from_raw(task.pid);
+            let sent = nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP);
+            sent.map_err(SysError::of("kill")).map_err(|e| Problem::new(e).task(&task.name))?;
+        }
+        self.release()
+    }
+
     /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap.
     pub fn kill(mut self) -> Result<(), Problem> {
         // Should we die half way, the rest dies with us: by now the images are complete, and half a tree is no tree.

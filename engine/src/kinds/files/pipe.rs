@@ -78,8 +78,13 @@ impl FileKind for Pipe {
         let flags = fd.flags();
         let end = fd.dup()?;
         let (reads, writes) = ends(flags);
-        let size = nix::fcntl::fcntl(end, FcntlArg::F_GETPIPE_SZ).map_err(SysError::of("fcntl(F_GETPIPE_SZ)"))?;
-        let data = if reads { Some(peek(end, size as usize).while_trying_to("copy what is in the pipe")?) } else { None };
+        let size =
+            nix::fcntl::fcntl(end, FcntlArg::F_GETPIPE_SZ).map_err(SysError::of("fcntl(F_GETPIPE_SZ)"))?;
+        let data = if reads {
+            Some(peek(end, size as usize).while_trying_to("copy what is in the pipe")?)
+        } else {
+            None
+        };
         if flags & libc::O_DIRECT != 0 && data.as_ref().is_some_and(|d| !d.is_empty()) {
             return Err(Problem::new(PipeRefusal::Packets));
         }
@@ -143,7 +148,8 @@ fn ends(flags: i32) -> (bool, bool) {
 
 /// Copies what is in a pipe without taking it out.
 fn peek(end: BorrowedFd<'_>, size: usize) -> Result<Vec<u8>, SysError> {
-    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SysError::of("pipe2"))?;
+    let (reader, writer) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SysError::of("pipe2"))?;
     let size_arg = FcntlArg::F_SETPIPE_SZ(size as i32);
     nix::fcntl::fcntl(&writer, size_arg).map_err(SysError::of("fcntl(F_SETPIPE_SZ)"))?;
     match nix::fcntl::tee(end, &writer, size, SpliceFFlags::SPLICE_F_NONBLOCK) {
@@ -202,7 +208,8 @@ fn make(cx: &mut FilesRestore<'_>, pipe_id: u32) -> Result<Ends, Problem> {
             .map_err(SysError::of("fcntl(F_SETPIPE_SZ)"))
             .while_trying_to("give the pipe its size")?;
     }
-    let size = nix::fcntl::fcntl(&writer, FcntlArg::F_GETPIPE_SZ).map_err(SysError::of("fcntl(F_GETPIPE_SZ)"))?;
+    let size =
+        nix::fcntl::fcntl(&writer, FcntlArg::F_GETPIPE_SZ).map_err(SysError::of("fcntl(F_GETPIPE_SZ)"))?;
     if data.len() > size as usize {
         return Err(invalid(&proto::catalogue::PIPES_DATA, 0, "a pipe holds more than its size"));
     }
@@ -226,6 +233,7 @@ fn read_contents(cx: &FilesRestore<'_>) -> Result<BTreeMap<u32, (Vec<u8>, u32)>,
 fn open_end(end: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd, Problem> {
     let path = format!("/proc/self/fd/{}", end.as_raw_fd());
     let mode = OFlag::from_bits_retain(flags as i32 & libc::O_ACCMODE) | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let fd = nix::fcntl::open(path.as_str(), mode, nix::sys::stat::Mode::empty()).map_err(SysError::of("open"))?;
+    let fd =
+        nix::fcntl::open(path.as_str(), mode, nix::sys::stat::Mode::empty()).map_err(SysError::of("open"))?;
     Ok(fd)
 }

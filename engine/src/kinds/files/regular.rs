@@ -187,7 +187,12 @@ fn describe(id: u32, name: &[u8], flags: i32, pos: u64, fown: FownEntry, stat: &
 }
 
 /// An entry for a file that no descriptor refers to.
-pub(super) fn entry_for_path(id: u32, path: &[u8], flags: i32, stat: &libc::stat) -> Result<FileEntry, Problem> {
+pub(super) fn entry_for_path(
+    id: u32,
+    path: &[u8],
+    flags: i32,
+    stat: &libc::stat,
+) -> Result<FileEntry, Problem> {
     let path = match crate::procfs::link::parse(path) {
         Link::Path(path) => path,
         Link::Deleted(_) => return Err(Problem::new(RegularRefusal::Unlinked)),

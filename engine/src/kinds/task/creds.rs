@@ -61,8 +61,11 @@ impl TaskKind for Creds {
     }
 
     fn ask(questions: &mut Questions) {
-        let secbits =
-            questions.batch().call("prctl(PR_GET_SECUREBITS)", libc::SYS_prctl, args![libc::PR_GET_SECUREBITS]);
+        let secbits = questions.batch().call(
+            "prctl(PR_GET_SECUREBITS)",
+            libc::SYS_prctl,
+            args![libc::PR_GET_SECUREBITS],
+        );
         questions.then(move |replies, core| {
             if let Some(creds) = &mut super::thread(core).creds {
                 creds.secbits = replies.result(secbits)? as u32;

@@ -32,7 +32,11 @@ impl TaskKind for Subreaper {
     fn ask(questions: &mut Questions) {
         let batch = questions.batch();
         let value = batch.output::<u64>();
-        batch.call("prctl(PR_GET_CHILD_SUBREAPER)", libc::SYS_prctl, args![libc::PR_GET_CHILD_SUBREAPER, value]);
+        batch.call(
+            "prctl(PR_GET_CHILD_SUBREAPER)",
+            libc::SYS_prctl,
+            args![libc::PR_GET_CHILD_SUBREAPER, value],
+        );
         questions.then(move |replies, core| {
             super::task(core).child_subreaper = Some(replies.output(value)? as u32 != 0);
             Ok(())
@@ -132,7 +136,8 @@ fn write_own_file(batch: &mut Batch<'_>, name: &'static str, text: &str) {
     let path = batch.input_str(format!("/proc/self/{name}").as_bytes());
     let bytes = batch.input_str(text.as_bytes());
     let step = "write(/proc/self/oom_score_adj or loginuid)";
-    let fd = batch.call(step, libc::SYS_openat, args![libc::AT_FDCWD, path, libc::O_WRONLY | libc::O_CLOEXEC]);
+    let fd =
+        batch.call(step, libc::SYS_openat, args![libc::AT_FDCWD, path, libc::O_WRONLY | libc::O_CLOEXEC]);
     batch.call(step, libc::SYS_write, args![fd, bytes, text.len()]);
     batch.call("close", libc::SYS_close, args![fd]);
 }

@@ -17,7 +17,8 @@ impl TaskKind for Rlimits {
     const SCOPE: Scope = Scope::Task;
 
     fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
-        let rlimits = task.limits.iter().map(|limit| RlimitEntry { cur: limit.soft, max: limit.hard }).collect();
+        let rlimits =
+            task.limits.iter().map(|limit| RlimitEntry { cur: limit.soft, max: limit.hard }).collect();
         super::task(core).rlimits = Some(TaskRlimitsEntry { rlimits });
         Ok(())
     }

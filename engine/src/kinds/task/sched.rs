@@ -4,7 +4,7 @@ use proto::messages::CoreEntry;
 
 use super::{Scope, TaskKind, ThreadRestore};
 use crate::args;
-use crate::dump::inspect::{TaskFacts, ThreadFacts, TaskRefusal};
+use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
 use crate::error::Problem;
 use crate::tracee::batch::Batch;
 
@@ -17,8 +17,14 @@ const SCHED_DEADLINE: u32 = 6;
 
 impl TaskKind for Sched {
     const NAME: &'static str = "sched";
-    const NOT_SAVED: &'static [&'static str] =
-        &["CPU affinity", "I/O priority", "timer slack", "utilization clamps", "reset-on-fork", "core scheduling"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "CPU affinity",
+        "I/O priority",
+        "timer slack",
+        "utilization clamps",
+        "reset-on-fork",
+        "core scheduling",
+    ];
     const SCOPE: Scope = Scope::Thread;
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {

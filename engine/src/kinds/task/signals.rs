@@ -54,7 +54,14 @@ impl TaskKind for Handlers {
             for action in &actions {
                 let [sigaction, flags, restorer, mask] = replies.output(*action)?;
                 let compat_sigaction = Some(false);
-                entries.push(SaEntry { sigaction, flags, restorer, mask, compat_sigaction, mask_extended: None });
+                entries.push(SaEntry {
+                    sigaction,
+                    flags,
+                    restorer,
+                    mask,
+                    compat_sigaction,
+                    mask_extended: None,
+                });
             }
             super::task(core).sigactions = entries;
             Ok(())

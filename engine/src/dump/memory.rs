@@ -1,0 +1,55 @@
+//! Contents of memory: the last and longest part of a dump.
+
+use std::fs::File;
+use std::time::Instant;
+
+use super::inspect::TaskFacts;
+use super::stats::Stats;
+use super::task::TaskImages;
+use crate::error::{Context as _, Problem, SysError};
+use crate::image::NewImages;
+use crate::kinds::mm::{self, Contents, pages};
+use crate::procfs::limits;
+use crate::tracee::freeze::FrozenTree;
+
+/// Writes the pages of every task.
+pub fn write(
+    tree: &mut FrozenTree,
+    facts: &[Option<TaskFacts>],
+    tasks: &[TaskImages],
+    images: &mut NewImages,
+    stats: &mut Stats,
+) -> Result<(), Problem> {
+    let mut pages_id = 0;
+    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(tasks) {
+        let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
+        let start = Instant::now();
+        let runs = find(facts).of_task(&task.name)?;
+        let found = Instant::now();
+        pages_id += 1;
+        let scanned = facts.vmas.iter().map(|v| v.vma.len() / pages::PAGE).sum();
+        pages::dump(images, agent, image.pid.into(), pages_id, &runs, may_write(facts))
+            .of_task(&task.name)?;
+        stats.pages(scanned, pages::count(&runs), found - start, found.elapsed());
+    }
+    Ok(())
+}
+
+/// Which pages of a task are its own.
+fn find(facts: &TaskFacts) -> Result<Vec<pages::Run>, Problem> {
+    let path = format!("/proc/{}/pagemap", facts.pid);
+    let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
+    let mut runs = Vec::new();
+    for vma in &facts.vmas {
+        let contents = mm::claim(vma).map(|kind| kind.contents(vma));
+        if contents.is_ok_and(|contents| contents == Contents::OwnPages) {
+            pages::own_pages(&pagemap, vma, &mut runs).while_trying_to("find out which pages it owns")?;
+        }
+    }
+    Ok(runs)
+}
+
+/// Whether the task may write files as large as its memory.
+fn may_write(facts: &TaskFacts) -> bool {
+    facts.limits.get(libc::RLIMIT_FSIZE as usize).is_some_and(|limit| limit.soft == limits::UNLIMITED)
+}

@@ -1,0 +1,54 @@
+//! Private anonymous memory: heap, stacks, and what `mmap(MAP_ANONYMOUS | MAP_PRIVATE)` gives.
+
+use proto::messages::VmaEntry;
+
+use super::{Contents, MappingKind, status};
+use crate::error::Problem;
+use crate::kinds::files::{FilesDump, FilesRestore};
+use crate::procfs::maps::Name;
+use crate::procfs::smaps::SmapsVma;
+use crate::tracee::batch::{Arg, Batch};
+
+/// Private anonymous mappings.
+#[derive(Debug)]
+pub struct AnonymousPrivate;
+
+impl MappingKind for AnonymousPrivate {
+    const NAME: &'static str = "anonymous";
+    const NOT_SAVED: &'static [&'static str] =
+        &["names given with PR_SET_VMA", "sharing of pages with other processes after a fork", "NUMA policy"];
+
+    fn claims(vma: &SmapsVma) -> bool {
+        let named = matches!(vma.vma.name(), Name::Unnamed | Name::Heap | Name::Stack | Name::Anon(_));
+        vma.vma.inode == 0 && !vma.vma.perms.shared && named
+    }
+
+    fn owns(vma: &VmaEntry) -> bool {
+        const SPECIAL: u32 = status::VDSO | status::VVAR | status::VSYSCALL;
+        vma.status & status::ANON_PRIVATE != 0 && vma.status & SPECIAL == 0
+    }
+
+    fn contents(_vma: &SmapsVma) -> Contents {
+        Contents::OwnPages
+    }
+
+    fn dump(_cx: &mut FilesDump<'_>, _pid: i32, vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem> {
+        entry.status = status::REGULAR | status::ANON_PRIVATE;
+        if vma.vma.name() == Name::Heap {
+            entry.status |= status::HEAP;
+        }
+        entry.flags |= libc::MAP_ANONYMOUS as u32;
+        entry.pgoff = 0;
+        Ok(())
+    }
+
+    fn restore<'fd>(
+        _cx: &'fd FilesRestore<'_>,
+        vma: &VmaEntry,
+        prot: u32,
+        batch: &mut Batch<'fd>,
+    ) -> Result<(), Problem> {
+        super::map(vma, prot, Arg::Value(u64::MAX), 0, batch);
+        Ok(())
+    }
+}

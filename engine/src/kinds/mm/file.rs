@@ -1,0 +1,64 @@
+//! Mappings of files, private and shared.
+//!
+//! Pages of the file stay in the file; of a private mapping, the pages that were written to are the process's own and
+//! are saved.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use proto::messages::VmaEntry;
+
+use super::{Contents, MappingKind, status};
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::kinds::files::{FileRefusal, FilesDump, FilesRestore};
+use crate::procfs::smaps::{SmapsVma, VmFlag};
+use crate::tracee::batch::Batch;
+
+/// Mappings of files with a name.
+#[derive(Debug)]
+pub struct FileMapping;
+
+impl MappingKind for FileMapping {
+    const NAME: &'static str = "file-mapping";
+
+    fn claims(vma: &SmapsVma) -> bool {
+        vma.vma.inode != 0 && vma.vma.path.starts_with(b"/") && !vma.vma.is_deleted()
+    }
+
+    fn owns(vma: &VmaEntry) -> bool {
+        vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0
+    }
+
+    fn contents(vma: &SmapsVma) -> Contents {
+        if vma.vma.perms.shared { Contents::None } else { Contents::OwnPages }
+    }
+
+    fn dump(cx: &mut FilesDump<'_>, pid: i32, vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem> {
+        let shared = vma.vma.perms.shared;
+        entry.status = status::REGULAR | if shared { status::FILE_SHARED } else { status::FILE_PRIVATE };
+        // Only a file that was open for writing may be mapped so that it can be made writable later.
+        let writable = shared && vma.flags.has(VmFlag::MayWrite);
+        let flags = if writable { libc::O_RDWR } else { libc::O_RDONLY };
+        let link = format!("/proc/{pid}/map_files/{:x}-{:x}", vma.vma.start, vma.vma.end);
+        let stat = nix::sys::stat::stat(link.as_str()).map_err(SysError::of("stat(/proc/PID/map_files)"))?;
+        let path =
+            nix::fcntl::readlink(link.as_str()).map_err(SysError::of("readlink(/proc/PID/map_files)"))?;
+        entry.shmid = cx.add_path(path.as_bytes(), flags, &stat)?.into();
+        entry.fdflags = Some(flags as u32);
+        Ok(())
+    }
+
+    fn restore<'fd>(
+        cx: &'fd FilesRestore<'_>,
+        vma: &VmaEntry,
+        prot: u32,
+        batch: &mut Batch<'fd>,
+    ) -> Result<(), Problem> {
+        let id = vma.shmid as u32;
+        let name = || Object::Vma { start: vma.start, end: vma.end, name: String::new() };
+        let file = cx.opened(id).ok_or(FileRefusal::NoSuchId(id)).about(name)?;
+        let fd = batch.fd(file);
+        super::map(vma, prot, fd, vma.pgoff, batch);
+        batch.call("close", libc::SYS_close, &[fd]);
+        Ok(())
+    }
+}
