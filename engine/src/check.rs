@@ -4,11 +4,19 @@
 //! not this engine makes use of the feature yet.
 
 mod capabilities;
+mod features;
+mod files;
+mod memory;
+mod namespaces;
+mod network;
+mod tracing;
 
 use std::fmt;
 
 use crate::error::SysError;
 use crate::options::{CheckOptions, CheckScope};
+
+use features::FEATURES;
 
 /// Who needs a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +27,8 @@ pub enum Tier {
     Extra,
     /// Some workloads, and it is young.
     Experimental,
+    /// Some systems; asked about by name or with all others.
+    Named,
 }
 
 /// What a probe found.
@@ -49,16 +59,6 @@ pub struct Feature {
     pub tier: Tier,
     probe: fn() -> Answer,
 }
-
-impl Feature {
-    const fn basic(name: &'static str, about: &'static str, probe: fn() -> Answer) -> Self {
-        Self { name, about, tier: Tier::Basic, probe }
-    }
-}
-
-/// All features.
-pub static FEATURES: &[Feature] =
-    &[Feature::basic("capabilities", "permissions of this process", capabilities::probe)];
 
 impl Feature {
     /// The feature of this name.
