@@ -34,7 +34,7 @@ pub fn dump(options: &DumpOptions) -> Result<()> {
     target::check(options.tree).map_err(untouched)?;
     let mut images = NewImages::create(&options.images_dir).map_err(untouched)?;
     let start = Instant::now();
-    let mut tree = FrozenTree::freeze(options.tree, options.timeout()).map_err(running)?;
+    let mut tree = FrozenTree::freeze(options.tree, options.timeout.0).map_err(running)?;
     stats.frozen_after(start);
     let frozen = Instant::now();
 

@@ -2,12 +2,15 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod check;
 pub mod cli;
+pub mod config;
 pub mod crit;
 pub mod dump;
 pub mod error;
 pub mod image;
 pub mod kinds;
+pub mod logging;
 pub mod options;
 pub mod procfs;
 pub mod restore;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options of `dump`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DumpOptions {
     /// Host pid of the root of the tree.
     pub tree: i32,
@@ -16,15 +16,12 @@ pub struct DumpOptions {
     pub afterwards: Afterwards,
     /// Session and terminal belong to the caller.
     pub shell_job: bool,
-    /// Seconds that stopping the tree may take.
-    pub timeout: u32,
-}
-
-impl DumpOptions {
-    /// How long a task may take to stop.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(if self.timeout == 0 { 10 } else { self.timeout.into() })
-    }
+    /// How long the tree may take to freeze.
+    pub timeout: Timeout,
+    /// Say at the end what was dumped and how long it took.
+    pub display_stats: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
 }
 
 /// What becomes of the tasks when the work is done.
@@ -40,7 +37,7 @@ pub enum Afterwards {
 }
 
 /// Options of `restore`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreOptions {
     /// Where the image files are.
     pub images_dir: PathBuf,
@@ -50,10 +47,14 @@ pub struct RestoreOptions {
     pub parent: Parent,
     /// Run or leave stopped.
     pub afterwards: Afterwards,
-    /// File that receives the root's pid.
+    /// File that receives the root's pid; relative to the work directory.
     pub pidfile: Option<PathBuf>,
     /// Session and terminal belong to the caller.
     pub shell_job: bool,
+    /// Say at the end what was restored and how long it took.
+    pub display_stats: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
 }
 
 /// Whose child the restored root task is.
@@ -66,4 +67,85 @@ pub enum Parent {
     Detached,
     /// `--restore-sibling`: the root is a child of the command's parent.
     Sibling,
+}
+
+/// Options of `plan`, which looks at a tree and touches nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Host pid of the root of the tree.
+    pub tree: i32,
+    /// Session and terminal belong to the caller.
+    pub shell_job: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// What to look at.
+    pub scope: CheckScope,
+    /// What is logged, and where.
+    pub log: LogOptions,
+}
+
+/// What `check` looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CheckScope {
+    /// What no dump or restore can do without.
+    #[default]
+    Basic,
+    /// That, and what some workloads need.
+    Extra,
+    /// The basics, and what is young.
+    Experimental,
+    /// Everything.
+    All,
+    /// These features.
+    Features(Vec<String>),
+    /// Nothing: list the names.
+    List,
+}
+
+/// A limit of time, as `--timeout` gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout(pub Duration);
+
+impl Default for Timeout {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
+/// What is logged, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How much.
+    pub level: LogLevel,
+    /// Where; standard error if none. Relative to the work directory, which is already prepended here.
+    pub file: Option<PathBuf>,
+}
+
+/// How much is logged, by the numbers of `-v`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    Silent,
+    Errors,
+    #[default]
+    Warnings,
+    Info,
+    Debug,
+}
+
+impl LogLevel {
+    /// From a number; everything above 4 is 4.
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Silent,
+            1 => Self::Errors,
+            2 => Self::Warnings,
+            3 => Self::Info,
+            _ => Self::Debug,
+        }
+    }
 }

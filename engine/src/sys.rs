@@ -11,6 +11,7 @@
 pub mod fcntl;
 pub mod pagemap;
 pub mod pidfd;
+pub mod probe;
 pub mod process;
 pub mod ptrace;
 pub mod vdso;

@@ -1,0 +1,46 @@
+//! `stasis dump`.
+
+use std::time::Duration;
+
+use nix::unistd::AccessFlags;
+
+use crate::options::{Afterwards, DumpOptions, Timeout};
+
+use super::grammar::Given;
+use super::{Failure, UsageError, directories, log_options, need_directory, start_log};
+
+pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
+    let (images_dir, work_dir) = directories(given);
+    let log = log_options(given, &work_dir);
+    let afterwards = match (given.flag("leave-running"), given.flag("leave-stopped")) {
+        (false, false) => Afterwards::Default,
+        (true, false) => Afterwards::LeaveRunning,
+        (false, true) => Afterwards::LeaveStopped,
+        (true, true) => return Err(UsageError::Contradiction("--leave-running", "--leave-stopped")),
+    };
+    Ok(DumpOptions {
+        tree: tree(given)?,
+        images_dir,
+        work_dir,
+        afterwards,
+        shell_job: given.flag("shell-job"),
+        timeout: given
+            .value("timeout")
+            .map_or_else(Timeout::default, |s: u32| Timeout(Duration::from_secs(s.into()))),
+        display_stats: given.flag("display-stats"),
+        log,
+    })
+}
+
+pub(super) fn tree(given: &Given) -> Result<i32, UsageError> {
+    given.value("tree").ok_or(UsageError::Missing { command: given.verb.name(), option: "--tree PID" })
+}
+
+pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
+    let usable = AccessFlags::W_OK | AccessFlags::X_OK;
+    need_directory("images directory", &options.images_dir, usable)?;
+    need_directory("work directory", &options.work_dir, usable)?;
+    start_log(&options.log)?;
+    crate::dump::dump(options)?;
+    Ok(0)
+}

@@ -1,0 +1,21 @@
+//! `stasis plan`.
+
+use crate::options::PlanOptions;
+
+use super::grammar::Given;
+use super::{Failure, UsageError, directories, dump, log_options, start_log};
+
+pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
+    let (_, work_dir) = directories(given);
+    Ok(PlanOptions {
+        tree: dump::tree(given)?,
+        shell_job: given.flag("shell-job"),
+        log: log_options(given, &work_dir),
+    })
+}
+
+pub(super) fn run(options: &PlanOptions) -> Result<u8, Failure> {
+    start_log(&options.log)?;
+    // The library has no plan yet: its call belongs here.
+    Err(Failure::NotImplemented(vec!["`plan`".to_owned()]))
+}

@@ -1,0 +1,103 @@
+//! `stasis restore`.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{AccessFlags, Pid};
+
+use crate::error::SysError;
+use crate::options::{Afterwards, Parent, RestoreOptions};
+
+use super::grammar::Given;
+use super::{Failure, UsageError, directories, log_options, need_directory, start_log};
+
+pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
+    let (images_dir, work_dir) = directories(given);
+    let parent = match (given.flag("restore-detached"), given.flag("restore-sibling")) {
+        (false, false) => Parent::Foreground,
+        (true, false) => Parent::Detached,
+        (true, true) => Parent::Sibling,
+        (false, true) => {
+            return Err(UsageError::Alone { option: "--restore-sibling", with: "--restore-detached" });
+        }
+    };
+    if given.matches.contains_id("command") {
+        return Err(UsageError::Alone { option: "a command behind --", with: "--exec-cmd" });
+    }
+    let afterwards = if given.flag("leave-stopped") { Afterwards::LeaveStopped } else { Afterwards::Default };
+    Ok(RestoreOptions {
+        log: log_options(given, &work_dir),
+        images_dir,
+        parent,
+        afterwards,
+        pidfile: given.value("pidfile"),
+        shell_job: given.flag("shell-job"),
+        display_stats: given.flag("display-stats"),
+        work_dir,
+    })
+}
+
+pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
+    need_directory("images directory", &options.images_dir, AccessFlags::R_OK | AccessFlags::X_OK)?;
+    if options.work_dir != options.images_dir {
+        need_directory("work directory", &options.work_dir, AccessFlags::X_OK)?;
+    }
+    start_log(&options.log)?;
+    let restored = crate::restore::restore(options)?;
+    if let Some(pidfile) = &options.pidfile {
+        write_pidfile(&options.work_dir.join(pidfile), restored.root)?;
+    }
+    match options.parent {
+        Parent::Foreground => wait_for(restored.root),
+        Parent::Detached | Parent::Sibling => Ok(0),
+    }
+}
+
+fn write_pidfile(path: &Path, pid: i32) -> Result<(), Failure> {
+    std::fs::write(path, pid.to_string()).map_err(|e| {
+        let cause = SysError::io("open")(e);
+        Failure::AfterRestore { what: "its pid file could not be written", cause }
+    })
+}
+
+/// Waits for the root and ends as it ends: with its exit code, or with 128 and the signal's number.
+fn wait_for(root: i32) -> Result<u8, Failure> {
+    loop {
+        match waitpid(Pid::from_raw(root), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code as u8),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as u8),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => {
+                let cause = SysError::of("waitpid")(errno);
+                return Err(Failure::AfterRestore { what: "its root could not be waited for", cause });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("exit 7", 7)]
+    #[case("kill -TERM $$", 143)]
+    fn we_end_as_the_root_ends(#[case] script: &str, #[case] code: u8) {
+        #[expect(clippy::zombie_processes, reason = "wait_for reaps it")]
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        assert_eq!(wait_for(i32::try_from(child.id()).unwrap()).unwrap(), code);
+    }
+
+    #[test]
+    fn a_pid_file_holds_the_pid_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        write_pidfile(&path, 4242).unwrap();
+        assert_eq!(std::fs::read(path).unwrap(), b"4242");
+    }
+}

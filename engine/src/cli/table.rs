@@ -1,0 +1,252 @@
+//! The table of options: their only list. The parser, the help texts, the refusals and configuration files come from it.
+//!
+//! To implement an option: name the commands in `works`, add its field in `options.rs`, and read it in the command's
+//! file beside this one.
+
+/// A command that takes options of this table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Dump,
+    Restore,
+    Check,
+    Plan,
+}
+
+impl Verb {
+    pub(super) const ALL: [Self; 4] = [Self::Dump, Self::Restore, Self::Check, Self::Plan];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Dump => "dump",
+            Self::Restore => "restore",
+            Self::Check => "check",
+            Self::Plan => "plan",
+        }
+    }
+
+    pub(super) const fn about(self) -> &'static str {
+        match self {
+            Self::Dump => "Write a running process tree to image files",
+            Self::Restore => "Bring a process tree back from image files",
+            Self::Check => "Say whether this kernel can do what is needed",
+            Self::Plan => "Say what a dump would meet, and touch nothing",
+        }
+    }
+}
+
+/// Commands that are known, and refused by name for now.
+pub(super) const REFUSED_COMMANDS: &[&str] = &[
+    "pre-dump",
+    "page-server",
+    "lazy-pages",
+    "dedup",
+    "service",
+    "swrk",
+    "cpuinfo",
+    "exec",
+    "verify",
+    "crit",
+];
+
+/// What stands behind an option's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Nothing; `--no-NAME` takes it back.
+    Flag,
+    /// A value; the last one counts.
+    Value(&'static str),
+    /// A value, repeatedly.
+    Values(&'static str),
+    /// A value or none, repeatedly; the value only after `=` (or right behind the short name).
+    Maybe(&'static str),
+}
+
+/// Headings of the help text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    What,
+    Where,
+    Afterwards,
+    Log,
+    Config,
+    Check,
+    Unfinished,
+}
+
+impl Group {
+    pub(super) const fn heading(self) -> &'static str {
+        match self {
+            Self::What => "What",
+            Self::Where => "Where",
+            Self::Afterwards => "Afterwards",
+            Self::Log => "Log and statistics",
+            Self::Config => "Configuration files",
+            Self::Check => "What to look at",
+            Self::Unfinished => "Known, and refused by name for now",
+        }
+    }
+}
+
+/// One option.
+#[derive(Debug)]
+pub(super) struct Spec {
+    pub(super) long: &'static str,
+    pub(super) short: Option<char>,
+    pub(super) takes: Takes,
+    pub(super) group: Group,
+    /// Commands that know it.
+    pub(super) on: &'static [Verb],
+    /// Commands that do what it says; the others refuse it by name.
+    pub(super) works: &'static [Verb],
+    pub(super) help: &'static str,
+}
+
+impl Spec {
+    /// The option of this name.
+    pub(super) fn find(long: &str) -> Option<&'static Self> {
+        OPTIONS.iter().find(|spec| spec.long == long)
+    }
+
+    /// The option of this short name.
+    pub(super) fn find_short(short: char) -> Option<&'static Self> {
+        OPTIONS.iter().find(|spec| spec.short == Some(short))
+    }
+}
+
+const ALL: &[Verb] = &Verb::ALL;
+const D: &[Verb] = &[Verb::Dump, Verb::Plan];
+const R: &[Verb] = &[Verb::Restore];
+const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore];
+const C: &[Verb] = &[Verb::Check];
+
+use Group::{Afterwards, Check, Config, Log, What, Where};
+use Takes::{Flag, Maybe, Value, Values};
+
+const fn works(
+    long: &'static str,
+    short: Option<char>,
+    takes: Takes,
+    group: Group,
+    on: &'static [Verb],
+    help: &'static str,
+) -> Spec {
+    Spec { long, short, takes, group, on, works: on, help }
+}
+
+const fn refused(
+    long: &'static str,
+    short: Option<char>,
+    takes: Takes,
+    on: &'static [Verb],
+    help: &'static str,
+) -> Spec {
+    Spec { long, short, takes, group: Group::Unfinished, on, works: &[], help }
+}
+
+/// All options, in the order of the help text.
+#[rustfmt::skip]
+pub(super) static OPTIONS: &[Spec] = &[
+    works("tree", Some('t'), Value("PID"), What, D, "Root of the process tree"),
+    works("shell-job", Some('j'), Flag, What, DR, "Session and terminal belong to the caller"),
+    works("timeout", None, Value("SECONDS"), What, &[Verb::Dump], "How long the tree may take to freeze [default: 10]"),
+
+    works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
+    works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
+    works("pidfile", None, Value("FILE"), Where, R, "Write the root's pid to FILE, relative to the work directory"),
+
+    works("leave-running", Some('R'), Flag, Afterwards, &[Verb::Dump], "Let the tree run on after the dump"),
+    works("leave-stopped", Some('s'), Flag, Afterwards, &[Verb::Dump, Verb::Restore], "Leave the tree stopped"),
+    works("restore-detached", Some('d'), Flag, Afterwards, R, "Return when the tree runs, instead of waiting for its root"),
+    works("restore-sibling", Some('S'), Flag, Afterwards, R, "Make the root a child of the caller (with --restore-detached)"),
+
+    works("feature", None, Values("NAME"), Check, C, "Look at this feature only (repeatable); \"list\" names them all"),
+    works("extra", None, Flag, Check, C, "Look also at what some workloads need"),
+    works("experimental", None, Flag, Check, C, "Look also at what is young"),
+    works("all", None, Flag, Check, C, "Look at everything"),
+
+    works("verbosity", Some('v'), Maybe("LEVEL"), Log, ALL, "0 silent, 1 errors, 2 warnings (default), 3 info, 4 debug; -v, -vv add to it, -v4 sets it"),
+    works("log-file", Some('o'), Value("FILE"), Log, ALL, "Log to FILE, relative to the work directory"),
+    works("log-pid", None, Flag, Log, ALL, "Append our pid to the log file's name"),
+    works("display-stats", None, Flag, Log, &[Verb::Dump, Verb::Restore], "Print statistics at the end"),
+
+    works("config", None, Value("FILE"), Config, ALL, "Read this configuration file too"),
+    works("no-default-config", None, Flag, Config, ALL, "Do not read /etc/criu/default.conf and ~/.criu/default.conf"),
+
+    refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
+    refused("root", Some('r'), Value("DIR"), DR, "Root of the mount namespace"),
+    refused("external", None, Values("RESOURCE"), DR, "Resource that lives outside of the tree"),
+    refused("inherit-fd", None, Values("fd[N]:RESOURCE"), R, "Use an inherited descriptor for a resource"),
+    refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
+    refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
+    refused("tcp-established", None, Flag, DR, "Established TCP connections"),
+    refused("tcp-close", None, Flag, DR, "TCP connections as closed"),
+    refused("skip-in-flight", None, Flag, DR, "Leave out TCP connections that are being made"),
+    refused("ext-unix-sk", Some('x'), Maybe("INODE"), DR, "Unix sockets whose peer is outside"),
+    refused("file-locks", Some('l'), Flag, DR, "File locks"),
+    refused("link-remap", None, Flag, DR, "Give deleted files a name for the time between"),
+    refused("ghost-limit", None, Value("SIZE"), D, "Largest deleted file that is dumped"),
+    refused("ghost-fiemap", None, Flag, D, "Find the holes of deleted files with FIEMAP"),
+    refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),
+    refused("irmap-scan-path", None, Values("PATH"), D, "Where to search for them"),
+    refused("evasive-devices", None, Flag, DR, "Any path to the same device"),
+    refused("manage-cgroups", None, Maybe("MODE"), DR, "Cgroups: none, props, soft, full, strict, ignore"),
+    refused("cgroup-root", None, Values("[CONTROLLER:]PATH"), DR, "Root of the cgroups"),
+    refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
+    refused("cgroup-props-file", None, Value("FILE"), DR, "Cgroup properties, from a file"),
+    refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
+    refused("cgroup-yard", None, Value("DIR"), DR, "Where cgroups are mounted"),
+    refused("freeze-cgroup", None, Value("DIR"), D, "Freeze with this cgroup"),
+    refused("network-lock", None, Value("METHOD"), DR, "How packets are held back: iptables, nftables, skip"),
+    refused("file-validation", None, Value("METHOD"), DR, "How files are recognized: filesize, buildid"),
+    refused("skip-file-rwx-check", None, Flag, DR, "Accept files whose permissions have changed"),
+    refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
+    refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
+    refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
+    refused("weak-sysctls", None, Flag, DR, "Go on when a sysctl cannot be set"),
+    refused("mntns-compat-mode", None, Flag, DR, "Restore mounts the old way"),
+    refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),
+    refused("track-mem", None, Flag, D, "Track memory for the next dump"),
+    refused("prev-images-dir", None, Value("DIR"), D, "Images of the dump before"),
+    refused("pre-dump-mode", None, Value("MODE"), D, "splice or read"),
+    refused("auto-dedup", None, Flag, DR, "Punch out what is stored elsewhere"),
+    refused("page-server", None, Flag, D, "Send pages to a page server"),
+    refused("address", None, Value("ADDRESS"), DR, "Address of the page server"),
+    refused("port", None, Value("PORT"), DR, "Port of the page server"),
+    refused("ps-socket", None, Value("FD"), DR, "Socket of the page server"),
+    refused("daemon", None, Flag, DR, "Go to the background"),
+    refused("tls", None, Flag, DR, "Encrypt pages on their way"),
+    refused("tls-cacert", None, Value("FILE"), DR, "Certificate of the authority"),
+    refused("tls-cacrl", None, Value("FILE"), DR, "Revocation list of the authority"),
+    refused("tls-cert", None, Value("FILE"), DR, "Our certificate"),
+    refused("tls-key", None, Value("FILE"), DR, "Our key"),
+    refused("tls-no-cn-verify", None, Flag, DR, "Do not compare the certificate's name"),
+    refused("lazy-pages", None, Flag, DR, "Memory on demand"),
+    refused("veth-pair", None, Values("IN=OUT"), R, "Name of the outer end of a veth pair"),
+    refused("ext-mount-map", None, Values("KEY:VALUE"), DR, "External mount"),
+    refused("enable-external-sharing", None, Flag, DR, "External mounts with peers outside"),
+    refused("enable-external-masters", None, Flag, DR, "External mounts with masters outside"),
+    refused("skip-mnt", None, Values("PATH"), DR, "Leave out a mount"),
+    refused("enable-fs", None, Values("LIST"), DR, "File systems that may be mounted again"),
+    refused("orphan-pts-master", None, Flag, DR, "Terminals whose master is outside"),
+    refused("close", None, Values("FD"), DR, "Close a descriptor first"),
+    refused("libdir", Some('L'), Value("DIR"), DR, "Directory of plugins"),
+    refused("action-script", None, Values("FILE"), DR, "Run a script at each step"),
+    refused("unprivileged", None, Flag, ALL, "Work without root"),
+    refused("stream", None, Flag, DR, "Stream images to another program"),
+    refused("status-fd", None, Value("FD"), DR, "Say there when we are ready"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let longs: HashSet<_> = OPTIONS.iter().map(|spec| spec.long).collect();
+        let shorts: HashSet<_> = OPTIONS.iter().filter_map(|spec| spec.short).collect();
+        assert_eq!(longs.len(), OPTIONS.len());
+        assert_eq!(shorts.len(), OPTIONS.iter().filter(|spec| spec.short.is_some()).count());
+    }
+}
