@@ -1,6 +1,21 @@
 //! From a directory of image files back to a running process tree.
+//!
+//! All images are read and checked, and every refusal is found, before anything is created. Then one stub per task is
+//! made, empty but for the agent, each by its parent; and the stubs are driven from here until each is what its images
+//! say. The last step of each task is a ptrace one: the agent is unmapped, the registers are set, and it goes.
+//!
+//! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
-use crate::error::Result;
+mod finish;
+mod plan;
+mod set;
+mod state;
+mod stub;
+mod tree;
+
+use crate::error::{Action, Error, Problem, Result, TargetState};
+use crate::image::Images;
+use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 
 /// A tree that runs again.
@@ -11,6 +26,31 @@ pub struct Restored {
 }
 
 /// Restores the tree in `options.images_dir`.
-pub fn restore(_options: &RestoreOptions) -> Result<Restored> {
-    Ok(Restored { root: 0 })
+pub fn restore(options: &RestoreOptions) -> Result<Restored> {
+    let fail = |problems| Error {
+        action: Action::Restore,
+        target: options.images_dir.display().to_string(),
+        problems,
+        state: TargetState::NothingRestored,
+    };
+    let one = |problem| fail(vec![problem]);
+
+    let images = Images::open(&options.images_dir);
+    let tasks = set::read(&images).map_err(one)?;
+    let mut files = FilesRestore::read(options, &images).map_err(one)?;
+    let problems = plan::check(&tasks, &files, options);
+    if !problems.is_empty() {
+        return Err(fail(problems));
+    }
+    let mut build = || -> std::result::Result<Restored, Problem> {
+        let mut stubs = tree::create(&tasks, options)?;
+        state::memory(&mut stubs, &tasks, &mut files, &images)?;
+        state::descriptors(&mut stubs, &tasks, &mut files)?;
+        state::create_threads(&mut stubs, &tasks)?;
+        files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
+        finish::zombies(&mut stubs, &tasks)?;
+        state::settings(&mut stubs, &tasks)?;
+        finish::go(stubs, &tasks, options)
+    };
+    build().map_err(one)
 }

@@ -88,30 +88,17 @@ pub fn fork_with_pid(pid: i32, sibling: bool) -> Result<Option<i32>, SysError> {
     }
 }
 
-/// Forks.
-///
-/// Returns `None` in the child. Our process has one thread when this is called, so the child may do anything.
-pub fn fork() -> Result<Option<i32>, SysError> {
-    // SAFETY: the caller is single-threaded, as the engine is throughout.
-    match unsafe { libc::fork() } {
-        0 => Ok(None),
-        pid @ 1.. => Ok(Some(pid)),
-        _ => Err(SysError::last("fork")),
-    }
-}
-
-/// Waits without end in a process that has nothing else to do; whoever traces it takes it from here.
-pub fn wait_to_be_taken() -> ! {
-    loop {
-        // SAFETY: pauses; there is nothing to break.
-        unsafe { libc::pause() };
-    }
-}
-
-/// Ends the process at once, without running any exit handler.
-pub fn exit_now(code: i32) -> ! {
-    // SAFETY: does not return.
-    unsafe { libc::_exit(code) }
+/// Waits, in a process that was just forked, for whoever will trace it; ends when all holders of the other end of the
+/// pipe do. Our own copy of that end is closed first.
+pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::OwnedFd) -> ! {
+    use std::os::fd::AsRawFd as _;
+    let mut byte = 0_u8;
+    // SAFETY: closes a descriptor that this process, which never returns from here, does not use again.
+    unsafe { libc::close(other_end.as_raw_fd()) };
+    // SAFETY: writes at most one byte to a live variable.
+    unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) };
+    // SAFETY: does not return, and runs no handlers.
+    unsafe { libc::_exit(0) }
 }
 
 /// What `wait(2)` says of one thread.

@@ -16,10 +16,10 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use parasite::abi::{
-    MAX_CALLS, MAX_MESSAGE, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_CALLS, SLOT_RESULTS, SLOT_STRIDE, SavedRegs,
+    MAX_CALLS, MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_CALLS, SLOT_RESULTS, SLOT_STRIDE, SavedRegs,
     Slot, TRAMPOLINE_CODE, TRAMPOLINE_STRIDE,
 };
-use zerocopy::{FromZeros as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use crate::error::{Class, Explain, SysError};
 use crate::sys::ptrace::Resume;
@@ -168,8 +168,6 @@ pub struct Agent {
     remote_socket: i32,
     /// The thread that serves.
     leader: Option<Running>,
-    /// Where the task has a `syscall` instruction.
-    syscall_at: u64,
     /// What each thread was doing, in the order of the task's threads.
     saved: Vec<Saved>,
     packet: Vec<u8>,
@@ -183,42 +181,111 @@ impl Agent {
     /// `saved` is what its threads were doing, in their order; `vdso` is where its vdso is mapped, if it is.
     pub fn inject(task: &mut FrozenTask, saved: Vec<Saved>, vdso: Option<u64>) -> Result<Self, AgentError> {
         let memory = Memory::open(task.pid)?;
-        let syscall_at =
-            vdso.map_or(Err(AgentError::NoSyscallInstruction), |v| syscall_in_vdso(&memory, v))?;
+        let syscall_at = vdso.map_or(Err(AgentError::NoSyscallInstruction), |v| syscall_in_vdso(&memory, v))?;
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
-        let size = Layout::size(saved.len());
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let map = [0, size, (libc::PROT_READ | libc::PROT_EXEC) as u64, MAP_PRIVATE_ANONYMOUS, u64::MAX, 0];
-        let call = Call { number: libc::SYS_mmap, args: map, name: "mmap (in the target)" };
-        let (stopped, result) = remote_call(stopped, &first.regs, syscall_at, call);
-        let undo = |thread: &mut crate::tracee::freeze::FrozenThread, stopped: Stopped| {
-            let undone = first.write(&stopped);
-            thread.stopped = Some(stopped);
-            undone
-        };
+        let place = Layout { base: 0, threads: saved.len() };
+        let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place);
         let Some(stopped) = stopped else { return Err(AgentError::Lost(None)) };
-        let base = match result {
-            Ok(base) => base as u64,
+        match mapped {
+            Ok(layout) => Self::start(task.pid, stopped, memory, layout, saved),
             Err(e) => {
-                undo(thread, stopped)?;
-                return Err(e);
+                first.write(&stopped)?;
+                thread.stopped = Some(stopped);
+                Err(e)
             }
+        }
+    }
+
+    /// Puts an agent into a stopped fork of our own, at a place of our choice; the fork never goes back to what it did.
+    pub fn inject_into_fork(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let saved = vec![Saved::read(&stopped)?; layout.threads];
+        let regs = stopped.regs()?;
+        let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout);
+        let layout = mapped?;
+        Self::start(pid, stopped.ok_or(AgentError::Lost(None))?, memory, layout, saved)
+    }
+
+    /// Lets a clone of a task with an agent, stopped at birth, serve us too: its memory has the agent already.
+    pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let saved = vec![Saved::read(&stopped)?; layout.threads];
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Again)
+    }
+
+    /// Writes the agent into memory that was mapped for it, and lets the thread enter.
+    fn start(
+        pid: i32,
+        stopped: Stopped,
+        memory: Memory,
+        layout: Layout,
+        saved: Vec<Saved>,
+    ) -> Result<Self, AgentError> {
+        memory.write(layout.base, &layout.code(&saved))?;
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Serve)
+    }
+
+    /// Lets the thread enter, and takes our end of the socket pair that the agent makes.
+    fn connect(
+        pid: i32,
+        stopped: Stopped,
+        memory: Memory,
+        layout: Layout,
+        saved: Vec<Saved>,
+        entry: Entry,
+    ) -> Result<Self, AgentError> {
+        let first = saved.first().ok_or(AgentError::Lost(None))?;
+        memory.write(layout.slot(0), layout.fill_serving_slot(first, -1).as_bytes())?;
+        let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
+        // Each system call up to socketpair has a stop at its entry and one at its exit.
+        let (entry, stops) = match entry {
+            Entry::Serve => (entry::SERVE, 4),
+            Entry::Again => (entry::AGAIN, 2),
         };
-        let layout = Layout { base, threads: saved.len() };
-        let (running, socket, remote_socket) = start(task.pid, stopped, &memory, layout, &saved)?;
-        Ok(Self {
-            layout,
-            memory,
-            socket,
-            remote_socket,
-            leader: Some(running),
-            syscall_at,
-            saved,
-            packet: vec![0; MAX_MESSAGE + 4096],
-            deferred: Vec::new(),
-        })
+        stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
+        let mut stopped = stopped;
+        for _ in 0..stops {
+            let (next, stop) = stopped.resume(Resume::Syscall, 0)?.wait(STEP_LIMIT)?;
+            if stop != Stop::Syscall {
+                return Err(AgentError::Lost(Some(stop)));
+            }
+            stopped = next;
+        }
+        let regs = stopped.regs()?;
+        if (regs.rax as i64) < 0 {
+            let errno = Errno::from_raw(-(regs.rax as i64) as i32);
+            return Err(SysError { call: "socketpair (in the target)", errno }.into());
+        }
+        let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
+        let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
+        socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
+            .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
+        let leader = Some(stopped.resume(Resume::Cont, 0)?);
+        let packet = vec![0; MAX_MESSAGE + 4096];
+        Ok(Self { layout, memory, socket, remote_socket, leader, saved, packet, deferred: Vec::new() })
+    }
+
+    /// Gives the agent's end of the socket another number in the target.
+    pub fn move_socket(&mut self, to: i32) -> Result<(), AgentError> {
+        if to == self.remote_socket {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.call("dup3", libc::SYS_dup3, crate::args![self.remote_socket, to, libc::O_CLOEXEC]);
+        self.run(&batch)?;
+        let at = self.layout.slot(0) + std::mem::offset_of!(Slot, socket) as u64;
+        self.memory.write(at, &to.to_le_bytes())?;
+        let mut batch = Batch::new();
+        batch.call("close", libc::SYS_close, crate::args![self.remote_socket]);
+        self.run(&batch)?;
+        self.remote_socket = to;
+        Ok(())
     }
 
     /// The memory of the task.
@@ -244,8 +311,7 @@ impl Agent {
     /// Has the agent make the calls of a batch, and waits for the answer.
     pub fn run(&mut self, batch: &Batch<'_>) -> Result<Replies, AgentError> {
         self.send(batch)?;
-        let (_, replies) = self.receive(batch)?;
-        Ok(replies)
+        self.receive(batch)
     }
 
     /// Sends a batch; the agent works while we do something else.
@@ -259,8 +325,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Waits for the answer to a batch that was sent; which thread gave it, and the answer.
-    pub fn receive(&mut self, batch: &Batch<'_>) -> Result<(u32, Replies), AgentError> {
+    /// Waits for the answer to a batch that was sent.
+    pub fn receive(&mut self, batch: &Batch<'_>) -> Result<Replies, AgentError> {
+        let packet = self.receive_packet()?;
+        Ok(batch.decode(&packet)?)
+    }
+
+    fn receive_packet(&mut self) -> Result<Vec<u8>, AgentError> {
         loop {
             let mut iov = [IoSliceMut::new(&mut self.packet)];
             let flags = MsgFlags::empty();
@@ -268,7 +339,7 @@ impl Agent {
                 socket::recvmsg::<()>(self.socket.as_raw_fd(), &mut iov, None, flags).map(|m| m.bytes);
             match received {
                 Ok(0) => return Err(AgentError::Lost(None)),
-                Ok(len) => return Ok(batch.decode(self.packet.get(..len).unwrap_or_default())?),
+                Ok(len) => return Ok(self.packet.get(..len).unwrap_or_default().to_vec()),
                 Err(Errno::EAGAIN | Errno::EINTR) => self.look_after_leader()?,
                 Err(errno) => return Err(SysError { call: "recvmsg (from the agent)", errno }.into()),
             }
@@ -291,48 +362,63 @@ impl Agent {
         Ok(())
     }
 
-    /// Has every thread but the first make the calls of a batch; the answers, in the threads' order.
+    /// Has other threads than the serving one make the calls of a batch each; what they answered, in that order.
+    ///
+    /// A job is the thread's place in the task, the stopped thread, and its batch. The threads come back stopped, in the
+    /// agent: their registers are still to be set.
+    pub fn run_on_threads(
+        &mut self,
+        jobs: Vec<(usize, Stopped, &Batch<'_>)>,
+    ) -> Result<Vec<(usize, Stopped, Replies)>, AgentError> {
+        let mut running = Vec::new();
+        let mut batches = std::collections::HashMap::new();
+        for (index, stopped, batch) in jobs {
+            let saved = self.saved.get(index).ok_or(AgentError::Lost(None))?;
+            let message = self.encode_for_slot(index, batch)?;
+            let slot_at = self.layout.slot(index);
+            let slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
+            self.memory.write(slot_at, slot.as_bytes())?;
+            self.memory.write(slot_at + SLOT_BATCH as u64, &message)?;
+            stopped.set_sigmask(ALL_SIGNALS)?;
+            let stack = slot_at + SLOT_STRIDE as u64;
+            let entry = self.layout.base + entry::ONCE;
+            stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
+            running.push((index, stopped.resume(Resume::Cont, 0)?));
+            batches.insert(index as u32, batch);
+        }
+        let mut answers = std::collections::HashMap::new();
+        for _ in 0..running.len() {
+            let packet = self.receive_packet()?;
+            let slot = Reply::read_from_prefix(&packet).ok().ok_or(BatchError::Garbled)?.0.slot;
+            let batch = batches.get(&slot).ok_or(BatchError::Garbled)?;
+            answers.insert(slot as usize, batch.decode(&packet)?);
+        }
+        let mut done = Vec::new();
+        for (index, thread) in running {
+            thread.interrupt()?;
+            let stopped = wait_past_signals(thread, &mut self.deferred)?;
+            done.push((index, stopped, answers.remove(&index).ok_or(BatchError::Garbled)?));
+        }
+        Ok(done)
+    }
+
+    /// Has every thread of a frozen task but the first make the calls of a batch; the answers, in the threads' order.
     pub fn run_on_other_threads(
         &mut self,
         task: &mut FrozenTask,
         batch: &Batch<'_>,
     ) -> Result<Vec<Replies>, AgentError> {
-        let mut running = Vec::new();
-        for (index, thread) in task.threads.iter_mut().enumerate().skip(1) {
-            let Some(saved) = self.saved.get(index) else { return Err(AgentError::Lost(None)) };
-            let slot_at = self.layout.slot(index);
-            let message = self.encode_for_slot(index, batch)?;
-            let slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
-            self.memory.write(slot_at, slot.as_bytes())?;
-            self.memory.write(slot_at + SLOT_BATCH as u64, &message)?;
-            let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
-            stopped.set_sigmask(ALL_SIGNALS)?;
-            let stack = slot_at + SLOT_STRIDE as u64 - 8;
-            stopped.set_regs(&regs::entering(
-                &saved.regs,
-                self.layout.base + entry::ONCE,
-                stack + 8,
-                [slot_at, 0, 0],
-            ))?;
-            running.push((index, stopped.resume(Resume::Cont, 0)?));
-        }
-        let mut answers: Vec<Option<Replies>> = Vec::new();
-        answers.resize_with(self.saved.len(), || None);
-        for _ in 0..running.len() {
-            let (slot, replies) = self.receive(batch)?;
-            *answers.get_mut(slot as usize).ok_or(AgentError::Lost(None))? = Some(replies);
-        }
-        for (index, thread) in running {
-            thread.interrupt()?;
-            let stopped = wait_past_signals(thread, &mut self.deferred)?;
-            if let Some(saved) = self.saved.get(index) {
+        let jobs = task.threads.iter_mut().enumerate().skip(1);
+        let jobs = jobs.filter_map(|(index, thread)| Some((index, thread.stopped.take()?, batch))).collect();
+        let mut answers = Vec::new();
+        for (index, stopped, replies) in self.run_on_threads(jobs)? {
+            if let (Some(saved), Some(thread)) = (self.saved.get(index), task.threads.get_mut(index)) {
                 saved.write(&stopped)?;
+                thread.stopped = Some(stopped);
             }
-            if let Some(frozen) = task.threads.get_mut(index) {
-                frozen.stopped = Some(stopped);
-            }
+            answers.push(replies);
         }
-        answers.into_iter().skip(1).map(|a| a.ok_or(AgentError::Lost(None))).collect()
+        Ok(answers)
     }
 
     fn encode_for_slot(&self, index: usize, batch: &Batch<'_>) -> Result<Vec<u8>, AgentError> {
@@ -350,19 +436,24 @@ impl Agent {
         Ok(wait_past_signals(leader, &mut self.deferred)?)
     }
 
+    /// The serving thread, when the agent's work is over with the last batch that was sent.
+    pub fn into_leader(self) -> Option<Running> {
+        self.leader
+    }
+
+    /// Stops the serving thread, in the agent, for good: the task is about to be killed.
+    pub fn abandon(mut self, task: &mut FrozenTask) -> Result<(), AgentError> {
+        let stopped = self.stop_leader()?;
+        if let Some(thread) = task.threads.first_mut() {
+            thread.stopped = Some(stopped);
+        }
+        Ok(())
+    }
+
     /// Takes the agent out: the task is as it was, and stopped.
     pub fn remove(mut self, task: &mut FrozenTask) -> Result<(), AgentError> {
-        let stopped = self.stop_leader()?;
+        let stopped = self.unmap()?;
         let first = self.saved.first().ok_or(AgentError::Lost(None))?;
-        let close =
-            Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name: "close" };
-        let (stopped, closed) = remote_call(stopped, &first.regs, self.syscall_at, close);
-        let stopped = stopped.ok_or(AgentError::Lost(None))?;
-        let size = Layout::size(self.layout.threads);
-        let unmap =
-            Call { number: libc::SYS_munmap, args: [self.layout.base, size, 0, 0, 0, 0], name: "munmap" };
-        let (stopped, unmapped) = remote_call(stopped, &first.regs, self.syscall_at, unmap);
-        let stopped = stopped.ok_or(AgentError::Lost(None))?;
         first.write(&stopped)?;
         if let Some(thread) = task.threads.first_mut() {
             thread.stopped = Some(stopped);
@@ -370,11 +461,57 @@ impl Agent {
         for &signal in &self.deferred {
             // Sent by somebody else while we were at it; the task must not lose it.
             let signal = nix::sys::signal::Signal::try_from(signal).ok();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), signal)
-                .map_err(SysError::of("kill"))?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), signal).map_err(SysError::of("kill"))?;
         }
-        closed.and(unmapped).map(|_| ())
+        Ok(())
     }
+
+    /// Has the serving thread close the socket and unmap the agent under its own feet; it comes back stopped, and its
+    /// registers are still to be set.
+    pub fn unmap(&mut self) -> Result<Stopped, AgentError> {
+        let stopped = self.stop_leader()?;
+        let regs = stopped.regs()?;
+        let at = self.layout.base + syscall_in_blob();
+        let close = Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name: "close" };
+        let (stopped, closed) = remote_call(stopped, &regs, at, close);
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
+        // The step ends when the call does, before the instruction behind it, which is not there any more.
+        let (stopped, unmapped) = remote_call(stopped, &regs, at, Call { number: libc::SYS_munmap, args, name: "munmap" });
+        closed.and(unmapped)?;
+        stopped.ok_or(AgentError::Lost(None))
+    }
+}
+
+/// How a thread enters.
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    /// For the first time in this memory.
+    Serve,
+    /// In a copy of memory that has the agent.
+    Again,
+}
+
+/// Has a thread map memory for the agent: at a place that the kernel chooses, or at `place.base` if that is not 0.
+fn map_agent(
+    stopped: Stopped,
+    from: &libc::user_regs_struct,
+    syscall_at: u64,
+    place: Layout,
+) -> (Option<Stopped>, Result<Layout, AgentError>) {
+    let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+    let fixed = if place.base == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE as u64 };
+    let size = Layout::size(place.threads);
+    let args = [place.base, size, prot, MAP_PRIVATE_ANONYMOUS | fixed, u64::MAX, 0];
+    let call = Call { number: libc::SYS_mmap, args, name: "mmap (in the target)" };
+    let (stopped, mapped) = remote_call(stopped, from, syscall_at, call);
+    (stopped, mapped.map(|base| Layout { base: base as u64, threads: place.threads }))
+}
+
+/// Offset of a `syscall` instruction in the agent's code.
+fn syscall_in_blob() -> u64 {
+    let at = BLOB.windows(2).position(|code| code == [0x0f, 0x05]);
+    at.expect("the agent makes system calls") as u64
 }
 
 const MAP_PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
@@ -438,44 +575,6 @@ impl Layout {
         }
         code
     }
-}
-
-/// Writes the agent, lets the thread enter it, and takes our end of the socket pair that it makes.
-fn start(
-    pid: i32,
-    stopped: Stopped,
-    memory: &Memory,
-    layout: Layout,
-    saved: &[Saved],
-) -> Result<(Running, OwnedFd, i32), AgentError> {
-    let first = saved.first().ok_or(AgentError::Lost(None))?;
-    memory.write(layout.base, &layout.code(saved))?;
-    memory.write(layout.slot(0), layout.fill_serving_slot(first, -1).as_bytes())?;
-    let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
-    stopped.set_regs(&regs::entering(&first.regs, layout.base + entry::SERVE, layout.stack_top(), args))?;
-    // Two system calls, each with a stop at its entry and one at its exit: mprotect, then socketpair.
-    let mut stopped = stopped;
-    for _ in 0..4 {
-        let (next, stop) = stopped.resume(Resume::Syscall, 0)?.wait(STEP_LIMIT)?;
-        if stop != Stop::Syscall {
-            return Err(AgentError::Lost(Some(stop)));
-        }
-        stopped = next;
-    }
-    let regs = stopped.regs()?;
-    if (regs.rax as i64) < 0 {
-        let errno = Errno::from_raw(-(regs.rax as i64) as i32);
-        return Err(SysError { call: "socketpair (in the target)", errno }.into());
-    }
-    let [ours, theirs] = memory.read_value::<[i32; 2]>(regs.r10)?;
-    let socket = pidfd::getfd(pidfd::open(pid)?, theirs)?;
-    set_receive_timeout(&socket)?;
-    Ok((stopped.resume(Resume::Cont, 0)?, socket, ours))
-}
-
-fn set_receive_timeout(socket: &OwnedFd) -> Result<(), SysError> {
-    socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
-        .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))
 }
 
 /// A system call to be made by somebody else.

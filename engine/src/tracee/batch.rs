@@ -249,8 +249,8 @@ impl<'fd> Batch<'fd> {
         Ok(bytes)
     }
 
-    /// Reads the agent's answer to this batch; the thread's slot, and the replies.
-    pub(super) fn decode(&self, packet: &[u8]) -> Result<(u32, Replies), BatchError> {
+    /// Reads the agent's answer to this batch.
+    pub(super) fn decode(&self, packet: &[u8]) -> Result<Replies, BatchError> {
         let (reply, rest) = Reply::read_from_prefix(packet).ok().ok_or(BatchError::Garbled)?;
         let made = reply.made as usize;
         let (results, data) = rest.split_at_checked(made.saturating_mul(8)).ok_or(BatchError::Garbled)?;
@@ -266,7 +266,7 @@ impl<'fd> Batch<'fd> {
                 _ => BatchError::Garbled,
             });
         }
-        Ok((reply.slot, Replies { results, steps: self.steps.clone(), data: data.to_vec() }))
+        Ok(Replies { results, steps: self.steps.clone(), data: data.to_vec() })
     }
 }
 

@@ -146,8 +146,13 @@ impl FrozenTree {
     /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap.
     pub fn kill(mut self) -> Result<(), Problem> {
         // Should we die half way, the rest dies with us: by now the images are complete, and half a tree is no tree.
-        for thread in self.tasks.iter().flat_map(|t| &t.threads) {
-            thread.stopped().set_options(libc::PTRACE_O_EXITKILL)?;
+        for task in &mut self.tasks {
+            if let Some(agent) = task.agent.take() {
+                agent.abandon(task).map_err(|e| Problem::new(e).task(&task.name))?;
+            }
+            for thread in &task.threads {
+                thread.stopped().set_options(libc::PTRACE_O_EXITKILL)?;
+            }
         }
         let tasks = std::mem::take(&mut self.tasks);
         for task in &tasks {

@@ -133,7 +133,7 @@ unsafe extern "C" fn serve(slot: *mut Slot) {
             control_len: size_of::<Control>() as u64,
             flags: 0,
         };
-        let args = [slot.socket as u64, address(&raw mut message), MSG_CMSG_CLOEXEC, 0, 0, 0];
+        let args = [socket(slot), address(&raw mut message), MSG_CMSG_CLOEXEC, 0, 0, 0];
         // SAFETY: all that the kernel writes to is ours and large enough.
         let received = unsafe { syscall::raw(SYS_RECVMSG, args) };
         if received == EINTR {
@@ -219,7 +219,7 @@ fn run_and_reply(slot: &Slot, packet: &mut [u8], fds: &[i32]) -> bool {
         control_len: 0,
         flags: 0,
     };
-    let args = [slot.socket as u64, address(&raw mut message), MSG_NOSIGNAL, 0, 0, 0];
+    let args = [socket(slot), address(&raw mut message), MSG_NOSIGNAL, 0, 0, 0];
     // SAFETY: the kernel reads our own memory.
     !syscall::failed(unsafe { syscall::raw(SYS_SENDMSG, args) })
 }
@@ -232,7 +232,7 @@ fn leave(slot: &Slot) {
     unsafe { syscall::raw(SYS_FUTEX, [slot.gone, FUTEX_WAKE_PRIVATE, i32::MAX as u64, 0, 0, 0]) };
     if slot.socket >= 0 {
         // SAFETY: closes the descriptor that the agent made.
-        unsafe { syscall::raw(SYS_CLOSE, [slot.socket as u64, 0, 0, 0, 0, 0]) };
+        unsafe { syscall::raw(SYS_CLOSE, [socket(slot), 0, 0, 0, 0, 0]) };
     }
     set_sigmask(slot);
 }
@@ -242,6 +242,12 @@ fn set_sigmask(slot: &Slot) {
     let mask = (&raw const slot.sigmask).expose_provenance() as u64;
     // SAFETY: reads eight bytes of the slot.
     unsafe { syscall::raw(SYS_RT_SIGPROCMASK, [SIG_SETMASK, mask, 0, 8, 0, 0]) };
+}
+
+/// The agent's end of the socket, under the number that it has now: the engine may give it another one.
+fn socket(slot: &Slot) -> u64 {
+    // SAFETY: a plain read, which the compiler must not think it did already.
+    unsafe { (&raw const slot.socket).read_volatile() as u64 }
 }
 
 /// The address of something of ours that the kernel will write to.

@@ -237,25 +237,27 @@ fn write_all(file: &mut File, bytes: &[u8]) -> Result<(), SysError> {
     written.map_err(SysError::io("write"))
 }
 
-/// Adds the calls that fill memory from a pages file; `fd` is the file, `entries` are the pagemap's.
-pub fn fill(batches: &mut Vec<Vec<(u64, u64)>>, entries: &[PagemapEntry]) {
-    let mut current: Vec<(u64, u64)> = Vec::new();
+/// Where the bytes of a pages file go, cut to what one `preadv` can take: address and length of each piece.
+pub fn vectors(entries: &[PagemapEntry]) -> Vec<Vec<(u64, u64)>> {
+    let runs: Vec<Run> = entries
+        .iter()
+        .map(|entry| {
+            let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
+            Run { start: entry.vaddr, end: entry.vaddr + pages * PAGE, readable: true }
+        })
+        .collect();
+    let mut vectors: Vec<Vec<(u64, u64)>> = Vec::new();
     let mut bytes = 0;
-    for entry in entries {
-        let mut start = entry.vaddr;
-        let end = start + entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into()) * PAGE;
-        while start < end {
-            let len = (end - start).min(MAX_CALL_BYTES);
-            if current.len() == IOV_MAX || bytes + len > MAX_CALL_BYTES {
-                batches.push(std::mem::take(&mut current));
+    for run in split(&runs) {
+        let len = run.end - run.start;
+        match vectors.last_mut() {
+            Some(last) if last.len() < IOV_MAX && bytes + len <= MAX_CALL_BYTES => last.push((run.start, len)),
+            _ => {
+                vectors.push(vec![(run.start, len)]);
                 bytes = 0;
             }
-            current.push((start, len));
-            bytes += len;
-            start += len;
         }
+        bytes += len;
     }
-    if !current.is_empty() {
-        batches.push(current);
-    }
+    vectors
 }

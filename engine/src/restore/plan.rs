@@ -1,0 +1,130 @@
+//! Every refusal of a restore, found before anything is created.
+
+use std::time::{Duration, Instant};
+
+use super::set::{TASK_SIZE, Task};
+use super::tree;
+use crate::arch;
+use crate::dump::inspect::read_proc;
+use crate::error::{Class, Explain, Object, Problem};
+use crate::kinds::files::FilesRestore;
+use crate::kinds::mm::{self, vdso};
+use crate::options::RestoreOptions;
+use crate::procfs;
+use crate::tracee::agent::Layout;
+use crate::tracee::freeze::{process_state, task_name};
+
+/// How long a pid may still be held by a zombie that is about to be reaped.
+const REAP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why a tree cannot be restored here and now.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanRefusal {
+    /// Somebody else has the pid.
+    #[error("pid {pid} is taken by {by}")]
+    PidTaken {
+        /// Which.
+        pid: i32,
+        /// By whom.
+        by: String,
+    },
+    /// No room for the agent.
+    #[error("the address spaces of the tasks leave no room of {0} bytes in common")]
+    NoHole(u64),
+    /// A session without its leader.
+    #[error("the leader of its {what} {id} is gone, or not among its ancestors; this is not supported yet")]
+    NoLeader {
+        /// Session or process group.
+        what: &'static str,
+        /// Its id.
+        id: i32,
+    },
+}
+
+impl Explain for PlanRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::PidTaken { .. } => Some("end that process, or restore in a pid namespace of its own".into()),
+            _ => None,
+        }
+    }
+}
+
+/// All that stands in the way.
+pub fn check(tasks: &[Task], files: &FilesRestore<'_>, options: &RestoreOptions) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let here = read_proc("/proc/self/maps".into(), procfs::maps::parse).unwrap_or_default();
+    let here = vdso::Layout::of_process(&here);
+    for task in tasks {
+        let mut found = Vec::new();
+        for thread in &task.threads {
+            found.extend(pid_taken(thread.tid));
+            if task.alive.is_some()
+                && let Err(e) = arch::restore_registers(&thread.core)
+            {
+                found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
+            }
+        }
+        if let Some(alive) = &task.alive {
+            found.extend(alive.mm.vmas.iter().filter_map(|vma| mm::kind_of(vma).err()));
+            found.extend(vdso::check(&alive.mm.vmas, here).err());
+        }
+        let name = task.name();
+        problems.extend(found.into_iter().map(|p| p.task(&name)));
+    }
+    problems.extend(tree::check(tasks, options));
+    if hole(tasks).is_none() {
+        problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
+    }
+    files.check(&mut problems);
+    problems
+}
+
+/// A problem if a pid is not free. One that a zombie holds is waited for, for a moment.
+fn pid_taken(pid: i32) -> Option<Problem> {
+    let deadline = Instant::now() + REAP_LIMIT;
+    loop {
+        let name = task_name(pid)?;
+        let is_zombie = process_state(pid) == Some('Z');
+        if !is_zombie || Instant::now() > deadline {
+            let by = if is_zombie { format!("{name}, a zombie that its parent does not reap") } else { name.to_string() };
+            return Some(Problem::new(PlanRefusal::PidTaken { pid, by }));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Bytes that the agent needs for the task with the most threads.
+fn agent_size(tasks: &[Task]) -> u64 {
+    Layout::size(most_threads(tasks))
+}
+
+/// Threads of the task with the most.
+pub fn most_threads(tasks: &[Task]) -> usize {
+    tasks.iter().map(|task| task.threads.len()).max().unwrap_or(1)
+}
+
+/// An address range for the agent that is free in every task, and in our own process, from which the first is made.
+pub fn hole(tasks: &[Task]) -> Option<u64> {
+    let size = agent_size(tasks);
+    let own = read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?;
+    let mut used: Vec<(u64, u64)> = own.iter().map(|vma| (vma.start, vma.end)).collect();
+    for task in tasks {
+        used.extend(task.alive.iter().flat_map(|a| &a.mm.vmas).map(|vma| (vma.start, vma.end)));
+    }
+    used.sort_unstable();
+    // Low addresses are left to programs that ask for them; a gap on either side keeps growing stacks away.
+    const GAP: u64 = 1 << 21;
+    let mut at = 1 << 32;
+    for (start, end) in used {
+        if start > at && start - at >= size + 2 * GAP {
+            break;
+        }
+        at = at.max(end);
+    }
+    (at + size + 2 * GAP <= TASK_SIZE).then_some(at + GAP)
+}

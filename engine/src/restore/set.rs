@@ -1,0 +1,210 @@
+//! A whole image set, read and checked: what is said of each task, before anything is done about it.
+
+use std::collections::BTreeSet;
+
+use proto::catalogue as c;
+use proto::messages::{
+    CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
+    TaskKobjIdsEntry,
+};
+
+use crate::error::{Class, Explain, Problem, TaskName};
+use crate::image::{Images, invalid};
+use crate::kinds::mm::pages::PAGE;
+
+/// The newest image format that we read.
+const NEWEST_VERSION: u32 = 2;
+/// `task_core_entry.task_state` of zombies: what is written, and what the format's description says.
+const TASK_DEAD: [u32; 2] = [2, 3];
+/// End of the addresses that a 64-bit task has.
+pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// Why a set as a whole cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum SetRefusal {
+    /// Its format is newer than we are.
+    #[error("the images have format version {0}, this program reads versions up to {NEWEST_VERSION}")]
+    Newer(u32),
+}
+
+impl Explain for SetRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn help(&self) -> Option<String> {
+        Some("restore it with the version that dumped it".into())
+    }
+}
+
+/// One task to be restored.
+#[derive(Debug)]
+pub struct Task {
+    /// Its pid.
+    pub pid: i32,
+    /// Its parent's place in the list; none for the root.
+    pub parent: Option<usize>,
+    /// Its process group.
+    pub pgid: i32,
+    /// Its session.
+    pub sid: i32,
+    /// Its threads, the leader first; a zombie has its leader only.
+    pub threads: Vec<Thread>,
+    /// What it has besides; none for a zombie.
+    pub alive: Option<Alive>,
+}
+
+/// One thread to be restored.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its id.
+    pub tid: i32,
+    /// Its image.
+    pub core: CoreEntry,
+}
+
+/// What a task that is not a zombie has.
+#[derive(Debug)]
+pub struct Alive {
+    /// Its address space.
+    pub mm: MmEntry,
+    /// Working directory, root, umask.
+    pub fs: FsEntry,
+    /// Its descriptors, in ascending order of their numbers.
+    pub fds: Vec<FdinfoEntry>,
+    /// Which pages are in the pages file, in its order.
+    pub pagemap: Vec<PagemapEntry>,
+    /// Number of the pages file.
+    pub pages_id: u32,
+}
+
+impl Task {
+    /// The leader's image.
+    pub fn core(&self) -> &CoreEntry {
+        &self.threads.first().expect("reading refuses tasks without threads").core
+    }
+
+    /// How messages name it.
+    pub fn name(&self) -> TaskName {
+        let comm = self.core().tc.as_ref().map(|tc| tc.comm.clone()).unwrap_or_default();
+        TaskName { host_pid: self.pid, inner_pid: None, comm }
+    }
+}
+
+/// Reads all tasks, parents before their children.
+pub fn read(images: &Images) -> Result<Vec<Task>, Problem> {
+    let inventory: InventoryEntry = images.read_single(&c::INVENTORY, 0)?;
+    if inventory.img_version > NEWEST_VERSION {
+        return Err(Problem::new(SetRefusal::Newer(inventory.img_version)));
+    }
+    let entries: Vec<PstreeEntry> = images.read(&c::PSTREE, 0)?;
+    let mut tasks: Vec<Task> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for entry in entries {
+        let damaged = |what| invalid(&c::PSTREE, 0, what);
+        let parent = tasks.iter().position(|t| t.pid == entry.ppid as i32);
+        if parent.is_none() != tasks.is_empty() {
+            return Err(damaged("a task's parent does not come before it, or there are several roots"));
+        }
+        if entry.threads.first() != Some(&entry.pid) {
+            return Err(damaged("the first thread of a task is not its leader"));
+        }
+        if !entry.threads.iter().all(|tid| (1..=0x40_0000).contains(tid) && seen.insert(*tid)) {
+            return Err(damaged("a thread id is impossible, or there twice"));
+        }
+        tasks.push(read_task(images, &entry, parent)?);
+    }
+    if tasks.is_empty() { Err(invalid(&c::PSTREE, 0, "there are no tasks")) } else { Ok(tasks) }
+}
+
+fn read_task(images: &Images, entry: &PstreeEntry, parent: Option<usize>) -> Result<Task, Problem> {
+    let pid = u64::from(entry.pid);
+    let leader: CoreEntry = images.read_single(&c::CORE, pid)?;
+    let tc = leader.tc.as_ref().ok_or_else(|| invalid(&c::CORE, pid, "it has no task part"))?;
+    let is_zombie = TASK_DEAD.contains(&tc.task_state);
+    let mut threads = vec![Thread { tid: entry.pid as i32, core: leader }];
+    let mut alive = None;
+    if !is_zombie {
+        for &tid in entry.threads.iter().skip(1) {
+            threads.push(Thread { tid: tid as i32, core: images.read_single(&c::CORE, tid.into())? });
+        }
+        alive = Some(read_alive(images, pid)?);
+    }
+    let (pgid, sid) = (entry.pgid as i32, entry.sid as i32);
+    Ok(Task { pid: entry.pid as i32, parent, pgid, sid, threads, alive })
+}
+
+fn read_alive(images: &Images, pid: u64) -> Result<Alive, Problem> {
+    let ids: TaskKobjIdsEntry = images.read_single(&c::IDS, pid)?;
+    let mm: MmEntry = images.read_single(&c::MM, pid)?;
+    check_mappings(&mm).map_err(|what| invalid(&c::MM, pid, what))?;
+    let mut fds: Vec<FdinfoEntry> = images.read(&c::FDINFO, ids.files_id.into())?;
+    fds.sort_by_key(|fd| fd.fd);
+    if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd)) || fds.iter().any(|fd| fd.fd > 1 << 30) {
+        return Err(invalid(&c::FDINFO, ids.files_id.into(), "a descriptor number is impossible, or there twice"));
+    }
+    let (head, pagemap) = images.read_with(&c::PAGEMAP, pid, |mut reader| {
+        let head: PagemapHead = reader.required()?;
+        Ok((head, reader.all::<PagemapEntry>()?))
+    })?;
+    let pages = check_pagemap(&mm, &pagemap).map_err(|what| invalid(&c::PAGEMAP, pid, what))?;
+    check_pages_file(images, head.pages_id, pages)?;
+    let fs = images.read_single(&c::FS, pid)?;
+    Ok(Alive { mm, fs, fds, pagemap, pages_id: head.pages_id })
+}
+
+/// Mappings must be whole pages, in ascending order, apart from each other.
+fn check_mappings(mm: &MmEntry) -> Result<(), &'static str> {
+    let mut last_end = 0;
+    for vma in &mm.vmas {
+        if vma.start % PAGE != 0 || vma.end % PAGE != 0 || vma.start >= vma.end {
+            return Err("a mapping is not made of whole pages");
+        }
+        if vma.start < last_end {
+            return Err("mappings overlap or are out of order");
+        }
+        let is_vsyscall = vma.status & crate::kinds::mm::status::VSYSCALL != 0;
+        if vma.end > TASK_SIZE && !is_vsyscall {
+            return Err("a mapping lies outside of the address space");
+        }
+        last_end = vma.end;
+    }
+    Ok(())
+}
+
+/// Pages must lie in mappings, in ascending order; how many there are.
+fn check_pagemap(mm: &MmEntry, pagemap: &[PagemapEntry]) -> Result<u64, &'static str> {
+    let mut total = 0_u64;
+    let mut last_end = 0;
+    let mut vmas = mm.vmas.iter().peekable();
+    for entry in pagemap {
+        if entry.in_parent.unwrap_or(false) || entry.flags.is_some_and(|flags| flags & 1 != 0) {
+            return Err("pages are in a parent image set, which is not supported yet");
+        }
+        let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
+        let end = pages.checked_mul(PAGE).and_then(|len| entry.vaddr.checked_add(len)).ok_or("a run is too long")?;
+        if entry.vaddr % PAGE != 0 || entry.vaddr < last_end {
+            return Err("runs of pages overlap or are out of order");
+        }
+        let mut at = entry.vaddr;
+        while at < end {
+            while vmas.next_if(|vma| vma.end <= at).is_some() {}
+            match vmas.peek() {
+                Some(vma) if vma.start <= at => at = vma.end.min(end),
+                _ => return Err("a page lies in no mapping"),
+            }
+        }
+        total = total.checked_add(pages).ok_or("there are too many pages")?;
+        last_end = end;
+    }
+    Ok(total)
+}
+
+fn check_pages_file(images: &Images, id: u32, pages: u64) -> Result<(), Problem> {
+    let file = images.open_file(&c::PAGES.file_name(id.into()))?;
+    let len = file.metadata().map_or(0, |m| m.len());
+    if pages.checked_mul(PAGE).is_some_and(|want| want <= len) {
+        return Ok(());
+    }
+    Err(invalid(&c::PAGES, id.into(), "it is shorter than its pagemap says"))
+}

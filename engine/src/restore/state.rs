@@ -1,0 +1,269 @@
+//! What a stub gets, step by step: memory, descriptors, threads, settings.
+
+use std::os::fd::AsFd as _;
+
+use super::set::{Alive, Task};
+use super::stub::{Stub, Stubs};
+use super::tree::{add_clone, wait_for_clone};
+use crate::args;
+use crate::error::{Context as _, Problem, SysError};
+use crate::image::Images;
+use crate::kinds::files::{FilesRestore, InTask};
+use crate::kinds::mm::{self, bounds, pages, status};
+use crate::kinds::task::{Scope, ThreadRestore};
+use crate::kinds::{TASK_KINDS, files::FileRefusal};
+use crate::tracee::agent::AgentError;
+use crate::tracee::batch::{Batch, Replies};
+use nix::errno::Errno;
+
+/// Maps, fills and describes every task's memory.
+pub fn memory(
+    stubs: &mut Stubs,
+    tasks: &[Task],
+    files: &mut FilesRestore<'_>,
+    images: &Images,
+) -> Result<(), Problem> {
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = &task.alive else { continue };
+        map(stub, alive, files).of_task(&stub.name)?;
+        fill(stub, alive, images)?;
+        protect(stub, alive)?;
+        let name = stub.name.clone();
+        files.open(alive.mm.exe_file_id).of_task(&name)?;
+        let exe = files.opened(alive.mm.exe_file_id).ok_or(FileRefusal::NoSuchId(alive.mm.exe_file_id))?;
+        let mut batch = Batch::new();
+        let socket = stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd);
+        bounds::restore(&alive.mm, exe, socket + 1, &mut batch);
+        stub.run("describe its address space", &batch)?;
+    }
+    Ok(())
+}
+
+/// Protection while contents are being filled in.
+fn filling_prot(alive: &Alive, vma: &proto::messages::VmaEntry) -> u32 {
+    let at = alive.pagemap.partition_point(|entry| {
+        let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
+        entry.vaddr + pages * pages::PAGE <= vma.start
+    });
+    let has_pages = alive.pagemap.get(at).is_some_and(|entry| entry.vaddr < vma.end);
+    if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
+}
+
+fn map(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    let mapped_file = |vma: &&proto::messages::VmaEntry| vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0;
+    for vma in alive.mm.vmas.iter().filter(mapped_file) {
+        files.open(vma.shmid as u32).map_err(|p| p.object(mm::object(vma)))?;
+    }
+    // The vdso goes first: it is put where we ask only if nothing is near.
+    let is_vdso = |vma: &proto::messages::VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
+    let (first, rest): (Vec<_>, Vec<_>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
+    let mut batch = Batch::new();
+    for vma in first.into_iter().chain(rest) {
+        if batch.is_nearly_full(2, 64) {
+            stub.run("map its memory", &std::mem::take(&mut batch))?;
+        }
+        mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), &mut batch)?;
+    }
+    stub.run("map its memory", &batch)?;
+    Ok(())
+}
+
+/// Has the task read its pages.
+fn fill(stub: &mut Stub, alive: &Alive, images: &Images) -> Result<(), Problem> {
+    let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
+    let mut offset = 0;
+    for vectors in pages::vectors(&alive.pagemap).chunks(2) {
+        let mut batch = Batch::new();
+        let fd = batch.fd(file.as_fd());
+        let mut calls = Vec::new();
+        for vector in vectors {
+            let words: Vec<u64> = vector.iter().flat_map(|(start, len)| [*start, *len]).collect();
+            let bytes: u64 = vector.iter().map(|(_, len)| len).sum();
+            let iov = batch.input(words.as_slice());
+            let call = batch.call("preadv", libc::SYS_preadv, args![fd, iov, vector.len(), offset, 0]);
+            calls.push((call, bytes));
+            offset += bytes;
+        }
+        batch.call("close", libc::SYS_close, args![fd]);
+        let step = "fill its memory";
+        let replies = stub.run(step, &batch)?;
+        for (call, bytes) in calls {
+            let read = replies.result(call).of_task(&stub.name).while_trying_to(step)? as u64;
+            if read != bytes {
+                let short = SysError { call: "preadv (short)", errno: Errno::EIO };
+                return Err(Problem::new(short).task(&stub.name).step(step));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
+    let mut batch = Batch::new();
+    for vma in &alive.mm.vmas {
+        if vma.status & (status::VDSO | status::VVAR | status::VSYSCALL) != 0 {
+            continue;
+        }
+        if batch.is_nearly_full(9, 0) {
+            stub.run("protect its memory", &std::mem::take(&mut batch))?;
+        }
+        mm::finish(vma, filling_prot(alive, vma), &mut batch);
+    }
+    stub.run("protect its memory", &batch)?;
+    Ok(())
+}
+
+/// Gives every task its directories and descriptors.
+pub fn descriptors(stubs: &mut Stubs, tasks: &[Task], files: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = &task.alive else { continue };
+        directories(stub, alive, files)?;
+        for fd in &alive.fds {
+            files.open(fd.id).of_task(&stub.name)?;
+        }
+        install(stub, alive, files)?;
+    }
+    Ok(())
+}
+
+fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    let name = stub.name.clone();
+    let root_is_ours = files.regular(alive.fs.root_id).of_task(&name)?.name == "/";
+    files.open(alive.fs.root_id).of_task(&name)?;
+    files.open(alive.fs.cwd_id).of_task(&name)?;
+    let (Some(root), Some(cwd)) = (files.opened(alive.fs.root_id), files.opened(alive.fs.cwd_id)) else {
+        return Err(Problem::new(FileRefusal::NoSuchId(alive.fs.cwd_id)).task(&name));
+    };
+    let mut batch = Batch::new();
+    if !root_is_ours {
+        let fd = batch.fd(root);
+        let here = batch.input_str(b".");
+        batch.call("fchdir", libc::SYS_fchdir, args![fd]);
+        batch.call("chroot", libc::SYS_chroot, args![here]);
+        batch.call("close", libc::SYS_close, args![fd]);
+    }
+    let fd = batch.fd(cwd);
+    batch.call("fchdir", libc::SYS_fchdir, args![fd]);
+    batch.call("close", libc::SYS_close, args![fd]);
+    if let Some(umask) = alive.fs.umask {
+        batch.call("umask", libc::SYS_umask, args![umask]);
+    }
+    stub.run("set its directories", &batch)?;
+    Ok(())
+}
+
+/// Moves each descriptor to its number.
+///
+/// The kernel puts descriptors that arrive at the lowest free numbers. Sent in ascending order of where they must go,
+/// none arrives above its place, so moving the last first never hits one that is still to be moved.
+fn install(stub: &mut Stub, alive: &Alive, files: &FilesRestore<'_>) -> Result<(), Problem> {
+    /// Descriptors in one message, so that its calls fit too.
+    const AT_ONCE: usize = 80;
+    let socket = stub.agent.as_ref().map_or(-1, crate::tracee::agent::Agent::own_fd);
+    let mut used: std::collections::BTreeSet<i32> = [socket].into();
+    for fds in alive.fds.chunks(AT_ONCE) {
+        let mut arrivals = (0..).filter(|n| !used.contains(n));
+        let mut batch = Batch::new();
+        let mut moves = Vec::new();
+        for fd in fds {
+            let file = files.opened(fd.id).ok_or(FileRefusal::NoSuchId(fd.id)).of_task(&stub.name)?;
+            moves.push((batch.fd(file), arrivals.next().unwrap_or(-1), fd));
+        }
+        for (arg, arrives, fd) in moves.into_iter().rev() {
+            let cloexec = fd.flags & libc::FD_CLOEXEC as u32 != 0;
+            let number = fd.fd as i32;
+            if arrives != number {
+                let flags = if cloexec { libc::O_CLOEXEC } else { 0 };
+                batch.call("dup3", libc::SYS_dup3, args![arg, number, flags]);
+                batch.call("close", libc::SYS_close, args![arg]);
+            } else if !cloexec {
+                batch.call("fcntl(F_SETFD)", libc::SYS_fcntl, args![arg, libc::F_SETFD, 0]);
+            }
+            used.insert(number);
+        }
+        stub.run("give it its descriptors", &batch)?;
+    }
+    Ok(())
+}
+
+/// Makes all threads but the leaders; they stay stopped.
+pub fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+    const FLAGS: i32 = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM
+        | libc::CLONE_PTRACE;
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let others: Vec<i32> = task.threads.iter().skip(1).map(|thread| thread.tid).collect();
+        let step = "create its threads";
+        for tids in others.chunks(128) {
+            let mut batch = Batch::new();
+            for &tid in tids {
+                add_clone(&mut batch, FLAGS as u64, 0, tid);
+            }
+            stub.run(step, &batch)?;
+            for &tid in tids {
+                let stopped = wait_for_clone(tid).of_task(&stub.name).while_trying_to(step)?;
+                stub.threads.push(Some(stopped));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Restores what kinds of task state say: first of all other threads, then of the leader, for whom it may be a limit.
+pub fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = &task.alive else { continue };
+        let step = "restore its settings";
+        let mut batches = Vec::new();
+        for (at, thread) in task.threads.iter().enumerate() {
+            let cx = ThreadRestore { core: &thread.core, leader: task.core(), tid: thread.tid, pid: task.pid };
+            let mut batch = Batch::new();
+            for kind in TASK_KINDS.iter().filter(|kind| at == 0 || kind.scope() == Scope::Thread) {
+                kind.restore(cx, &mut batch).of_task(&stub.name).while_trying_to(step)?;
+            }
+            batches.push(batch);
+        }
+        let threads = stub.threads.iter_mut().zip(batches.iter().skip(1)).enumerate();
+        let jobs: Vec<_> = threads.filter_map(|(at, (t, batch))| Some((at + 1, t.take()?, batch))).collect();
+        if !jobs.is_empty() {
+            let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
+            for (at, stopped, _) in agent.run_on_threads(jobs).of_task(&stub.name).while_trying_to(step)? {
+                if let Some(place) = stub.threads.get_mut(at - 1) {
+                    *place = Some(stopped);
+                }
+            }
+        }
+        if let Some(batch) = batches.first_mut() {
+            bounds::restore_dumpable(&alive.mm, batch);
+            stub.run(step, batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets kinds of files act in stubs.
+#[derive(Debug)]
+pub struct InStubs<'a> {
+    /// The stubs …
+    pub stubs: &'a mut Stubs,
+    /// … and the tasks that they will be.
+    pub tasks: &'a [Task],
+}
+
+impl InTask for InStubs<'_> {
+    fn run_where(&mut self, id: u32, fill: &mut dyn FnMut(i32, &mut Batch<'_>)) -> Result<Replies, Problem> {
+        for (task, stub) in self.tasks.iter().zip(&mut self.stubs.0) {
+            let fds = task.alive.iter().flat_map(|alive| &alive.fds);
+            if let Some(fd) = fds.into_iter().find(|fd| fd.id == id) {
+                let mut batch = Batch::new();
+                fill(fd.fd as i32, &mut batch);
+                return stub.run("connect its files", &batch);
+            }
+        }
+        Err(Problem::new(FileRefusal::NoSuchId(id)))
+    }
+}
