@@ -172,8 +172,7 @@ fn run(options: &Run) -> Result<ExitCode> {
 }
 
 fn finish(options: &Run, records: &[Record], progress: &Progress) -> Result<ExitCode> {
-    let mut totals = Totals::default();
-    records.iter().for_each(|record| totals.count(&record.outcome));
+    let totals = Totals::of(records);
     for (path, text) in [
         (&options.report_junit, report::junit as fn(&[Record], Totals) -> String),
         (&options.report_json, report::json),
@@ -188,23 +187,23 @@ fn finish(options: &Run, records: &[Record], progress: &Progress) -> Result<Exit
 
 /// The options that make another run the same.
 fn rerun(options: &Run) -> String {
-    let mut words = String::new();
+    let mut words = vec![String::new()];
     if let Some(engine) = &options.engine {
-        words.push_str(&format!(" --engine {}", engine.display()));
+        words.push(format!("--engine {}", engine.display()));
     }
     if let Some(zoo) = &options.zoo {
-        words.push_str(&format!(" --zoo {}", zoo.display()));
+        words.push(format!("--zoo {}", zoo.display()));
     }
     if options.iters != 1 {
-        words.push_str(&format!(" --iters {}", options.iters));
+        words.push(format!("--iters {}", options.iters));
     }
     if options.leave_running {
-        words.push_str(" --leave-running");
+        words.push("--leave-running".to_owned());
     }
     if options.no_dump {
-        words.push_str(" --no-dump");
+        words.push("--no-dump".to_owned());
     }
-    words
+    words.join(" ")
 }
 
 fn list(options: &List) -> Result<()> {

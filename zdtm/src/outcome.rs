@@ -106,6 +106,15 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Counts all records.
+    pub fn of(records: &[Record]) -> Self {
+        let mut totals = Self::default();
+        for record in records {
+            totals.count(&record.outcome);
+        }
+        totals
+    }
+
     /// Counts one more outcome.
     pub fn count(&mut self, outcome: &Outcome) {
         match outcome {

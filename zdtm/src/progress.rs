@@ -75,16 +75,14 @@ pub fn complain(text: &str) {
 }
 
 fn failed(record: &Record, failure: &Failure, rerun: &str) -> String {
-    let mut text = format!("FAIL {} ({:.2} s): {}\n", record.name, record.seconds, record.about);
-    text.push_str(&format!("  phase: {}\n", failure.phase.as_str()));
-    for line in failure.message.lines() {
-        text.push_str(&format!("  {line}\n"));
-    }
-    text.push_str(&format!("  rerun: zdtm run {}{rerun}", record.name));
-    if let Some(dir) = &record.kept {
-        text.push_str(&format!("\n  kept: {}", dir.display()));
-    }
-    text
+    let mut lines = vec![
+        format!("FAIL {} ({:.2} s): {}", record.name, record.seconds, record.about),
+        format!("phase: {}", failure.phase.as_str()),
+    ];
+    lines.extend(failure.message.lines().map(str::to_owned));
+    lines.push(format!("rerun: zdtm run {}{rerun}", record.name));
+    lines.extend(record.kept.as_ref().map(|dir| format!("kept: {}", dir.display())));
+    lines.join("\n  ")
 }
 
 #[cfg(test)]

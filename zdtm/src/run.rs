@@ -150,12 +150,11 @@ fn try_one(plan: &Plan, dir: &Path, named: &Named) -> Result<Outcome> {
     unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)) };
     let mut child = command.spawn()?;
     let ended = wait(&mut child, Duration::from_secs(order.timeout) + PATIENCE)?;
-    let outcome = match std::fs::read(&outcome_file) {
-        Ok(text) => serde_json::from_slice(&text)?,
-        Err(_) => {
-            let said = std::fs::read_to_string(&errors_file).unwrap_or_default();
-            runner_failed(format!("the trial's process {ended} without an outcome\n{}", said.trim()))
-        }
+    let outcome = if let Ok(text) = std::fs::read(&outcome_file) {
+        serde_json::from_slice(&text)?
+    } else {
+        let said = std::fs::read_to_string(&errors_file).unwrap_or_default();
+        runner_failed(format!("the trial's process {ended} without an outcome\n{}", said.trim()))
     };
     let _ = std::fs::remove_file(outcome_file);
     let _ = std::fs::remove_file(errors_file);

@@ -53,7 +53,7 @@ pub struct Order {
 /// How long killed tasks may take to vanish, and leftovers to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a step of a workload or a program may take.
-const STEP: Duration = Duration::from_secs(600);
+const STEP: Duration = Duration::from_mins(10);
 
 /// Carries out an order; whatever happens, nothing of the tree is left.
 pub fn carry_out(order: &Order) -> Outcome {
@@ -93,9 +93,9 @@ impl Trial<'_> {
             }
         }
         if self.entry.workload.is_some() {
-            self.verify_workload()?
+            self.verify_workload()?;
         } else {
-            self.verify_command()?
+            self.verify_command()?;
         }
         self.leaks()
     }
@@ -164,12 +164,11 @@ impl Trial<'_> {
         if lines.is_empty() {
             return Ok(());
         }
-        let hidden = lines.len().saturating_sub(MOST);
-        let mut text = lines[..lines.len() - hidden].join("\n");
-        if hidden > 0 {
-            text.push_str(&format!("\nand {hidden} more"));
+        let shown = lines[..lines.len().min(MOST)].join("\n");
+        match lines.len().saturating_sub(MOST) {
+            0 => bail!("the outside sees differences\n{shown}"),
+            hidden => bail!("the outside sees differences\n{shown}\nand {hidden} more"),
         }
-        bail!("the outside sees differences\n{text}")
     }
 
     /// Without a dump nothing may change either: shows that the comparison is steady.
