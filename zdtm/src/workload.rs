@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -141,6 +142,12 @@ impl Context {
         self.posted(&format!("go.{}", self.barriers + 1))
     }
 
+    /// Starts a thread that runs `body`.
+    pub fn thread(&self, body: impl FnOnce(&Self) -> Verdict + Send + 'static) -> Thread {
+        let cx = self.clone();
+        Thread(std::thread::spawn(move || body(&cx)))
+    }
+
     /// Starts a child that runs `body`; a failure goes to the log and becomes exit code 1.
     pub fn child(&self, body: impl FnOnce(&mut Self) -> Verdict) -> Result<Child, Failure> {
         // SAFETY: workloads fork before they start threads, so the child may go on as usual.
@@ -157,6 +164,22 @@ impl Context {
                 exit_now(code)
             }
         }
+    }
+}
+
+/// A thread of the workload.
+#[derive(Debug)]
+pub struct Thread(JoinHandle<Verdict>);
+
+impl Thread {
+    /// Waits for the thread, which must succeed.
+    pub fn join(self) -> Verdict {
+        self.0.join().unwrap_or_else(|_panic| Err(Failure::new("a thread panicked, see workload.log")))
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
     }
 }
 

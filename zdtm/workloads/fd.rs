@@ -1,7 +1,7 @@
 //! Descriptors keep their numbers, also high ones with holes between.
 
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{BorrowedFd, IntoRawFd as _};
 
 use nix::errno::Errno;
 use zdtm::ensure_eq;
@@ -14,11 +14,11 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         let path = cx.path(&format!("file-{number}"));
         fs::write(&path, number.to_string())?;
         let file = File::open(&path)?;
-        if file.as_raw_fd() != number {
-            // SAFETY: the number is unused, and nobody but this workload knows it afterwards.
-            Errno::result(unsafe { libc::dup2(file.as_raw_fd(), number) })?;
-        } else {
-            let _ = std::os::fd::IntoRawFd::into_raw_fd(file);
+        let lowest = file.into_raw_fd();
+        if lowest != number {
+            // SAFETY: the number is unused, and the file is not used through its old number again.
+            Errno::result(unsafe { libc::dup2(lowest, number) })?;
+            nix::unistd::close(lowest)?;
         }
     }
     cx.barrier()?;

@@ -4,12 +4,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use zdtm::ensure;
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Context, Thread, Verdict};
 
 static WORD: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let sleepers: Vec<_> = (0..3).map(|_| std::thread::spawn(sleep_until_changed)).collect();
+    let sleepers: Vec<_> = (0..3)
+        .map(|_| {
+            cx.thread(|_| {
+                sleep_until_changed();
+                Ok(())
+            })
+        })
+        .collect();
     // The threads sleep soon; a dump before that is a good test, too.
     std::thread::sleep(Duration::from_millis(20));
     cx.barrier()?;
@@ -21,10 +28,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         ensure!(Instant::now() < end, "a thread sleeps on");
         std::thread::sleep(Duration::from_millis(5));
     }
-    for sleeper in sleepers {
-        sleeper.join().map_err(|_| Failure::new("a thread panicked"))?;
-    }
-    Ok(())
+    sleepers.into_iter().try_for_each(Thread::join)
 }
 
 fn sleep_until_changed() {

@@ -3,7 +3,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Context, Verdict};
 use zdtm::{ensure, ensure_eq};
 
 struct Mutex(UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>);
@@ -39,15 +39,14 @@ impl Mutex {
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     MUTEX.init()?;
-    let holder_cx = cx.clone();
-    let holder = std::thread::spawn(move || {
+    let holder = cx.thread(|cx| {
         ensure_eq!(MUTEX.lock(), 0, "locking");
-        holder_cx.post("locked")?;
-        holder_cx.park()
+        cx.post("locked")?;
+        cx.park()
     });
     cx.wait_for("locked")?;
     cx.barrier()?;
-    holder.join().map_err(|_| Failure::new("the thread panicked"))??;
+    holder.join()?;
     let result = MUTEX.lock();
     ensure!(result == libc::EOWNERDEAD, "locking after the holder's end: {result} instead of EOWNERDEAD");
     Ok(())

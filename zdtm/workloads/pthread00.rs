@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::unistd::gettid;
 use zdtm::ensure_eq;
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Context, Thread, Verdict};
 
 thread_local! {
     static OWN: Cell<u64> = const { Cell::new(0) };
@@ -15,18 +15,12 @@ const THREADS: u64 = 20;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     OWN.set(99);
-    let spawn = |number: u64| {
-        let cx = cx.clone();
-        std::thread::spawn(move || thread(&cx, number))
-    };
+    let spawn = |number: u64| cx.thread(move |cx| thread(cx, number));
     let threads: Vec<_> = (0..THREADS).map(spawn).collect();
     (0..THREADS).try_for_each(|number| cx.wait_for(&format!("thread-{number}")))?;
     cx.barrier()?;
     ensure_eq!(OWN.get(), 99, "thread-local variable of the leader");
-    for thread in threads {
-        thread.join().map_err(|_| Failure::new("a thread panicked"))??;
-    }
-    Ok(())
+    threads.into_iter().try_for_each(Thread::join)
 }
 
 fn thread(cx: &Context, number: u64) -> Verdict {

@@ -8,7 +8,7 @@ use nix::sys::signal::{
 };
 use nix::unistd::{getpid, gettid};
 use zdtm::ensure_eq;
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Context, Thread, Verdict};
 
 const MASKS: [&[Signal]; 3] = [&[Signal::SIGUSR1], &[Signal::SIGUSR2, Signal::SIGHUP], &[Signal::SIGCHLD]];
 
@@ -22,17 +22,11 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler makes one system call and one atomic store.
     unsafe { sigaction(Signal::SIGTERM, &action) }?;
-    let spawn = |number: usize| {
-        let cx = cx.clone();
-        std::thread::spawn(move || thread(&cx, number))
-    };
+    let spawn = |number: usize| cx.thread(move |cx| thread(cx, number));
     let threads: Vec<_> = (0..MASKS.len()).map(spawn).collect();
     (0..MASKS.len()).try_for_each(|number| cx.wait_for(&format!("thread-{number}")))?;
     cx.barrier()?;
-    for thread in threads {
-        thread.join().map_err(|_| Failure::new("a thread panicked"))??;
-    }
-    Ok(())
+    threads.into_iter().try_for_each(Thread::join)
 }
 
 fn thread(cx: &Context, number: usize) -> Verdict {

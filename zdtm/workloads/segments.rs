@@ -10,18 +10,17 @@ const GET_GS: u32 = 0x1004;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     set(0x1234_5000)?;
-    let other_cx = cx.clone();
-    let other = std::thread::spawn(move || {
+    let other = cx.thread(|cx| {
         set(0x0dea_d000)?;
-        other_cx.post("thread-ready")?;
-        other_cx.park()?;
+        cx.post("thread-ready")?;
+        cx.park()?;
         ensure_eq!(get()?, 0x0dea_d000, "gs base of the thread");
         Ok(())
     });
     cx.wait_for("thread-ready")?;
     cx.barrier()?;
     ensure_eq!(get()?, 0x1234_5000, "gs base of the leader");
-    other.join().map_err(|_| Failure::new("the thread panicked"))?
+    other.join()
 }
 
 fn set(base: u64) -> Verdict {

@@ -22,12 +22,11 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_ONSTACK, SigSet::empty());
     // SAFETY: the handler only stores into an atomic.
     unsafe { sigaction(Signal::SIGUSR1, &action) }?;
-    let other_cx = cx.clone();
-    let other = std::thread::spawn(move || {
+    let other = cx.thread(|cx| {
         let stack = Mapping::anonymous(SIZE, READ_WRITE)?;
         exchange(Some(stack))?;
-        other_cx.post("thread-ready")?;
-        other_cx.park()?;
+        cx.post("thread-ready")?;
+        cx.park()?;
         ensure_eq!(exchange(None)?, (stack.address(), SIZE), "alternate stack of the thread");
         Ok(())
     });
@@ -39,7 +38,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     raise(Signal::SIGUSR1)?;
     let place = HANDLER_STACK.load(Ordering::Relaxed);
     ensure!((stack.address()..stack.address() + SIZE).contains(&place), "the handler ran at {place:#x}");
-    other.join().map_err(|_| Failure::new("the thread panicked"))?
+    other.join()
 }
 
 /// Sets a new stack, if one is given; returns the one before.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use zdtm::ensure;
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Context, Thread, Verdict};
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
 static GO: AtomicU32 = AtomicU32::new(0);
@@ -19,15 +19,13 @@ pub(crate) fn go() -> *mut u32 {
 /// Runs `body` in `count` threads. Each loads its registers, adds one to `started`, spins until `go` is not zero, and
 /// looks at its registers.
 pub(crate) fn hold(cx: &mut Context, count: u32, body: fn(u32) -> Verdict) -> Verdict {
-    let threads: Vec<_> = (0..count).map(|number| std::thread::spawn(move || body(number))).collect();
+    let threads: Vec<_> = (0..count).map(|number| cx.thread(move |_| body(number))).collect();
     while STARTED.load(Ordering::Relaxed) < count {
         std::thread::yield_now();
     }
     cx.barrier()?;
     GO.store(1, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().map_err(|_| Failure::new("a thread panicked"))??;
-    }
+    threads.into_iter().try_for_each(Thread::join)?;
     ensure!(STARTED.load(Ordering::Relaxed) == count, "a thread started twice");
     Ok(())
 }

@@ -9,12 +9,12 @@ use crate::spinning;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     spinning::hold(cx, 2, |number| {
-        let steps = [1.0_f64 + f64::from(number), 3.0];
+        let steps = [1 + number, 3];
         let mut sums = [0.0_f64; 2];
-        let count = count_up(&steps, &mut sums);
+        let count = count_up(&steps.map(f64::from), &mut sums);
         ensure!(count > 0, "no step was made");
         // Whole numbers below 2^53 are exact.
-        ensure_eq!(sums, steps.map(|step| step * count as f64), "sums");
+        ensure_eq!(sums.map(|sum| sum as u64), steps.map(|step| u64::from(step) * count), "sums");
         Ok(())
     })
 }

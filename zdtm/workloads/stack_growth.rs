@@ -3,9 +3,11 @@
 use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict, check_pattern, pattern};
 
+const LENGTH: usize = 16 * 1024;
+
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let mut local = [0_u8; 32 * 1024];
-    local.copy_from_slice(&pattern(1, 32 * 1024));
+    let mut local = [0_u8; LENGTH];
+    local.copy_from_slice(&pattern(1, LENGTH));
     cx.barrier()?;
     check_pattern(std::hint::black_box(&local), 1, "contents")?;
     ensure_eq!(deep(500), 500 * 501 / 2, "sum of a deep recursion");

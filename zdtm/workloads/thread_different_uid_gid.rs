@@ -2,19 +2,14 @@
 
 use nix::errno::Errno;
 use zdtm::ensure_eq;
-use zdtm::workload::{Context, Failure, Verdict, status_line};
+use zdtm::workload::{Context, Thread, Verdict, status_line};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let spawn = |number: u32| {
-        let cx = cx.clone();
-        std::thread::spawn(move || thread(&cx, number))
-    };
+    let spawn = |number: u32| cx.thread(move |cx| thread(cx, number));
     let threads: Vec<_> = (0..3).map(spawn).collect();
     (0..3).try_for_each(|number| cx.wait_for(&format!("thread-{number}")))?;
     cx.barrier()?;
-    for thread in threads {
-        thread.join().map_err(|_| Failure::new("a thread panicked"))??;
-    }
+    threads.into_iter().try_for_each(Thread::join)?;
     ensure_eq!(status_line("/proc/self/status", "Uid")?, "0\t0\t0\t0", "user ids of the leader");
     Ok(())
 }
