@@ -185,9 +185,11 @@ fn finish(options: &Run, records: &[Record], progress: &Progress) -> Result<Exit
     Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The options that make another run the same.
+/// The command that does the same with the entry `NAME`.
 fn rerun(options: &Run) -> String {
-    let mut words = vec![String::new()];
+    let under_cargo = std::env::var_os("CARGO").is_some();
+    let own = if under_cargo { "cargo run --bin zdtm -- run NAME" } else { "zdtm run NAME" };
+    let mut words = vec![own.to_owned()];
     if let Some(engine) = &options.engine {
         words.push(format!("--engine {}", engine.display()));
     }

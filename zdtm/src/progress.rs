@@ -80,7 +80,7 @@ fn failed(record: &Record, failure: &Failure, rerun: &str) -> String {
         format!("phase: {}", failure.phase.as_str()),
     ];
     lines.extend(failure.message.lines().map(str::to_owned));
-    lines.push(format!("rerun: zdtm run {}{rerun}", record.name));
+    lines.push(format!("rerun: {}", rerun.replace("NAME", &record.name)));
     lines.extend(record.kept.as_ref().map(|dir| format!("kept: {}", dir.display())));
     lines.join("\n  ")
 }
@@ -103,6 +103,6 @@ mod tests {
             outcome: Outcome::Failed(failure.clone()),
             kept: Some("/tmp/zdtm-x/static_pipe00".into()),
         };
-        insta::assert_snapshot!(failed(&record, &failure, " --iters 2"));
+        insta::assert_snapshot!(failed(&record, &failure, "zdtm run NAME --iters 2"));
     }
 }

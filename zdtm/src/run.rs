@@ -34,7 +34,7 @@ pub struct Plan {
     pub timeout: u64,
     /// Keep the directories of trials that passed.
     pub keep: bool,
-    /// The words after the name in the command to rerun.
+    /// The command that runs the entry `NAME` again.
     pub rerun: String,
 }
 

@@ -1,7 +1,7 @@
 //! One entry, from start to leftovers, in a process of its own.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -52,6 +52,8 @@ pub struct Order {
 
 /// How long killed tasks may take to vanish, and leftovers to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
+/// How far apart two looks at a program are that should agree.
+const SETTLING: Duration = Duration::from_millis(30);
 /// How long a step of a workload or a program may take.
 const STEP: Duration = Duration::from_mins(10);
 
@@ -154,7 +156,22 @@ impl Trial<'_> {
         if let Some(exit) = self.watch.take_exit(self.root) {
             bail!("the target {exit} on its own");
         }
-        Snapshot::take(self.root, Scope::of(self.entry))
+        let scope = Scope::of(self.entry);
+        let first = Snapshot::take(self.root, scope)?;
+        if self.entry.workload.is_some() { Ok(first) } else { self.settled(first, scope) }
+    }
+
+    /// A program may still be busy with what a probe asked: looks until two looks agree, or patience ends.
+    fn settled(&mut self, mut last: Snapshot, scope: Scope) -> Result<Snapshot> {
+        let end = Instant::now() + GRACE;
+        let root = self.root;
+        self.watch.until("the program settles", STEP, |_| {
+            std::thread::sleep(SETTLING);
+            let next = Snapshot::take(root, scope)?;
+            let agree = differences(&last, &next).is_empty();
+            last = next;
+            Ok((agree || Instant::now() >= end).then(|| last.clone()))
+        })
     }
 
     fn compare(&mut self, before: &Snapshot, after: &Snapshot) -> Result<()> {

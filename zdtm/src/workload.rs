@@ -245,11 +245,16 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Runs the workload that the command line names; for the `main` of the workloads' executable.
+/// Runs the workload that the command line names (`--list` names all); for the `main` of the workloads' executable.
 pub fn main(workloads: &[Workload]) -> ExitCode {
     let mut args =
         std::env::args_os().skip(1).map(|word| String::from_utf8_lossy(word.as_bytes()).into_owned());
     let name = args.next().unwrap_or_default();
+    if name == "--list" {
+        let names: Vec<&str> = workloads.iter().map(|workload| workload.name).collect();
+        crate::progress::emit(&(names.join("\n") + "\n"));
+        return ExitCode::SUCCESS;
+    }
     let Some(workload) = workloads.iter().find(|workload| workload.name == name) else {
         say(&format!("no workload `{name}`"));
         return ExitCode::from(2);

@@ -3,6 +3,7 @@
 // The lint asks for a module; this file is one.
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -137,6 +138,15 @@ fn a_missing_need_is_a_skip_with_its_reason() {
     assert!(text.contains("skip needy: no program no-such-thing"), "{text}");
     assert!(text.contains("skip ns: flavor ns is not supported yet"), "{text}");
     assert_eq!(last_line(&output), "0 passed, 0 failed, 2 skipped");
+}
+
+#[test]
+fn every_workload_is_in_the_zoo() {
+    let list = Command::new(env!("CARGO_BIN_EXE_zdtm-workload")).arg("--list").output().unwrap();
+    let programs: BTreeSet<String> = stdout(&list).lines().map(str::to_owned).collect();
+    let entries = zdtm::zoo::load(&zdtm::zoo::built_in()).unwrap();
+    let named: BTreeSet<String> = entries.into_iter().filter_map(|named| named.entry.workload).collect();
+    assert_eq!(programs, named);
 }
 
 #[test]

@@ -17,10 +17,13 @@ mod directory;
 mod dumpable01;
 mod dumpable02;
 mod env00;
+mod exit_signal;
 mod fd;
 mod fd01;
 mod fd_offset;
 mod fdt_shared;
+mod fifo;
+mod fifo_ends;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
@@ -50,9 +53,12 @@ mod mlock_setuid;
 mod mmx00;
 mod mprotect00;
 mod mtime_mmap;
+mod nanosleep;
 mod oom_score_adj;
 mod opath_file;
+mod orphans;
 mod pdeath_sig;
+mod personality;
 mod pid00;
 mod pid_file;
 mod pid_reuse;
@@ -73,17 +79,25 @@ mod sched_prio00;
 mod seccomp_no_new_privs;
 mod segments;
 mod selfexe00;
+mod sigactions;
 mod sigaltstack;
 mod sleeping00;
 mod spinning;
 mod sse00;
 mod sse20;
 mod stack_growth;
+mod stopped;
 mod symlink;
+mod sysv_shm;
+mod task_settings;
+mod tcp_established;
 mod thp_disable;
 mod thread_different_uid_gid;
 mod timers;
 mod umask00;
+mod unix_socket;
+mod unlink_fstat00;
+mod unlink_mmap00;
 mod vdso00;
 mod vdso01;
 mod vdso02;
@@ -116,10 +130,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "dumpable01", run: dumpable01::run },
     Workload { name: "dumpable02", run: dumpable02::run },
     Workload { name: "env00", run: env00::run },
+    Workload { name: "exit_signal", run: exit_signal::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
+    Workload { name: "fifo", run: fifo::run },
+    Workload { name: "fifo-ends", run: fifo_ends::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
@@ -148,9 +165,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mmx00", run: mmx00::run },
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
+    Workload { name: "nanosleep", run: nanosleep::run },
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
+    Workload { name: "orphans", run: orphans::run },
     Workload { name: "pdeath_sig", run: pdeath_sig::run },
+    Workload { name: "personality", run: personality::run },
     Workload { name: "pid00", run: pid00::run },
     Workload { name: "pid_file", run: pid_file::run },
     Workload { name: "pid_reuse", run: pid_reuse::run },
@@ -171,16 +191,24 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "seccomp_no_new_privs", run: seccomp_no_new_privs::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "sleeping00", run: sleeping00::run },
     Workload { name: "sse00", run: sse00::run },
     Workload { name: "sse20", run: sse20::run },
     Workload { name: "stack_growth", run: stack_growth::run },
+    Workload { name: "stopped", run: stopped::run },
     Workload { name: "symlink", run: symlink::run },
+    Workload { name: "sysv-shm", run: sysv_shm::run },
+    Workload { name: "task_settings", run: task_settings::run },
+    Workload { name: "tcp-established", run: tcp_established::run },
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "umask00", run: umask00::run },
+    Workload { name: "unix-socket", run: unix_socket::run },
+    Workload { name: "unlink_fstat00", run: unlink_fstat00::run },
+    Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },

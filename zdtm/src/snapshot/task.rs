@@ -14,10 +14,15 @@ const STAT: &[(usize, &str)] = &[
     (6, "session"),
     (7, "terminal"),
     (20, "thread count"),
+    (38, "exit signal"),
+    (52, "exit code"),
+];
+
+/// Fields of proc_pid_stat(5) that bound the parts of the program.
+const BOUNDS: &[(usize, &str)] = &[
     (26, "start_code"),
     (27, "end_code"),
     (28, "start_stack"),
-    (38, "exit signal"),
     (45, "start_data"),
     (46, "end_data"),
     (47, "start_brk"),
@@ -25,7 +30,6 @@ const STAT: &[(usize, &str)] = &[
     (49, "arg_end"),
     (50, "env_start"),
     (51, "env_end"),
-    (52, "exit code"),
 ];
 
 /// Of these, what a zombie still has.
@@ -65,7 +69,6 @@ const STATUS: &[&str] = &[
 const TEXTS: &[&str] = &[
     "cmdline",
     "environ",
-    "auxv",
     "cgroup",
     "coredump_filter",
     "loginuid",
@@ -99,14 +102,22 @@ pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Re
     if is_zombie {
         return Ok(());
     }
+    for (number, name) in BOUNDS {
+        let address: u64 = stat.field(*number).parse().unwrap_or(0);
+        facts.add(format!("task {pid} {name}"), format!("{address:#x}"));
+    }
+    // Pairs of a type and a value, in words of 8 bytes (getauxval(3)).
+    for pair in fs::read(format!("/proc/{pid}/auxv")).context("auxv")?.chunks_exact(16) {
+        let word = |at: usize| {
+            pair[at..].iter().take(8).rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
+        };
+        facts.add(format!("task {pid} auxv {}", word(0)), format!("{:#x}", word(8)));
+    }
     for name in TEXTS {
         // Not every kernel has every file.
         if let Ok(bytes) = fs::read(format!("/proc/{pid}/{name}")) {
-            let text = match *name {
-                "auxv" => bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
-                _ => String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned(),
-            };
-            facts.add(format!("task {pid} {name}"), text);
+            let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+            facts.add(format!("task {pid} {name}"), text.trim_end());
         }
     }
     for name in LINKS {
