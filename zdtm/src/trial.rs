@@ -211,11 +211,37 @@ impl Trial<'_> {
         engine::dump(&mut self.watch, &engine, self.root, place, &options)
     }
 
+    /// A failed dump must leave the target as it was; where it does not, that is said, too.
+    fn dump_succeeded(&mut self, call: &engine::Call, before: &Snapshot) -> Result<()> {
+        if call.succeeded() {
+            return Ok(());
+        }
+        let state = match self.look().and_then(|after| self.compare(before, &after)) {
+            Ok(()) => "the target runs on, unchanged".to_owned(),
+            Err(error) => format!("the failed dump harmed the target: {error:#}"),
+        };
+        self.enter(Phase::Dump);
+        bail!("dump {}\n{}\n{state}", call.exit, call.errors.join("\n"))
+    }
+
+    /// A failed restore must leave nothing behind; where it does, that is said, too.
+    fn restore_succeeded(&mut self, call: &engine::Call) -> Result<()> {
+        if call.succeeded() {
+            return Ok(());
+        }
+        let nothing_left = self.nothing_left();
+        let state = match nothing_left {
+            Ok(()) => "nothing half-restored is left".to_owned(),
+            Err(error) => format!("the failed restore left processes: {error:#}"),
+        };
+        bail!("restore {}\n{}\n{state}", call.exit, call.errors.join("\n"))
+    }
+
     fn dump_running(&mut self, round: u32) -> Result<()> {
         let place = Place::create(&self.order.dir, round)?;
         let before = self.look()?;
         let call = self.dump(&place, &["-R".to_owned()])?;
-        must_succeed(&call, "dump")?;
+        self.dump_succeeded(&call, &before)?;
         let after = self.look()?;
         self.compare(&before, &after)
     }
@@ -237,7 +263,7 @@ impl Trial<'_> {
         let place = Place::create(&self.order.dir, round)?;
         let before = self.look()?;
         let call = self.dump(&place, &[])?;
-        must_succeed(&call, "dump")?;
+        self.dump_succeeded(&call, &before)?;
         self.enter(Phase::Gone);
         let mut left = Vec::new();
         let gone = self.watch.until("every dumped task is gone", GRACE, |_| {
@@ -250,7 +276,7 @@ impl Trial<'_> {
         let engine = self.engine()?.to_owned();
         let options = self.options(&self.entry.restore_options);
         let (call, pid) = engine::restore(&mut self.watch, &engine, &place, &options)?;
-        must_succeed(&call, "restore")?;
+        self.restore_succeeded(&call)?;
         let pid = pid.context("restore wrote no pid file")?;
         ensure!(pid == self.root, "the root task was {}, the restored one is {pid}", self.root);
         let after = self.look()?;
@@ -310,8 +336,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    fn leaks(&mut self) -> Result<()> {
-        self.enter(Phase::Leaks);
+    fn nothing_left(&mut self) -> Result<()> {
         let mut left = Vec::new();
         let empty = self.watch.until("no process is left", GRACE, |_| {
             left = procfs::descendants(procfs::own_pid());
@@ -325,7 +350,12 @@ impl Trial<'_> {
                 })
                 .collect();
             format!("left behind: {}", names.join(", "))
-        })?;
+        })
+    }
+
+    fn leaks(&mut self) -> Result<()> {
+        self.enter(Phase::Leaks);
+        self.nothing_left()?;
         let dir = self.order.dir.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
         if let Some(mount) = mounts.lines().find(|line| line.contains(&dir)) {
@@ -344,8 +374,3 @@ impl Trial<'_> {
 
 const WORKLOAD_LOG: &str = "workload.log";
 const OUTPUT_LOG: &str = "output.log";
-
-fn must_succeed(call: &engine::Call, verb: &str) -> Result<()> {
-    ensure!(call.succeeded(), "{verb} {}\n{}", call.exit, call.errors.join("\n"));
-    Ok(())
-}

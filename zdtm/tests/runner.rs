@@ -85,6 +85,11 @@ fn the_first_error_of_the_log_is_shown() {
     let output = with_engine(text, &["static/sleeping00"]);
     let text = stdout(&output);
     assert!(text.contains("phase: dump") && text.contains("Error (x.rs:1): it went wrong"), "{text}");
+    assert!(text.contains("the target runs on, unchanged"), "{text}");
+    forget_kept(&output);
+    let output = with_engine("kill -STOP $3; exit 1", &["static/sleeping00"]);
+    let text = stdout(&output);
+    assert!(text.contains("phase: dump") && text.contains("the failed dump harmed the target"), "{text}");
     forget_kept(&output);
 }
 
