@@ -104,7 +104,8 @@ fn one(plan: &Plan, scratch: &Path, named: &Named) -> (Outcome, Option<PathBuf>)
     if let Some(reason) = why_not(named) {
         return (Outcome::Skipped(reason), None);
     }
-    let dir = scratch.join(named.name.replace('/', "_"));
+    let dir =
+        scratch.join(named.name.replace(|letter: char| !letter.is_alphanumeric() && letter != '-', "_"));
     let outcome = try_one(plan, &dir, named).unwrap_or_else(|error| runner_failed(format!("{error:#}")));
     let keep = plan.keep || matches!(outcome, Outcome::Failed(_));
     if !keep {

@@ -40,10 +40,10 @@ pub fn load(root: &Path) -> Result<Vec<Named>> {
         .collect()
 }
 
-/// Reads one file from anywhere: a user's own service.
+/// Reads one file from anywhere, a user's own service; its name is the path as it was given.
 pub fn load_file(path: &Path) -> Result<Named> {
-    let path = path.canonicalize().with_context(|| path.display().to_string())?;
-    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path.display().to_string();
+    let path = path.canonicalize().with_context(|| name.clone())?;
     Ok(Named { name, entry: entry::load(&path)?, path })
 }
 

@@ -54,6 +54,22 @@ fn entries_are_right_without_a_dump() {
 }
 
 #[test]
+fn a_file_of_ones_own_can_be_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.yaml");
+    let entry = "about: It appends.\ncommand: [sh, -c, \"while :; do date >> log; sleep 0.1; done\"]\n\
+        before: [{grows: log}]\nafter: [{grows: log}]\nmoves: [tasks]\n";
+    fs::write(&path, entry).unwrap();
+    let output = zdtm(&["--no-dump", path.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stdout(&output));
+    fs::write(&path, entry.replace("after", "later")).unwrap();
+    let output = zdtm(&["--no-dump", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("mine.yaml: unknown field `later`"), "{text}");
+}
+
+#[test]
 fn the_engine_is_called_as_documented() {
     let dir = tempfile::tempdir().unwrap();
     let calls = dir.path().join("calls");

@@ -23,7 +23,8 @@ mod fd01;
 mod fd_offset;
 mod fdt_shared;
 mod fifo;
-mod fifo_ends;
+mod fifo_ro;
+mod fifo_rowo_pair;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
@@ -73,6 +74,7 @@ mod pstree;
 mod pthread00;
 mod pthread01;
 mod rlimits00;
+mod rmdir_open;
 mod rseq00;
 mod sched_policy00;
 mod sched_prio00;
@@ -136,7 +138,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
-    Workload { name: "fifo-ends", run: fifo_ends::run },
+    Workload { name: "fifo_ro", run: fifo_ro::run },
+    Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
@@ -185,6 +188,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pthread00", run: pthread00::run },
     Workload { name: "pthread01", run: pthread01::run },
     Workload { name: "rlimits00", run: rlimits00::run },
+    Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },
     Workload { name: "sched_policy00", run: sched_policy00::run },
     Workload { name: "sched_prio00", run: sched_prio00::run },
