@@ -1,2 +1,7 @@
-//! The runner.
-fn main() {}
+//! The runner's command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    zdtm::cli::main()
+}

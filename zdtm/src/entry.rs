@@ -1,0 +1,353 @@
+//! One zoo entry: what the YAML may say, and how it is read.
+//!
+//! The YAML says what, never how. Unknown keys are errors, and the schema in `zoo/schema.json` is generated from here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::need::Need;
+
+/// What a zoo file says.
+///
+/// `{port}` (a free TCP port), `{dir}` (the test's directory), `{name}` (the entry's name) and `{here}` (the folder of
+/// the YAML file) are replaced in `command`, `args`, `env`, `files`, `setup`, `ready`, `before` and `after`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// One sentence, printed on failure.
+    pub about: String,
+    /// A workload of `zdtm/workloads`; either this or `command`.
+    #[serde(default)]
+    pub workload: Option<String>,
+    /// Arguments of the workload.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Any program with its arguments; either this or `workload`.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// Where it runs; the first one that the runner supports is used.
+    #[serde(default = "default_flavors")]
+    pub flavors: Vec<Flavor>,
+    /// Engine options for both dump and restore.
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// Engine options for dump only.
+    #[serde(default)]
+    pub dump_options: Vec<String>,
+    /// Engine options for restore only.
+    #[serde(default)]
+    pub restore_options: Vec<String>,
+    /// What the machine must have; unmet is a skip with the reason.
+    #[serde(default)]
+    pub needs: Vec<Need>,
+    /// What should happen.
+    #[serde(default)]
+    pub expect: Expect,
+    /// What of the outside view changes by itself while the target runs, and is therefore not compared.
+    #[serde(default)]
+    pub moves: Vec<Moves>,
+    /// Time limit in seconds, where the runner's default is too short.
+    #[serde(default)]
+    pub timeout: Option<u64>,
+    /// `command` only: environment variables to set.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// `command` only: files to write into the test's directory, name to contents.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// `command` only: commands to run, in order, before the start.
+    #[serde(default)]
+    pub setup: Vec<Vec<String>>,
+    /// `command` only: how to see that the program is ready. Without it: it still runs after a third of a second.
+    #[serde(default)]
+    pub ready: Option<Ready>,
+    /// `command` only: what to say to the program before the dump.
+    #[serde(default)]
+    pub before: Vec<Probe>,
+    /// `command` only: what to say to it after the restore; the answers show that it is the same program.
+    #[serde(default)]
+    pub after: Vec<Probe>,
+    /// `command` only: the signal that ends the program.
+    #[serde(default)]
+    pub stop: Option<Stop>,
+}
+
+/// Where a target runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flavor {
+    /// As is, in the runner's namespaces.
+    Host,
+    /// In its own pid, mount, net, ipc and uts namespaces.
+    Ns,
+    /// As `ns`, and in its own user namespace.
+    Userns,
+}
+
+impl Flavor {
+    /// The word in the YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Ns => "ns",
+            Self::Userns => "userns",
+        }
+    }
+}
+
+/// What should happen to an entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expect {
+    /// Dump, restore and verification succeed.
+    #[default]
+    Pass,
+    /// The dump is refused with a message that contains this, and the target runs on unharmed.
+    Refused(String),
+}
+
+/// A part of the outside view that changes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moves {
+    /// Children and threads come and go: only the root's leader is compared.
+    Tasks,
+    /// Descriptors are opened and closed.
+    Files,
+    /// File positions.
+    Positions,
+    /// Mappings.
+    Maps,
+}
+
+/// How to see that a program is ready.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// This TCP port of the loopback address accepts connections.
+    Tcp(String),
+    /// A file holds a text.
+    File(FileText),
+    /// This command succeeds.
+    Command(Vec<String>),
+}
+
+/// A text that a file should hold.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileText {
+    /// The file, relative to the test's directory.
+    pub path: String,
+    /// The text; empty: any file will do.
+    #[serde(default)]
+    pub contains: String,
+}
+
+/// One exchange with a program.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// Runs a command, which must succeed.
+    Run(RunProbe),
+    /// Sends text to a TCP port.
+    Tcp(TcpProbe),
+    /// Sends an HTTP GET request.
+    Http(HttpProbe),
+    /// A file comes to hold a text.
+    File(FileText),
+    /// This file grows.
+    Grows(String),
+}
+
+/// A command and what its output should contain.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunProbe {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// A part of the standard output.
+    #[serde(default)]
+    pub expect: String,
+}
+
+/// A TCP exchange on the loopback address.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpProbe {
+    /// The port.
+    #[serde(default = "default_port")]
+    pub port: String,
+    /// What to send.
+    pub send: String,
+    /// A part of the answer.
+    pub expect: String,
+}
+
+/// An HTTP request on the loopback address.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpProbe {
+    /// The port.
+    #[serde(default = "default_port")]
+    pub port: String,
+    /// The path to get.
+    #[serde(default = "default_path")]
+    pub path: String,
+    /// A part of the answer, headers included.
+    pub expect: String,
+}
+
+/// The signal that ends a program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Stop {
+    /// The usual request.
+    #[default]
+    SigTerm,
+    /// As from the keyboard.
+    SigInt,
+    /// For programs that finish their work first.
+    SigQuit,
+    /// For programs that cannot be asked.
+    SigKill,
+}
+
+fn default_flavors() -> Vec<Flavor> {
+    vec![Flavor::Host]
+}
+
+fn default_port() -> String {
+    "{port}".to_owned()
+}
+
+fn default_path() -> String {
+    "/".to_owned()
+}
+
+/// Reads and checks one zoo file; errors name the file.
+pub fn load(path: &Path) -> Result<Entry> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    parse(&text).with_context(|| path.display().to_string())
+}
+
+/// Reads and checks the text of a zoo file.
+pub fn parse(text: &str) -> Result<Entry> {
+    let document = serde_yaml::Deserializer::from_str(text);
+    let entry: Entry = serde_yaml::with::singleton_map_recursive::deserialize(document)?;
+    check(&entry)?;
+    Ok(entry)
+}
+
+fn check(entry: &Entry) -> Result<()> {
+    ensure!(!entry.about.trim().is_empty(), "`about` is empty: one sentence on what the entry shows");
+    ensure!(!entry.flavors.is_empty(), "`flavors` is empty: leave it out for [host]");
+    match (&entry.workload, &entry.command) {
+        (Some(_), Some(_)) => bail!("both `workload` and `command`: an entry has one of them"),
+        (None, None) => bail!("neither `workload` nor `command`: an entry has one of them"),
+        (None, Some(command)) => {
+            ensure!(!command.is_empty(), "`command` is empty");
+            ensure!(entry.args.is_empty(), "`args` belongs to `workload`; put them into `command`");
+        }
+        (Some(_), None) => {
+            let only_for_commands = [
+                ("env", !entry.env.is_empty()),
+                ("files", !entry.files.is_empty()),
+                ("setup", !entry.setup.is_empty()),
+                ("ready", entry.ready.is_some()),
+                ("before", !entry.before.is_empty()),
+                ("after", !entry.after.is_empty()),
+                ("stop", entry.stop.is_some()),
+            ];
+            for (key, present) in only_for_commands {
+                ensure!(!present, "`{key}` goes with `command`; a workload verifies itself");
+            }
+        }
+    }
+    if let Expect::Refused(part) = &entry.expect {
+        ensure!(!part.trim().is_empty(), "`refused` is empty: it needs a part of the message");
+    }
+    Ok(())
+}
+
+/// The JSON schema of a zoo file.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(Entry);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema has string keys only");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        format!("{:#}", parse(text).expect_err("should be refused"))
+    }
+
+    #[test]
+    fn a_workload_needs_two_lines() {
+        let entry = parse("about: A pipe.\nworkload: pipe00\n").unwrap();
+        assert_eq!(entry.workload.as_deref(), Some("pipe00"));
+        assert_eq!(entry.flavors, [Flavor::Host]);
+        assert_eq!(entry.expect, Expect::Pass);
+    }
+
+    #[test]
+    fn a_service_needs_ten_lines() {
+        let text = r#"
+about: Redis keeps its keys.
+command: [redis-server, --port, "{port}"]
+needs: [program:redis-server, root]
+ready: {tcp: "{port}"}
+before:
+  - tcp: {send: "SET answer 42\r\n", expect: OK}
+after:
+  - tcp: {send: "GET answer\r\n", expect: "42"}
+expect: {refused: sockets}
+stop: SIGINT
+"#;
+        let entry = parse(text).unwrap();
+        assert_eq!(entry.expect, Expect::Refused("sockets".to_owned()));
+        assert_eq!(entry.stop, Some(Stop::SigInt));
+        assert!(
+            matches!(&entry.after[0], Probe::Tcp(probe) if probe.port == "{port}" && probe.expect == "42")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        insta::assert_snapshot!(error("about: x\nworkload: a\ncolour: red\n"));
+        insta::assert_snapshot!(error("about: x\nworkload: a\ncommand: [b]\n"));
+        insta::assert_snapshot!(error("about: x\n"));
+        insta::assert_snapshot!(error("about: x\nworkload: a\nneeds: [luck]\n"));
+        insta::assert_snapshot!(error("about: x\nworkload: a\nflavors: [moon]\n"));
+        insta::assert_snapshot!(error("about: x\nworkload: a\nexpect: {denied: y}\n"));
+        insta::assert_snapshot!(error("about: x\nworkload: a\nready: {tcp: \"1\"}\n"));
+        insta::assert_snapshot!(error("about: x\ncommand: [a]\nbefore: [{tcp: {sned: y}}]\n"));
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broken.yaml");
+        std::fs::write(&path, "about: [").unwrap();
+        let message = format!("{:#}", load(&path).unwrap_err());
+        assert!(message.starts_with(&path.display().to_string()), "{message}");
+    }
+
+    #[test]
+    fn the_checked_in_schema_is_current() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo/schema.json");
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(&path, schema()).unwrap();
+        }
+        let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(checked_in == schema(), "run UPDATE_SCHEMA=1 cargo test -p zdtm schema");
+    }
+}

@@ -1,0 +1,162 @@
+//! What an entry needs of the machine, probed by looking, never by version.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+/// One thing that the machine must have.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Need {
+    /// The runner's effective user id is 0.
+    Root,
+    /// Raising hard limits and the like.
+    SysResource,
+    /// Network administration.
+    NetAdmin,
+    /// AVX registers.
+    Avx,
+    /// AVX-512 registers.
+    Avx512,
+    /// The kernel keeps login user ids.
+    Loginuid,
+    /// Transparent huge pages.
+    Thp,
+    /// Restartable sequences, registered by the C library.
+    Rseq,
+    /// A Python 3 interpreter.
+    Python3,
+    /// A program on the search path.
+    Program(String),
+}
+
+const WORDS: &[(&str, Need)] = &[
+    ("root", Need::Root),
+    ("sys-resource", Need::SysResource),
+    ("net-admin", Need::NetAdmin),
+    ("avx", Need::Avx),
+    ("avx512", Need::Avx512),
+    ("loginuid", Need::Loginuid),
+    ("thp", Need::Thp),
+    ("rseq", Need::Rseq),
+    ("python3", Need::Python3),
+];
+
+impl TryFrom<String> for Need {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        if let Some(name) = word.strip_prefix("program:").filter(|name| !name.is_empty()) {
+            return Ok(Self::Program(name.to_owned()));
+        }
+        WORDS.iter().find(|(known, _)| *known == word).map(|(_, need)| need.clone()).ok_or_else(|| {
+            let known: Vec<&str> = WORDS.iter().map(|(known, _)| *known).collect();
+            format!("unknown need `{word}`; known: {}, program:NAME", known.join(", "))
+        })
+    }
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Self::Program(name) = self {
+            return write!(f, "program:{name}");
+        }
+        let word = WORDS.iter().find(|(_, need)| need == self).map_or("", |(word, _)| word);
+        f.write_str(word)
+    }
+}
+
+impl JsonSchema for Need {
+    fn schema_name() -> Cow<'static, str> {
+        "Need".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let known: Vec<&str> = WORDS.iter().map(|(known, _)| *known).collect();
+        json_schema!({
+            "description": "What the machine must have.",
+            "type": "string",
+            "pattern": format!("^({}|program:.+)$", known.join("|")),
+        })
+    }
+}
+
+impl Need {
+    /// Says what is missing, or nothing if the need is met.
+    pub fn missing(&self) -> Option<String> {
+        match self {
+            Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned()),
+            Self::SysResource => without_capability(24, "CAP_SYS_RESOURCE"),
+            Self::NetAdmin => without_capability(12, "CAP_NET_ADMIN"),
+            Self::Avx => (!std::arch::is_x86_feature_detected!("avx")).then(|| "no AVX".to_owned()),
+            Self::Avx512 => {
+                (!std::arch::is_x86_feature_detected!("avx512f")).then(|| "no AVX-512".to_owned())
+            }
+            Self::Loginuid => absent("/proc/self/loginuid", "the kernel keeps no login user ids"),
+            Self::Thp => absent(
+                "/sys/kernel/mm/transparent_hugepage/enabled",
+                "the kernel has no transparent huge pages",
+            ),
+            Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
+            Self::Python3 => without_program("python3"),
+            Self::Program(name) => without_program(name),
+        }
+    }
+}
+
+fn absent(path: &str, reason: &str) -> Option<String> {
+    (!Path::new(path).exists()).then(|| reason.to_owned())
+}
+
+/// Numbers are those of linux/capability.h.
+fn without_capability(number: u32, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    (effective & (1 << number) == 0).then(|| format!("no {name}"))
+}
+
+fn libc_registers_rseq() -> bool {
+    // SAFETY: dlsym takes a handle constant and a terminated name, and looks only at its own tables.
+    let size = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()) };
+    // SAFETY: glibc documents __rseq_size as an object of type const unsigned int.
+    !size.is_null() && unsafe { *size.cast::<u32>() } != 0
+}
+
+fn without_program(name: &str) -> Option<String> {
+    find_program(name).is_none().then(|| format!("no program {name}"))
+}
+
+/// Finds a program on the search path.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let runs = |path: &PathBuf| {
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_up() {
+        assert_eq!(Need::Program("sh".to_owned()).missing(), None);
+        assert_eq!(
+            Need::Program("no-such-thing".to_owned()).missing().as_deref(),
+            Some("no program no-such-thing")
+        );
+    }
+
+    #[test]
+    fn an_empty_program_name_is_unknown() {
+        assert!(Need::try_from("program:".to_owned()).is_err());
+    }
+}

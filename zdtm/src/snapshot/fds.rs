@@ -1,0 +1,85 @@
+//! Facts of descriptors.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context as _, Result};
+
+use super::Facts;
+
+/// Lines of fdinfo that are not compared: `pos` is compared apart, `ino` and `eventfd-id` are numbers that the kernel
+/// gives to new objects, the others count down or up.
+const VOLATILE: &[&str] = &["pos", "ino", "eventfd-id", "it_value", "ticks"];
+
+/// Adds the descriptors of a process.
+pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
+    let mut numbers: Vec<u32> = Vec::new();
+    for item in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        numbers.extend(item?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    numbers.sort_unstable();
+    for fd in numbers {
+        let link = match fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            link => link.with_context(|| format!("fd {fd}"))?,
+        };
+        let link = facts.link(&link.to_string_lossy());
+        facts.add(format!("task {pid} fd {fd} link"), link);
+        let info = match fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            info => info.with_context(|| format!("fdinfo {fd}"))?,
+        };
+        for (key, text) in lines(&info, positions) {
+            facts.add(format!("task {pid} fd {fd} {key}"), text);
+        }
+    }
+    Ok(())
+}
+
+/// The comparable lines; of lines with the same key, each gets its number.
+fn lines(info: &str, positions: bool) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in info.lines() {
+        let (key, text) = line.split_once(':').unwrap_or((line, ""));
+        let key = key.trim();
+        if VOLATILE.contains(&key) && !(key == "pos" && positions) {
+            continue;
+        }
+        let text = match key {
+            // The number of the watched file's inode is the kernel's choice for pipes and sockets.
+            "tfd" => text.split(" pos:").next().unwrap_or(text),
+            _ => text,
+        };
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let same = found.iter().filter(|(known, _)| known.split('#').next() == Some(key)).count();
+        let key = if same == 0 { key.to_owned() } else { format!("{key}#{same}") };
+        found.push((key, text));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_compared_on_request() {
+        let info = "pos:\t12\nflags:\t0100002\nmnt_id:\t26\nino:\t99\n";
+        let keys = |positions| lines(info, positions).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        assert_eq!(keys(true), ["pos", "flags", "mnt_id"]);
+        assert_eq!(keys(false), ["flags", "mnt_id"]);
+    }
+
+    #[test]
+    fn repeated_lines_stay_apart() {
+        let info =
+            "tfd: 5 events: 19 data: 5 pos:0 ino:1 sdev:f\ntfd: 6 events: 19 data: 6 pos:0 ino:2 sdev:f\n";
+        assert_eq!(
+            lines(info, false),
+            [
+                ("tfd".to_owned(), "5 events: 19 data: 5".to_owned()),
+                ("tfd#1".to_owned(), "6 events: 19 data: 6".to_owned())
+            ]
+        );
+    }
+}

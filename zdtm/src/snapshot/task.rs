@@ -1,0 +1,166 @@
+//! Facts of tasks: identity, credentials, signals, limits, scheduling.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use super::Facts;
+use crate::procfs::Stat;
+
+/// Fields of proc_pid_stat(5) that belong to the process. Left out: all times and counters, the kernel's flags and
+/// stack pointers, and the processor, because they change by themselves.
+const STAT: &[(usize, &str)] = &[
+    (5, "process group"),
+    (6, "session"),
+    (7, "terminal"),
+    (20, "thread count"),
+    (38, "exit signal"),
+    (52, "exit code"),
+];
+
+/// Fields of proc_pid_stat(5) that bound the parts of the program.
+const BOUNDS: &[(usize, &str)] = &[
+    (26, "start_code"),
+    (27, "end_code"),
+    (28, "start_stack"),
+    (45, "start_data"),
+    (46, "end_data"),
+    (47, "start_brk"),
+    (48, "arg_start"),
+    (49, "arg_end"),
+    (50, "env_start"),
+    (51, "env_end"),
+];
+
+/// Of these, what a zombie still has.
+const ZOMBIE_STAT: &[usize] = &[5, 6, 7, 38, 52];
+
+/// Fields that belong to each thread.
+const THREAD_STAT: &[(usize, &str)] = &[(19, "nice"), (40, "real-time priority"), (41, "scheduling policy")];
+
+/// Lines of `status`. Left out: sizes of memory and counters, `SigQ` (counts for the whole user), masks of memory nodes.
+const STATUS: &[&str] = &[
+    "Name",
+    "Umask",
+    "TracerPid",
+    "Uid",
+    "Gid",
+    "Groups",
+    "SigPnd",
+    "ShdPnd",
+    "SigBlk",
+    "SigIgn",
+    "SigCgt",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+    "Speculation_Store_Bypass",
+    "SpeculationIndirectBranch",
+    "THP_enabled",
+    "Cpus_allowed",
+];
+
+/// Files that are compared as text.
+const TEXTS: &[&str] = &[
+    "cmdline",
+    "environ",
+    "cgroup",
+    "coredump_filter",
+    "loginuid",
+    "oom_score_adj",
+    "personality",
+    "timers",
+    "timerslack_ns",
+];
+
+const LINKS: &[&str] = &["exe", "cwd", "root"];
+
+/// Adds what belongs to the process as a whole.
+pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Result<()> {
+    let is_zombie = stat.state() == "Z";
+    let state = match stat.state() {
+        "Z" => "zombie",
+        "T" => "stopped",
+        "t" => "traced",
+        // Running and sleeping alternate.
+        _ => "runs",
+    };
+    facts.add(format!("task {pid} state"), state);
+    facts.add(format!("task {pid} comm"), &*stat.comm);
+    // The root's parent is the runner.
+    if pid != root {
+        facts.add(format!("task {pid} parent"), stat.ppid().to_string());
+    }
+    for (number, name) in STAT.iter().filter(|(number, _)| !is_zombie || ZOMBIE_STAT.contains(number)) {
+        facts.add(format!("task {pid} {name}"), stat.field(*number));
+    }
+    if is_zombie {
+        return Ok(());
+    }
+    for (number, name) in BOUNDS {
+        let address: u64 = stat.field(*number).parse().unwrap_or(0);
+        facts.add(format!("task {pid} {name}"), format!("{address:#x}"));
+    }
+    // Pairs of a type and a value, in words of 8 bytes (getauxval(3)).
+    for pair in fs::read(format!("/proc/{pid}/auxv")).context("auxv")?.chunks_exact(16) {
+        let word = |at: usize| {
+            pair[at..].iter().take(8).rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
+        };
+        facts.add(format!("task {pid} auxv {}", word(0)), format!("{:#x}", word(8)));
+    }
+    for name in TEXTS {
+        // Not every kernel has every file.
+        if let Ok(bytes) = fs::read(format!("/proc/{pid}/{name}")) {
+            let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+            facts.add(format!("task {pid} {name}"), text.trim_end());
+        }
+    }
+    for name in LINKS {
+        let link = fs::read_link(format!("/proc/{pid}/{name}")).with_context(|| (*name).to_owned())?;
+        facts.add(format!("task {pid} {name}"), link.to_string_lossy());
+    }
+    for item in fs::read_dir(format!("/proc/{pid}/ns"))? {
+        let item = item?;
+        let link = fs::read_link(item.path())?;
+        facts.add(
+            format!("task {pid} namespace {}", item.file_name().to_string_lossy()),
+            link.to_string_lossy(),
+        );
+    }
+    for line in fs::read_to_string(format!("/proc/{pid}/limits"))?.lines().skip(1) {
+        // Names hold spaces, the columns are padded to at least 25 characters (fs/proc/base.c).
+        let (name, values) = line.split_at_checked(25).unwrap_or((line, ""));
+        let values: Vec<&str> = values.split_whitespace().collect();
+        facts.add(format!("task {pid} limit {}", name.trim()), values.join(" "));
+    }
+    Ok(())
+}
+
+/// Adds what belongs to each thread; with `all` unset, only to the leader.
+pub(super) fn threads(facts: &mut Facts, pid: i32, all: bool) -> Result<()> {
+    for item in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = item?.file_name();
+        let tid = name.to_string_lossy();
+        if !all && *tid != *pid.to_string() {
+            continue;
+        }
+        let base = format!("/proc/{pid}/task/{tid}");
+        let stat = fs::read_to_string(format!("{base}/stat")).with_context(|| format!("thread {tid}"))?;
+        let stat = Stat::parse(&stat).with_context(|| format!("thread {tid}"))?;
+        for (number, name) in THREAD_STAT {
+            facts.add(format!("task {pid} thread {tid} {name}"), stat.field(*number));
+        }
+        let status = fs::read_to_string(format!("{base}/status"))?;
+        for line in status.lines() {
+            if let Some((key, text)) = line.split_once(':').filter(|(key, _)| STATUS.contains(key)) {
+                facts.add(format!("task {pid} thread {tid} {key}"), text.trim());
+            }
+        }
+    }
+    Ok(())
+}

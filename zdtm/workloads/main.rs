@@ -1,0 +1,231 @@
+//! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
+
+mod busyloop00;
+mod capability;
+mod caps00;
+mod caps01;
+mod child_subreaper;
+mod child_subreaper_existing_child;
+mod chroot;
+mod chroot_file;
+mod cmdlinenv00;
+mod cow00;
+mod cwd00;
+mod devices;
+mod different_creds;
+mod directory;
+mod dumpable01;
+mod dumpable02;
+mod env00;
+mod exit_signal;
+mod fd;
+mod fd01;
+mod fd_offset;
+mod fdt_shared;
+mod fifo;
+mod fifo_ro;
+mod fifo_rowo_pair;
+mod file_append;
+mod file_attr;
+mod file_cloexec;
+mod file_read;
+mod file_shared;
+mod fork;
+mod fpu00;
+mod fpu01;
+mod fpu02;
+mod fpu03;
+mod futex;
+mod futex_rl;
+mod gpr00;
+mod groups;
+mod heap;
+mod link10;
+mod loginuid;
+mod mapping;
+mod maps00;
+mod maps007;
+mod maps02;
+mod maps04;
+mod maps05;
+mod maps_file_prot;
+mod membarrier;
+mod mlock_setuid;
+mod mmx00;
+mod mprotect00;
+mod mtime_mmap;
+mod nanosleep;
+mod oom_score_adj;
+mod opath_file;
+mod orphans;
+mod pdeath_sig;
+mod personality;
+mod pid00;
+mod pid_file;
+mod pid_reuse;
+mod pipe00;
+mod pipe01;
+mod pipe02;
+mod pipe03;
+mod pipe_loop00;
+mod pipe_shared00;
+mod proc_self;
+mod pstree;
+mod pthread00;
+mod pthread01;
+mod rlimits00;
+mod rmdir_open;
+mod rseq00;
+mod sched_policy00;
+mod sched_prio00;
+mod seccomp_no_new_privs;
+mod segments;
+mod selfexe00;
+mod sigactions;
+mod sigaltstack;
+mod sleeping00;
+mod spinning;
+mod sse00;
+mod sse20;
+mod stack_growth;
+mod stopped;
+mod symlink;
+mod sysv_shm;
+mod task_settings;
+mod tcp_established;
+mod thp_disable;
+mod thread_different_uid_gid;
+mod timers;
+mod umask00;
+mod unix_socket;
+mod unlink_fstat00;
+mod unlink_mmap00;
+mod vdso00;
+mod vdso01;
+mod vdso02;
+mod wait00;
+mod write_read00;
+mod write_read01;
+mod write_read02;
+mod write_read10;
+mod xids00;
+mod zombie00;
+mod zombie01;
+
+use zdtm::workload::Workload;
+
+/// Every workload.
+static WORKLOADS: &[Workload] = &[
+    Workload { name: "busyloop00", run: busyloop00::run },
+    Workload { name: "caps00", run: caps00::run },
+    Workload { name: "caps01", run: caps01::run },
+    Workload { name: "child_subreaper", run: child_subreaper::run },
+    Workload { name: "child_subreaper_existing_child", run: child_subreaper_existing_child::run },
+    Workload { name: "chroot", run: chroot::run },
+    Workload { name: "chroot-file", run: chroot_file::run },
+    Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
+    Workload { name: "cow00", run: cow00::run },
+    Workload { name: "cwd00", run: cwd00::run },
+    Workload { name: "devices", run: devices::run },
+    Workload { name: "different_creds", run: different_creds::run },
+    Workload { name: "directory", run: directory::run },
+    Workload { name: "dumpable01", run: dumpable01::run },
+    Workload { name: "dumpable02", run: dumpable02::run },
+    Workload { name: "env00", run: env00::run },
+    Workload { name: "exit_signal", run: exit_signal::run },
+    Workload { name: "fd", run: fd::run },
+    Workload { name: "fd01", run: fd01::run },
+    Workload { name: "fd_offset", run: fd_offset::run },
+    Workload { name: "fdt_shared", run: fdt_shared::run },
+    Workload { name: "fifo", run: fifo::run },
+    Workload { name: "fifo_ro", run: fifo_ro::run },
+    Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
+    Workload { name: "file_append", run: file_append::run },
+    Workload { name: "file_attr", run: file_attr::run },
+    Workload { name: "file_cloexec", run: file_cloexec::run },
+    Workload { name: "file_read", run: file_read::run },
+    Workload { name: "file_shared", run: file_shared::run },
+    Workload { name: "fork", run: fork::run },
+    Workload { name: "fpu00", run: fpu00::run },
+    Workload { name: "fpu01", run: fpu01::run },
+    Workload { name: "fpu02", run: fpu02::run },
+    Workload { name: "fpu03", run: fpu03::run },
+    Workload { name: "futex", run: futex::run },
+    Workload { name: "futex-rl", run: futex_rl::run },
+    Workload { name: "gpr00", run: gpr00::run },
+    Workload { name: "groups", run: groups::run },
+    Workload { name: "heap", run: heap::run },
+    Workload { name: "link10", run: link10::run },
+    Workload { name: "loginuid", run: loginuid::run },
+    Workload { name: "maps00", run: maps00::run },
+    Workload { name: "maps007", run: maps007::run },
+    Workload { name: "maps02", run: maps02::run },
+    Workload { name: "maps04", run: maps04::run },
+    Workload { name: "maps05", run: maps05::run },
+    Workload { name: "maps_file_prot", run: maps_file_prot::run },
+    Workload { name: "membarrier", run: membarrier::run },
+    Workload { name: "mlock_setuid", run: mlock_setuid::run },
+    Workload { name: "mmx00", run: mmx00::run },
+    Workload { name: "mprotect00", run: mprotect00::run },
+    Workload { name: "mtime_mmap", run: mtime_mmap::run },
+    Workload { name: "nanosleep", run: nanosleep::run },
+    Workload { name: "oom_score_adj", run: oom_score_adj::run },
+    Workload { name: "opath_file", run: opath_file::run },
+    Workload { name: "orphans", run: orphans::run },
+    Workload { name: "pdeath_sig", run: pdeath_sig::run },
+    Workload { name: "personality", run: personality::run },
+    Workload { name: "pid00", run: pid00::run },
+    Workload { name: "pid_file", run: pid_file::run },
+    Workload { name: "pid_reuse", run: pid_reuse::run },
+    Workload { name: "pipe00", run: pipe00::run },
+    Workload { name: "pipe01", run: pipe01::run },
+    Workload { name: "pipe02", run: pipe02::run },
+    Workload { name: "pipe03", run: pipe03::run },
+    Workload { name: "pipe_loop00", run: pipe_loop00::run },
+    Workload { name: "pipe_shared00", run: pipe_shared00::run },
+    Workload { name: "proc-self", run: proc_self::run },
+    Workload { name: "pstree", run: pstree::run },
+    Workload { name: "pthread00", run: pthread00::run },
+    Workload { name: "pthread01", run: pthread01::run },
+    Workload { name: "rlimits00", run: rlimits00::run },
+    Workload { name: "rmdir_open", run: rmdir_open::run },
+    Workload { name: "rseq00", run: rseq00::run },
+    Workload { name: "sched_policy00", run: sched_policy00::run },
+    Workload { name: "sched_prio00", run: sched_prio00::run },
+    Workload { name: "seccomp_no_new_privs", run: seccomp_no_new_privs::run },
+    Workload { name: "segments", run: segments::run },
+    Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "sigactions", run: sigactions::run },
+    Workload { name: "sigaltstack", run: sigaltstack::run },
+    Workload { name: "sleeping00", run: sleeping00::run },
+    Workload { name: "sse00", run: sse00::run },
+    Workload { name: "sse20", run: sse20::run },
+    Workload { name: "stack_growth", run: stack_growth::run },
+    Workload { name: "stopped", run: stopped::run },
+    Workload { name: "symlink", run: symlink::run },
+    Workload { name: "sysv-shm", run: sysv_shm::run },
+    Workload { name: "task_settings", run: task_settings::run },
+    Workload { name: "tcp-established", run: tcp_established::run },
+    Workload { name: "thp_disable", run: thp_disable::run },
+    Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
+    Workload { name: "timers", run: timers::run },
+    Workload { name: "umask00", run: umask00::run },
+    Workload { name: "unix-socket", run: unix_socket::run },
+    Workload { name: "unlink_fstat00", run: unlink_fstat00::run },
+    Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
+    Workload { name: "vdso00", run: vdso00::run },
+    Workload { name: "vdso01", run: vdso01::run },
+    Workload { name: "vdso02", run: vdso02::run },
+    Workload { name: "wait00", run: wait00::run },
+    Workload { name: "write_read00", run: write_read00::run },
+    Workload { name: "write_read01", run: write_read01::run },
+    Workload { name: "write_read02", run: write_read02::run },
+    Workload { name: "write_read10", run: write_read10::run },
+    Workload { name: "xids00", run: xids00::run },
+    Workload { name: "zombie00", run: zombie00::run },
+    Workload { name: "zombie01", run: zombie01::run },
+];
+
+fn main() -> std::process::ExitCode {
+    zdtm::workload::main(WORKLOADS)
+}
