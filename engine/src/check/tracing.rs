@@ -97,10 +97,7 @@ pub(super) fn clone3_set_tid() -> Answer {
     const TRIES: usize = 5;
     let mut last = Answer::No("no free pid found".to_owned());
     for _ in 0..TRIES {
-        let free = probe::idle_child().map(|pid| {
-            drop(Tracee(Pid::from_raw(pid)));
-            pid
-        });
+        let free = probe::idle_child().inspect(|pid| drop(Tracee(Pid::from_raw(*pid))));
         match free.and_then(probe::clone3_set_tid) {
             Err(e) if e.errno == nix::errno::Errno::EEXIST => last = Answer::No(e.to_string()),
             answer => return answer.into(),

@@ -228,11 +228,13 @@ pub fn membarrier_registrations() -> Result<i64, SysError> {
     done("membarrier(MEMBARRIER_CMD_GET_REGISTRATIONS)", result)
 }
 
-/// `move_mount` with `MOVE_MOUNT_SET_GROUP` (0x100) and descriptors that are none: `EBADF` where the flag is known.
+/// `move_mount` with `MOVE_MOUNT_SET_GROUP` and descriptors that are none: `EBADF` where the flag is known.
 pub fn move_mount_set_group() -> Result<(), SysError> {
+    // MOVE_MOUNT_SET_GROUP, and MOVE_MOUNT_T_EMPTY_PATH and MOVE_MOUNT_F_EMPTY_PATH for paths that are empty.
+    const FLAGS: u32 = 0x100 | 0x40 | 0x4;
     let empty = c"".as_ptr();
     // SAFETY: both paths are live, terminated strings.
-    let result = unsafe { libc::syscall(libc::SYS_move_mount, -1, empty, -1, empty, 0x100) };
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, -1, empty, -1, empty, FLAGS) };
     done("move_mount(MOVE_MOUNT_SET_GROUP)", result).map(drop)
 }
 
