@@ -23,6 +23,8 @@ use features::FEATURES;
 pub enum Tier {
     /// Every dump or restore.
     Basic,
+    /// Every dump or restore, which do without where it is missing: that is noted, unless it was asked about by name.
+    Useful,
     /// Some workloads.
     Extra,
     /// Some workloads, and it is young.
@@ -38,6 +40,8 @@ pub enum Answer {
     Yes,
     /// It does, with something to know.
     Note(String),
+    /// It does not, which costs only speed or comfort.
+    Missed(String),
     /// It does not, and why we think so.
     No(String),
 }
@@ -89,9 +93,11 @@ pub enum Report {
 /// Asks what is to be asked.
 pub fn check(options: &CheckOptions) -> Report {
     let asked = |feature: &&Feature| match &options.scope {
-        CheckScope::Basic => feature.tier == Tier::Basic,
-        CheckScope::Extra => matches!(feature.tier, Tier::Basic | Tier::Extra),
-        CheckScope::Experimental => matches!(feature.tier, Tier::Basic | Tier::Experimental),
+        CheckScope::Basic => matches!(feature.tier, Tier::Basic | Tier::Useful),
+        CheckScope::Extra => matches!(feature.tier, Tier::Basic | Tier::Useful | Tier::Extra),
+        CheckScope::Experimental => {
+            matches!(feature.tier, Tier::Basic | Tier::Useful | Tier::Experimental)
+        }
         CheckScope::All => true,
         CheckScope::Features(names) => names.iter().any(|name| name == feature.name),
         CheckScope::List => false,
@@ -102,6 +108,11 @@ pub fn check(options: &CheckOptions) -> Report {
     let answers = FEATURES.iter().filter(asked).map(|feature| {
         let answer = feature.probe();
         log::debug!("{}: {answer:?}", feature.name);
+        let by_name = matches!(options.scope, CheckScope::Features(_));
+        let answer = match answer {
+            Answer::No(reason) if feature.tier == Tier::Useful && !by_name => Answer::Missed(reason),
+            answer => answer,
+        };
         (feature, answer)
     });
     Report::Answers(answers.collect())
@@ -128,6 +139,7 @@ impl fmt::Display for Report {
             match answer {
                 Answer::Yes => writeln!(f, "yes  {name}: {about}")?,
                 Answer::Note(note) => writeln!(f, "yes  {name}: {about}\n       note: {note}")?,
+                Answer::Missed(reason) => writeln!(f, "no   {name}: {about}\n       done without: {reason}")?,
                 Answer::No(reason) => writeln!(f, "no   {name}: {about}\n       {reason}")?,
             }
         }
@@ -136,5 +148,33 @@ impl fmt::Display for Report {
             0 => writeln!(f, "Looks good."),
             _ => writeln!(f, "{missing} of {} missing.", answers.len()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static FEATURE: Feature = Feature { name: "x", about: "an x", tier: Tier::Useful, probe: || Answer::Yes };
+
+    #[test]
+    fn a_report_says_what_is_missing_and_fails() {
+        let missing =
+            Report::Answers(vec![(&FEATURE, Answer::Yes), (&FEATURE, Answer::No("no x".to_owned()))]);
+        assert_eq!(missing.to_string(), "yes  x: an x\nno   x: an x\n       no x\n1 of 2 missing.\n");
+        assert_eq!(missing.exit_code(), 4);
+        let whole = Report::Answers(vec![(&FEATURE, Answer::Missed("no x".to_owned()))]);
+        assert_eq!(whole.to_string(), "no   x: an x\n       done without: no x\nLooks good.\n");
+        assert_eq!(whole.exit_code(), 0);
+    }
+
+    #[test]
+    fn every_probe_ends() {
+        let report = check(&CheckOptions { scope: CheckScope::All, ..CheckOptions::default() });
+        let Report::Answers(answers) = report else { panic!("no answers") };
+        assert_eq!(answers.len(), FEATURES.len());
+        // What this kernel must have for the project to make sense.
+        let openat2 = answers.iter().find(|(feature, _)| feature.name == "openat2");
+        assert_eq!(openat2.map(|(_, answer)| answer), Some(&Answer::Yes));
     }
 }

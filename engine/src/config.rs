@@ -179,7 +179,7 @@ mod tests {
     #[case("log-file=dump.log", Some(("log-file", Some("dump.log"))))]
     #[case("external a=b", Some(("external", Some("a=b"))))]
     #[case("external = mnt[a=b]:c", Some(("external", Some("mnt[a=b]:c"))))]
-    #[case(r##"log-file "my #1 \"dump\".log""##, Some(("log-file", Some(r##"my #1 "dump".log"##))))]
+    #[case(r#"log-file "my #1 \"dump\".log""#, Some(("log-file", Some(r#"my #1 "dump".log"#))))]
     #[case("external file[1:2]#3", Some(("external", Some("file[1:2]#3"))))]
     #[case("log-file \"\"", Some(("log-file", Some(""))))]
     fn lines_are_read(#[case] text: &str, #[case] expected: Option<(&str, Option<&str>)>) {

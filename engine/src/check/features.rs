@@ -6,6 +6,10 @@ const fn basic(name: &'static str, about: &'static str, probe: fn() -> Answer) -
     Feature { name, about, tier: Tier::Basic, probe }
 }
 
+const fn useful(name: &'static str, about: &'static str, probe: fn() -> Answer) -> Feature {
+    Feature { name, about, tier: Tier::Useful, probe }
+}
+
 const fn extra(name: &'static str, about: &'static str, probe: fn() -> Answer) -> Feature {
     Feature { name, about, tier: Tier::Extra, probe }
 }
@@ -30,17 +34,15 @@ pub(super) static FEATURES: &[Feature] = &[
     basic("set_mm_map", "set the bounds of heap, stack and arguments", tracing::set_mm_map),
     basic("get_tid_address", "see the address that a thread clears at its end", tracing::tid_address),
     basic("pagemap", "see which pages are there", memory::pagemap_readable),
-    basic("pagemap_scan_used", "the same, quickly", memory::pagemap_scan),
+    useful("pagemap_scan", "the same of many pages at once", memory::pagemap_scan),
     basic("map_files", "open mapped files", memory::map_files),
     basic("mnt_id", "see which mount a descriptor belongs to", files::mnt_id),
     basic("ptrace_get_rseq_conf", "see a thread's restartable sequences", tracing::rseq_configuration),
-    basic("uffd_noted", "fill memory on demand", memory::userfaultfd_noted),
-    basic("unix_diag_noted", "look unix sockets up", network::unix_diag_noted),
+    useful("uffd", "fill memory on demand", memory::userfaultfd),
+    useful("unix_diag", "look unix sockets up", network::unix_diag),
 
     extra("rseq", "restartable sequences survive", tracing::rseq_configuration),
     extra("mem_dirty_track", "see which pages were written to", memory::dirty_tracking),
-    extra("pagemap_scan", "see many pages' state at once", memory::pagemap_scan_strict),
-    extra("uffd", "fill memory on demand", memory::userfaultfd),
     extra("uffd-noncoop", "fill memory on demand of a process that does not know", memory::userfaultfd_events),
     extra("aio_remap", "move the ring of asynchronous I/O", memory::aio_remap),
     extra("can_map_vdso", "map the vdso where it was", tracing::map_vdso),
@@ -63,7 +65,6 @@ pub(super) static FEATURES: &[Feature] = &[
     extra("sk_ns", "see a socket's network namespace", network::socket_namespace),
     extra("sk_unix_file", "see the file of a unix socket", network::unix_file),
     extra("get_sock_mnt", "see the mount of a unix socket's file", network::socket_mount),
-    extra("unix_diag", "look unix sockets up", network::unix_diag),
     extra("net_diag_raw", "look raw sockets up", network::raw_diag),
     extra("nsid", "see ids of network namespaces", network::nsid),
     extra("link_nsid", "see the namespace of a link's other end", network::nsid),

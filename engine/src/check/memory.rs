@@ -49,13 +49,6 @@ fn entry(pages: &[u8]) -> Result<u64, SysError> {
 }
 
 pub(super) fn pagemap_scan() -> Answer {
-    match scan(PAGE_IS_PRESENT) {
-        Ok(()) => Answer::Yes,
-        Err(e) => Answer::Note(format!("{e}: every page's entry is read instead")),
-    }
-}
-
-pub(super) fn pagemap_scan_strict() -> Answer {
     scan(PAGE_IS_PRESENT).into()
 }
 
@@ -78,13 +71,6 @@ pub(super) fn map_files() -> Answer {
 
 pub(super) fn userfaultfd() -> Answer {
     probe::userfaultfd_features().map(drop).into()
-}
-
-pub(super) fn userfaultfd_noted() -> Answer {
-    match probe::userfaultfd_features() {
-        Ok(_) => Answer::Yes,
-        Err(e) => Answer::Note(format!("{e}: memory cannot be filled on demand")),
-    }
 }
 
 pub(super) fn userfaultfd_events() -> Answer {
@@ -124,7 +110,9 @@ fn soft_dirty() -> Result<bool, SysError> {
     };
     clear()?;
     let before = entry(&pages)? & SOFT_DIRTY != 0;
-    pages.iter_mut().for_each(|byte| *byte = std::hint::black_box(*byte).wrapping_add(1));
+    for byte in &mut pages {
+        *byte = std::hint::black_box(*byte).wrapping_add(1);
+    }
     let after = entry(&pages)? & SOFT_DIRTY != 0;
     Ok(!before && after)
 }

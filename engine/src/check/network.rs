@@ -68,13 +68,6 @@ pub(super) fn unix_diag() -> Answer {
     sock_diag(libc::AF_UNIX, 0)
 }
 
-pub(super) fn unix_diag_noted() -> Answer {
-    match unix_diag() {
-        Answer::No(reason) => Answer::Note(format!("{reason}: sockets cannot be looked up")),
-        answer => answer,
-    }
-}
-
 pub(super) fn raw_diag() -> Answer {
     sock_diag(libc::AF_INET, libc::IPPROTO_RAW)
 }
@@ -82,9 +75,7 @@ pub(super) fn raw_diag() -> Answer {
 pub(super) fn nsid() -> Answer {
     // struct rtgenmsg, padded, and one attribute: our pid.
     let mut payload = vec![0_u8; 4];
-    payload.extend(8_u16.to_ne_bytes());
-    payload.extend(NETNSA_PID.to_ne_bytes());
-    payload.extend(std::process::id().to_ne_bytes());
+    payload.extend(attribute(NETNSA_PID, &std::process::id().to_ne_bytes()));
     netlink(SockProtocol::NetlinkRoute, RTM_GETNSID, 0, &payload).into()
 }
 
@@ -96,25 +87,49 @@ pub(super) fn nftables() -> Answer {
 
 /// A link with a chosen index, in a network namespace that is gone right after.
 pub(super) fn new_interface_index() -> Answer {
-    let result = probe::in_child(|| {
-        const RTM_NEWLINK: u16 = 16;
-        const NLM_F_ACK_CREATE: u16 = 4 | 0x400 | 0x200;
-        const INDEX: i32 = 7777;
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
-        // struct ifinfomsg with the index; then IFLA_LINKINFO (18) with IFLA_INFO_KIND (1), "dummy".
-        let mut payload = vec![0_u8; 4];
-        payload.extend(INDEX.to_ne_bytes());
-        payload.extend([0; 8]);
-        payload.extend([16, 0, 18, 0, 10, 0, 1, 0]);
-        payload.extend(b"dummy\0\0\0");
-        netlink(SockProtocol::NetlinkRoute, RTM_NEWLINK, NLM_F_ACK_CREATE, &payload).map_err(|e| e.errno)
-    });
-    match result {
+    match probe::in_child(create_link) {
         Ok(Err(Errno::EOPNOTSUPP)) => {
-            Answer::No("this kernel has no dummy network links to try it with".to_owned())
+            Answer::No("this kernel has none of the links it could be tried with".to_owned())
         }
         result => result.and_then(|r| r.map_err(SysError::of("netlink(RTM_NEWLINK)"))).into(),
     }
+}
+
+fn create_link() -> Result<(), Errno> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    // Which kinds a kernel has depends on its configuration; any of them will do.
+    let mut last = Err(Errno::EOPNOTSUPP);
+    for kind in ["dummy", "ifb", "bridge", "veth"] {
+        last = create_link_of(kind);
+        if last != Err(Errno::EOPNOTSUPP) {
+            break;
+        }
+    }
+    last
+}
+
+fn create_link_of(kind: &str) -> Result<(), Errno> {
+    // linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
+    const RTM_NEWLINK: u16 = 16;
+    const NLM_F_ACK_EXCL_CREATE: u16 = 4 | 0x200 | 0x400;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
+    const INDEX: i32 = 7777;
+    // struct ifinfomsg
+    let mut payload = vec![0_u8; 4];
+    payload.extend(INDEX.to_ne_bytes());
+    payload.extend([0; 8]);
+    payload.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind.as_bytes())));
+    netlink(SockProtocol::NetlinkRoute, RTM_NEWLINK, NLM_F_ACK_EXCL_CREATE, &payload).map_err(|e| e.errno)
+}
+
+/// A netlink attribute, padded.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::from((4 + value.len() as u16).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
 }
 
 fn stream_socket(family: AddressFamily) -> Result<OwnedFd, SysError> {

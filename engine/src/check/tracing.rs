@@ -1,5 +1,6 @@
 //! Seizing, comparing and creating processes.
 
+use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
@@ -16,8 +17,8 @@ use super::Answer;
 struct Tracee(Pid);
 
 impl Tracee {
-    fn new() -> Result<Self, SysError> {
-        let tracee = Self(Pid::from_raw(probe::idle_child()?));
+    fn new(first: fn() -> Result<(), Errno>) -> Result<Self, SysError> {
+        let tracee = Self(Pid::from_raw(probe::idle_child(first)?));
         ptrace::seize(tracee.0, ptrace::Options::empty()).map_err(SysError::of("ptrace(PTRACE_SEIZE)"))?;
         ptrace::interrupt(tracee.0).map_err(SysError::of("ptrace(PTRACE_INTERRUPT)"))?;
         waitpid(tracee.0, None).map_err(SysError::of("waitpid"))?;
@@ -25,7 +26,7 @@ impl Tracee {
     }
 
     fn ask<T>(question: impl FnOnce(i32) -> Result<T, SysError>) -> Result<T, SysError> {
-        let tracee = Self::new()?;
+        let tracee = Self::new(|| Ok(()))?;
         question(tracee.0.as_raw())
     }
 }
@@ -38,7 +39,7 @@ impl Drop for Tracee {
 }
 
 pub(super) fn seize() -> Answer {
-    Tracee::new().map(drop).into()
+    Tracee::new(|| Ok(())).map(drop).into()
 }
 
 pub(super) fn rseq_configuration() -> Answer {
@@ -53,14 +54,10 @@ pub(super) fn robust_list() -> Answer {
     Tracee::ask(probe::robust_list).into()
 }
 
+/// The tracee needs a filter: without one, kernels that can show filters say the same as those that cannot.
 pub(super) fn seccomp_filters() -> Answer {
-    match Tracee::ask(probe::seccomp_get_filter) {
-        // The tracee has no filters, which is what a kernel says that can show them; others say EIO.
-        Ok(_) | Err(SysError { errno: nix::errno::Errno::ENOENT | nix::errno::Errno::EINVAL, .. }) => {
-            Answer::Yes
-        }
-        Err(e) => Answer::No(e.to_string()),
-    }
+    let tracee = Tracee::new(probe::install_empty_filter);
+    tracee.and_then(|tracee| probe::seccomp_get_filter(tracee.0.as_raw())).map(drop).into()
 }
 
 pub(super) fn suspend_seccomp() -> Answer {
@@ -97,12 +94,9 @@ pub(super) fn clone3_set_tid() -> Answer {
     const TRIES: usize = 5;
     let mut last = Answer::No("no free pid found".to_owned());
     for _ in 0..TRIES {
-        let free = probe::idle_child().map(|pid| {
-            drop(Tracee(Pid::from_raw(pid)));
-            pid
-        });
+        let free = probe::idle_child(|| Ok(())).inspect(|pid| drop(Tracee(Pid::from_raw(*pid))));
         match free.and_then(probe::clone3_set_tid) {
-            Err(e) if e.errno == nix::errno::Errno::EEXIST => last = Answer::No(e.to_string()),
+            Err(e) if e.errno == Errno::EEXIST => last = Answer::No(e.to_string()),
             answer => return answer.into(),
         }
     }
@@ -159,7 +153,7 @@ pub(super) fn compat() -> Answer {
 /// Our process has a vdso, so a kernel that could map one says `EEXIST`.
 fn vdso(operation: i32) -> Answer {
     match probe::map_vdso(operation) {
-        Ok(()) | Err(SysError { errno: nix::errno::Errno::EEXIST, .. }) => Answer::Yes,
+        Ok(()) | Err(SysError { errno: Errno::EEXIST, .. }) => Answer::Yes,
         Err(e) => Answer::No(e.to_string()),
     }
 }

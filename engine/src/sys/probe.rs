@@ -26,17 +26,35 @@ pub fn in_child(function: fn() -> Result<(), Errno>) -> Result<Result<(), Errno>
     }
 }
 
-/// Starts a child that does nothing until it is killed; it does not outlive the calling thread.
-pub fn idle_child() -> Result<i32, SysError> {
+/// Starts a child that runs a function and then does nothing until it is killed; it does not outlive the calling thread.
+///
+/// Returns when the child has run the function.
+pub fn idle_child(first: fn() -> Result<(), Errno>) -> Result<i32, SysError> {
+    let (done, ready) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
     let pid = fork()?;
     if pid == 0 {
-        let died_with_parent = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-        while died_with_parent.is_ok() {
+        let prepared =
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).and_then(|()| first());
+        drop(ready);
+        while prepared.is_ok() {
             nix::unistd::pause();
         }
         exit(1);
     }
+    drop(ready);
+    // End of file: the child has closed the other end.
+    nix::unistd::read(done, &mut [0]).map_err(SysError::of("read"))?;
     Ok(pid)
+}
+
+/// Gives the calling process a seccomp filter that allows everything.
+pub fn install_empty_filter() -> Result<(), Errno> {
+    // BPF_RET | BPF_K, of linux/filter.h
+    let mut filter = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
+    let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
+    // SAFETY: the kernel reads one instruction through a program that lives.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    Errno::result(result).map(drop)
 }
 
 fn fork() -> Result<i32, SysError> {
@@ -141,7 +159,7 @@ pub fn peek_siginfo(tid: i32) -> Result<i64, SysError> {
     done("ptrace(PTRACE_PEEKSIGINFO)", result)
 }
 
-/// `PTRACE_SECCOMP_GET_FILTER` (0x420c) of the first filter, by length only; `ENOENT` where there is none.
+/// `PTRACE_SECCOMP_GET_FILTER` (0x420c) of the first filter, by length only.
 pub fn seccomp_get_filter(tid: i32) -> Result<i64, SysError> {
     // SAFETY: with a null pointer the kernel writes nothing.
     let result = unsafe { libc::ptrace(0x420c, tid, 0, std::ptr::null_mut::<libc::sock_filter>()) };
@@ -228,11 +246,13 @@ pub fn membarrier_registrations() -> Result<i64, SysError> {
     done("membarrier(MEMBARRIER_CMD_GET_REGISTRATIONS)", result)
 }
 
-/// `move_mount` with `MOVE_MOUNT_SET_GROUP` (0x100) and descriptors that are none: `EBADF` where the flag is known.
+/// `move_mount` with `MOVE_MOUNT_SET_GROUP` and descriptors that are none: `EBADF` where the flag is known.
 pub fn move_mount_set_group() -> Result<(), SysError> {
+    // MOVE_MOUNT_SET_GROUP, and MOVE_MOUNT_T_EMPTY_PATH and MOVE_MOUNT_F_EMPTY_PATH for paths that are empty.
+    const FLAGS: u32 = 0x100 | 0x40 | 0x4;
     let empty = c"".as_ptr();
     // SAFETY: both paths are live, terminated strings.
-    let result = unsafe { libc::syscall(libc::SYS_move_mount, -1, empty, -1, empty, 0x100) };
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, -1, empty, -1, empty, FLAGS) };
     done("move_mount(MOVE_MOUNT_SET_GROUP)", result).map(drop)
 }
 
