@@ -42,6 +42,7 @@ pub fn dump(options: &DumpOptions) -> Result<()> {
     let mut problems = Vec::new();
     let facts = task::inspect(&tree, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
+    files.check(&mut problems);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
     }

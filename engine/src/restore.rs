@@ -50,6 +50,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::zombies(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
+        files.close();
         finish::go(stubs, &tasks, options)
     };
     build().map_err(one)

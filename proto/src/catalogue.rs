@@ -242,6 +242,11 @@ catalogue! {
     /// `irmap-cache`: Paths found earlier for inodes.
     IRMAP_CACHE = service("irmap-cache", "IRMAP_CACHE", 0x5700_4059, Payload::All("irmap_cache_entry"));
 
+    // Our own; other tools pass over them.
+
+    /// `stasis-threads.img`: State of threads that has no place elsewhere.
+    STASIS_THREADS = common("stasis-threads.img", "STASIS_THREADS", 0x5374_6101, Payload::All("stasis_thread_entry"));
+
     // Files without header and entries.
 
     /// `ifaddr-%u.img`: Output of `ip addr save`.

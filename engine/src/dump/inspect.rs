@@ -152,6 +152,12 @@ impl TaskFacts {
         self.threads.first().expect("a task without threads is a zombie, and those are not inspected")
     }
 
+    /// Its executable mappings.
+    pub fn code(&self) -> Vec<(u64, u64)> {
+        let code = self.vmas.iter().filter(|v| v.vma.perms.exec && v.vma.perms.read);
+        code.map(|v| (v.vma.start, v.vma.end)).collect()
+    }
+
     /// Where the vdso is mapped.
     pub fn vdso(&self) -> Option<u64> {
         self.vmas.iter().find(|v| v.vma.path == b"[vdso]").map(|v| v.vma.start)

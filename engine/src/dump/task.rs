@@ -4,8 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use proto::messages::{
-    CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, TaskKobjIdsEntry,
-    core_entry::March,
+    FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, TaskKobjIdsEntry, core_entry::March,
 };
 
 use super::inspect::{TaskFacts, TaskRefusal, read_proc};
@@ -14,7 +13,7 @@ use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::mm::{self, bounds};
-use crate::kinds::task::{Questions, Scope};
+use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
@@ -75,7 +74,7 @@ pub struct TaskImages {
     pub pid: u32,
     pstree: PstreeEntry,
     /// One for each thread, the leader's first.
-    cores: Vec<CoreEntry>,
+    cores: Vec<ThreadImage>,
     /// None for a zombie.
     alive: Option<Alive>,
 }
@@ -161,7 +160,8 @@ fn look_at_task(
     let ids = sharing.ids(facts.pid, problems)?;
     let mut cores = Vec::new();
     for thread in &facts.threads {
-        let mut core = CoreEntry::default();
+        let mut core = ThreadImage::default();
+        core.own.tid = thread.inner_tid as u32;
         let about = |p: Problem| {
             if thread.tid == facts.pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
         };
@@ -241,7 +241,10 @@ fn push_mapping(vmas: &mut Vec<proto::messages::VmaEntry>, entry: proto::message
 
 fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse)?;
-    let mut core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
+    let mut core = ThreadImage::default();
+    core.mtype = March::X8664.into();
+    core.own.tid = pid as u32;
+    core.own.exit_signal = u32::try_from(stat.exit_signal).ok();
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
     task.exit_code = stat.exit_code as u32;
@@ -342,8 +345,9 @@ pub fn ask(
         let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
         let name = task.name.clone();
         let saved = facts.threads.iter().map(|t| t.saved.clone()).collect();
-        let agent =
-            Agent::inject(task, saved, facts.vdso()).of_task(&name).while_trying_to("put the agent in")?;
+        let agent = Agent::inject(task, saved, facts.vdso(), &facts.code())
+            .of_task(&name)
+            .while_trying_to("put the agent in")?;
         let agent = task.agent.insert(agent);
         let step = "ask it about itself";
         let replies = agent.run(leaders.batch_ref()).of_task(&name).while_trying_to(step)?;
@@ -384,7 +388,7 @@ pub fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), Problem
     for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in task.cores.iter().zip(&task.pstree.threads) {
-            images.write(&c::CORE, (*tid).into(), std::slice::from_ref(core))?;
+            images.write(&c::CORE, (*tid).into(), std::slice::from_ref(&core.core))?;
         }
         let Some(alive) = &task.alive else { continue };
         images.write(&c::IDS, pid, &[alive.ids])?;
@@ -392,6 +396,8 @@ pub fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), Problem
         images.write(&c::MM, pid, std::slice::from_ref(&alive.mm))?;
         images.write(&c::FDINFO, alive.ids.files_id.into(), &alive.fdinfo)?;
     }
+    let own: Vec<_> = tasks.iter().flat_map(|task| &task.cores).map(|core| core.own.clone()).collect();
+    images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[proto::messages::SeccompEntry::default()])?;
     images.write(&c::TIMENS, 0, &[timens()?])
 }

@@ -4,7 +4,9 @@
 //! tasks may share. Dump gives each description one id and has its kind describe it once. Restore has the kind make it
 //! once, in the engine, and passes it to every task that has a number for it.
 
+pub mod fifo;
 pub mod pipe;
+pub mod pipe_data;
 pub mod regular;
 
 use std::any::{Any, TypeId};
@@ -155,6 +157,8 @@ pub trait FileKind: 'static {
     fn member(entry: &mut FileEntry) -> &mut Option<Self::Image>;
     /// Describes it under the id `id`.
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<Self::Image, Problem>;
+    /// Finds what can be refused only when all descriptors are known.
+    fn check_dumped(_cx: &mut FilesDump<'_>, _problems: &mut Vec<Problem>) {}
     /// Writes what belongs to the kind as a whole, when all descriptors are known.
     fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
         Ok(())
@@ -197,6 +201,8 @@ pub trait ErasedFileKind: Sync {
     fn claims(&self, fd: &FdFacts<'_>) -> bool;
     /// [`FileKind::dump`], as a whole entry.
     fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem>;
+    /// [`FileKind::check_dumped`].
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
     /// [`FileKind::finish`].
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
     /// [`FileKind::check`].
@@ -256,6 +262,10 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
         let mut entry = FileEntry { r#type: K::TYPE.into(), id, ..FileEntry::default() };
         *K::member(&mut entry) = Some(K::dump(cx, fd, id)?);
         Ok(entry)
+    }
+
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        K::check_dumped(cx, problems);
     }
 
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
@@ -411,6 +421,24 @@ impl<'a> FilesDump<'a> {
         Ok(id)
     }
 
+    /// The id of the name of a file that is of another kind itself, such as a fifo.
+    pub fn add_named(&mut self, fd: &FdFacts<'_>) -> Result<u32, Problem> {
+        let id = self.new_id();
+        self.entries.push(FileEntry { id, ..FileEntry::default() });
+        let reg = regular::Regular::dump(self, fd, id)?;
+        if let Some(slot) = self.entries.iter_mut().find(|e| e.id == id) {
+            *slot = FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() };
+        }
+        Ok(id)
+    }
+
+    /// Finds what can be refused only when all descriptors are known.
+    pub fn check(&mut self, problems: &mut Vec<Problem>) {
+        for kind in super::FILE_KINDS {
+            kind.check_dumped(self, problems);
+        }
+    }
+
     /// Writes `files.img` and the kinds' own files.
     pub fn finish(mut self, images: &mut NewImages) -> Result<(), Problem> {
         for kind in super::FILE_KINDS {
@@ -502,6 +530,12 @@ impl<'a> FilesRestore<'a> {
     /// Files that were opened already; for many at once, after [`FilesRestore::open`] of each.
     pub fn opened(&self, id: u32) -> Option<BorrowedFd<'_>> {
         self.opened.get(&id).map(|fd| fd.as_fd())
+    }
+
+    /// Closes our own descriptors: from now on the tasks alone hold their files, and see when the last holder is gone.
+    pub fn close(&mut self) {
+        self.opened.clear();
+        self.states = States::default();
     }
 
     /// Ties files to each other.

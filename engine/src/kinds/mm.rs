@@ -208,7 +208,7 @@ pub fn object(vma: &VmaEntry) -> Object {
 /// Properties that nothing restores yet.
 fn refuse_properties(vma: &SmapsVma) -> Result<(), MappingRefusal> {
     let refused = [
-        (VmFlag::Locked, "locked in memory (mlock)"),
+        (VmFlag::LockOnFault, "locked when touched (MLOCK_ONFAULT)"),
         (VmFlag::HugeTlb, "hugetlb pages"),
         (VmFlag::UffdMissing, "registered with userfaultfd"),
         (VmFlag::UffdWriteProtect, "registered with userfaultfd"),
@@ -257,6 +257,9 @@ pub fn describe(vma: &SmapsVma) -> VmaEntry {
     if vma.flags.has(VmFlag::NoReserve) {
         flags |= libc::MAP_NORESERVE;
     }
+    if vma.flags.has(VmFlag::Locked) {
+        flags |= libc::MAP_LOCKED;
+    }
     let madv =
         ADVICE.iter().filter(|(flag, _)| vma.flags.has(*flag)).fold(0, |all, (_, bit)| all | 1_u64 << *bit);
     VmaEntry {
@@ -275,7 +278,7 @@ pub fn describe(vma: &SmapsVma) -> VmaEntry {
 
 /// Adds the `mmap` of a mapping, at its address and nowhere else.
 pub fn map(vma: &VmaEntry, prot: u32, fd: Arg, offset: u64, batch: &mut Batch<'_>) {
-    let flags = vma.flags | (libc::MAP_FIXED_NOREPLACE) as u32;
+    let flags = vma.flags & !(libc::MAP_LOCKED as u32) | libc::MAP_FIXED_NOREPLACE as u32;
     let args =
         &[vma.start.into(), (vma.end - vma.start).into(), prot.into(), flags.into(), fd, offset.into()];
     batch.call("mmap", libc::SYS_mmap, args);
@@ -289,5 +292,8 @@ pub fn finish(vma: &VmaEntry, mapped_with: u32, batch: &mut Batch<'_>) {
     }
     for (_, advice) in ADVICE.iter().filter(|(_, advice)| vma.madv.unwrap_or(0) & (1 << advice) != 0) {
         batch.call("madvise", libc::SYS_madvise, crate::args![vma.start, len, *advice]);
+    }
+    if vma.flags & libc::MAP_LOCKED as u32 != 0 {
+        batch.call("mlock", libc::SYS_mlock, crate::args![vma.start, len]);
     }
 }

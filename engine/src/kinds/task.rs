@@ -13,7 +13,7 @@ pub mod rseq;
 pub mod sched;
 pub mod signals;
 
-use proto::messages::{CoreEntry, TaskCoreEntry, ThreadCoreEntry};
+use proto::messages::{CoreEntry, StasisThreadEntry, TaskCoreEntry, ThreadCoreEntry};
 
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Problem, SysError};
@@ -28,7 +28,30 @@ pub enum Scope {
     Thread,
 }
 
-type Answer = Box<dyn Fn(&Replies, &mut CoreEntry) -> Result<(), SysError>>;
+type Answer = Box<dyn Fn(&Replies, &mut ThreadImage) -> Result<(), SysError>>;
+
+/// The images of one thread: what the format has a place for, which this stands for as a rule, and what is our own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ThreadImage {
+    /// `core-TID.img`.
+    pub core: CoreEntry,
+    /// Its entry in `stasis-threads.img`.
+    pub own: StasisThreadEntry,
+}
+
+impl std::ops::Deref for ThreadImage {
+    type Target = CoreEntry;
+
+    fn deref(&self) -> &CoreEntry {
+        &self.core
+    }
+}
+
+impl std::ops::DerefMut for ThreadImage {
+    fn deref_mut(&mut self) -> &mut CoreEntry {
+        &mut self.core
+    }
+}
 
 /// Calls for a thread of the target to make, and what to do with the answers.
 #[derive(Default)]
@@ -64,12 +87,12 @@ impl Questions {
     }
 
     /// Adds what to do with the answers.
-    pub fn then(&mut self, answer: impl Fn(&Replies, &mut CoreEntry) -> Result<(), SysError> + 'static) {
+    pub fn then(&mut self, answer: impl Fn(&Replies, &mut ThreadImage) -> Result<(), SysError> + 'static) {
         self.answers.push(Box::new(answer));
     }
 
     /// Puts the answers of one thread into its image.
-    pub fn answer(&self, replies: &Replies, core: &mut CoreEntry) -> Result<(), SysError> {
+    pub fn answer(&self, replies: &Replies, core: &mut ThreadImage) -> Result<(), SysError> {
         self.answers.iter().try_for_each(|answer| answer(replies, core))
     }
 }
@@ -78,9 +101,9 @@ impl Questions {
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadRestore<'a> {
     /// Its image.
-    pub core: &'a CoreEntry,
+    pub core: &'a ThreadImage,
     /// The image of its task's leader.
-    pub leader: &'a CoreEntry,
+    pub leader: &'a ThreadImage,
     /// Its id in its own pid namespace.
     pub tid: i32,
     /// Its task's.
@@ -115,7 +138,7 @@ pub trait TaskKind: 'static {
     const SCOPE: Scope;
 
     /// Takes what can be seen from outside; a refusal if it must not be dumped.
-    fn look(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut ThreadImage) -> Result<(), Problem> {
         Ok(())
     }
     /// Asks the thread for the rest.
@@ -133,7 +156,7 @@ pub trait ErasedTaskKind: Sync {
     /// [`TaskKind::SCOPE`].
     fn scope(&self) -> Scope;
     /// [`TaskKind::look`].
-    fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem>;
+    fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem>;
     /// [`TaskKind::ask`].
     fn ask(&self, questions: &mut Questions);
     /// [`TaskKind::restore`].
@@ -165,7 +188,7 @@ impl<K: TaskKind> ErasedTaskKind for Erased<K> {
         K::SCOPE
     }
 
-    fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         K::look(task, thread, core)
     }
 

@@ -34,8 +34,10 @@ fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Problem> {
     batch.call("prctl(PR_SET_NAME)", libc::SYS_prctl, args![libc::PR_SET_NAME, name]);
     let signal = libc::WTERMSIG(status);
     if libc::WIFSIGNALED(status) {
-        let default = batch.input(&[0_u64; 4]);
-        batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
+        if signal != libc::SIGKILL {
+            let default = batch.input(&[0_u64; 4]);
+            batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
+        }
         let unblocked = batch.input(&!(1_u64 << (signal - 1)));
         batch.call("rt_sigprocmask", libc::SYS_rt_sigprocmask, args![libc::SIG_SETMASK, unblocked, 0, 8]);
         batch.call("kill", libc::SYS_kill, args![stub.pid, signal]);

@@ -48,7 +48,9 @@ impl Explain for PlanRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::PidTaken { .. } => Some("end that process, or restore in a pid namespace of its own".into()),
+            Self::PidTaken { .. } => {
+                Some("end that process, or restore in a pid namespace of its own".into())
+            }
             _ => None,
         }
     }
@@ -91,7 +93,11 @@ fn pid_taken(pid: i32) -> Option<Problem> {
         let name = task_name(pid)?;
         let is_zombie = process_state(pid) == Some('Z');
         if !is_zombie || Instant::now() > deadline {
-            let by = if is_zombie { format!("{name}, a zombie that its parent does not reap") } else { name.to_string() };
+            let by = if is_zombie {
+                format!("{name}, a zombie that its parent does not reap")
+            } else {
+                name.to_string()
+            };
             return Some(Problem::new(PlanRefusal::PidTaken { pid, by }));
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -1,16 +1,17 @@
 //! A whole image set, read and checked: what is said of each task, before anything is done about it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use proto::catalogue as c;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
-    TaskKobjIdsEntry,
+    StasisThreadEntry, TaskKobjIdsEntry,
 };
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
 use crate::kinds::mm::pages::PAGE;
+use crate::kinds::task::ThreadImage;
 
 /// The newest image format that we read.
 const NEWEST_VERSION: u32 = 2;
@@ -60,7 +61,7 @@ pub struct Thread {
     /// Its id.
     pub tid: i32,
     /// Its image.
-    pub core: CoreEntry,
+    pub core: ThreadImage,
 }
 
 /// What a task that is not a zombie has.
@@ -80,7 +81,7 @@ pub struct Alive {
 
 impl Task {
     /// The leader's image.
-    pub fn core(&self) -> &CoreEntry {
+    pub fn core(&self) -> &ThreadImage {
         &self.threads.first().expect("reading refuses tasks without threads").core
     }
 
@@ -98,6 +99,7 @@ pub fn read(images: &Images) -> Result<Vec<Task>, Problem> {
         return Err(Problem::new(SetRefusal::Newer(inventory.img_version)));
     }
     let entries: Vec<PstreeEntry> = images.read(&c::PSTREE, 0)?;
+    let own = read_own(images)?;
     let mut tasks: Vec<Task> = Vec::new();
     let mut seen = BTreeSet::new();
     for entry in entries {
@@ -112,21 +114,39 @@ pub fn read(images: &Images) -> Result<Vec<Task>, Problem> {
         if !entry.threads.iter().all(|tid| (1..=0x40_0000).contains(tid) && seen.insert(*tid)) {
             return Err(damaged("a thread id is impossible, or there twice"));
         }
-        tasks.push(read_task(images, &entry, parent)?);
+        tasks.push(read_task(images, &entry, parent, &own)?);
     }
     if tasks.is_empty() { Err(invalid(&c::PSTREE, 0, "there are no tasks")) } else { Ok(tasks) }
 }
 
-fn read_task(images: &Images, entry: &PstreeEntry, parent: Option<usize>) -> Result<Task, Problem> {
+/// What our own file says of each thread; nothing where another program dumped.
+fn read_own(images: &Images) -> Result<HashMap<u32, StasisThreadEntry>, Problem> {
+    if !images.has(&c::STASIS_THREADS, 0) {
+        return Ok(HashMap::new());
+    }
+    let entries: Vec<StasisThreadEntry> = images.read(&c::STASIS_THREADS, 0)?;
+    Ok(entries.into_iter().map(|entry| (entry.tid, entry)).collect())
+}
+
+fn read_task(
+    images: &Images,
+    entry: &PstreeEntry,
+    parent: Option<usize>,
+    own: &HashMap<u32, StasisThreadEntry>,
+) -> Result<Task, Problem> {
     let pid = u64::from(entry.pid);
     let leader: CoreEntry = images.read_single(&c::CORE, pid)?;
     let tc = leader.tc.as_ref().ok_or_else(|| invalid(&c::CORE, pid, "it has no task part"))?;
     let is_zombie = TASK_DEAD.contains(&tc.task_state);
-    let mut threads = vec![Thread { tid: entry.pid as i32, core: leader }];
+    let image = |tid: u32, core: CoreEntry| {
+        let own = own.get(&tid).cloned().unwrap_or_default();
+        Thread { tid: tid as i32, core: ThreadImage { core, own } }
+    };
+    let mut threads = vec![image(entry.pid, leader)];
     let mut alive = None;
     if !is_zombie {
         for &tid in entry.threads.iter().skip(1) {
-            threads.push(Thread { tid: tid as i32, core: images.read_single(&c::CORE, tid.into())? });
+            threads.push(image(tid, images.read_single(&c::CORE, tid.into())?));
         }
         alive = Some(read_alive(images, pid)?);
     }
@@ -140,8 +160,14 @@ fn read_alive(images: &Images, pid: u64) -> Result<Alive, Problem> {
     check_mappings(&mm).map_err(|what| invalid(&c::MM, pid, what))?;
     let mut fds: Vec<FdinfoEntry> = images.read(&c::FDINFO, ids.files_id.into())?;
     fds.sort_by_key(|fd| fd.fd);
-    if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd)) || fds.iter().any(|fd| fd.fd > 1 << 30) {
-        return Err(invalid(&c::FDINFO, ids.files_id.into(), "a descriptor number is impossible, or there twice"));
+    if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd))
+        || fds.iter().any(|fd| fd.fd > 1 << 30)
+    {
+        return Err(invalid(
+            &c::FDINFO,
+            ids.files_id.into(),
+            "a descriptor number is impossible, or there twice",
+        ));
     }
     let (head, pagemap) = images.read_with(&c::PAGEMAP, pid, |mut reader| {
         let head: PagemapHead = reader.required()?;
@@ -182,7 +208,10 @@ fn check_pagemap(mm: &MmEntry, pagemap: &[PagemapEntry]) -> Result<u64, &'static
             return Err("pages are in a parent image set, which is not supported yet");
         }
         let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
-        let end = pages.checked_mul(PAGE).and_then(|len| entry.vaddr.checked_add(len)).ok_or("a run is too long")?;
+        let end = pages
+            .checked_mul(PAGE)
+            .and_then(|len| entry.vaddr.checked_add(len))
+            .ok_or("a run is too long")?;
         if entry.vaddr % PAGE != 0 || entry.vaddr < last_end {
             return Err("runs of pages overlap or are out of order");
         }

@@ -50,7 +50,8 @@ fn filling_prot(alive: &Alive, vma: &proto::messages::VmaEntry) -> u32 {
 }
 
 fn map(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let mapped_file = |vma: &&proto::messages::VmaEntry| vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0;
+    let mapped_file =
+        |vma: &&proto::messages::VmaEntry| vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0;
     for vma in alive.mm.vmas.iter().filter(mapped_file) {
         files.open(vma.shmid as u32).map_err(|p| p.object(mm::object(vma)))?;
     }
@@ -220,7 +221,8 @@ pub fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
         let step = "restore its settings";
         let mut batches = Vec::new();
         for (at, thread) in task.threads.iter().enumerate() {
-            let cx = ThreadRestore { core: &thread.core, leader: task.core(), tid: thread.tid, pid: task.pid };
+            let cx =
+                ThreadRestore { core: &thread.core, leader: task.core(), tid: thread.tid, pid: task.pid };
             let mut batch = Batch::new();
             for kind in TASK_KINDS.iter().filter(|kind| at == 0 || kind.scope() == Scope::Thread) {
                 kind.restore(cx, &mut batch).of_task(&stub.name).while_trying_to(step)?;

@@ -34,7 +34,8 @@ pub struct Stubs(pub Vec<Stub>);
 impl Drop for Stubs {
     fn drop(&mut self) {
         for stub in &self.0 {
-            let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(stub.pid), nix::sys::signal::SIGKILL);
+            let killed =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(stub.pid), nix::sys::signal::SIGKILL);
             if let Err(errno) = killed
                 && errno != nix::errno::Errno::ESRCH
             {

@@ -37,7 +37,11 @@ fn birth(tasks: &[Task], task: &Task, born_in: &[i32]) -> Result<(i32, Birth), P
         return Ok((parent.sid, Birth::After));
     }
     // 0 stands for the session that the root is born in, whose id is outside of the tree.
-    let inherited = if parent_born_in == 0 { !tasks.iter().any(|t| t.pid == task.sid) } else { parent_born_in == task.sid };
+    let inherited = if parent_born_in == 0 {
+        !tasks.iter().any(|t| t.pid == task.sid)
+    } else {
+        parent_born_in == task.sid
+    };
     if inherited && parent.sid == parent.pid { Ok((parent_born_in, Birth::Before)) } else { Err(no_leader) }
 }
 
@@ -116,10 +120,12 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
         let (reader, writer) =
             nix::unistd::pipe2(nix::fcntl::OFlag::empty()).map_err(SysError::of("pipe2"))?;
         let forked = process::fork_with_pid(task.pid, options.parent == Parent::Sibling);
-        let Some(pid) = forked.map_err(|e| pid_error(e, task.pid)).while_trying_to("create the process")? else {
+        let Some(pid) = forked.map_err(|e| pid_error(e, task.pid)).while_trying_to("create the process")?
+        else {
             process::wait_to_be_taken(&reader, &writer);
         };
-        let running = Running::seize(pid, libc::PTRACE_O_EXITKILL).while_trying_to("seize the new process")?;
+        let running =
+            Running::seize(pid, libc::PTRACE_O_EXITKILL).while_trying_to("seize the new process")?;
         running.interrupt()?;
         let (stopped, _) = running.wait(options_limit())?;
         let rseq = crate::sys::ptrace::rseq_configuration(pid).while_trying_to("look at the new process")?;
@@ -166,13 +172,15 @@ fn clone_child(task: &Task, parent: &Task, layout: Layout, stubs: &mut Stubs) ->
     let name = task.name();
     let parent = find(stubs, parent.pid)?;
     let mut batch = Batch::new();
-    add_clone(&mut batch, libc::CLONE_PTRACE as u64, libc::SIGCHLD, task.pid);
+    let exit_signal = task.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32;
+    add_clone(&mut batch, libc::CLONE_PTRACE as u64, exit_signal, task.pid);
     let step = "create the process";
     let agent = parent.agent.as_mut().ok_or(crate::tracee::agent::AgentError::Lost(None))?;
     let parents_socket = agent.own_fd();
     agent.run(&batch).of_task(&name).while_trying_to(step)?;
     let stopped = wait_for_clone(task.pid).of_task(&name).while_trying_to(step)?;
-    let agent = Agent::enter_clone(task.pid, stopped, layout).of_task(&name).while_trying_to("enter the agent")?;
+    let agent =
+        Agent::enter_clone(task.pid, stopped, layout).of_task(&name).while_trying_to("enter the agent")?;
     let mut stub = Stub { pid: task.pid, name, agent: Some(agent), threads: Vec::new() };
     let mut batch = Batch::new();
     batch.call("close", libc::SYS_close, args![parents_socket]);

@@ -64,6 +64,29 @@ pub fn sched_getattr(tid: i32) -> Result<libc::sched_attr, SysError> {
     Ok(unsafe { attr.assume_init() })
 }
 
+/// The processors a thread may run on: bit N is processor N.
+pub fn sched_getaffinity(tid: i32) -> Result<Vec<u8>, SysError> {
+    let mut mask = vec![0_u8; 1024];
+    let pointer = mask.as_mut_ptr();
+    // SAFETY: the kernel writes at most as many bytes as the buffer has.
+    let written = unsafe { libc::syscall(libc::SYS_sched_getaffinity, tid, mask.len(), pointer) };
+    if written < 0 {
+        return Err(SysError::last("sched_getaffinity"));
+    }
+    mask.truncate(written as usize);
+    Ok(mask)
+}
+
+/// From `include/uapi/linux/ioprio.h`.
+pub const IOPRIO_WHO_PROCESS: i32 = 1;
+
+/// A thread's I/O priority: class and level.
+pub fn ioprio_get(tid: i32) -> Result<u32, SysError> {
+    // SAFETY: takes numbers only.
+    let priority = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid) };
+    if priority < 0 { Err(SysError::last("ioprio_get")) } else { Ok(priority as u32) }
+}
+
 /// Forks with the pid `pid`, as a child of our parent if `sibling`.
 ///
 /// Returns `None` in the child, which is a copy of the calling thread alone.

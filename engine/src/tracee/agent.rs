@@ -16,8 +16,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use parasite::abi::{
-    MAX_CALLS, MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_CALLS, SLOT_RESULTS, SLOT_STRIDE, SavedRegs,
-    Slot, TRAMPOLINE_CODE, TRAMPOLINE_STRIDE,
+    MAX_CALLS, MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_CALLS, SLOT_RESULTS, SLOT_STRIDE,
+    SavedRegs, Slot, TRAMPOLINE_CODE, TRAMPOLINE_STRIDE,
 };
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
@@ -178,10 +178,19 @@ pub struct Agent {
 impl Agent {
     /// Puts an agent into a stopped task; its first thread will serve.
     ///
-    /// `saved` is what its threads were doing, in their order; `vdso` is where its vdso is mapped, if it is.
-    pub fn inject(task: &mut FrozenTask, saved: Vec<Saved>, vdso: Option<u64>) -> Result<Self, AgentError> {
+    /// `saved` is what its threads were doing, in their order; `vdso` is where its vdso is mapped, if it is; `code` are its
+    /// executable mappings, which are searched for a system call instruction if there is no vdso.
+    pub fn inject(
+        task: &mut FrozenTask,
+        saved: Vec<Saved>,
+        vdso: Option<u64>,
+        code: &[(u64, u64)],
+    ) -> Result<Self, AgentError> {
         let memory = Memory::open(task.pid)?;
-        let syscall_at = vdso.map_or(Err(AgentError::NoSyscallInstruction), |v| syscall_in_vdso(&memory, v))?;
+        let syscall_at = match vdso.map(|vdso| syscall_in_vdso(&memory, vdso)) {
+            Some(Ok(at)) => at,
+            _ => syscall_in_code(&memory, code).ok_or(AgentError::NoSyscallInstruction)?,
+        };
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
@@ -461,7 +470,8 @@ impl Agent {
         for &signal in &self.deferred {
             // Sent by somebody else while we were at it; the task must not lose it.
             let signal = nix::sys::signal::Signal::try_from(signal).ok();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), signal).map_err(SysError::of("kill"))?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), signal)
+                .map_err(SysError::of("kill"))?;
         }
         Ok(())
     }
@@ -472,12 +482,14 @@ impl Agent {
         let stopped = self.stop_leader()?;
         let regs = stopped.regs()?;
         let at = self.layout.base + syscall_in_blob();
-        let close = Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name: "close" };
+        let close =
+            Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name: "close" };
         let (stopped, closed) = remote_call(stopped, &regs, at, close);
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
         // The step ends when the call does, before the instruction behind it, which is not there any more.
-        let (stopped, unmapped) = remote_call(stopped, &regs, at, Call { number: libc::SYS_munmap, args, name: "munmap" });
+        let (stopped, unmapped) =
+            remote_call(stopped, &regs, at, Call { number: libc::SYS_munmap, args, name: "munmap" });
         closed.and(unmapped)?;
         stopped.ok_or(AgentError::Lost(None))
     }
@@ -594,12 +606,18 @@ fn remote_call(
     if let Err(e) = stopped.set_regs(&regs::calling(from, syscall_at, call.number, call.args)) {
         return (Some(stopped), Err(e.into()));
     }
+    // Not PTRACE_SINGLESTEP: its SIGTRAP is forced, and forcing a signal that is blocked or ignored resets its handler.
     let mut stopped = stopped;
+    let mut entered = false;
     loop {
         let stepped =
-            stopped.resume(Resume::Step, 0).map_err(TraceError::from).and_then(|r| r.wait(STEP_LIMIT));
+            stopped.resume(Resume::Syscall, 0).map_err(TraceError::from).and_then(|r| r.wait(STEP_LIMIT));
         match stepped {
-            Ok((next, Stop::Signal(libc::SIGTRAP))) => {
+            Ok((next, Stop::Syscall)) if !entered => {
+                entered = true;
+                stopped = next;
+            }
+            Ok((next, Stop::Syscall)) => {
                 let result = next.regs().map_err(AgentError::from).and_then(|regs| match regs.rax as i64 {
                     result @ -4095..0 => {
                         Err(SysError { call: call.name, errno: Errno::from_raw(-result as i32) }.into())
@@ -630,6 +648,20 @@ fn wait_past_signals(thread: Running, deferred: &mut Vec<i32>) -> Result<Stopped
             stop => return Err(TraceError::Unexpected { tid: stopped.tid(), stop }),
         }
     }
+}
+
+/// Where a task without a vdso has a `syscall` instruction, or at least its two bytes.
+fn syscall_in_code(memory: &Memory, code: &[(u64, u64)]) -> Option<u64> {
+    let mut buffer = vec![0; 1 << 20];
+    for &(start, end) in code {
+        let len = ((end - start) as usize).min(buffer.len());
+        let read = memory.read_fast(start, buffer.get_mut(..len)?).unwrap_or(0);
+        let found = buffer.get(..read)?.windows(2).position(|code| code == [0x0f, 0x05]);
+        if let Some(at) = found {
+            return Some(start + at as u64);
+        }
+    }
+    None
 }
 
 /// Where the task's vdso has a `syscall` instruction: where ours has one, after a look whether it is the same.

@@ -4,16 +4,16 @@
 //! seen directly, but a pipe tells its other end when nobody holds it any more (`POLLERR`, `POLLHUP`).
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags};
+use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use proto::messages::{FdTypes, FileEntry, PipeDataEntry, PipeEntry};
+use proto::messages::{FdTypes, FileEntry, PipeEntry};
 
+use super::pipe_data::{self, Contents};
 use super::{FdFacts, FileKind, FilesDump, FilesRestore, set_common};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::image::{NewImages, invalid};
+use crate::image::NewImages;
 use crate::procfs::link::Link;
 
 /// Anonymous pipes.
@@ -26,9 +26,6 @@ pub enum PipeRefusal {
     /// Somebody else holds the other end.
     #[error("the other end of the pipe is held by a process outside of the tree")]
     OtherEndOutside,
-    /// Packets whose bounds would be lost.
-    #[error("the pipe is in packet mode and not empty, which is not supported yet")]
-    Packets,
 }
 
 impl Explain for PipeRefusal {
@@ -39,7 +36,6 @@ impl Explain for PipeRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::OtherEndOutside => Some("dump the common parent, or redirect the output to a file".into()),
-            Self::Packets => None,
         }
     }
 }
@@ -52,12 +48,14 @@ struct Seen {
     /// A duplicate of the first end found, to ask the pipe about the other.
     end: OwnedFd,
     object: Object,
-    data: Option<Vec<u8>>,
-    size: u32,
+    contents: Option<Contents>,
 }
 
 #[derive(Debug, Default)]
 struct Dumped(BTreeMap<u32, Seen>);
+
+/// A flag that `open` adds on its own account: it tells descriptions that were opened from those that `pipe` made.
+const O_LARGEFILE: i32 = 0o100_000;
 
 impl FileKind for Pipe {
     const NAME: &'static str = "pipe";
@@ -77,93 +75,62 @@ impl FileKind for Pipe {
         let pipe_id = fd.stat.st_ino as u32;
         let flags = fd.flags();
         let end = fd.dup()?;
-        let (reads, writes) = ends(flags);
-        let size =
-            nix::fcntl::fcntl(end, FcntlArg::F_GETPIPE_SZ).map_err(SysError::of("fcntl(F_GETPIPE_SZ)"))?;
-        let data = if reads {
-            Some(peek(end, size as usize).while_trying_to("copy what is in the pipe")?)
-        } else {
-            None
-        };
-        if flags & libc::O_DIRECT != 0 && data.as_ref().is_some_and(|d| !d.is_empty()) {
-            return Err(Problem::new(PipeRefusal::Packets));
-        }
+        let (reads, writes) = pipe_data::ends(flags);
+        let contents = if reads { Some(Contents::read(end)?) } else { None };
         let pipes = &mut cx.state::<Dumped>().0;
         if let Some(seen) = pipes.get_mut(&pipe_id) {
             seen.has_reader |= reads;
             seen.has_writer |= writes;
-            seen.data = seen.data.take().or(data);
+            seen.contents = seen.contents.take().or(contents);
         } else {
             let end = end.try_clone_to_owned().map_err(SysError::io("dup"))?;
             let (has_reader, has_writer) = (reads, writes);
-            let seen = Seen { has_reader, has_writer, end, object: fd.object(), data, size: size as u32 };
-            pipes.insert(pipe_id, seen);
+            pipes.insert(pipe_id, Seen { has_reader, has_writer, end, object: fd.object(), contents });
         }
         let fown = fd.owner().while_trying_to("read the owner of its signals")?;
         Ok(PipeEntry { id, pipe_id, flags: flags as u32, fown })
     }
 
+    fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        for seen in cx.state::<Dumped>().0.values() {
+            match is_held_outside(seen) {
+                Ok(false) => {}
+                Ok(true) => {
+                    problems.push(Problem::new(PipeRefusal::OtherEndOutside).object(seen.object.clone()));
+                }
+                Err(problem) => problems.push(problem.object(seen.object.clone())),
+            }
+        }
+    }
+
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         let pipes = std::mem::take(cx.state::<Dumped>()).0;
-        for seen in pipes.values() {
-            if is_held_outside(seen)? {
-                return Err(Problem::new(PipeRefusal::OtherEndOutside).object(seen.object.clone()));
-            }
+        let mut contents = BTreeMap::new();
+        for (pipe_id, seen) in pipes {
+            // Without a reader, nobody will ever read what is in it.
+            let read = seen.contents.map_or_else(|| Contents::empty(seen.end.as_fd()), Ok)?;
+            contents.insert(pipe_id, read);
         }
-        if pipes.is_empty() {
-            return Ok(());
-        }
-        images.write_with(&proto::catalogue::PIPES_DATA, 0, |writer| {
-            for (&pipe_id, seen) in &pipes {
-                let data = seen.data.as_deref().unwrap_or_default();
-                writer.entry(&PipeDataEntry { pipe_id, bytes: data.len() as u32, size: Some(seen.size) })?;
-                writer.extra(data)?;
-            }
-            Ok(())
-        })
+        pipe_data::write(images, &proto::catalogue::PIPES_DATA, &contents)
     }
 
     fn restore(cx: &mut FilesRestore<'_>, image: &PipeEntry) -> Result<OwnedFd, Problem> {
-        let made = match cx.state::<Restored>().0.remove(&image.pipe_id) {
-            Some(ends) => ends,
-            None => make(cx, image.pipe_id)?,
-        };
-        let (_, writes) = ends(image.flags as i32);
-        let end = if writes { &made.writer } else { &made.reader };
-        let fd = open_end(end.as_fd(), image.flags)?;
-        set_common(fd.as_fd(), image.flags, Some(&image.fown))?;
-        cx.state::<Restored>().0.insert(image.pipe_id, made);
-        Ok(fd)
-    }
-}
-
-/// Whether flags read, and whether they write.
-fn ends(flags: i32) -> (bool, bool) {
-    match flags & libc::O_ACCMODE {
-        libc::O_RDONLY => (true, false),
-        libc::O_WRONLY => (false, true),
-        _ => (true, true),
-    }
-}
-
-/// Copies what is in a pipe without taking it out.
-fn peek(end: BorrowedFd<'_>, size: usize) -> Result<Vec<u8>, SysError> {
-    let (reader, writer) =
-        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SysError::of("pipe2"))?;
-    let size_arg = FcntlArg::F_SETPIPE_SZ(size as i32);
-    nix::fcntl::fcntl(&writer, size_arg).map_err(SysError::of("fcntl(F_SETPIPE_SZ)"))?;
-    match nix::fcntl::tee(end, &writer, size, SpliceFFlags::SPLICE_F_NONBLOCK) {
-        Ok(_) | Err(nix::errno::Errno::EAGAIN) => {}
-        Err(errno) => return Err(SysError { call: "tee", errno }),
-    }
-    drop(writer);
-    let mut data = Vec::new();
-    let mut buffer = [0_u8; 64 * 1024];
-    loop {
-        match nix::unistd::read(&reader, &mut buffer).map_err(SysError::of("read"))? {
-            0 => return Ok(data),
-            len => data.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+        if !cx.state::<Restored>().0.contains_key(&image.pipe_id) {
+            let made = make(cx, image.pipe_id)?;
+            cx.state::<Restored>().0.insert(image.pipe_id, made);
         }
+        let made = cx.state::<Restored>().0.get(&image.pipe_id);
+        let made = made.ok_or(SysError { call: "pipe2", errno: nix::errno::Errno::ENOENT })?;
+        let flags = image.flags as i32;
+        let fd = if flags & O_LARGEFILE != 0 || pipe_data::ends(flags) == (true, true) {
+            pipe_data::reopen(made.reader.as_fd(), flags)?
+        } else {
+            let (_, writes) = pipe_data::ends(flags);
+            let end = if writes { made.writer.as_fd() } else { made.reader.as_fd() };
+            end.try_clone_to_owned().map_err(SysError::io("dup"))?
+        };
+        set_common(fd.as_fd(), image.flags, Some(&image.fown))?;
+        Ok(fd)
     }
 }
 
@@ -190,50 +157,20 @@ struct Ends {
 #[derive(Debug, Default)]
 struct Restored(BTreeMap<u32, Ends>);
 
-/// Contents and sizes of all pipes, read once.
+/// Contents of all pipes, read once.
 #[derive(Debug, Default)]
-struct Contents(Option<BTreeMap<u32, (Vec<u8>, u32)>>);
+struct Loaded(Option<BTreeMap<u32, Contents>>);
 
 /// Makes a pipe of the size and with the contents that it had.
 fn make(cx: &mut FilesRestore<'_>, pipe_id: u32) -> Result<Ends, Problem> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
-    if cx.state::<Contents>().0.is_none() {
-        let read = read_contents(cx)?;
-        cx.state::<Contents>().0 = Some(read);
+    if cx.state::<Loaded>().0.is_none() {
+        let read = pipe_data::load(cx.images, &proto::catalogue::PIPES_DATA)?;
+        cx.state::<Loaded>().0 = Some(read);
     }
-    let contents = cx.state::<Contents>().0.as_mut().and_then(|c| c.remove(&pipe_id));
-    let Some((data, size)) = contents else { return Ok(Ends { reader, writer }) };
-    if size != 0 {
-        nix::fcntl::fcntl(&writer, FcntlArg::F_SETPIPE_SZ(size as i32))
-            .map_err(SysError::of("fcntl(F_SETPIPE_SZ)"))
-            .while_trying_to("give the pipe its size")?;
+    if let Some(contents) = cx.state::<Loaded>().0.as_mut().and_then(|all| all.remove(&pipe_id)) {
+        contents.fill(writer.as_fd()).while_trying_to("fill the pipe")?;
     }
-    let size =
-        nix::fcntl::fcntl(&writer, FcntlArg::F_GETPIPE_SZ).map_err(SysError::of("fcntl(F_GETPIPE_SZ)"))?;
-    if data.len() > size as usize {
-        return Err(invalid(&proto::catalogue::PIPES_DATA, 0, "a pipe holds more than its size"));
-    }
-    let mut file = std::fs::File::from(writer);
-    file.write_all(&data).map_err(SysError::io("write")).while_trying_to("fill the pipe")?;
-    Ok(Ends { reader, writer: file.into() })
-}
-
-fn read_contents(cx: &FilesRestore<'_>) -> Result<BTreeMap<u32, (Vec<u8>, u32)>, Problem> {
-    cx.images.read_with(&proto::catalogue::PIPES_DATA, 0, |mut reader| {
-        let mut contents = BTreeMap::new();
-        while let Some(entry) = reader.entry::<PipeDataEntry>()? {
-            let data = reader.extra(u64::from(entry.bytes))?;
-            contents.insert(entry.pipe_id, (data, entry.size.unwrap_or(0)));
-        }
-        Ok(contents)
-    })
-}
-
-/// A new description of one end: several may refer to the same end, each with flags of its own.
-fn open_end(end: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd, Problem> {
-    let path = format!("/proc/self/fd/{}", end.as_raw_fd());
-    let mode = OFlag::from_bits_retain(flags as i32 & libc::O_ACCMODE) | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let fd =
-        nix::fcntl::open(path.as_str(), mode, nix::sys::stat::Mode::empty()).map_err(SysError::of("open"))?;
-    Ok(fd)
+    nix::fcntl::fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).map_err(SysError::of("fcntl(F_SETFL)"))?;
+    Ok(Ends { reader, writer })
 }

@@ -251,7 +251,9 @@ pub fn vectors(entries: &[PagemapEntry]) -> Vec<Vec<(u64, u64)>> {
     for run in split(&runs) {
         let len = run.end - run.start;
         match vectors.last_mut() {
-            Some(last) if last.len() < IOV_MAX && bytes + len <= MAX_CALL_BYTES => last.push((run.start, len)),
+            Some(last) if last.len() < IOV_MAX && bytes + len <= MAX_CALL_BYTES => {
+                last.push((run.start, len))
+            }
             _ => {
                 vectors.push(vec![(run.start, len)]);
                 bytes = 0;

@@ -3,9 +3,9 @@
 //! All but securebits are in `/proc/PID/task/TID/status`. They are set last, because they give up what restoring
 //! everything else needs; and in an order in which each step still has the privilege that it takes.
 
-use proto::messages::{CoreEntry, CredsEntry};
+use proto::messages::CredsEntry;
 
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
 use crate::error::Problem;
@@ -34,7 +34,7 @@ impl TaskKind for Creds {
     const NOT_SAVED: &'static [&'static str] = &["keyrings", "LSM labels"];
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let s = &thread.status;
         if s.seccomp.unwrap_or(0) != 0 {
             return Err(Problem::new(TaskRefusal::NotYet("seccomp")));

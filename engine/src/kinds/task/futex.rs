@@ -1,9 +1,7 @@
 //! What the kernel does to a thread's memory when the thread ends: its robust futex list (`get_robust_list(2)`) and the
 //! word it clears and wakes (`set_tid_address(2)`, read by `PR_GET_TID_ADDRESS`).
 
-use proto::messages::CoreEntry;
-
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -18,7 +16,7 @@ impl TaskKind for Futex {
     const NOT_SAVED: &'static [&'static str] = &["priority inheritance state of waiters"];
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let (head, len) = thread.robust_list;
         super::thread(core).futex_rla = head;
         super::thread(core).futex_rla_len = len as u32;

@@ -1,8 +1,6 @@
 //! The thread's name (`/proc/PID/task/TID/comm`, `PR_SET_NAME`).
 
-use proto::messages::CoreEntry;
-
-use super::{Scope, TaskKind, ThreadRestore};
+use super::{Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -20,7 +18,7 @@ impl TaskKind for Name {
     const NOT_SAVED: &'static [&'static str] = &["bytes of a name that are not UTF-8"];
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let comm = String::from_utf8_lossy(&thread.stat.comm).into_owned();
         if thread.tid == task.pid {
             super::task(core).comm.clone_from(&comm);

@@ -1,8 +1,6 @@
 //! The execution domain and its flags (`personality(2)`), seen in `/proc/PID/personality`.
 
-use proto::messages::CoreEntry;
-
-use super::{Scope, TaskKind, ThreadRestore};
+use super::{Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Problem, SysError};
@@ -16,7 +14,7 @@ impl TaskKind for Personality {
     const NAME: &'static str = "personality";
     const SCOPE: Scope = Scope::Task;
 
-    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let path = format!("/proc/{}/personality", task.pid);
         let text = std::fs::read_to_string(path).map_err(SysError::io("read(/proc/PID/personality)"))?;
         super::task(core).personality = u32::from_str_radix(text.trim(), 16).unwrap_or(0);

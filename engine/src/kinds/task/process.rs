@@ -1,12 +1,10 @@
 //! Settings of a process that `prctl(2)` and small files under `/proc/PID` give: child subreaper, parent-death signal,
-//! membarrier registrations, OOM score adjustment, audit login id.
+//! membarrier registrations, OOM score adjustment, core dump filter, audit login id.
 
-use proto::messages::CoreEntry;
-
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
-use crate::error::{Problem, SysError};
+use crate::error::{Context as _, Object, Problem, SysError};
 use crate::tracee::batch::Batch;
 
 /// Whether orphaned descendants become children of this task.
@@ -106,7 +104,7 @@ impl TaskKind for OomScore {
     const NAME: &'static str = "oom-score";
     const SCOPE: Scope = Scope::Task;
 
-    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         if has_posix_timers(task.pid) {
             return Err(Problem::new(TaskRefusal::NotYet("a POSIX timer (timer_create)")));
         }
@@ -116,26 +114,43 @@ impl TaskKind for OomScore {
         };
         super::task(core).oom_score_adj = read("oom_score_adj")?.parse().ok();
         super::task(core).loginuid = read("loginuid").ok().and_then(|id| id.parse().ok());
+        let filter = read("coredump_filter").ok().and_then(|filter| u32::from_str_radix(&filter, 16).ok());
+        core.own.coredump_filter = filter;
+        core.own.exit_signal = u32::try_from(thread.stat.exit_signal).ok();
         Ok(())
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
         let task = cx.task()?;
         if let Some(score) = task.oom_score_adj {
-            write_own_file(batch, "oom_score_adj", &score.to_string());
+            write_file(cx.pid, "oom_score_adj", &score.to_string())?;
+        }
+        if let Some(filter) = cx.leader.own.coredump_filter {
+            write_file(cx.pid, "coredump_filter", &format!("{filter:#x}"))?;
         }
         if let Some(id) = task.loginuid.filter(|id| *id != u32::MAX) {
-            write_own_file(batch, "loginuid", &id.to_string());
+            write_own_loginuid(batch, &id.to_string());
         }
         Ok(())
     }
 }
 
-/// Has the task write a file under its own `/proc/self`.
-fn write_own_file(batch: &mut Batch<'_>, name: &'static str, text: &str) {
-    let path = batch.input_str(format!("/proc/self/{name}").as_bytes());
+/// Writes a file under `/proc/PID`, if it does not say so already: the OOM score may be raised, but not lowered without
+/// `CAP_SYS_RESOURCE`.
+fn write_file(pid: i32, name: &'static str, text: &str) -> Result<(), Problem> {
+    let path = format!("/proc/{pid}/{name}");
+    let about = || Object::Path(path.clone().into());
+    if std::fs::read_to_string(&path).is_ok_and(|is| is.trim() == text) {
+        return Ok(());
+    }
+    std::fs::write(&path, text).map_err(SysError::io("write")).about(about)
+}
+
+/// Has the task write its audit login id, which nobody else may.
+fn write_own_loginuid(batch: &mut Batch<'_>, text: &str) {
+    let path = batch.input_str(b"/proc/self/loginuid");
     let bytes = batch.input_str(text.as_bytes());
-    let step = "write(/proc/self/oom_score_adj or loginuid)";
+    let step = "write(/proc/self/loginuid)";
     let fd =
         batch.call(step, libc::SYS_openat, args![libc::AT_FDCWD, path, libc::O_WRONLY | libc::O_CLOEXEC]);
     batch.call(step, libc::SYS_write, args![fd, bytes, text.len()]);

@@ -1,8 +1,8 @@
 //! Resource limits (`prlimit(2)`), read from `/proc/PID/limits`, which needs no privilege over the process.
 
-use proto::messages::{CoreEntry, RlimitEntry, TaskRlimitsEntry};
+use proto::messages::{RlimitEntry, TaskRlimitsEntry};
 
-use super::{Scope, TaskKind, ThreadRestore};
+use super::{Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -16,7 +16,7 @@ impl TaskKind for Rlimits {
     const NAME: &'static str = "rlimits";
     const SCOPE: Scope = Scope::Task;
 
-    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let rlimits =
             task.limits.iter().map(|limit| RlimitEntry { cur: limit.soft, max: limit.hard }).collect();
         super::task(core).rlimits = Some(TaskRlimitsEntry { rlimits });

@@ -3,9 +3,9 @@
 //! Seen by `PTRACE_GET_RSEQ_CONFIGURATION` (Linux 5.13). A thread stopped inside of a critical section was taken to its
 //! abort handler when it was inspected, as by any preemption.
 
-use proto::messages::{CoreEntry, RseqEntry};
+use proto::messages::RseqEntry;
 
-use super::{Scope, TaskKind, ThreadRestore};
+use super::{Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -19,7 +19,7 @@ impl TaskKind for Rseq {
     const NAME: &'static str = "rseq";
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let rseq = thread.rseq;
         super::thread(core).rseq_entry = (rseq.rseq_abi_pointer != 0).then_some(RseqEntry {
             rseq_abi_pointer: rseq.rseq_abi_pointer,

@@ -1,11 +1,11 @@
-//! Scheduling policy, priority and nice value of a thread (`sched_getattr(2)`, readable for any thread).
+//! Scheduling of a thread: policy, priority and nice value (`sched_getattr(2)`), processors (`sched_getaffinity(2)`), I/O
+//! priority (`ioprio_get(2)`), timer slack (`PR_GET_TIMERSLACK`). All but the last can be read for any thread.
 
-use proto::messages::CoreEntry;
-
-use super::{Scope, TaskKind, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
 use crate::error::Problem;
+use crate::sys::process;
 use crate::tracee::batch::Batch;
 
 /// Scheduling attributes.
@@ -27,7 +27,7 @@ impl TaskKind for Sched {
     ];
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let attr = &thread.sched;
         if attr.sched_policy == SCHED_DEADLINE {
             return Err(Problem::new(TaskRefusal::NotYet("the scheduling policy SCHED_DEADLINE")));
@@ -36,7 +36,18 @@ impl TaskKind for Sched {
         entry.sched_policy = Some(attr.sched_policy);
         entry.sched_nice = Some(attr.sched_nice);
         entry.sched_prio = (attr.sched_priority != 0).then_some(attr.sched_priority);
+        core.own.cpus_allowed = Some(process::sched_getaffinity(thread.tid)?);
+        core.own.io_priority = Some(process::ioprio_get(thread.tid)?);
         Ok(())
+    }
+
+    fn ask(questions: &mut Questions) {
+        let args = args![libc::PR_GET_TIMERSLACK];
+        let slack = questions.batch().call("prctl(PR_GET_TIMERSLACK)", libc::SYS_prctl, args);
+        questions.then(move |replies, core| {
+            core.own.timer_slack = Some(replies.result(slack)? as u64);
+            Ok(())
+        });
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
@@ -49,6 +60,19 @@ impl TaskKind for Sched {
         let attr = [size | u64::from(policy) << 32, 0, nice | priority << 32, 0, 0, 0];
         let attr = batch.input(&attr);
         batch.call("sched_setattr", libc::SYS_sched_setattr, args![0, attr, 0]);
+        let own = &cx.core.own;
+        if let Some(cpus) = &own.cpus_allowed {
+            let mask = batch.input(cpus.as_slice());
+            batch.call("sched_setaffinity", libc::SYS_sched_setaffinity, args![0, cpus.len(), mask]);
+        }
+        if let Some(priority) = own.io_priority.filter(|priority| *priority != 0) {
+            let args = args![process::IOPRIO_WHO_PROCESS, 0, priority];
+            batch.call("ioprio_set", libc::SYS_ioprio_set, args);
+        }
+        // Real-time threads have none, and 0 would mean the default.
+        if let Some(slack) = own.timer_slack.filter(|slack| *slack != 0) {
+            batch.call("prctl(PR_SET_TIMERSLACK)", libc::SYS_prctl, args![libc::PR_SET_TIMERSLACK, slack]);
+        }
         Ok(())
     }
 }

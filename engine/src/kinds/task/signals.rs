@@ -4,9 +4,9 @@
 //! their order, and are sent again by the thread to itself, because only to itself may a thread send a `siginfo_t` that
 //! claims to come from the kernel (`rt_sigqueueinfo(2)`).
 
-use proto::messages::{CoreEntry, SaEntry, SiginfoEntry, SignalQueueEntry, ThreadSasEntry};
+use proto::messages::{SaEntry, SiginfoEntry, SignalQueueEntry, ThreadSasEntry};
 
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Problem};
@@ -113,7 +113,7 @@ impl TaskKind for Pending {
     const NAME: &'static str = "pending-signals";
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut CoreEntry) -> Result<(), Problem> {
+    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let step = "read its pending signals";
         super::thread(core).signals_p = Some(read_queue(thread.tid, Queue::Thread).while_trying_to(step)?);
         if thread.tid == task.pid {

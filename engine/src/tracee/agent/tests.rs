@@ -30,7 +30,7 @@ fn vdso_of(pid: i32) -> Option<u64> {
 
 fn inject(task: &mut FrozenTask) -> Agent {
     let saved = task.threads.iter().map(|t| Saved::read(t.stopped()).unwrap()).collect();
-    Agent::inject(task, saved, vdso_of(task.pid)).unwrap()
+    Agent::inject(task, saved, vdso_of(task.pid), &[]).unwrap()
 }
 
 #[test]
