@@ -60,7 +60,7 @@ pub fn start(words: &[String], dir: &Path, env: &BTreeMap<String, String>, log: 
     let output = append(&dir.join(log))?;
     let mut command = command(words, dir, env)?;
     command.stdout(output.try_clone()?).stderr(output);
-    // SAFETY: between fork and exec only async-signal-safe system calls are made.
+    // SAFETY: between fork and exec only system calls are made.
     unsafe { command.pre_exec(detach) };
     let child = command.spawn().with_context(|| format!("cannot start {}", words.join(" ")))?;
     Ok(child.id() as i32)
@@ -72,9 +72,16 @@ pub fn append(path: &Path) -> Result<File> {
     open.with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// Leaves the runner's session, and drops descriptors that the runner itself inherited from who knows where.
+/// Leaves the runner's session, and drops descriptors and ignored signals inherited from who knows where.
 fn detach() -> io::Result<()> {
     nix::unistd::setsid()?;
+    // `sigaction` refuses the two signals that glibc keeps for itself, and `posix_spawn` leaves just these ignored.
+    // The kernel's structure (asm/signal.h) is four words; all zero is the default action.
+    let usual = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the new action lives during the call. SIGKILL and SIGSTOP give an error that means nothing here.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, usual.as_ptr(), 0, size_of::<u64>()) };
+    }
     // SAFETY: close_range has no memory arguments; marking descriptors cannot invalidate those that std uses until exec.
     let failed = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -84,6 +84,24 @@ fn the_engine_is_called_as_documented() {
 }
 
 #[test]
+fn a_target_is_followed_through_dump_and_restore() {
+    let works = Command::new("setarch").args(["-R", "python3", "--version"]).output();
+    if !works.is_ok_and(|output| output.status.success()) || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let engine = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/restart_engine.py");
+    let zoo = tempfile::tempdir().unwrap();
+    // The new program's heap is not quite that of the old one.
+    fs::write(zoo.path().join("same.yaml"), "about: x\nworkload: sleeping00\nmoves: [maps]\n").unwrap();
+    let args = ["run", "--all", "--iters", "3", "--engine", engine, "--zoo", zoo.path().to_str().unwrap()];
+    let mut command = Command::new("setarch");
+    command.args(["-R", env!("CARGO_BIN_EXE_zdtm")]).args(args).env_remove("CARGO");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stdout(&output));
+    assert_eq!(last_line(&output), "1 passed, 0 failed, 0 skipped");
+}
+
+#[test]
 fn a_dump_that_kills_nothing_is_noticed() {
     let output = with_engine("exit 0", &["static/sleeping00"]);
     assert_eq!(output.status.code(), Some(1));
