@@ -59,8 +59,7 @@ impl Explain for PlanRefusal {
 /// All that stands in the way.
 pub fn check(tasks: &[Task], files: &FilesRestore<'_>, options: &RestoreOptions) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let here = read_proc("/proc/self/maps".into(), procfs::maps::parse).unwrap_or_default();
-    let here = vdso::Layout::of_process(&here);
+    let here = vdso::here();
     for task in tasks {
         let mut found = Vec::new();
         for thread in &task.threads {

@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd as _;
 
+use proto::messages::VmaEntry;
+
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
@@ -9,7 +11,7 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask};
-use crate::kinds::mm::{self, bounds, pages, status};
+use crate::kinds::mm::{self, bounds, pages, status, vdso};
 use crate::kinds::task::{Scope, ThreadRestore};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::tracee::agent::AgentError;
@@ -40,7 +42,7 @@ pub fn memory(
 }
 
 /// Protection while contents are being filled in.
-fn filling_prot(alive: &Alive, vma: &proto::messages::VmaEntry) -> u32 {
+fn filling_prot(alive: &Alive, vma: &VmaEntry) -> u32 {
     let at = alive.pagemap.partition_point(|entry| {
         let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
         entry.vaddr + pages * pages::PAGE <= vma.start
@@ -50,16 +52,19 @@ fn filling_prot(alive: &Alive, vma: &proto::messages::VmaEntry) -> u32 {
 }
 
 fn map(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let mapped_file =
-        |vma: &&proto::messages::VmaEntry| vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0;
+    let mapped_file = |vma: &&VmaEntry| vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0;
     for vma in alive.mm.vmas.iter().filter(mapped_file) {
         files.open(vma.shmid as u32).map_err(|p| p.object(mm::object(vma)))?;
     }
     // The vdso goes first: it is put where we ask only if nothing is near.
-    let is_vdso = |vma: &proto::messages::VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
-    let (first, rest): (Vec<_>, Vec<_>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
+    let is_vdso = |vma: &VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
+    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
     let mut batch = Batch::new();
-    for vma in first.into_iter().chain(rest) {
+    for vma in &first {
+        mm::kind_of(vma)?.restore(files, vma, vma.prot, &mut batch)?;
+    }
+    vdso::trim(&alive.mm.vmas, &mut batch);
+    for vma in rest {
         if batch.is_nearly_full(2, 64) {
             stub.run("map its memory", &std::mem::take(&mut batch))?;
         }

@@ -7,8 +7,10 @@ use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, MappingRefusal, object, status};
 use crate::args;
+use crate::dump::inspect::read_proc;
 use crate::error::Problem;
 use crate::kinds::files::{FilesDump, FilesRestore};
+use crate::procfs;
 use crate::procfs::maps::Vma;
 use crate::procfs::smaps::SmapsVma;
 use crate::tracee::batch::Batch;
@@ -83,13 +85,6 @@ impl Layout {
         (self.code - self.data, self.end - self.code)
     }
 
-    /// The layout that mappings of an image have; none without a vdso.
-    pub fn of_image(vmas: &[VmaEntry]) -> Option<Self> {
-        let data = vmas.iter().find(|v| v.status & status::VVAR != 0)?;
-        let code = vmas.iter().find(|v| v.status & status::VDSO != 0)?;
-        (data.end == code.start).then_some(Self { data: data.start, code: code.start, end: code.end })
-    }
-
     /// The layout that a process on this kernel has.
     pub fn of_process(vmas: &[Vma]) -> Option<Self> {
         let data = vmas.iter().find(|v| is_data(v))?;
@@ -98,13 +93,35 @@ impl Layout {
     }
 }
 
-/// Refuses mappings whose vdso this kernel cannot put back.
+/// The layout that every process on this kernel is given.
+pub fn here() -> Option<Layout> {
+    Layout::of_process(&read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?)
+}
+
+/// Refuses mappings whose vdso this kernel cannot put back. A process may have unmapped the code, and kept the data.
 pub fn check(vmas: &[VmaEntry], here: Option<Layout>) -> Result<(), Problem> {
     let Some(first) = vmas.iter().find(|v| Vdso::owns(v)) else { return Ok(()) };
-    let there = Layout::of_image(vmas);
-    if there.is_some() && there.map(Layout::sizes) == here.map(Layout::sizes) {
+    let data = vmas.iter().find(|v| v.status & status::VVAR != 0).map(|v| (v.start, v.end - v.start));
+    let code = vmas.iter().find(|v| v.status & status::VDSO != 0).map(|v| (v.start, v.end - v.start));
+    let same = match (here.map(Layout::sizes), data, code) {
+        (Some((data_size, _)), Some((_, data)), None) => data == data_size,
+        (Some((data_size, code_size)), Some((start, data)), Some((at, code))) => {
+            (data, code) == (data_size, code_size) && start + data == at
+        }
+        _ => false,
+    };
+    if same {
         return Ok(());
     }
     let pages = here.map_or(0, |l| (l.end - l.data) / 4096);
     Err(Problem::new(MappingRefusal::OtherVdso(pages)).object(object(first)))
+}
+
+/// Adds the call that takes away again what was mapped with the data, but is not in the image.
+pub fn trim(vmas: &[VmaEntry], batch: &mut Batch<'_>) {
+    let data = vmas.iter().find(|v| v.status & status::VVAR != 0);
+    let has_code = vmas.iter().any(|v| v.status & status::VDSO != 0);
+    if let (Some(data), false, Some((_, code_size))) = (data, has_code, here().map(Layout::sizes)) {
+        batch.call("munmap", libc::SYS_munmap, args![data.end, code_size]);
+    }
 }
