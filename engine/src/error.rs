@@ -274,6 +274,10 @@ impl fmt::Display for TargetState {
 
 /// Why a command failed.
 #[derive(Debug)]
+#[expect(
+    clippy::error_impl_error,
+    reason = "it is the one error of the library; its users read `engine::error::Error`"
+)]
 pub struct Error {
     /// What was to be done.
     pub action: Action,

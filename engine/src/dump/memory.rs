@@ -13,7 +13,7 @@ use crate::procfs::limits;
 use crate::tracee::freeze::FrozenTree;
 
 /// Writes the pages of every task.
-pub fn write(
+pub(super) fn write(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     tasks: &[TaskImages],

@@ -12,7 +12,7 @@ use crate::image::ImageError;
 
 /// What a dump cost; times in microseconds.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub(super) struct Stats {
     entry: DumpStatsEntry,
 }
 
@@ -22,17 +22,17 @@ fn micros(duration: Duration) -> u32 {
 
 impl Stats {
     /// The tree is stopped; stopping began at `start`.
-    pub fn frozen_after(&mut self, start: Instant) {
+    pub(super) fn frozen_after(&mut self, start: Instant) {
         self.entry.freezing_time = micros(start.elapsed());
     }
 
     /// The tree is no longer needed; it was stopped since `frozen`.
-    pub fn thawed_after(&mut self, frozen: Instant) {
+    pub(super) fn thawed_after(&mut self, frozen: Instant) {
         self.entry.frozen_time = micros(frozen.elapsed());
     }
 
     /// Pages were found, then written.
-    pub fn pages(&mut self, scanned: u64, written: u64, scanning: Duration, writing: Duration) {
+    pub(super) fn pages(&mut self, scanned: u64, written: u64, scanning: Duration, writing: Duration) {
         self.entry.pages_scanned += scanned;
         self.entry.pages_written += written;
         self.entry.memdump_time += micros(scanning);
@@ -40,7 +40,7 @@ impl Stats {
     }
 
     /// Writes the file.
-    pub fn write(self, work_dir: &Path) -> Result<(), Problem> {
+    pub(super) fn write(self, work_dir: &Path) -> Result<(), Problem> {
         let image = &proto::catalogue::STATS_DUMP;
         let path = work_dir.join(image.file_name(0));
         let about = || Object::Path(path.clone());

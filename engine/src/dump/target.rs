@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 /// Why a process is no target.
 #[derive(Debug, thiserror::Error)]
-pub enum TargetRefusal {
+pub(super) enum TargetRefusal {
     /// There is none.
     #[error("there is no process with this pid")]
     NoSuchProcess,
@@ -46,12 +46,12 @@ impl Explain for TargetRefusal {
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// How the headline names the target.
-pub fn describe(pid: i32) -> String {
+pub(super) fn describe(pid: i32) -> String {
     task_name(pid).map_or_else(|| format!("process {pid}"), |name| name.to_string())
 }
 
 /// Refuses what cannot be a target.
-pub fn check(pid: i32) -> Result<(), Problem> {
+pub(super) fn check(pid: i32) -> Result<(), Problem> {
     let missing = |_| Problem::new(TargetRefusal::NoSuchProcess);
     let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse).map_err(missing)?;
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse).map_err(missing)?;

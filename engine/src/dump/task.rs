@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use proto::messages::{
-    FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, TaskKobjIdsEntry, core_entry::March,
+    CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, StasisThreadEntry,
+    TaskKobjIdsEntry, core_entry::March,
 };
 
 use super::inspect::{TaskFacts, TaskRefusal, read_proc};
@@ -30,7 +31,7 @@ const IMAGE_VERSION: u32 = 2;
 
 /// How a task relates to others in a way that is not supported.
 #[derive(Debug, thiserror::Error)]
-pub enum RelationRefusal {
+pub(super) enum RelationRefusal {
     /// Two tasks share something.
     #[error("it shares its {what} with process {with}, which is not supported yet")]
     Shares {
@@ -69,7 +70,7 @@ impl Explain for RelationRefusal {
 
 /// The images of one task, before they are written.
 #[derive(Debug)]
-pub struct TaskImages {
+pub(super) struct TaskImages {
     /// Its pid in its own pid namespace.
     pub pid: u32,
     pstree: PstreeEntry,
@@ -88,7 +89,7 @@ struct Alive {
 }
 
 /// Reads what is known about each task from outside; none for zombies and for tasks that go to `problems`.
-pub fn inspect(tree: &FrozenTree, problems: &mut Vec<Problem>) -> Vec<Option<TaskFacts>> {
+pub(super) fn inspect(tree: &FrozenTree, problems: &mut Vec<Problem>) -> Vec<Option<TaskFacts>> {
     let read = |task: &FrozenTask| match task.state {
         TaskState::Zombie => None,
         TaskState::Alive => TaskFacts::read(task).map_err(|p| problems.push(p)).ok(),
@@ -101,7 +102,7 @@ pub fn inspect(tree: &FrozenTree, problems: &mut Vec<Problem>) -> Vec<Option<Tas
 }
 
 /// Describes each task as far as can be seen from outside; everything that cannot be dumped goes to `problems`.
-pub fn look(
+pub(super) fn look(
     tree: &FrozenTree,
     facts: &[Option<TaskFacts>],
     files: &mut FilesDump<'_>,
@@ -241,10 +242,10 @@ fn push_mapping(vmas: &mut Vec<proto::messages::VmaEntry>, entry: proto::message
 
 fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse)?;
-    let mut core = ThreadImage::default();
-    core.mtype = March::X8664.into();
-    core.own.tid = pid as u32;
-    core.own.exit_signal = u32::try_from(stat.exit_signal).ok();
+    let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
+    let exit_signal = u32::try_from(stat.exit_signal).ok();
+    let own = StasisThreadEntry { tid: pid as u32, exit_signal, ..StasisThreadEntry::default() };
+    let mut core = ThreadImage { core, own };
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
     task.exit_code = stat.exit_code as u32;
@@ -333,7 +334,7 @@ fn namespace_ids() -> TaskKobjIdsEntry {
 }
 
 /// Puts an agent into each task and asks what only the task knows.
-pub fn ask(
+pub(super) fn ask(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     images: &mut [TaskImages],
@@ -371,7 +372,7 @@ pub fn ask(
 }
 
 /// Writes everything but files and pages.
-pub fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), Problem> {
+pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), Problem> {
     use proto::catalogue as c;
     let known: BTreeSet<u32> = tasks.iter().map(|t| t.pid).collect();
     let pstree: Vec<PstreeEntry> = tasks
@@ -416,7 +417,7 @@ fn timens() -> Result<proto::messages::TimensEntry, Problem> {
 }
 
 /// The inventory, which makes a directory of images a set.
-pub fn inventory() -> InventoryEntry {
+pub(super) fn inventory() -> InventoryEntry {
     InventoryEntry {
         img_version: IMAGE_VERSION,
         fdinfo_per_id: Some(true),

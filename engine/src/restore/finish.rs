@@ -17,7 +17,7 @@ use crate::tracee::stopped::{Stop, Stopped, TraceError};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends every task that was a zombie, as it ended the first time.
-pub fn zombies(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+pub(super) fn zombies(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_none()) {
         let tc = task.core().tc.clone().unwrap_or_default();
         let step = "let the zombie end";
@@ -57,7 +57,7 @@ fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Problem> {
 }
 
 /// Takes the agents out, sets all registers, and lets all tasks go.
-pub fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<Restored, Problem> {
+pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<Restored, Problem> {
     let mut ready: Vec<Stopped> = Vec::new();
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(mut agent) = stub.agent.take() else { continue };

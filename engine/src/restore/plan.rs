@@ -19,7 +19,7 @@ const REAP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a tree cannot be restored here and now.
 #[derive(Debug, thiserror::Error)]
-pub enum PlanRefusal {
+pub(super) enum PlanRefusal {
     /// Somebody else has the pid.
     #[error("pid {pid} is taken by {by}")]
     PidTaken {
@@ -57,7 +57,7 @@ impl Explain for PlanRefusal {
 }
 
 /// All that stands in the way.
-pub fn check(tasks: &[Task], files: &FilesRestore<'_>, options: &RestoreOptions) -> Vec<Problem> {
+pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>, options: &RestoreOptions) -> Vec<Problem> {
     let mut problems = Vec::new();
     let here = vdso::here();
     for task in tasks {
@@ -109,12 +109,15 @@ fn agent_size(tasks: &[Task]) -> u64 {
 }
 
 /// Threads of the task with the most.
-pub fn most_threads(tasks: &[Task]) -> usize {
+pub(super) fn most_threads(tasks: &[Task]) -> usize {
     tasks.iter().map(|task| task.threads.len()).max().unwrap_or(1)
 }
 
+/// Kept free on either side of the agent, so that no stack grows into it.
+const GAP: u64 = 1 << 21;
+
 /// An address range for the agent that is free in every task, and in our own process, from which the first is made.
-pub fn hole(tasks: &[Task]) -> Option<u64> {
+pub(super) fn hole(tasks: &[Task]) -> Option<u64> {
     let size = agent_size(tasks);
     let own = read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?;
     let mut used: Vec<(u64, u64)> = own.iter().map(|vma| (vma.start, vma.end)).collect();
@@ -122,8 +125,7 @@ pub fn hole(tasks: &[Task]) -> Option<u64> {
         used.extend(task.alive.iter().flat_map(|a| &a.mm.vmas).map(|vma| (vma.start, vma.end)));
     }
     used.sort_unstable();
-    // Low addresses are left to programs that ask for them; a gap on either side keeps growing stacks away.
-    const GAP: u64 = 1 << 21;
+    // Low addresses are left to programs that ask for them.
     let mut at = 1 << 32;
     for (start, end) in used {
         if start > at && start - at >= size + 2 * GAP {

@@ -18,11 +18,11 @@ const NEWEST_VERSION: u32 = 2;
 /// `task_core_entry.task_state` of zombies: what is written, and what the format's description says.
 const TASK_DEAD: [u32; 2] = [2, 3];
 /// End of the addresses that a 64-bit task has.
-pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+pub(super) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
 /// Why a set as a whole cannot be restored.
 #[derive(Debug, thiserror::Error)]
-pub enum SetRefusal {
+pub(super) enum SetRefusal {
     /// Its format is newer than we are.
     #[error("the images have format version {0}, this program reads versions up to {NEWEST_VERSION}")]
     Newer(u32),
@@ -40,7 +40,7 @@ impl Explain for SetRefusal {
 
 /// One task to be restored.
 #[derive(Debug)]
-pub struct Task {
+pub(super) struct Task {
     /// Its pid.
     pub pid: i32,
     /// Its parent's place in the list; none for the root.
@@ -57,7 +57,7 @@ pub struct Task {
 
 /// One thread to be restored.
 #[derive(Debug)]
-pub struct Thread {
+pub(super) struct Thread {
     /// Its id.
     pub tid: i32,
     /// Its image.
@@ -66,7 +66,7 @@ pub struct Thread {
 
 /// What a task that is not a zombie has.
 #[derive(Debug)]
-pub struct Alive {
+pub(super) struct Alive {
     /// Its address space.
     pub mm: MmEntry,
     /// Working directory, root, umask.
@@ -81,19 +81,19 @@ pub struct Alive {
 
 impl Task {
     /// The leader's image.
-    pub fn core(&self) -> &ThreadImage {
+    pub(super) fn core(&self) -> &ThreadImage {
         &self.threads.first().expect("reading refuses tasks without threads").core
     }
 
     /// How messages name it.
-    pub fn name(&self) -> TaskName {
+    pub(super) fn name(&self) -> TaskName {
         let comm = self.core().tc.as_ref().map(|tc| tc.comm.clone()).unwrap_or_default();
         TaskName { host_pid: self.pid, inner_pid: None, comm }
     }
 }
 
 /// Reads all tasks, parents before their children.
-pub fn read(images: &Images) -> Result<Vec<Task>, Problem> {
+pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
     let inventory: InventoryEntry = images.read_single(&c::INVENTORY, 0)?;
     if inventory.img_version > NEWEST_VERSION {
         return Err(Problem::new(SetRefusal::Newer(inventory.img_version)));

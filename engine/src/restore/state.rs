@@ -19,7 +19,7 @@ use crate::tracee::batch::{Batch, Replies};
 use nix::errno::Errno;
 
 /// Maps, fills and describes every task's memory.
-pub fn memory(
+pub(super) fn memory(
     stubs: &mut Stubs,
     tasks: &[Task],
     files: &mut FilesRestore<'_>,
@@ -120,7 +120,11 @@ fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
 }
 
 /// Gives every task its directories and descriptors.
-pub fn descriptors(stubs: &mut Stubs, tasks: &[Task], files: &mut FilesRestore<'_>) -> Result<(), Problem> {
+pub(super) fn descriptors(
+    stubs: &mut Stubs,
+    tasks: &[Task],
+    files: &mut FilesRestore<'_>,
+) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
         directories(stub, alive, files)?;
@@ -193,7 +197,7 @@ fn install(stub: &mut Stub, alive: &Alive, files: &FilesRestore<'_>) -> Result<(
 }
 
 /// Makes all threads but the leaders; they stay stopped.
-pub fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
     const FLAGS: i32 = libc::CLONE_VM
         | libc::CLONE_FS
         | libc::CLONE_FILES
@@ -220,7 +224,7 @@ pub fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> 
 }
 
 /// Restores what kinds of task state say: first of all other threads, then of the leader, for whom it may be a limit.
-pub fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
         let step = "restore its settings";
@@ -254,7 +258,7 @@ pub fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
 
 /// Lets kinds of files act in stubs.
 #[derive(Debug)]
-pub struct InStubs<'a> {
+pub(super) struct InStubs<'a> {
     /// The stubs …
     pub stubs: &'a mut Stubs,
     /// … and the tasks that they will be.

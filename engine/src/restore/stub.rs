@@ -8,7 +8,7 @@ use crate::tracee::stopped::Stopped;
 
 /// One task on its way.
 #[derive(Debug)]
-pub struct Stub {
+pub(super) struct Stub {
     /// Its pid.
     pub pid: i32,
     /// How messages name it.
@@ -21,7 +21,7 @@ pub struct Stub {
 
 impl Stub {
     /// Has the task make calls; `step` says what for.
-    pub fn run(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
+    pub(super) fn run(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
         let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
         agent.run(batch).of_task(&self.name).while_trying_to(step)
     }
@@ -29,7 +29,7 @@ impl Stub {
 
 /// All tasks on their way, in the order of the image set. Dropping them kills every one.
 #[derive(Debug, Default)]
-pub struct Stubs(pub Vec<Stub>);
+pub(super) struct Stubs(pub Vec<Stub>);
 
 impl Drop for Stubs {
     fn drop(&mut self) {

@@ -58,7 +58,7 @@ fn births(tasks: &[Task]) -> Vec<Result<Birth, PlanRefusal>> {
 }
 
 /// Sessions and process groups that cannot be made.
-pub fn check(tasks: &[Task], options: &RestoreOptions) -> Vec<Problem> {
+pub(super) fn check(tasks: &[Task], options: &RestoreOptions) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (task, birth) in tasks.iter().zip(births(tasks)) {
         let has_group = tasks.iter().any(|t| t.pid == task.pgid);
@@ -70,7 +70,7 @@ pub fn check(tasks: &[Task], options: &RestoreOptions) -> Vec<Problem> {
 }
 
 /// Makes all stubs.
-pub fn create(tasks: &[Task], options: &RestoreOptions) -> Result<Stubs, Problem> {
+pub(super) fn create(tasks: &[Task], options: &RestoreOptions) -> Result<Stubs, Problem> {
     let base = plan::hole(tasks).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
     let births = births(tasks);
@@ -110,7 +110,7 @@ fn find(stubs: &mut Stubs, pid: i32) -> Result<&mut Stub, Problem> {
 fn socket_number(task: &Task, parents: i32) -> i32 {
     let used = task.alive.iter().flat_map(|alive| &alive.fds).map(|fd| fd.fd as i32);
     let used: std::collections::BTreeSet<i32> = used.collect();
-    (3..).find(|n| *n != parents && !used.contains(n) && !used.contains(&(n + 1))).unwrap_or(3)
+    (3..i32::MAX).find(|n| *n != parents && !used.contains(n) && !used.contains(&(n + 1))).unwrap_or(3)
 }
 
 /// Makes the root from ourselves: a fork that is seized, given the agent, and emptied of everything else.

@@ -108,14 +108,6 @@ pub fn resume(tid: i32, how: Resume, signal: i32) -> Result<(), SysError> {
     Ok(())
 }
 
-/// The new child's tid after a clone or fork event.
-pub fn event_message(tid: i32) -> Result<u64, SysError> {
-    let mut message = 0_u64;
-    let data = (&raw mut message).cast();
-    request("ptrace(PTRACE_GETEVENTMSG)", libc::PTRACE_GETEVENTMSG, tid, 0, data)?;
-    Ok(message)
-}
-
 /// A thread's rseq registration (`struct ptrace_rseq_configuration`, Linux 5.13); all zero without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -172,11 +164,4 @@ pub fn peek_siginfo(
     let addr = (&raw mut args).expose_provenance();
     let data = buffer.as_mut_ptr().cast();
     Ok(request("ptrace(PTRACE_PEEKSIGINFO)", libc::PTRACE_PEEKSIGINFO, tid, addr, data)? as usize)
-}
-
-/// The signal for which the thread is stopped.
-pub fn get_siginfo(tid: i32) -> Result<[u8; SIGINFO_SIZE], SysError> {
-    let mut info = [0_u8; SIGINFO_SIZE];
-    request("ptrace(PTRACE_GETSIGINFO)", libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr().cast())?;
-    Ok(info)
 }

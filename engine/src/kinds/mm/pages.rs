@@ -58,7 +58,7 @@ fn scan(pagemap: &File, start: u64, end: u64, readable: bool, runs: &mut Vec<Run
     let not = category::FILE | category::PFNZERO;
     let here = category::PRESENT | category::SWAPPED;
     let query = Query { inverted: not, all_of: not, any_of: here, tell: category::FILE };
-    let mut regions = [PageRegion::default(); 1024];
+    let mut regions = [PageRegion::default(); 512];
     let mut at = start;
     while at < end {
         let (found, walked) = pagemap::scan(pagemap.as_fd(), at, end, query, &mut regions)?;
@@ -84,7 +84,7 @@ fn read_pagemap(
     const PRESENT: u64 = 1 << 63;
     const SWAPPED: u64 = 1 << 62;
     const FILE_OR_SHARED: u64 = 1 << 61;
-    let mut buffer = [0_u8; 64 * 1024];
+    let mut buffer = vec![0_u8; 64 * 1024];
     let mut at = start;
     while at < end {
         let want = (((end - at) / PAGE) as usize * 8).min(buffer.len());
@@ -252,7 +252,7 @@ pub fn vectors(entries: &[PagemapEntry]) -> Vec<Vec<(u64, u64)>> {
         let len = run.end - run.start;
         match vectors.last_mut() {
             Some(last) if last.len() < IOV_MAX && bytes + len <= MAX_CALL_BYTES => {
-                last.push((run.start, len))
+                last.push((run.start, len));
             }
             _ => {
                 vectors.push(vec![(run.start, len)]);
