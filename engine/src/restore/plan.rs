@@ -15,7 +15,7 @@ use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
 
 /// How long a pid may still be held by a zombie that is about to be reaped.
-const REAP_LIMIT: Duration = Duration::from_secs(1);
+const REAP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a tree cannot be restored here and now.
 #[derive(Debug, thiserror::Error)]

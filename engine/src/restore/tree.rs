@@ -71,6 +71,7 @@ pub(super) fn check(tasks: &[Task], options: &RestoreOptions) -> Vec<Problem> {
 
 /// Makes all stubs.
 pub(super) fn create(tasks: &[Task], options: &RestoreOptions) -> Result<Stubs, Problem> {
+    process::hold_child_signal()?;
     let base = plan::hole(tasks).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
     let births = births(tasks);

@@ -156,6 +156,17 @@ fn wait_with(tid: i32, flags: i32) -> Result<Waited, SysError> {
     }
 }
 
+/// Lets `SIGCHLD` wait for [`wait_for_child_signal`] in this thread: blocked, and not ignored, whatever our parent left us.
+pub fn hold_child_signal() -> Result<(), SysError> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: installs no handler.
+    unsafe { sigaction(Signal::SIGCHLD, &default) }.map_err(SysError::of("sigaction"))?;
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    set.thread_block().map_err(SysError::of("sigprocmask"))
+}
+
 /// Waits until `SIGCHLD`, which must be blocked, is sent to us, or the time is over (`EAGAIN`).
 pub fn wait_for_child_signal(limit: std::time::Duration) -> Result<(), SysError> {
     let mut set = MaybeUninit::<libc::sigset_t>::zeroed();

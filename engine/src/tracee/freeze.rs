@@ -98,6 +98,7 @@ pub struct FrozenTree {
 impl FrozenTree {
     /// Stops `root` and everything below it.
     pub fn freeze(root: i32, limit: Duration) -> Result<Self, Problem> {
+        crate::sys::process::hold_child_signal()?;
         let mut tree = Self { tasks: Vec::new() };
         tree.tasks
             .push(FrozenTask::seize(root, None, limit)?.ok_or_else(|| Problem::new(FreezeError::Gone))?);
