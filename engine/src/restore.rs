@@ -38,7 +38,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let images = Images::open(&options.images_dir);
     let tasks = set::read(&images).map_err(one)?;
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
-    let problems = plan::check(&tasks, &files, options);
+    let problems = plan::check(&tasks, &files);
     if !problems.is_empty() {
         return Err(fail(problems));
     }

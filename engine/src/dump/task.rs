@@ -126,23 +126,26 @@ pub(super) fn look(
     images
 }
 
-/// A task whose session or process group has no leader in the tree must be the caller's job.
+/// A task whose session or process group was begun outside of the tree must be the caller's job.
 fn refuse_outside_leaders(
     images: &[TaskImages],
     tree: &FrozenTree,
     options: &DumpOptions,
     problems: &mut Vec<Problem>,
 ) {
+    let Some(root) = images.first().map(|image| image.pstree.clone()) else { return };
     if options.shell_job {
         return;
     }
     let pids: BTreeSet<u32> = images.iter().map(|image| image.pid).collect();
+    // A leader that has ended was one of the tree, unless the root itself follows it, or somebody else bears its number.
+    let is_outside = |id: u32, roots: u32| {
+        !pids.contains(&id) && (id == roots || std::path::Path::new(&format!("/proc/{id}")).exists())
+    };
     for (image, task) in images.iter().zip(&tree.tasks) {
         let tree = &image.pstree;
-        let outside = [("session", tree.sid), ("process group", tree.pgid)]
-            .into_iter()
-            .find(|(_, id)| !pids.contains(id));
-        if let Some((what, id)) = outside {
+        let ids = [("session", tree.sid, root.sid), ("process group", tree.pgid, root.pgid)];
+        if let Some((what, id, _)) = ids.into_iter().find(|(_, id, roots)| is_outside(*id, *roots)) {
             problems.push(Problem::new(RelationRefusal::Outside { what, id: id as i32 }).task(&task.name));
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Restored;
 use super::set::Task;
 use super::stub::{Stub, Stubs};
+use super::tree::add_forget;
 use crate::arch;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
@@ -23,11 +24,22 @@ pub(super) fn zombies(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> 
         let step = "let the zombie end";
         end(stub, &tc.comm, tc.exit_code as i32).of_task(&task.name()).while_trying_to(step)?;
     }
+    // Their parents were told; they were told the first time, too, and have that signal pending still or took it.
+    for (at, stub) in stubs.0.iter_mut().enumerate() {
+        let ended = tasks.iter().filter(|child| child.parent == Some(at) && child.alive.is_none());
+        let signals: std::collections::BTreeSet<i32> =
+            ended.map(|child| child.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32).collect();
+        let mut batch = Batch::new();
+        signals.into_iter().filter(|signal| *signal != 0).for_each(|signal| add_forget(&mut batch, signal));
+        if !batch.is_empty() && stub.agent.is_some() {
+            stub.run("forget the signals of zombies", &batch)?;
+        }
+    }
     Ok(())
 }
 
 /// Ends a stub with a wait status: an exit code, or the signal that killed it.
-fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Problem> {
+pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Problem> {
     let Some(mut agent) = stub.agent.take() else { return Ok(()) };
     let mut batch = Batch::new();
     let name = batch.input_str(comm.as_bytes());

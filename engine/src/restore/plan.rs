@@ -9,7 +9,6 @@ use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem};
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
-use crate::options::RestoreOptions;
 use crate::procfs;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
@@ -31,12 +30,12 @@ pub(super) enum PlanRefusal {
     /// No room for the agent.
     #[error("the address spaces of the tasks leave no room of {0} bytes in common")]
     NoHole(u64),
-    /// A session without its leader.
-    #[error("the leader of its {what} {id} is gone, or not among its ancestors; this is not supported yet")]
+    /// A session with a leader that is not above the task.
+    #[error(
+        "the leader of its session, {id}, is in the tree, but not among its ancestors; this is not supported yet"
+    )]
     NoLeader {
-        /// Session or process group.
-        what: &'static str,
-        /// Its id.
+        /// The session.
         id: i32,
     },
 }
@@ -57,7 +56,7 @@ impl Explain for PlanRefusal {
 }
 
 /// All that stands in the way.
-pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>, options: &RestoreOptions) -> Vec<Problem> {
+pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let here = vdso::here();
     for task in tasks {
@@ -77,7 +76,8 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>, options: &RestoreO
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
-    problems.extend(tree::check(tasks, options));
+    problems.extend(tree::check(tasks));
+    problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
     if hole(tasks).is_none() {
         problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
     }

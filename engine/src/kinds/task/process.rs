@@ -42,10 +42,10 @@ impl TaskKind for Subreaper {
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
-        if cx.task()?.child_subreaper.unwrap_or(false) {
-            let args = args![libc::PR_SET_CHILD_SUBREAPER, 1];
-            batch.call("prctl(PR_SET_CHILD_SUBREAPER)", libc::SYS_prctl, args);
-        }
+        // Also when it is not one: restoring orphans may have made it one.
+        let is_one = i32::from(cx.task()?.child_subreaper.unwrap_or(false));
+        let args = args![libc::PR_SET_CHILD_SUBREAPER, is_one];
+        batch.call("prctl(PR_SET_CHILD_SUBREAPER)", libc::SYS_prctl, args);
         Ok(())
     }
 }
