@@ -128,6 +128,10 @@ impl TaskFacts {
     /// Reads everything; refuses what cannot be looked at.
     pub fn read(task: &FrozenTask) -> Result<Self, Problem> {
         let pid = task.pid;
+        if task.threads.first().is_none_or(|leader| leader.tid != pid) {
+            let refusal = TaskRefusal::NotYet("a process whose first thread has ended before the others");
+            return Err(Problem::new(refusal).task(&task.name));
+        }
         Ok(Self {
             pid,
             pidfd: pidfd::open(pid).of_task(&task.name)?,

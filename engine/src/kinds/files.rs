@@ -402,9 +402,7 @@ impl<'a> FilesDump<'a> {
         // Reserved now, because a kind may add other files of its own.
         self.entries.push(FileEntry { id, ..FileEntry::default() });
         let entry = kind.dump(self, fd, id)?;
-        if let Some(slot) = self.entries.iter_mut().find(|e| e.id == id) {
-            *slot = entry;
-        }
+        self.replace(entry);
         self.known.entry(key).or_default().insert(place, Known { id, pid: fd.pid, fd: fd.fd });
         Ok(id)
     }
@@ -426,10 +424,15 @@ impl<'a> FilesDump<'a> {
         let id = self.new_id();
         self.entries.push(FileEntry { id, ..FileEntry::default() });
         let reg = regular::Regular::dump(self, fd, id)?;
-        if let Some(slot) = self.entries.iter_mut().find(|e| e.id == id) {
-            *slot = FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() };
-        }
+        self.replace(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() });
         Ok(id)
+    }
+
+    /// Puts an entry into the place that was reserved for its id.
+    fn replace(&mut self, entry: FileEntry) {
+        if let Some(slot) = self.entries.get_mut(entry.id as usize - 1) {
+            *slot = entry;
+        }
     }
 
     /// Finds what can be refused only when all descriptors are known.

@@ -1,7 +1,7 @@
 //! Stopping a whole process tree, and letting it go again.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -170,6 +170,7 @@ impl FrozenTree {
                 reap(thread.tid);
             }
         }
+        wait_until_reaped(&tasks);
         Ok(())
     }
 
@@ -206,6 +207,24 @@ impl Drop for FrozenTree {
     }
 }
 
+/// Waits a moment until the real parents have reaped their children, so that all pids are free.
+fn wait_until_reaped(tasks: &[FrozenTask]) {
+    const LIMIT: Duration = Duration::from_millis(100);
+    let deadline = Instant::now() + LIMIT;
+    for task in tasks {
+        while process_state(task.pid) == Some('Z') {
+            if Instant::now() > deadline {
+                log::warn!(
+                    "{} is a zombie still: its parent does not reap it, and its pid is not free",
+                    task.name
+                );
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
 /// Waits for the end of a thread that was killed.
 fn reap(tid: i32) {
     loop {
@@ -226,14 +245,13 @@ impl FrozenTask {
             task.state = TaskState::Zombie;
             return Ok(Some(task));
         }
+        let mut seen = std::collections::BTreeSet::new();
         loop {
-            let new: Vec<i32> =
-                thread_ids(pid).filter(|tid| task.threads.iter().all(|t| t.tid != *tid)).collect();
+            let new: Vec<i32> = thread_ids(pid).filter(|tid| seen.insert(*tid)).collect();
             if new.is_empty() {
                 break;
             }
             task.seize_threads(&new, limit).map_err(|e| e.task(&task.name))?;
-            task.threads.retain(|t| t.stopped.is_some());
         }
         if task.threads.is_empty() {
             // It ended under our hands: either it waits for its parent now, or it is gone.
@@ -255,6 +273,8 @@ impl FrozenTask {
                     running.push(thread);
                 }
                 Err(SysError { errno: Errno::ESRCH, .. }) => {}
+                // What the kernel says of a thread that has ended, and is still there.
+                Err(SysError { errno: Errno::EPERM, .. }) if has_ended(self.pid, tid) => {}
                 Err(e) => return Err(seize_error(tid, e)),
             }
         }
@@ -321,9 +341,18 @@ pub fn task_name(pid: i32) -> Option<TaskName> {
     Some(TaskName { host_pid: pid, inner_pid: None, comm })
 }
 
+/// Whether a thread is a zombie or gone.
+fn has_ended(pid: i32, tid: i32) -> bool {
+    matches!(state_in(&format!("/proc/{pid}/task/{tid}/stat")), None | Some('Z' | 'X'))
+}
+
 /// The state letter of `/proc/PID/stat`.
 pub fn process_state(pid: i32) -> Option<char> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    state_in(&format!("/proc/{pid}/stat"))
+}
+
+fn state_in(path: &str) -> Option<char> {
+    let stat = fs::read(path).ok()?;
     let after_comm = stat.iter().rposition(|b| *b == b')')? + 2;
     stat.get(after_comm).map(|b| char::from(*b))
 }

@@ -51,6 +51,9 @@ pub enum RegularRefusal {
         /// Now.
         is: u32,
     },
+    /// Images hold names as UTF-8.
+    #[error("its name is not UTF-8, which images cannot hold")]
+    NotUtf8,
     /// It is gone.
     #[error("the file does not exist any more")]
     Missing,
@@ -164,6 +167,9 @@ fn reopen(image: &RegFileEntry) -> Result<OwnedFd, Problem> {
 
 /// Refuses a file that its name does not lead to.
 fn check_name(name: &[u8], stat: &libc::stat) -> Result<(), Problem> {
+    if std::str::from_utf8(name).is_err() {
+        return Err(Problem::new(RegularRefusal::NotUtf8));
+    }
     let replaced = || Problem::new(RegularRefusal::Replaced { name: name.to_vec() });
     match nix::sys::stat::lstat(OsStr::from_bytes(name)) {
         Ok(found) if (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino) => Ok(()),

@@ -34,7 +34,12 @@ impl TaskKind for Itimers {
             let value = batch.output::<[u64; 4]>();
             batch.call("getitimer", libc::SYS_getitimer, args![which, value]);
             questions.then(move |replies, core| {
-                let [isec, iusec, vsec, vusec] = replies.output(value)?;
+                let [isec, iusec, mut vsec, mut vusec] = replies.output(value)?;
+                if which == libc::ITIMER_REAL && (vsec, vusec) == (0, 0) {
+                    // It expired, and its signal is still pending: the kernel arms it again when that is taken. Setting
+                    // it with nothing left would disarm it instead.
+                    (vsec, vusec) = (isec, iusec);
+                }
                 *entry(core, which) = ItimerEntry { isec, iusec, vsec, vusec };
                 Ok(())
             });
