@@ -44,11 +44,17 @@ pub enum Invocation {
     Check(CheckOptions),
     /// `plan`.
     Plan(PlanOptions),
+    /// `crit`.
+    Crit(crit::CritArgs),
 }
 
 /// Parses a command line, the program's name included. Nothing is touched, and only configuration files are read.
 pub fn parse(args: impl IntoIterator<Item = OsString>, sources: &Sources) -> Result<Invocation, Failure> {
-    let arranged = argv::arrange(args.into_iter().skip(1));
+    let args: Vec<OsString> = args.into_iter().skip(1).collect();
+    if args.first().is_some_and(|word| word == "crit") {
+        return crit::parse(args);
+    }
+    let arranged = argv::arrange(args);
     if arranged.version {
         return Ok(Invocation::Print(VERSION.to_owned()));
     }
@@ -60,7 +66,6 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, sources: &Sources) -> Res
     if command == "help" {
         return Ok(help(grammar::program()));
     }
-    // One line here plugs in a command with a grammar of its own: `crit`.
     if table::REFUSED_COMMANDS.contains(&&*command) {
         return Err(Failure::NotImplemented(vec![format!("`{command}`")]));
     }
@@ -99,6 +104,7 @@ pub fn run(invocation: &Invocation) -> Result<u8, Failure> {
         Invocation::Restore(options) => restore::run(options),
         Invocation::Check(options) => check::run(options),
         Invocation::Plan(options) => plan::run(options),
+        Invocation::Crit(args) => crit::run(args.clone()).map(|()| 0).map_err(Failure::from),
     }
 }
 

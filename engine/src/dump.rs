@@ -16,11 +16,12 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::options::{Afterwards, DumpOptions};
+use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
 use stats::Stats;
 
-/// Dumps the tree at `options.tree`.
-pub fn dump(options: &DumpOptions) -> Result<()> {
+/// Dumps the tree at `options.tree`. When the lifeline is cut before the images are complete, everything is undone.
+pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<()> {
     let fail = |state, problems| Error {
         action: Action::Dump,
         target: target::describe(options.tree),
@@ -46,14 +47,16 @@ pub fn dump(options: &DumpOptions) -> Result<()> {
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
     }
-    task::ask(&mut tree, &facts, &mut tasks).map_err(running)?;
+    lifeline.check().map_err(running)?;
+    task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
     let write = |tree: &mut FrozenTree| -> Result<(), Problem> {
         task::write(&tasks, &mut images)?;
         files.finish(&mut images)?;
-        memory::write(tree, &facts, &tasks, &mut images, &mut stats)?;
+        memory::write(tree, &facts, &tasks, &mut images, &mut stats, lifeline)?;
         Ok(())
     };
     write(&mut tree).map_err(running)?;
+    lifeline.check().map_err(running)?;
     images.commit(&task::inventory()).map_err(running)?;
     stats.thawed_after(frozen);
 

@@ -14,5 +14,6 @@ pub mod logging;
 pub mod options;
 pub mod procfs;
 pub mod restore;
+pub mod supervise;
 pub(crate) mod sys;
 pub mod tracee;

@@ -1,21 +1,23 @@
 //! `stasis crit`: looks at image files, and edits them by way of JSON.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Subcommand, ValueEnum};
 
+use super::{Failure, Invocation, UsageError};
 use crate::crit::{self, CritError, Form, ImageSet, RawBytes};
 
 /// Arguments of `stasis crit`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CritArgs {
     #[command(subcommand)]
     action: Action,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 enum Action {
     /// Show an image as readable JSON
     Show {
@@ -63,7 +65,7 @@ enum Action {
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Explorer {
     /// The process tree
     Ps,
@@ -73,6 +75,24 @@ enum Explorer {
     Mems,
     /// How much memory of each task is in the images
     Rss,
+}
+
+/// Understands the words from `crit` on, which have a grammar of their own.
+pub(super) fn parse(words: Vec<OsString>) -> Result<Invocation, Failure> {
+    let about = "Look at image files, and edit them by way of JSON";
+    let command = CritArgs::augment_args(clap::Command::new("crit").bin_name("stasis crit").about(about))
+        .subcommand_required(true)
+        .arg_required_else_help(false);
+    let parsed = command.try_get_matches_from(words).and_then(|matches| CritArgs::from_arg_matches(&matches));
+    match parsed {
+        Ok(args) => Ok(Invocation::Crit(args)),
+        Err(e) if e.kind() == clap::error::ErrorKind::DisplayHelp => Ok(Invocation::Print(e.to_string())),
+        Err(e) => {
+            let text = e.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            Err(UsageError::Crit(first.trim_start_matches("error: ").to_owned()).into())
+        }
+    }
 }
 
 /// Runs one action. Output that nobody reads to its end is no error.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::unistd::AccessFlags;
 
 use crate::options::{Afterwards, DumpOptions, Timeout};
+use crate::supervise::{self, Role};
 
 use super::grammar::Given;
 use super::{Failure, UsageError, directories, log_options, need_directory, start_log};
@@ -41,6 +42,9 @@ pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
     need_directory("images directory", &options.images_dir, usable)?;
     need_directory("work directory", &options.work_dir, usable)?;
     start_log(&options.log)?;
-    crate::dump::dump(options)?;
-    Ok(0)
+    match supervise::split().map_err(Failure::Worker)? {
+        Role::Worker(lifeline) => crate::dump::dump(options, &lifeline).map(|()| 0).map_err(Failure::from),
+        Role::Command(code) => Ok(code),
+        Role::WorkerKilled(signal) => Err(Failure::WorkerKilled(signal)),
+    }
 }

@@ -52,6 +52,17 @@ pub enum Failure {
         /// What the kernel said.
         cause: SysError,
     },
+    /// The process that does the work could not be made.
+    #[error("cannot start the worker: {0}")]
+    Worker(SysError),
+    /// It was killed.
+    #[error(
+        "the worker was killed by signal {0}; the process tree runs on, unless the images are complete (inventory.img)"
+    )]
+    WorkerKilled(i32),
+    /// What crit says.
+    #[error(transparent)]
+    Crit(#[from] crate::crit::CritError),
     /// The library failed.
     #[error(transparent)]
     Engine(#[from] Error),
@@ -64,7 +75,11 @@ impl Failure {
             Self::Usage(_) | Self::ConfigOption { .. } | Self::Config(ConfigError::Syntax { .. }) => USAGE,
             Self::NotImplemented(_) => Class::Refused.exit_code(),
             Self::Config(ConfigError::Read { .. }) | Self::Place { .. } => Class::Environment.exit_code(),
+            Self::Worker(_) => Class::Environment.exit_code(),
             Self::AfterRestore { .. } => Class::Failed.exit_code(),
+            Self::WorkerKilled(_) => Class::Bug.exit_code(),
+            // As crit's users know it.
+            Self::Crit(_) => 1,
             Self::Engine(error) => error.exit_code(),
         }
     }
@@ -84,6 +99,9 @@ pub enum UsageError {
     /// Options, but no command.
     #[error("no command given; `stasis --help` lists them")]
     NoCommand,
+    /// A wrong command line of `crit`, in clap's words.
+    #[error("crit: {0}")]
+    Crit(String),
     /// An unknown command.
     #[error("there is no command \"{name}\"{}", nearest_text(nearest.as_ref()))]
     UnknownCommand {

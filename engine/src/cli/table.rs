@@ -35,18 +35,8 @@ impl Verb {
 }
 
 /// Commands that are known, and refused by name for now.
-pub(super) const REFUSED_COMMANDS: &[&str] = &[
-    "pre-dump",
-    "page-server",
-    "lazy-pages",
-    "dedup",
-    "service",
-    "swrk",
-    "cpuinfo",
-    "exec",
-    "verify",
-    "crit",
-];
+pub(super) const REFUSED_COMMANDS: &[&str] =
+    &["pre-dump", "page-server", "lazy-pages", "dedup", "service", "swrk", "cpuinfo", "exec", "verify"];
 
 /// What stands behind an option's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

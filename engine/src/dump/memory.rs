@@ -10,6 +10,7 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::mm::{self, Contents, pages};
 use crate::procfs::limits;
+use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
 
 /// Writes the pages of every task.
@@ -19,10 +20,12 @@ pub(super) fn write(
     tasks: &[TaskImages],
     images: &mut NewImages,
     stats: &mut Stats,
+    lifeline: &Lifeline,
 ) -> Result<(), Problem> {
     let mut pages_id = 0;
     for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(tasks) {
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
+        lifeline.check()?;
         let start = Instant::now();
         let runs = find(facts).of_task(&task.name)?;
         let found = Instant::now();

@@ -19,6 +19,7 @@ use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::link::NamespaceKind;
+use crate::supervise::Lifeline;
 use crate::sys::process::{Kcmp, kcmp};
 use crate::tracee::agent::Agent;
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
@@ -341,12 +342,14 @@ pub(super) fn ask(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     images: &mut [TaskImages],
+    lifeline: &Lifeline,
 ) -> Result<(), Problem> {
     let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
     let mm_questions = bounds::Questions::ask(leaders.batch());
     let others = Questions::of(&[Scope::Thread]);
     for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(images) {
         let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
+        lifeline.check()?;
         let name = task.name.clone();
         let saved = facts.threads.iter().map(|t| t.saved.clone()).collect();
         let agent = Agent::inject(task, saved, facts.vdso(), &facts.code())

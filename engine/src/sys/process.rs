@@ -111,6 +111,26 @@ pub fn fork_with_pid(pid: i32, sibling: bool) -> Result<Option<i32>, SysError> {
     }
 }
 
+/// Forks.
+///
+/// Returns `None` in the child. Our process has one thread when this is called, so the child may do anything.
+pub fn fork() -> Result<Option<i32>, SysError> {
+    // SAFETY: the caller is single-threaded, as the engine is throughout.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid @ 1.. => Ok(Some(pid)),
+        _ => Err(SysError::last("fork")),
+    }
+}
+
+/// Ignores a signal from now on.
+pub fn ignore(signal: nix::sys::signal::Signal) -> Result<(), SysError> {
+    // SAFETY: installs no handler.
+    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }
+        .map(|_| ())
+        .map_err(SysError::of("signal"))
+}
+
 /// Waits, in a process that was just forked, for whoever will trace it; ends when all holders of the other end of the
 /// pipe do. Our own copy of that end is closed first.
 pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::OwnedFd) -> ! {

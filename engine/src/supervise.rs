@@ -1,0 +1,84 @@
+//! A dump survives the death of the command that asked for it (invariant I1).
+//!
+//! The agent finds its own way back when its tracer dies, but a few moments of a dump it cannot cover: those in which a
+//! thread of the target makes a single system call with our registers. So the tracer is another process than the one a
+//! user sees and kills: the command forks a worker, and waits. The worker notices the death of the command by the end of a
+//! pipe that the command holds open, and rolls back; once the images are complete, it finishes instead.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::Signal;
+
+use crate::error::{Class, Explain, Problem, SysError};
+use crate::sys::process::{self, Waited};
+
+/// Why a worker stops working.
+#[derive(Debug, thiserror::Error)]
+#[error("the command that asked for it was killed")]
+pub struct CommandKilled;
+
+impl Explain for CommandKilled {
+    fn class(&self) -> Class {
+        Class::Failed
+    }
+}
+
+/// Tells a worker whether the command still lives.
+#[derive(Debug)]
+pub struct Lifeline(Option<OwnedFd>);
+
+impl Lifeline {
+    /// For callers of the library who need no supervision.
+    pub fn endless() -> Self {
+        Self(None)
+    }
+
+    /// An error if the command is gone.
+    pub fn check(&self) -> Result<(), Problem> {
+        let Some(pipe) = &self.0 else { return Ok(()) };
+        let mut polled = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+        nix::poll::poll(&mut polled, PollTimeout::ZERO).map_err(SysError::of("poll"))?;
+        let [polled] = polled;
+        if polled.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
+            return Err(Problem::new(CommandKilled));
+        }
+        Ok(())
+    }
+}
+
+/// Which of the two processes this is.
+#[derive(Debug)]
+pub enum Role {
+    /// The worker, which goes on with what was asked.
+    Worker(Lifeline),
+    /// The command, and the worker is done: with this exit code.
+    Command(u8),
+    /// The command, and the worker was killed by this signal.
+    WorkerKilled(i32),
+}
+
+/// Forks a worker. Returns in both processes; in the command when the worker has ended.
+pub fn split() -> Result<Role, SysError> {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+    let Some(worker) = process::fork()? else {
+        drop(writer);
+        // Ctrl-C is for the command; when that is gone, the worker rolls back in its own time.
+        for ignored in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            process::ignore(ignored)?;
+        }
+        return Ok(Role::Worker(Lifeline(Some(reader))));
+    };
+    drop(reader);
+    loop {
+        match process::wait(worker) {
+            Ok(Waited::Ended(status)) if libc::WIFEXITED(status) => {
+                return Ok(Role::Command(libc::WEXITSTATUS(status) as u8));
+            }
+            Ok(Waited::Ended(status)) => return Ok(Role::WorkerKilled(libc::WTERMSIG(status))),
+            Ok(_) | Err(SysError { errno: nix::errno::Errno::EINTR, .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
