@@ -150,11 +150,11 @@ impl Saved {
         Ok(Self { regs: thread.regs()?, xstate: thread.xstate()?, sigmask: thread.sigmask()? })
     }
 
-    /// Puts them back.
+    /// Puts them back; the general registers last, because from then on the thread finds its way without us.
     pub fn write(&self, thread: &Stopped) -> Result<(), SysError> {
+        thread.set_sigmask(self.sigmask)?;
         thread.set_xstate(&self.xstate)?;
-        thread.set_regs(&self.regs)?;
-        thread.set_sigmask(self.sigmask)
+        thread.set_regs(&self.regs)
     }
 }
 
@@ -199,7 +199,11 @@ impl Agent {
         let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place);
         let Some(stopped) = stopped else { return Err(AgentError::Lost(None)) };
         match mapped {
-            Ok(layout) => Self::start(task.pid, stopped, memory, layout, saved),
+            Ok(layout) => {
+                // Until it enters the agent, it is what it was, should we die.
+                first.write(&stopped)?;
+                Self::start(task.pid, stopped, memory, layout, saved)
+            }
             Err(e) => {
                 first.write(&stopped)?;
                 thread.stopped = Some(stopped);
@@ -258,6 +262,7 @@ impl Agent {
             Entry::Again => (entry::AGAIN, 2),
         };
         stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
         let mut stopped = stopped;
         for _ in 0..stops {
             let (next, stop) = stopped.resume(Resume::Syscall, 0)?.wait(STEP_LIMIT)?;
@@ -388,10 +393,10 @@ impl Agent {
             let slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
             self.memory.write(slot_at, slot.as_bytes())?;
             self.memory.write(slot_at + SLOT_BATCH as u64, &message)?;
-            stopped.set_sigmask(ALL_SIGNALS)?;
             let stack = slot_at + SLOT_STRIDE as u64;
             let entry = self.layout.base + entry::ONCE;
             stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
+            stopped.set_sigmask(ALL_SIGNALS)?;
             running.push((index, stopped.resume(Resume::Cont, 0)?));
             batches.insert(index as u32, batch);
         }
