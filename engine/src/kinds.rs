@@ -12,7 +12,12 @@ use mm::{Erase as _, ErasedMappingKind};
 use task::{Erase as _, ErasedTaskKind};
 
 /// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
-pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[files::pipe::Pipe::ERASED, files::regular::Regular::ERASED];
+pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
+    files::epoll::Epoll::ERASED,
+    files::eventfd::Eventfd::ERASED,
+    files::pipe::Pipe::ERASED,
+    files::regular::Regular::ERASED,
+];
 
 /// Kinds of mappings. Exactly one claims each mapping, so their order means nothing.
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[

@@ -4,6 +4,8 @@
 //! tasks may share. Dump gives each description one id and has its kind describe it once. Restore has the kind make it
 //! once, in the engine, and passes it to every task that has a number for it.
 
+pub mod epoll;
+pub mod eventfd;
 pub mod pipe;
 pub mod regular;
 
