@@ -12,8 +12,15 @@ use mm::{Erase as _, ErasedMappingKind};
 use task::{Erase as _, ErasedTaskKind};
 
 /// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
-pub static FILE_KINDS: &[&dyn ErasedFileKind] =
-    &[files::fifo::Fifo::ERASED, files::pipe::Pipe::ERASED, files::regular::Regular::ERASED];
+pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
+    files::epoll::Epoll::ERASED,
+    files::eventfd::Eventfd::ERASED,
+    files::fifo::Fifo::ERASED,
+    files::inet::Inet::ERASED,
+    files::pipe::Pipe::ERASED,
+    files::regular::Regular::ERASED,
+    files::unix::Unix::ERASED,
+];
 
 /// Kinds of mappings. Exactly one claims each mapping, so their order means nothing.
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[

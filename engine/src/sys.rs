@@ -14,4 +14,5 @@ pub mod pidfd;
 pub mod probe;
 pub mod process;
 pub mod ptrace;
+pub mod socket;
 pub mod vdso;

@@ -4,10 +4,15 @@
 //! tasks may share. Dump gives each description one id and has its kind describe it once. Restore has the kind make it
 //! once, in the engine, and passes it to every task that has a number for it.
 
+pub mod epoll;
+pub mod eventfd;
 pub mod fifo;
+pub mod inet;
 pub mod pipe;
 pub mod pipe_data;
 pub mod regular;
+pub mod socket_options;
+pub mod unix;
 
 use std::any::{Any, TypeId};
 use std::cell::OnceCell;
@@ -25,7 +30,7 @@ use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::procfs::fdinfo::FdInfo;
 use crate::procfs::{self, link};
-use crate::sys::{fcntl, pidfd, process};
+use crate::sys::{fcntl, pidfd, process, socket};
 
 /// What is known about one descriptor of a stopped task.
 #[derive(Debug)]
@@ -40,8 +45,21 @@ pub struct FdFacts<'a> {
     pub stat: libc::stat,
     /// `/proc/PID/fdinfo/N`.
     pub info: FdInfo,
+    /// What kind of socket it is, if it is one.
+    pub socket: Option<SocketFacts>,
     pidfd: BorrowedFd<'a>,
     dup: OnceCell<OwnedFd>,
+}
+
+/// Family, type and protocol of a socket, as socket(2) takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketFacts {
+    /// `AF_UNIX`, `AF_INET`, …
+    pub domain: i32,
+    /// `SOCK_STREAM`, `SOCK_DGRAM`, …
+    pub kind: i32,
+    /// `IPPROTO_TCP`, …
+    pub protocol: i32,
 }
 
 impl<'a> FdFacts<'a> {
@@ -54,7 +72,21 @@ impl<'a> FdFacts<'a> {
         let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
         let info = read_proc(format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
             .map_err(|p| p.object(object()))?;
-        Ok(Self { pid, fd, link, stat, info, pidfd, dup: OnceCell::new() })
+        let mut facts = Self { pid, fd, link, stat, info, socket: None, pidfd, dup: OnceCell::new() };
+        if matches!(facts.link(), link::Link::Socket(_)) && !facts.is_path_only() {
+            facts.socket = Some(facts.read_socket().map_err(|e| Problem::new(e).object(facts.object()))?);
+        }
+        Ok(facts)
+    }
+
+    fn read_socket(&self) -> Result<SocketFacts, SysError> {
+        let socket = self.dup()?;
+        let number = |name| socket::get_number(socket, libc::SOL_SOCKET, name);
+        Ok(SocketFacts {
+            domain: number(libc::SO_DOMAIN)?,
+            kind: number(libc::SO_TYPE)?,
+            protocol: number(libc::SO_PROTOCOL)?,
+        })
     }
 
     /// What the link says it is.

@@ -55,6 +55,52 @@ impl FdInfo {
     }
 }
 
+/// A `tfd` line: one file that an epoll watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// The number of the file in the task that added it, at that time.
+    pub fd: i32,
+    /// What is waited for, with `EPOLLET` and the like.
+    pub events: u32,
+    /// The caller's word.
+    pub data: u64,
+    /// The file's offset.
+    pub position: u64,
+    /// The file's inode number.
+    pub inode: u64,
+    /// The file's device, in the kernel's own encoding.
+    pub device: u32,
+}
+
+/// The files that an epoll watches.
+pub fn watches(info: &FdInfo) -> Result<Vec<Watch>, ParseError> {
+    info.values("tfd").map(parse_watch).collect()
+}
+
+fn parse_watch(text: &[u8]) -> Result<Watch, ParseError> {
+    let mut line = Line::whole(FILE, text);
+    let fd = line.field("the number of a watched file")?;
+    line.blanks();
+    line.skip(b"events:");
+    line.blanks();
+    let events = line.hex("its events")? as u32;
+    line.blanks();
+    line.skip(b"data:");
+    line.blanks();
+    let data = line.hex("its data")?;
+    line.blanks();
+    line.skip(b"pos:");
+    let position = line.field::<i64>("its position")?.cast_unsigned();
+    line.blanks();
+    line.skip(b"ino:");
+    let inode = line.hex("its inode number")?;
+    line.blanks();
+    line.skip(b"sdev:");
+    let device = line.hex("its device")? as u32;
+    line.end("nothing more on this line")?;
+    Ok(Watch { fd, events, data, position, inode, device })
+}
+
 /// Parses the text of `/proc/PID/fdinfo/FD`.
 pub fn parse(text: &[u8]) -> Result<FdInfo, ParseError> {
     let (mut pos, mut flags, mut mnt_id, mut ino) = (None, None, None, None);
@@ -142,6 +188,31 @@ mod tests {
             values.iter().map(|v| v.as_bytes()).collect::<Vec<_>>()
         );
         assert_eq!(info.value(key), values.first().map(|v| v.as_bytes()));
+    }
+
+    #[test]
+    fn watches_are_read() {
+        let text = b"pos:\t0\nflags:\t02\nmnt_id:\t17\n\
+            tfd:      100 events:       19 data: 7f19e24d00000064  pos:0 ino:406 sdev:10\n\
+            tfd:        3 events: 80000001 data:                3  pos:12 ino:9f sdev:fe00000\n";
+        let watch =
+            |fd, events, data, position, inode, device| Watch { fd, events, data, position, inode, device };
+        assert_eq!(
+            watches(&parse(text).unwrap()),
+            Ok(vec![
+                watch(100, 0x19, 0x7f19_e24d_0000_0064, 0, 0x406, 0x10),
+                watch(3, 0x8000_0001, 3, 12, 0x9f, 0xfe0_0000)
+            ])
+        );
+    }
+
+    #[rstest]
+    #[case(b"x events: 19 data: 1 pos:0 ino:1 sdev:1", "the number of a watched file")]
+    #[case(b"5 what: 19 data: 1 pos:0 ino:1 sdev:1", "its events")]
+    #[case(b"5 events: 19 data: 1 pos:0 ino:1", "its device")]
+    #[case(b"5 events: 19 data: 1 pos:0 ino:1 sdev:1 new:1", "nothing more on this line")]
+    fn a_strange_watch_is_an_error(#[case] text: &[u8], #[case] expected: &str) {
+        assert_eq!(parse_watch(text).unwrap_err().expected, expected);
     }
 
     #[test]

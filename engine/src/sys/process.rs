@@ -30,6 +30,21 @@ pub fn kcmp_file(a: (i32, i32), b: (i32, i32)) -> Result<std::cmp::Ordering, Sys
     compare(0, a.0, b.0, a.1 as u64, b.1 as u64)
 }
 
+/// Whether descriptor `fd` is the file that an epoll watches under a number (`KCMP_EPOLL_TFD`, Linux 4.13); of several
+/// watches under the same number, `watch` counts those before.
+pub fn kcmp_watched(fd: (i32, i32), epoll: (i32, i32), watch: (i32, u32)) -> Result<bool, SysError> {
+    const KCMP_EPOLL_TFD: i32 = 7;
+    // struct kcmp_epoll_slot: efd, tfd, toff (`include/uapi/linux/kcmp.h`).
+    let slot = [epoll.1 as u32, watch.0 as u32, watch.1];
+    let call = libc::SYS_kcmp;
+    // SAFETY: the kernel reads the slot, which lives as long as the call.
+    match unsafe { libc::syscall(call, fd.0, epoll.0, KCMP_EPOLL_TFD, fd.1 as u64, slot.as_ptr()) } {
+        0 => Ok(true),
+        1.. => Ok(false),
+        _ => Err(SysError::last("kcmp(KCMP_EPOLL_TFD)")),
+    }
+}
+
 fn compare(kind: i32, a: i32, b: i32, x: u64, y: u64) -> Result<std::cmp::Ordering, SysError> {
     // SAFETY: takes numbers only; the operations used here take no pointer.
     match unsafe { libc::syscall(libc::SYS_kcmp, a, b, kind, x, y) } {
