@@ -52,6 +52,7 @@ impl Explain for ImageError {
 pub struct NewImages {
     dir: PathBuf,
     written: Vec<PathBuf>,
+    pages_files: u32,
     committed: bool,
 }
 
@@ -65,8 +66,14 @@ impl NewImages {
                     .object(Object::Path(inventory))
                     .step("replace the old images"))
             }
-            _ => Ok(Self { dir: dir.to_owned(), written: Vec::new(), committed: false }),
+            _ => Ok(Self { dir: dir.to_owned(), written: Vec::new(), pages_files: 0, committed: false }),
         }
+    }
+
+    /// A number for another file of pages.
+    pub fn next_pages_id(&mut self) -> u32 {
+        self.pages_files += 1;
+        self.pages_files
     }
 
     /// Creates one file.

@@ -26,6 +26,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
     mm::anonymous::AnonymousPrivate::ERASED,
     mm::file::FileMapping::ERASED,
+    mm::shmem::SharedAnonymous::ERASED,
     mm::vdso::Vdso::ERASED,
     mm::vsyscall::Vsyscall::ERASED,
 ];

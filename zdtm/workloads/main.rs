@@ -17,6 +17,8 @@ mod directory;
 mod dumpable01;
 mod dumpable02;
 mod env00;
+mod epoll;
+mod eventfs00;
 mod exit_signal;
 mod fd;
 mod fd01;
@@ -81,9 +83,13 @@ mod sched_prio00;
 mod seccomp_no_new_privs;
 mod segments;
 mod selfexe00;
+mod shmem;
 mod sigactions;
 mod sigaltstack;
 mod sleeping00;
+mod socket_listen;
+mod socket_udp;
+mod sockets_spair;
 mod spinning;
 mod sse00;
 mod sse20;
@@ -132,14 +138,16 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "dumpable01", run: dumpable01::run },
     Workload { name: "dumpable02", run: dumpable02::run },
     Workload { name: "env00", run: env00::run },
+    Workload { name: "epoll", run: epoll::run },
+    Workload { name: "eventfs00", run: eventfs00::run },
     Workload { name: "exit_signal", run: exit_signal::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
-    Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
+    Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
@@ -195,9 +203,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "seccomp_no_new_privs", run: seccomp_no_new_privs::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "shmem", run: shmem::run },
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "sleeping00", run: sleeping00::run },
+    Workload { name: "socket_listen", run: socket_listen::run },
+    Workload { name: "socket_udp", run: socket_udp::run },
+    Workload { name: "sockets_spair", run: sockets_spair::run },
     Workload { name: "sse00", run: sse00::run },
     Workload { name: "sse20", run: sse20::run },
     Workload { name: "stack_growth", run: stack_growth::run },

@@ -22,14 +22,13 @@ pub(super) fn write(
     stats: &mut Stats,
     lifeline: &Lifeline,
 ) -> Result<(), Problem> {
-    let mut pages_id = 0;
     for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(tasks) {
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
         lifeline.check()?;
         let start = Instant::now();
         let runs = find(facts).of_task(&task.name)?;
         let found = Instant::now();
-        pages_id += 1;
+        let pages_id = images.next_pages_id();
         let scanned = facts.vmas.iter().map(|v| v.vma.len() / pages::PAGE).sum();
         pages::dump(images, agent, image.pid.into(), pages_id, &runs, may_write(facts))
             .of_task(&task.name)?;

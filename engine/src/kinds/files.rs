@@ -332,6 +332,11 @@ impl States {
         let state = self.0.entry(TypeId::of::<T>()).or_insert_with(|| Box::<T>::default());
         state.downcast_mut().expect("it is stored under its own type")
     }
+
+    /// The value of type `T`, if there is one.
+    pub fn peek<T: 'static>(&self) -> Option<&T> {
+        self.0.get(&TypeId::of::<T>())?.downcast_ref()
+    }
 }
 
 /// A description that was seen before, by one descriptor that refers to it.
@@ -479,6 +484,9 @@ impl<'a> FilesDump<'a> {
         for kind in super::FILE_KINDS {
             kind.finish(&mut self, images)?;
         }
+        for kind in super::MAPPING_KINDS {
+            kind.finish(&mut self, images)?;
+        }
         images.write(&proto::catalogue::FILES, 0, &self.entries)
     }
 }
@@ -528,6 +536,11 @@ impl<'a> FilesRestore<'a> {
     /// What a kind keeps for itself.
     pub fn state<T: Default + 'static>(&mut self) -> &mut T {
         self.states.get()
+    }
+
+    /// What a kind keeps for itself, if it has kept anything.
+    pub fn peek<T: 'static>(&self) -> Option<&T> {
+        self.states.peek()
     }
 
     /// Finds what would make a restore of any file fail.

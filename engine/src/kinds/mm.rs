@@ -4,6 +4,7 @@ pub mod anonymous;
 pub mod bounds;
 pub mod file;
 pub mod pages;
+pub mod shmem;
 pub mod vdso;
 pub mod vsyscall;
 
@@ -11,6 +12,7 @@ use proto::messages::VmaEntry;
 
 use super::files::{FilesDump, FilesRestore};
 use crate::error::{Class, Explain, Object, Problem};
+use crate::image::NewImages;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::batch::{Arg, Batch};
 
@@ -28,6 +30,8 @@ pub mod status {
     pub const FILE_PRIVATE: u32 = 1 << 6;
     /// A shared mapping of a file.
     pub const FILE_SHARED: u32 = 1 << 7;
+    /// Shared anonymous memory.
+    pub const ANON_SHARED: u32 = 1 << 8;
     /// Private anonymous memory.
     pub const ANON_PRIVATE: u32 = 1 << 9;
     /// Data of the vdso.
@@ -90,6 +94,14 @@ pub trait MappingKind: 'static {
     fn contents(vma: &SmapsVma) -> Contents;
     /// Completes its description: status, flags, file.
     fn dump(cx: &mut FilesDump<'_>, pid: i32, vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem>;
+    /// Writes what belongs to the kind as a whole, when all mappings are known.
+    fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Makes what a mapping needs; `vmas` are all mappings of the tree.
+    fn prepare(_cx: &mut FilesRestore<'_>, _vma: &VmaEntry, _vmas: &[&VmaEntry]) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Adds the calls that map it again.
     fn restore<'fd>(
         cx: &'fd FilesRestore<'_>,
@@ -119,6 +131,10 @@ pub trait ErasedMappingKind: Sync {
         vma: &SmapsVma,
         entry: &mut VmaEntry,
     ) -> Result<(), Problem>;
+    /// [`MappingKind::finish`].
+    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// [`MappingKind::prepare`].
+    fn prepare(&self, cx: &mut FilesRestore<'_>, vma: &VmaEntry, vmas: &[&VmaEntry]) -> Result<(), Problem>;
     /// [`MappingKind::restore`].
     fn restore<'fd>(
         &self,
@@ -170,6 +186,14 @@ impl<K: MappingKind> ErasedMappingKind for Erased<K> {
         entry: &mut VmaEntry,
     ) -> Result<(), Problem> {
         K::dump(cx, pid, vma, entry)
+    }
+
+    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        K::finish(cx, images)
+    }
+
+    fn prepare(&self, cx: &mut FilesRestore<'_>, vma: &VmaEntry, vmas: &[&VmaEntry]) -> Result<(), Problem> {
+        K::prepare(cx, vma, vmas)
     }
 
     fn restore<'fd>(

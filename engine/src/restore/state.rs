@@ -25,9 +25,10 @@ pub(super) fn memory(
     files: &mut FilesRestore<'_>,
     images: &Images,
 ) -> Result<(), Problem> {
+    let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
-        map(stub, alive, files).of_task(&stub.name)?;
+        map(stub, alive, &vmas, files).of_task(&stub.name)?;
         fill(stub, alive, images)?;
         protect(stub, alive)?;
         let name = stub.name.clone();
@@ -51,10 +52,14 @@ fn filling_prot(alive: &Alive, vma: &VmaEntry) -> u32 {
     if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
 }
 
-fn map(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let mapped_file = |vma: &&VmaEntry| vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0;
-    for vma in alive.mm.vmas.iter().filter(mapped_file) {
-        files.open(vma.shmid as u32).map_err(|p| p.object(mm::object(vma)))?;
+fn map(
+    stub: &mut Stub,
+    alive: &Alive,
+    vmas: &[&VmaEntry],
+    files: &mut FilesRestore<'_>,
+) -> Result<(), Problem> {
+    for vma in &alive.mm.vmas {
+        mm::kind_of(vma)?.prepare(files, vma, vmas).map_err(|p| p.object(mm::object(vma)))?;
     }
     // The vdso goes first: it is put where we ask only if nothing is near.
     let is_vdso = |vma: &VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;

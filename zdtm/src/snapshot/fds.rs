@@ -39,7 +39,10 @@ pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
 /// The comparable lines; of lines with the same key, each gets its number.
 fn lines(info: &str, positions: bool) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
-    for line in info.lines() {
+    let mut sorted: Vec<&str> = info.lines().collect();
+    // The kernel lists watched files by the addresses of its own structures.
+    sorted.sort_by_key(|line| line.starts_with("tfd").then_some(*line));
+    for line in sorted {
         let (key, text) = line.split_once(':').unwrap_or((line, ""));
         let key = key.trim();
         if VOLATILE.contains(&key) && !(key == "pos" && positions) {

@@ -47,6 +47,10 @@ impl MappingKind for FileMapping {
         Ok(())
     }
 
+    fn prepare(cx: &mut FilesRestore<'_>, vma: &VmaEntry, _vmas: &[&VmaEntry]) -> Result<(), Problem> {
+        cx.open(vma.shmid as u32).map(|_| ()).map_err(|p| p.object(super::object(vma)))
+    }
+
     fn restore<'fd>(
         cx: &'fd FilesRestore<'_>,
         vma: &VmaEntry,
