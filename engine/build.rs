@@ -34,8 +34,9 @@ fn main() {
     for (name, symbol) in [("SERVE", "agent_serve"), ("AGAIN", "agent_again"), ("ONCE", "agent_once")] {
         let address = object.symbols().find(|s| s.name() == Ok(symbol)).map(|s| s.address());
         let address = address.unwrap_or_else(|| fail(&format!("entry point {symbol} is missing")));
-        layout +=
-            &format!("/// Offset of entry point `{symbol}`.\npub(super) const {name}: u64 = {address};\n");
+        let line =
+            format!("/// Offset of entry point `{symbol}`.\npub(super) const {name}: u64 = {address};\n");
+        layout.push_str(&line);
     }
     write(&out.join("agent.bin"), text);
     write(&out.join("agent_layout.rs"), layout.as_bytes());

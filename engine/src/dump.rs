@@ -7,8 +7,8 @@
 pub mod inspect;
 mod memory;
 mod stats;
-mod target;
-mod task;
+pub(crate) mod target;
+pub(crate) mod task;
 
 use std::time::Instant;
 

@@ -12,6 +12,7 @@ pub mod image;
 pub mod kinds;
 pub mod logging;
 pub mod options;
+pub mod plan;
 pub mod procfs;
 pub mod restore;
 pub mod supervise;

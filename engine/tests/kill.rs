@@ -52,14 +52,14 @@ impl Target {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // SAFETY: setsid and close_range are async-signal-safe.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-                Ok(())
-            })
+        let alone = || {
+            nix::unistd::setsid()?;
+            // SAFETY: marks descriptors that nobody uses before the program is executed.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+            Ok(())
         };
+        // SAFETY: what is called after the fork is async-signal-safe.
+        unsafe { command.pre_exec(alone) };
         let target = Self { child: command.spawn().unwrap(), dir: dir.to_owned() };
         assert!(target.counts(), "the target does not begin to count");
         target
@@ -272,7 +272,6 @@ fn lives_on(pid: i32) -> bool {
     for _ in 0..20 {
         match state(pid) {
             None | Some(('Z' | 'X', _)) => return false,
-            Some((_, 0)) => {}
             Some(_) => {}
         }
         std::thread::sleep(Duration::from_millis(1));

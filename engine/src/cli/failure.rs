@@ -74,8 +74,9 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::ConfigOption { .. } | Self::Config(ConfigError::Syntax { .. }) => USAGE,
             Self::NotImplemented(_) => Class::Refused.exit_code(),
-            Self::Config(ConfigError::Read { .. }) | Self::Place { .. } => Class::Environment.exit_code(),
-            Self::Worker(_) => Class::Environment.exit_code(),
+            Self::Config(ConfigError::Read { .. }) | Self::Place { .. } | Self::Worker(_) => {
+                Class::Environment.exit_code()
+            }
             Self::AfterRestore { .. } => Class::Failed.exit_code(),
             Self::WorkerKilled(_) => Class::Bug.exit_code(),
             // As crit's users know it.

@@ -1,9 +1,10 @@
 //! `stasis plan`.
 
 use crate::options::PlanOptions;
+use crate::plan::Plan;
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, dump, log_options, start_log};
+use super::{Failure, UsageError, directories, dump, log_options, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
     let (_, work_dir) = directories(given);
@@ -16,6 +17,7 @@ pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
 
 pub(super) fn run(options: &PlanOptions) -> Result<u8, Failure> {
     start_log(&options.log)?;
-    // The library has no plan yet: its call belongs here.
-    Err(Failure::NotImplemented(vec!["`plan`".to_owned()]))
+    let plan = Plan::of(options)?;
+    output::print(&plan.to_string());
+    Ok(plan.exit_code())
 }

@@ -46,12 +46,12 @@ impl Explain for TargetRefusal {
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// How the headline names the target.
-pub(super) fn describe(pid: i32) -> String {
+pub(crate) fn describe(pid: i32) -> String {
     task_name(pid).map_or_else(|| format!("process {pid}"), |name| name.to_string())
 }
 
 /// Refuses what cannot be a target.
-pub(super) fn check(pid: i32) -> Result<(), Problem> {
+pub(crate) fn check(pid: i32) -> Result<(), Problem> {
     let missing = |_| Problem::new(TargetRefusal::NoSuchProcess);
     let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse).map_err(missing)?;
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse).map_err(missing)?;

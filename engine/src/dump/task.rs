@@ -19,6 +19,8 @@ use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::link::NamespaceKind;
+use crate::procfs::stat::State;
+use crate::procfs::status::Status;
 use crate::supervise::Lifeline;
 use crate::sys::process::{Kcmp, kcmp};
 use crate::tracee::agent::Agent;
@@ -266,7 +268,7 @@ fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
 }
 
 /// Namespaces other than ours.
-fn refuse_namespaces(pid: i32) -> Vec<Problem> {
+pub(crate) fn refuse_namespaces(pid: i32) -> Vec<Problem> {
     let link =
         |pid: &str, kind: NamespaceKind| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
     let other = |kind: &NamespaceKind| link("self", *kind) != link(&pid.to_string(), *kind);
@@ -275,6 +277,26 @@ fn refuse_namespaces(pid: i32) -> Vec<Problem> {
         .filter(other)
         .map(|kind| Problem::new(RelationRefusal::Namespace(kind.name())))
         .collect()
+}
+
+/// State that `/proc/PID/status` tells, and that is refused.
+pub(crate) fn refuse_by_status(status: &Status) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if status.state == State::Stopped {
+        problems.push(Problem::new(TaskRefusal::GroupStop(libc::SIGSTOP)));
+    }
+    if status.seccomp.unwrap_or(0) != 0 {
+        problems.push(Problem::new(TaskRefusal::NotYet("seccomp")));
+    }
+    problems
+}
+
+/// A refusal of a root that follows a session or process group which somebody else leads.
+pub(crate) fn outside_leader(root: i32) -> Option<Problem> {
+    let stat = read_proc(format!("/proc/{root}/stat"), procfs::stat::parse).ok()?;
+    let ids = [("session", stat.session), ("process group", stat.pgrp)];
+    let (what, id) = ids.into_iter().find(|(_, id)| *id != root)?;
+    Some(Problem::new(RelationRefusal::Outside { what, id }))
 }
 
 /// Which tasks were seen, in the order of each thing that tasks may share.

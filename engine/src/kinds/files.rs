@@ -392,7 +392,7 @@ impl<'a> FilesDump<'a> {
             if fd == own_fd {
                 continue;
             }
-            match self.dump_fd(facts, fd) {
+            match self.dump_fd(facts.pid, facts.pidfd.as_fd(), fd) {
                 Ok(entry) => table.push(entry),
                 Err(problem) => problems.push(problem),
             }
@@ -400,8 +400,9 @@ impl<'a> FilesDump<'a> {
         table
     }
 
-    fn dump_fd(&mut self, facts: &TaskFacts, fd: i32) -> Result<FdinfoEntry, Problem> {
-        let facts = FdFacts::read(facts.pid, facts.pidfd.as_fd(), fd)?;
+    /// Describes one descriptor of a task. Nothing of the task is changed, so it need not be stopped for a mere look.
+    pub fn dump_fd(&mut self, pid: i32, pidfd: BorrowedFd<'_>, fd: i32) -> Result<FdinfoEntry, Problem> {
+        let facts = FdFacts::read(pid, pidfd, fd)?;
         let kind = claim(&facts).map_err(|e| Problem::new(e).object(facts.object()))?;
         let id = self.description(kind, &facts).map_err(|p| p.object(facts.object()))?;
         let flags = if facts.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };

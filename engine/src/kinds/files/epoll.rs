@@ -41,8 +41,11 @@ impl Explain for EpollRefusal {
 
 impl FileKind for Epoll {
     const NAME: &'static str = "epoll";
-    const NOT_SAVED: &'static [&'static str] =
-        &["edges that were reported already (they are reported once more)", "busy-poll parameters"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "edges that were reported already (they are reported once more)",
+        "busy-poll parameters",
+        "that a one-shot watch has fired: it reports errors and hang-ups again",
+    ];
     const TYPE: FdTypes = FdTypes::Eventpoll;
     type Image = EventpollFileEntry;
 

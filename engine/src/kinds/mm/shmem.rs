@@ -5,6 +5,7 @@
 //! gives a mapping like the first. Pagemaps of such objects hold offsets where others hold addresses.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -57,11 +58,9 @@ impl MappingKind for SharedAnonymous {
         entry.status = status::REGULAR | status::ANON_SHARED;
         entry.flags |= libc::MAP_ANONYMOUS as u32;
         entry.shmid = vma.vma.inode;
-        let objects = &mut cx.state::<Dumped>().0;
-        if !objects.contains_key(&vma.vma.inode) {
+        if let Entry::Vacant(object) = cx.state::<Dumped>().0.entry(vma.vma.inode) {
             let link = format!("/proc/{pid}/map_files/{:x}-{:x}", vma.vma.start, vma.vma.end);
-            let file = File::open(link).map_err(SysError::io("open(/proc/PID/map_files)"))?;
-            objects.insert(vma.vma.inode, file);
+            object.insert(File::open(link).map_err(SysError::io("open(/proc/PID/map_files)"))?);
         }
         Ok(())
     }
