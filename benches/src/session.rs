@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::stasis::{Stasis, beside, frozen_time};
 
 /// How long a target may take until it is ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 /// Everything that was measured.
 #[derive(Debug, Clone, Default)]
