@@ -1,0 +1,39 @@
+//! What one more task, thread, descriptor or mapping costs: the slope between two sizes.
+
+use std::time::Duration;
+
+use benches::suite::{Suite, median};
+
+/// Option of the target, its name in the table, and the two sizes.
+const ITEMS: [(&str, &str, usize, usize); 4] = [
+    ("--children", "task", 1, 64),
+    ("--threads", "thread", 1, 256),
+    ("--fds", "descriptor", 1, 512),
+    ("--vmas", "mapping", 2, 1000),
+];
+
+fn main() {
+    let mut suite = Suite::new();
+    for (option, name, few, many) in ITEMS {
+        let mut measure = |count: usize| {
+            let arguments = [option.to_owned(), count.to_string()];
+            suite.dump_and_restore("scaling", &format!("{name} x{count}"), 1.0, &arguments)
+        };
+        let (small, large) = (measure(few), measure(many));
+        for (verb, small, large) in
+            [("dump", &small.dump, &large.dump), ("restore", &small.restore, &large.restore)]
+        {
+            if let (Some(small), Some(large)) = (median(small), median(large)) {
+                let micros = |time: Duration| time.as_secs_f64() * 1e6;
+                let slope = (micros(large) - micros(small)) / (many - few) as f64;
+                suite.line(format!(
+                    "{:<28} {slope:>10.1} us each   ({few}: {:.2} ms, {many}: {:.2} ms)",
+                    format!("{verb}, per {name}"),
+                    micros(small) / 1e3,
+                    micros(large) / 1e3,
+                ));
+            }
+        }
+    }
+    suite.finish();
+}
