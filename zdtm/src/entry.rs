@@ -23,6 +23,9 @@ pub struct Entry {
     /// A workload of `zdtm/workloads`; either this or `command`.
     #[serde(default)]
     pub workload: Option<String>,
+    /// Kinds of the engine's registry that it shows to work; `engine/tests/tidy.rs` compares the names.
+    #[serde(default)]
+    pub covers: Vec<String>,
     /// Arguments of the workload.
     #[serde(default)]
     pub args: Vec<String>,
@@ -270,6 +273,7 @@ fn check(entry: &Entry) -> Result<()> {
     }
     if let Expect::Refused(part) = &entry.expect {
         ensure!(!part.trim().is_empty(), "`refused` is empty: it needs a part of the message");
+        ensure!(entry.covers.is_empty(), "`covers` goes with `expect: pass`: what is refused is not covered");
     }
     Ok(())
 }
@@ -330,6 +334,7 @@ stop: SIGINT
         insta::assert_snapshot!(error("about: x\nworkload: a\nexpect: {denied: y}\n"));
         insta::assert_snapshot!(error("about: x\nworkload: a\nready: {tcp: \"1\"}\n"));
         insta::assert_snapshot!(error("about: x\ncommand: [a]\nbefore: [{tcp: {sned: y}}]\n"));
+        insta::assert_snapshot!(error("about: x\nworkload: a\ncovers: [b]\nexpect: {refused: y}\n"));
     }
 
     #[test]

@@ -86,6 +86,7 @@ mod selfexe00;
 mod shmem;
 mod sigactions;
 mod sigaltstack;
+mod sigpending;
 mod sleeping00;
 mod socket_listen;
 mod socket_udp;
@@ -206,6 +207,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "shmem", run: shmem::run },
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
+    Workload { name: "sigpending", run: sigpending::run },
     Workload { name: "sleeping00", run: sleeping00::run },
     Workload { name: "socket_listen", run: socket_listen::run },
     Workload { name: "socket_udp", run: socket_udp::run },

@@ -17,14 +17,7 @@ const SCHED_DEADLINE: u32 = 6;
 
 impl TaskKind for Sched {
     const NAME: &'static str = "sched";
-    const NOT_SAVED: &'static [&'static str] = &[
-        "CPU affinity",
-        "I/O priority",
-        "timer slack",
-        "utilization clamps",
-        "reset-on-fork",
-        "core scheduling",
-    ];
+    const NOT_SAVED: &'static [&'static str] = &["utilization clamps", "reset-on-fork", "core scheduling"];
     const SCOPE: Scope = Scope::Thread;
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
