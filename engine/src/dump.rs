@@ -6,7 +6,6 @@
 
 pub mod inspect;
 mod memory;
-mod stats;
 pub(crate) mod target;
 pub(crate) mod task;
 
@@ -16,12 +15,12 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::options::{Afterwards, DumpOptions};
+use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
-use stats::Stats;
 
-/// Dumps the tree at `options.tree`. When the lifeline is cut before the images are complete, everything is undone.
-pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<()> {
+/// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete, everything is undone.
+pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let fail = |state, problems| Error {
         action: Action::Dump,
         target: target::describe(options.tree),
@@ -30,10 +29,10 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<()> {
     };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
     let running = |problem| fail(TargetState::Running, vec![problem]);
-    let mut stats = Stats::default();
+    let mut stats = DumpStats::default();
 
     target::check(options.tree).map_err(untouched)?;
-    let mut images = NewImages::create(&options.images_dir).map_err(untouched)?;
+    let mut images = NewImages::new(&options.images_dir);
     let start = Instant::now();
     let mut tree = FrozenTree::freeze(options.tree, options.timeout.0).map_err(running)?;
     stats.frozen_after(start);
@@ -66,5 +65,6 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<()> {
         Afterwards::LeaveStopped => tree.leave_stopped(),
     };
     finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
-    stats.write(&options.work_dir).map_err(|p| fail(TargetState::PartlyKilled, vec![p]))
+    stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
+    Ok(stats)
 }

@@ -257,8 +257,12 @@ pub enum TargetState {
     Running,
     /// Its images are complete, but not all of it could be killed.
     PartlyKilled,
+    /// The dump is complete, and the tree is as it was to be afterwards.
+    Dumped,
     /// A restore was undone: no task of it is left.
     NothingRestored,
+    /// The tree was restored, and runs.
+    Restored,
 }
 
 impl fmt::Display for TargetState {
@@ -267,6 +271,8 @@ impl fmt::Display for TargetState {
             Self::Untouched => "the process tree was not touched",
             Self::Running => "the process tree was left running, unchanged",
             Self::PartlyKilled => "the images are complete, but some tasks could not be killed",
+            Self::Dumped => "the images are complete, and the process tree is as it was to be after the dump",
+            Self::Restored => "the process tree was restored and runs",
             Self::NothingRestored => "nothing was restored, and nothing was left behind",
         })
     }

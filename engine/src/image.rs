@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use proto::{ImageType, Reader, Writer};
+use proto::catalogue::{Container, ImageType};
+use proto::{Reader, Writer};
 
-use crate::error::{Class, Explain, Object, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
@@ -47,27 +48,44 @@ impl Explain for ImageError {
 /// A directory that image files are written to.
 ///
 /// It becomes an image set when `inventory.img` appears in it, which is the last thing that happens to it (invariant
-/// I4). Until then, what was written is removed again when this is dropped.
+/// I4). Until then, what was written is removed again when this is dropped. An older set in the same directory is left
+/// alone until the first file is written, so that a dump that is refused costs nobody their images.
 #[derive(Debug)]
 pub struct NewImages {
     dir: PathBuf,
+    begun: bool,
     written: Vec<PathBuf>,
     pages_files: u32,
     committed: bool,
 }
 
 impl NewImages {
-    /// Starts a new set; an older one in the same directory ceases to be one.
-    pub fn create(dir: &Path) -> Result<Self, Problem> {
-        let inventory = dir.join(proto::catalogue::INVENTORY.file_name(0));
-        match fs::remove_file(&inventory) {
+    /// A new set, of which nothing is written yet.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), begun: false, written: Vec::new(), pages_files: 0, committed: false }
+    }
+
+    /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
+    /// for a part of the new set; and they are not written over, because a process may have its memory in them.
+    fn remove_older_set(&self) -> Result<(), Problem> {
+        let step = "replace the old images";
+        let about = |path: &Path| Object::Path(path.to_owned());
+        let remove = |path: PathBuf| match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Problem::new(SysError::io("unlink")(e))
-                    .object(Object::Path(inventory))
-                    .step("replace the old images"))
+                Err(Problem::new(SysError::io("unlink")(e)).object(about(&path)).step(step))
             }
-            _ => Ok(Self { dir: dir.to_owned(), written: Vec::new(), pages_files: 0, committed: false }),
-        }
+            _ => Ok(()),
+        };
+        remove(self.dir.join(proto::catalogue::INVENTORY.file_name(0)))?;
+        let entries = fs::read_dir(&self.dir).map_err(SysError::io("opendir"));
+        let entries = entries.about(|| about(&self.dir)).while_trying_to(step)?;
+        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+        // Service files, such as statistics, belong to the work directory, which may be the same.
+        let is_image = |name: &std::ffi::OsString| {
+            let image = name.to_str().and_then(ImageType::by_file_name);
+            image.is_some_and(|(image, _)| image.container != Container::Service)
+        };
+        names.filter(is_image).try_for_each(|name| remove(self.dir.join(name)))
     }
 
     /// A number for another file of pages.
@@ -78,6 +96,10 @@ impl NewImages {
 
     /// Creates one file.
     pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
+        if !self.begun {
+            self.remove_older_set()?;
+            self.begun = true;
+        }
         let path = self.dir.join(name);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let about = |e| Problem::new(e).object(Object::Path(path.clone())).step("create an image file");

@@ -13,38 +13,46 @@ mod state;
 mod stub;
 mod tree;
 
+use std::time::Instant;
+
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::Images;
 use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
+use crate::stats::RestoreStats;
 
 /// A tree that runs again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
     /// The root's pid in our pid namespace.
     pub root: i32,
+    /// What it cost.
+    pub stats: RestoreStats,
 }
 
 /// Restores the tree in `options.images_dir`.
 pub fn restore(options: &RestoreOptions) -> Result<Restored> {
-    let fail = |problems| Error {
+    let fail = |state, problems| Error {
         action: Action::Restore,
         target: options.images_dir.display().to_string(),
         problems,
-        state: TargetState::NothingRestored,
+        state,
     };
-    let one = |problem| fail(vec![problem]);
+    let one = |problem| fail(TargetState::NothingRestored, vec![problem]);
+    let mut stats = RestoreStats::begin();
 
     let images = Images::open(&options.images_dir);
     let tasks = set::read(&images).map_err(one)?;
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
     let problems = plan::check(&tasks, &files);
     if !problems.is_empty() {
-        return Err(fail(problems));
+        return Err(fail(TargetState::NothingRestored, problems));
     }
-    let mut build = || -> std::result::Result<Restored, Problem> {
+    let mut build = || -> std::result::Result<i32, Problem> {
+        let forking = Instant::now();
         let mut stubs = tree::create(&tasks, options)?;
-        state::memory(&mut stubs, &tasks, &mut files, &images)?;
+        stats.forked_after(forking);
+        state::memory(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         state::create_threads(&mut stubs, &tasks)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
@@ -53,5 +61,8 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         files.close();
         finish::go(stubs, &tasks, options)
     };
-    build().map_err(one)
+    let root = build().map_err(one)?;
+    stats.finished();
+    stats.write(&options.work_dir).map_err(|p| fail(TargetState::Restored, vec![p]))?;
+    Ok(Restored { root, stats })
 }

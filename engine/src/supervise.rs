@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 
 use crate::error::{Class, Explain, Problem, SysError};
+use crate::sys::pidfd;
 use crate::sys::process::{self, Waited};
 
 /// Why a worker stops working.
@@ -45,6 +46,49 @@ impl Lifeline {
             return Err(Problem::new(CommandKilled));
         }
         Ok(())
+    }
+}
+
+/// A small process that ends a group of tasks should we die, for as long as `PTRACE_O_EXITKILL` alone does not do.
+///
+/// The option belongs to each thread, so that a change of it for a whole tree is not one step: a kill in the midst of it would
+/// let part of the tree live. The guardian kills that part, too. A single task needs none, since a thread that the
+/// kernel kills takes the others of its task along.
+#[derive(Debug)]
+pub struct Guardian(Option<(OwnedFd, i32)>);
+
+impl Guardian {
+    /// Guards these tasks.
+    pub fn of(tasks: &[i32]) -> Result<Self, SysError> {
+        if tasks.len() < 2 {
+            return Ok(Self(None));
+        }
+        // Opened while they surely live, so that no stranger who gets such a pid later can be meant.
+        let tasks = tasks.iter().map(|pid| pidfd::open(*pid)).collect::<Result<Vec<_>, _>>()?;
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+        match process::fork()? {
+            None => process::kill_when_cut(&reader, writer, &tasks),
+            Some(pid) => Ok(Self(Some((writer, pid)))),
+        }
+    }
+
+    /// The group is whole, in one way or the other: it needs no guardian any more.
+    pub fn dismiss(mut self) -> Result<(), SysError> {
+        let Some((pipe, pid)) = self.0.take() else { return Ok(()) };
+        nix::unistd::write(&pipe, b".").map_err(SysError::of("write (to the guardian)"))?;
+        process::wait(pid)?;
+        Ok(())
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        // Something failed on the way. It ends the tasks, as we would.
+        let Some((pipe, pid)) = self.0.take() else { return };
+        drop(pipe);
+        if let Err(e) = process::wait(pid) {
+            log::warn!("the process that guards the tree: {e}");
+        }
     }
 }
 

@@ -27,7 +27,7 @@ const fn named(name: &'static str, about: &'static str, probe: fn() -> Answer) -
 pub(super) static FEATURES: &[Feature] = &[
     basic("capabilities", "permissions of this process", capabilities::probe),
     basic("ptrace_seize", "stop a process without a signal", tracing::seize),
-    basic("ptrace_peeksiginfo", "see queued signals", tracing::peek_siginfo),
+    basic("ptrace_peeksiginfo", "see queued signals", tracing::pending_signals),
     basic("get_robust_list", "see a thread's robust futexes", tracing::robust_list),
     basic("kcmp", "see which descriptors are shared", tracing::kcmp),
     basic("clone3_set_tid", "create a process with a given pid", tracing::clone3_set_tid),

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use crate::error::SysError;
+use crate::sys::pagemap::{self, PageRegion, Query, category};
 use crate::sys::probe;
 
 use super::Answer;
@@ -16,8 +17,7 @@ const EVENT_REMAP: u64 = 1 << 2;
 const EVENT_REMOVE: u64 = 1 << 3;
 const EVENT_UNMAP: u64 = 1 << 6;
 const WP_ASYNC: u64 = 1 << 15;
-// Categories of `PAGEMAP_SCAN` (`linux/fs.h`).
-const PAGE_IS_PRESENT: u64 = 1 << 3;
+// A category of `PAGEMAP_SCAN` (`linux/fs.h`).
 const PAGE_IS_GUARD: u64 = 1 << 8;
 
 /// Bytes that lie in the middle of pages of their own.
@@ -32,7 +32,8 @@ fn pagemap() -> Result<File, SysError> {
 fn scan(categories: u64) -> Result<(), SysError> {
     let pages = own_pages();
     let start = pages.as_ptr().addr() as u64 & !(PAGE - 1);
-    probe::pagemap_scan(pagemap()?, start, start + PAGE, categories).map(drop)
+    let query = Query { inverted: 0, all_of: 0, any_of: categories, tell: categories };
+    pagemap::scan(pagemap()?, start, start + PAGE, query, &mut [PageRegion::default()]).map(drop)
 }
 
 pub(super) fn pagemap_readable() -> Answer {
@@ -49,7 +50,7 @@ fn entry(pages: &[u8]) -> Result<u64, SysError> {
 }
 
 pub(super) fn pagemap_scan() -> Answer {
-    scan(PAGE_IS_PRESENT).into()
+    scan(category::PRESENT).into()
 }
 
 pub(super) fn guard_pages() -> Answer {
@@ -90,7 +91,7 @@ pub(super) fn dirty_tracking() -> Answer {
         Err(e) => log::debug!("soft-dirty bits: {e}"),
     }
     let by_faults = probe::userfaultfd_features().is_ok_and(|features| features & WP_ASYNC != 0);
-    match scan(PAGE_IS_PRESENT) {
+    match scan(category::PRESENT) {
         Ok(()) if by_faults => Answer::Note(
             "no soft-dirty bits; PAGEMAP_SCAN with asynchronous write protection instead".to_owned(),
         ),

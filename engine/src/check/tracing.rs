@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 
 use crate::error::SysError;
 use crate::procfs::{auxv, stat};
-use crate::sys::probe;
+use crate::sys::ptrace::{Queue, SIGINFO_SIZE, peek_siginfo};
+use crate::sys::{self, pidfd, probe, process};
 
 use super::Answer;
 
@@ -38,20 +39,26 @@ impl Drop for Tracee {
     }
 }
 
+/// A descriptor of this process, as calls name it that take any process's.
+fn own_fd(fd: i32) -> (i32, i32) {
+    (std::process::id().cast_signed(), fd)
+}
+
 pub(super) fn seize() -> Answer {
     Tracee::new(|| Ok(())).map(drop).into()
 }
 
 pub(super) fn rseq_configuration() -> Answer {
-    Tracee::ask(probe::rseq_configuration).map(drop).into()
+    Tracee::ask(sys::ptrace::rseq_configuration).map(drop).into()
 }
 
-pub(super) fn peek_siginfo() -> Answer {
-    Tracee::ask(probe::peek_siginfo).map(drop).into()
+pub(super) fn pending_signals() -> Answer {
+    let peek = |tid| peek_siginfo(tid, Queue::Thread, 0, &mut [[0; SIGINFO_SIZE]]);
+    Tracee::ask(peek).map(drop).into()
 }
 
 pub(super) fn robust_list() -> Answer {
-    Tracee::ask(probe::robust_list).into()
+    Tracee::ask(process::robust_list).map(drop).into()
 }
 
 /// The tracee needs a filter: without one, kernels that can show filters say the same as those that cannot.
@@ -74,17 +81,18 @@ pub(super) fn breakpoints() -> Answer {
 }
 
 pub(super) fn kcmp() -> Answer {
-    probe::kcmp_file(0, 0).map(drop).into()
+    process::kcmp_file(own_fd(0), own_fd(0)).map(drop).into()
 }
 
 pub(super) fn kcmp_epoll() -> Answer {
     use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsFd as _, AsRawFd as _};
     let asked = || {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(SysError::of("epoll_create1"))?;
         let event = nix::sys::eventfd::EventFd::new().map_err(SysError::of("eventfd2"))?;
         epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(SysError::of("epoll_ctl"))?;
-        probe::kcmp_epoll(event.as_raw_fd(), epoll.0.as_raw_fd())
+        let watched = event.as_fd().as_raw_fd();
+        process::kcmp_watched(own_fd(watched), own_fd(epoll.0.as_raw_fd()), (watched, 0))
     };
     asked().map(drop).into()
 }
@@ -159,5 +167,5 @@ fn vdso(operation: i32) -> Answer {
 }
 
 pub(super) fn pidfd() -> Answer {
-    probe::pidfd_getfd(0).map(drop).into()
+    pidfd::open(own_fd(0).0).and_then(|own| pidfd::getfd(own, 0)).map(drop).into()
 }

@@ -8,7 +8,7 @@ use crate::options::{Afterwards, DumpOptions, Timeout};
 use crate::supervise::{self, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, log_options, need_directory, start_log};
+use super::{Failure, UsageError, directories, log_options, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -43,7 +43,13 @@ pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
     need_directory("work directory", &options.work_dir, usable)?;
     start_log(&options.log)?;
     match supervise::split().map_err(Failure::Worker)? {
-        Role::Worker(lifeline) => crate::dump::dump(options, &lifeline).map(|()| 0).map_err(Failure::from),
+        Role::Worker(lifeline) => {
+            let stats = crate::dump::dump(options, &lifeline)?;
+            if options.display_stats {
+                output::print(&stats.to_string());
+            }
+            Ok(0)
+        }
         Role::Command(code) => Ok(code),
         Role::WorkerKilled(signal) => Err(Failure::WorkerKilled(signal)),
     }

@@ -10,7 +10,7 @@ use crate::error::SysError;
 use crate::options::{Afterwards, Parent, RestoreOptions};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, log_options, need_directory, start_log};
+use super::{Failure, UsageError, directories, log_options, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -45,6 +45,9 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
     }
     start_log(&options.log)?;
     let restored = crate::restore::restore(options)?;
+    if options.display_stats {
+        output::print(&restored.stats.to_string());
+    }
     if let Some(pidfile) = &options.pidfile {
         write_pidfile(&options.work_dir.join(pidfile), restored.root)?;
     }

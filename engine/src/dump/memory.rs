@@ -4,12 +4,12 @@ use std::fs::File;
 use std::time::Instant;
 
 use super::inspect::TaskFacts;
-use super::stats::Stats;
 use super::task::TaskImages;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::mm::{self, Contents, pages};
 use crate::procfs::limits;
+use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
 
@@ -19,7 +19,7 @@ pub(super) fn write(
     facts: &[Option<TaskFacts>],
     tasks: &[TaskImages],
     images: &mut NewImages,
-    stats: &mut Stats,
+    stats: &mut DumpStats,
     lifeline: &Lifeline,
 ) -> Result<(), Problem> {
     for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(tasks) {

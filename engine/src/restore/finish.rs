@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Restored;
 use super::set::Task;
 use super::stub::{Stub, Stubs};
 use super::tree::add_forget;
@@ -10,6 +9,7 @@ use crate::arch;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::options::{Afterwards, RestoreOptions};
+use crate::supervise::Guardian;
 use crate::sys::ptrace::Resume;
 use crate::tracee::agent::{AgentError, Saved};
 use crate::tracee::batch::Batch;
@@ -68,8 +68,8 @@ pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Proble
     }
 }
 
-/// Takes the agents out, sets all registers, and lets all tasks go.
-pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<Restored, Problem> {
+/// Takes the agents out, sets all registers, and lets all tasks go; the root's pid.
+pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<i32, Problem> {
     let mut ready: Vec<Stopped> = Vec::new();
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(mut agent) = stub.agent.take() else { continue };
@@ -87,16 +87,19 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
             nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).map_err(SysError::of("kill"))?;
         }
     }
-    // From here on the tree is whole, and lives whether we do or not.
+    let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
+    let guardian = Guardian::of(&pids).while_trying_to("guard the release of the tree")?;
     for thread in &ready {
         thread.set_options(0)?;
     }
+    // From here on the tree is whole, and lives whether we do or not.
+    guardian.dismiss().while_trying_to("guard the release of the tree")?;
     for thread in ready {
         thread.detach(0)?;
     }
     let root = tasks.first().map_or(0, |task| task.pid);
     stubs.0.clear();
-    Ok(Restored { root })
+    Ok(root)
 }
 
 fn set_registers(thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {

@@ -14,6 +14,7 @@ use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::{self, bounds, pages, status, vdso};
 use crate::kinds::task::{Scope, ThreadRestore};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
+use crate::stats::RestoreStats;
 use crate::tracee::agent::AgentError;
 use crate::tracee::batch::{Batch, Replies};
 use nix::errno::Errno;
@@ -24,12 +25,13 @@ pub(super) fn memory(
     tasks: &[Task],
     files: &mut FilesRestore<'_>,
     images: &Images,
+    stats: &mut RestoreStats,
 ) -> Result<(), Problem> {
     let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
         map(stub, alive, &vmas, files).of_task(&stub.name)?;
-        fill(stub, alive, images)?;
+        stats.pages(fill(stub, alive, images)? / pages::PAGE);
         protect(stub, alive)?;
         let name = stub.name.clone();
         files.open(alive.mm.exe_file_id).of_task(&name)?;
@@ -79,8 +81,8 @@ fn map(
     Ok(())
 }
 
-/// Has the task read its pages.
-fn fill(stub: &mut Stub, alive: &Alive, images: &Images) -> Result<(), Problem> {
+/// Has the task read its pages; how many bytes they have.
+fn fill(stub: &mut Stub, alive: &Alive, images: &Images) -> Result<u64, Problem> {
     let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
     let mut offset = 0;
     for vectors in pages::vectors(&alive.pagemap).chunks(2) {
@@ -106,7 +108,7 @@ fn fill(stub: &mut Stub, alive: &Alive, images: &Images) -> Result<(), Problem> 
             }
         }
     }
-    Ok(())
+    Ok(offset)
 }
 
 fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {

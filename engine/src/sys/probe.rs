@@ -96,69 +96,6 @@ pub fn clone3_set_tid(pid: i32) -> Result<(), SysError> {
     if got == pid { Ok(()) } else { Err(SysError { call: "clone3(set_tid)", errno: Errno::EINVAL }) }
 }
 
-/// `kcmp` of two descriptors of this process (`KCMP_FILE`, 0).
-pub fn kcmp_file(a: i32, b: i32) -> Result<i64, SysError> {
-    let pid = std::process::id();
-    // SAFETY: takes numbers only.
-    let result = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, 0, a, b) };
-    done("kcmp(KCMP_FILE)", result)
-}
-
-/// `kcmp` of a descriptor and the target of an epoll (`KCMP_EPOLL_TFD`, 7).
-pub fn kcmp_epoll(fd: i32, epoll: i32) -> Result<i64, SysError> {
-    // struct kcmp_epoll_slot: the epoll, the target's number when it was added, and which of these.
-    let slot = [epoll as u32, fd as u32, 0];
-    let pid = std::process::id();
-    // SAFETY: the kernel reads three words from `slot`, which lives.
-    let result = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, 7, fd, &raw const slot) };
-    done("kcmp(KCMP_EPOLL_TFD)", result)
-}
-
-/// `pidfd_open` of this process.
-fn pidfd_open() -> Result<OwnedFd, SysError> {
-    // SAFETY: takes numbers only.
-    let fd = done("pidfd_open", unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) })?;
-    // SAFETY: the kernel just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// `pidfd_getfd` of a descriptor of this process.
-pub fn pidfd_getfd(fd: i32) -> Result<OwnedFd, SysError> {
-    let pidfd = pidfd_open()?;
-    // SAFETY: takes numbers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
-    let fd = done("pidfd_getfd", fd)?;
-    // SAFETY: the kernel just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// `get_robust_list` of a task.
-pub fn robust_list(tid: i32) -> Result<(), SysError> {
-    let (mut head, mut len) = (0_u64, 0_u64);
-    // SAFETY: the kernel writes one word to each of two live variables.
-    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
-    done("get_robust_list", result).map(drop)
-}
-
-/// `PTRACE_GET_RSEQ_CONFIGURATION` of a stopped tracee; returns the size of the answer.
-pub fn rseq_configuration(tid: i32) -> Result<i64, SysError> {
-    let mut answer = [0_u64; 3];
-    // SAFETY: the kernel writes at most the given size to `answer`.
-    let result = unsafe {
-        libc::ptrace(libc::PTRACE_GET_RSEQ_CONFIGURATION, tid, size_of_val(&answer), &raw mut answer)
-    };
-    done("ptrace(PTRACE_GET_RSEQ_CONFIGURATION)", result)
-}
-
-/// `PTRACE_PEEKSIGINFO` of a stopped tracee; returns the number of signals seen.
-pub fn peek_siginfo(tid: i32) -> Result<i64, SysError> {
-    let args = libc::ptrace_peeksiginfo_args { off: 0, flags: 0, nr: 1 };
-    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
-    // SAFETY: the kernel reads `args` and writes at most one siginfo_t, which is what `info` has room for.
-    let result = unsafe { libc::ptrace(libc::PTRACE_PEEKSIGINFO, tid, &raw const args, info.as_mut_ptr()) };
-    done("ptrace(PTRACE_PEEKSIGINFO)", result)
-}
-
 /// `PTRACE_SECCOMP_GET_FILTER` (0x420c) of the first filter, by length only.
 pub fn seccomp_get_filter(tid: i32) -> Result<i64, SysError> {
     // SAFETY: with a null pointer the kernel writes nothing.
@@ -254,40 +191,6 @@ pub fn move_mount_set_group() -> Result<(), SysError> {
     // SAFETY: both paths are live, terminated strings.
     let result = unsafe { libc::syscall(libc::SYS_move_mount, -1, empty, -1, empty, FLAGS) };
     done("move_mount(MOVE_MOUNT_SET_GROUP)", result).map(drop)
-}
-
-/// `struct pm_scan_arg` of `linux/fs.h`.
-#[repr(C)]
-#[derive(Debug, Default)]
-struct PmScanArg {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-/// `PAGEMAP_SCAN` of a few pages, with categories that the kernel must know.
-pub fn pagemap_scan(pagemap: impl AsFd, start: u64, end: u64, categories: u64) -> Result<i64, SysError> {
-    // _IOWR('f', 16, struct pm_scan_arg)
-    const PAGEMAP_SCAN: u64 = 0xc060_6610;
-    let mut arg = PmScanArg {
-        size: size_of::<PmScanArg>() as u64,
-        start,
-        end,
-        category_anyof_mask: categories,
-        ..PmScanArg::default()
-    };
-    // SAFETY: the kernel reads and writes `arg`, whose size the request carries; without a vector it writes no more.
-    let result = unsafe { libc::ioctl(pagemap.as_fd().as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
-    done("ioctl(PAGEMAP_SCAN)", result.into())
 }
 
 /// `userfaultfd` and its handshake; returns the features that the kernel offers.

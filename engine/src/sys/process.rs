@@ -159,6 +159,34 @@ pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::Ow
     unsafe { libc::_exit(0) }
 }
 
+/// What a forked guardian does: waits for a byte from its parent, and kills these tasks when the end of the pipe comes
+/// instead. It makes plain system calls only, as a fork must of a process that may have other threads.
+pub fn kill_when_cut(
+    pipe: &std::os::fd::OwnedFd,
+    other_end: std::os::fd::OwnedFd,
+    tasks: &[std::os::fd::OwnedFd],
+) -> ! {
+    use std::os::fd::AsRawFd as _;
+    drop(other_end);
+    // SAFETY: begins a session of our own, which no kill of the parent's process group reaches.
+    unsafe { libc::setsid() };
+    let mut byte = 0_u8;
+    let read = loop {
+        // SAFETY: writes at most one byte to a live variable.
+        let read = unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        if read >= 0 || Errno::last() != Errno::EINTR {
+            break read;
+        }
+    };
+    for task in tasks.iter().filter(|_| read != 1) {
+        let null = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: takes numbers and no siginfo; one that is gone already is an error that means nothing.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, task.as_raw_fd(), libc::SIGKILL, null, 0) };
+    }
+    // SAFETY: does not return, and runs no handlers.
+    unsafe { libc::_exit(0) }
+}
+
 /// What `wait(2)` says of one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waited {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::error::{Class, Explain, Problem, SysError, TaskName};
+use crate::supervise::Guardian;
 use crate::sys::ptrace::Resume;
 use crate::tracee::agent::Agent;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
@@ -147,6 +148,8 @@ impl FrozenTree {
     /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap.
     pub fn kill(mut self) -> Result<(), Problem> {
         // Should we die half way, the rest dies with us: by now the images are complete, and half a tree is no tree.
+        let pids: Vec<i32> = self.tasks.iter().map(|task| task.pid).collect();
+        let guardian = Guardian::of(&pids).map_err(|e| Problem::new(e).step("guard the end of the tree"))?;
         for task in &mut self.tasks {
             if let Some(agent) = task.agent.take() {
                 agent.abandon(task).map_err(|e| Problem::new(e).task(&task.name))?;
@@ -171,7 +174,7 @@ impl FrozenTree {
             }
         }
         wait_until_reaped(&tasks);
-        Ok(())
+        guardian.dismiss().map_err(|e| Problem::new(e).step("guard the end of the tree"))
     }
 
     /// Takes the agents out and detaches; goes on after a failure, and returns the first.
