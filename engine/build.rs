@@ -31,11 +31,19 @@ fn main() {
         fail(&format!("it has {} bytes, {BUDGET} are allowed", text.len()));
     }
     let mut layout = String::new();
-    for (name, symbol) in [("SERVE", "agent_serve"), ("AGAIN", "agent_again"), ("ONCE", "agent_once")] {
+    let symbols = [
+        ("SERVE", "agent_serve"),
+        ("AGAIN", "agent_again"),
+        ("ONCE", "agent_once"),
+        ("LANDING", "agent_landing"),
+        ("LANDING_LEAVE", "agent_landing_leave"),
+        ("LANDING_DATA", "agent_landing_data"),
+        ("LANDING_END", "agent_landing_end"),
+    ];
+    for (name, symbol) in symbols {
         let address = object.symbols().find(|s| s.name() == Ok(symbol)).map(|s| s.address());
-        let address = address.unwrap_or_else(|| fail(&format!("entry point {symbol} is missing")));
-        let line =
-            format!("/// Offset of entry point `{symbol}`.\npub(super) const {name}: u64 = {address};\n");
+        let address = address.unwrap_or_else(|| fail(&format!("symbol {symbol} is missing")));
+        let line = format!("/// Offset of `{symbol}`.\npub(crate) const {name}: u64 = {address};\n");
         layout.push_str(&line);
     }
     write(&out.join("agent.bin"), text);

@@ -151,6 +151,34 @@ pub struct SavedRegs {
     pub rax: u64,
 }
 
+/// What a landing pad knows, behind its code (`agent_landing` in `bin/agent.rs`): how the thread that lands there gets rid
+/// of the agent's memory, and what it was doing before.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Landing {
+    /// First address of the agent's memory; only for leaving it.
+    pub base: u64,
+    /// Its size.
+    pub size: u64,
+    /// The agent's end of the socket; only for leaving.
+    pub socket: u64,
+    /// Blocked signals.
+    pub sigmask: u64,
+    /// Flags as the pad puts them together: the overflow flag in bit 0, the low byte of the register in bits 8 to 15, and
+    /// the direction flag in bit 16.
+    pub flags: u64,
+    /// Registers; their `rflags` are not used.
+    pub regs: SavedRegs,
+    /// General register.
+    pub rdi: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Where the thread goes on.
+    pub rip: u64,
+}
+
+const _: () = assert!(core::mem::offset_of!(Landing, regs) == 40 && size_of::<Landing>() == 184);
+
 /// Code of a trampoline, in front of its three addresses.
 ///
 /// ```text

@@ -163,8 +163,8 @@ impl TaskFacts {
     }
 
     /// Where the vdso is mapped.
-    pub fn vdso(&self) -> Option<u64> {
-        self.vmas.iter().find(|v| v.vma.path == b"[vdso]").map(|v| v.vma.start)
+    pub fn vdso(&self) -> Option<(u64, u64)> {
+        self.vmas.iter().find(|v| v.vma.path == b"[vdso]").map(|v| (v.vma.start, v.vma.end))
     }
 }
 

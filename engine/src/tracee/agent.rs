@@ -1,12 +1,15 @@
 //! The agent inside a stopped task: putting it in, talking to it, and taking it out.
 //!
-//! What it leaves to chance, in order, for a task that is dumped:
-//! 1. One thread makes one system call with our registers: `mmap`, for the agent's memory. Dying here would leave the
-//!    thread with wrong registers. `supervise` covers this moment by being another process than the one a user kills.
+//! What happens, in order, to a task that is dumped, and why we may die at any moment of it:
+//! 1. One thread makes one system call with our registers: `mmap`, for the agent's memory. It makes it from a landing pad
+//!    ([`landing`]), from where it finds back.
 //! 2. The agent's code and, for each thread, the registers it was interrupted with are written to that memory.
 //! 3. The thread enters the agent. From here on the agent finds its own way back: it makes a pair of sockets, we take
 //!    one end, and when all copies of that end are closed, every thread puts its own registers back.
-//! 4. To take it out, its thread is stopped again and makes `munmap`; the same as 1.
+//! 4. To take it out, its thread is stopped again, and leaves by the landing pad.
+//!
+//! Where there is no room for a pad, dying in 1 or 4 would leave the thread with wrong registers. `supervise` makes that
+//! less likely by being another process than the one a user kills.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -15,11 +18,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
-use parasite::abi::{
-    MAX_CALLS, MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_CALLS, SLOT_RESULTS, SLOT_STRIDE,
-    SavedRegs, Slot, TRAMPOLINE_CODE, TRAMPOLINE_STRIDE,
-};
-use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
+use parasite::abi::{MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE, Slot};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::error::{Class, Explain, SysError};
 use crate::sys::ptrace::Resume;
@@ -30,6 +30,12 @@ use crate::tracee::memory::Memory;
 use crate::tracee::regs;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
+mod landing;
+mod layout;
+
+use landing::LandingPad;
+pub use layout::Layout;
+
 /// The agent's code and constants, made by the build script.
 static BLOB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
 
@@ -38,61 +44,12 @@ mod entry {
     include!(concat!(env!("OUT_DIR"), "/agent_layout.rs"));
 }
 
-const PAGE: u64 = 4096;
-/// Stack of the thread that serves.
-const STACK: u64 = 16 * 1024;
 /// How long the agent may take for one step of its own.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 /// How often a silent agent is looked after.
 const LOOK_AFTER: i64 = 50;
 /// Every signal; the kernel leaves out `SIGKILL` and `SIGSTOP`.
 pub const ALL_SIGNALS: u64 = u64::MAX;
-
-/// Where the parts of an agent's memory are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// First address.
-    pub base: u64,
-    /// How many threads it serves.
-    pub threads: usize,
-}
-
-impl Layout {
-    fn trampolines(self) -> u64 {
-        self.base + (BLOB.len() as u64).next_multiple_of(TRAMPOLINE_STRIDE as u64)
-    }
-
-    fn data(self) -> u64 {
-        (self.trampolines() + (self.threads * TRAMPOLINE_STRIDE) as u64).next_multiple_of(PAGE)
-    }
-
-    fn results(self) -> u64 {
-        self.data() + 64
-    }
-
-    fn buffer(self) -> u64 {
-        self.data() + PAGE
-    }
-
-    fn stack_top(self) -> u64 {
-        self.buffer() + MAX_MESSAGE as u64 + STACK
-    }
-
-    fn slot(self, index: usize) -> u64 {
-        self.stack_top() + (index * SLOT_STRIDE) as u64
-    }
-
-    fn end(self) -> u64 {
-        self.slot(self.threads)
-    }
-
-    /// Bytes of memory that an agent for that many threads needs.
-    pub fn size(threads: usize) -> u64 {
-        Self { base: 0, threads }.end()
-    }
-}
-
-const _: () = assert!(64 + MAX_CALLS * 8 <= PAGE as usize);
 
 /// What can go wrong with an agent.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +130,8 @@ pub struct Agent {
     packet: Vec<u8>,
     /// Signals that cannot be blocked and came meanwhile; sent again at the end.
     deferred: Vec<i32>,
+    /// From where the serving thread leaves; none for a stub, which ends with us anyway.
+    landing: Option<LandingPad>,
 }
 
 impl Agent {
@@ -183,30 +142,36 @@ impl Agent {
     pub fn inject(
         task: &mut FrozenTask,
         saved: Vec<Saved>,
-        vdso: Option<u64>,
+        vdso: Option<(u64, u64)>,
         code: &[(u64, u64)],
     ) -> Result<Self, AgentError> {
         let memory = Memory::open(task.pid)?;
-        let syscall_at = match vdso.map(|vdso| syscall_in_vdso(&memory, vdso)) {
-            Some(Ok(at)) => at,
-            _ => syscall_in_code(&memory, code).ok_or(AgentError::NoSyscallInstruction)?,
-        };
+        let first = saved.first().ok_or(AgentError::Lost(None))?;
+        let size = Layout::size(saved.len());
+        let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, size));
+        let in_vdso = || vdso.and_then(|(start, _)| syscall_in_vdso(&memory, start).ok());
+        let syscall_at = landing.as_ref().map(LandingPad::entry).or_else(in_vdso);
+        let syscall_at = syscall_at.or_else(|| syscall_in_code(&memory, code));
+        let syscall_at = syscall_at.ok_or(AgentError::NoSyscallInstruction)?;
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
-        let first = saved.first().ok_or(AgentError::Lost(None))?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
         let place = Layout { base: 0, threads: saved.len() };
         let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place);
         let Some(stopped) = stopped else { return Err(AgentError::Lost(None)) };
         match mapped {
             Ok(layout) => {
-                // Until it enters the agent, it is what it was, should we die.
-                first.write(&stopped)?;
-                Self::start(task.pid, stopped, memory, layout, saved)
+                if landing.is_none() {
+                    // Until it enters the agent, it is what it was, should we die.
+                    first.write(&stopped)?;
+                }
+                let mut agent = Self::start(task.pid, stopped, memory, layout, saved)?;
+                agent.landing = landing;
+                Ok(agent)
             }
             Err(e) => {
                 first.write(&stopped)?;
                 thread.stopped = Some(stopped);
+                landing.map_or(Ok(()), |landing| landing.erase(&memory))?;
                 Err(e)
             }
         }
@@ -216,7 +181,6 @@ impl Agent {
     pub fn inject_into_fork(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
         let saved = vec![Saved::read(&stopped)?; layout.threads];
         let regs = stopped.regs()?;
         let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout);
@@ -282,7 +246,8 @@ impl Agent {
             .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
         let leader = Some(stopped.resume(Resume::Cont, 0)?);
         let packet = vec![0; MAX_MESSAGE + 4096];
-        Ok(Self { layout, memory, socket, remote_socket, leader, saved, packet, deferred: Vec::new() })
+        let deferred = Vec::new();
+        Ok(Self { layout, memory, socket, remote_socket, leader, saved, packet, deferred, landing: None })
     }
 
     /// Gives the agent's end of the socket another number in the target.
@@ -469,6 +434,9 @@ impl Agent {
         let stopped = self.unmap()?;
         let first = self.saved.first().ok_or(AgentError::Lost(None))?;
         first.write(&stopped)?;
+        if let Some(landing) = self.landing.take() {
+            landing.erase(&self.memory)?;
+        }
         if let Some(thread) = task.threads.first_mut() {
             thread.stopped = Some(stopped);
         }
@@ -481,20 +449,32 @@ impl Agent {
         Ok(())
     }
 
-    /// Has the serving thread close the socket and unmap the agent under its own feet; it comes back stopped, and its
-    /// registers are still to be set.
+    /// Has the serving thread close the socket and unmap the agent; it comes back stopped, and its registers are still to
+    /// be set.
     pub fn unmap(&mut self) -> Result<Stopped, AgentError> {
+        const CALLS: [&str; 2] = ["close", "munmap"];
         let stopped = self.stop_leader()?;
         let regs = stopped.regs()?;
+        if let Some(landing) = &mut self.landing {
+            let first = self.saved.first().ok_or(AgentError::Lost(None))?;
+            // The pad leaves extended registers alone; as long as the thread is in the agent, that would set them again.
+            stopped.set_xstate(&first.xstate)?;
+            let leave = landing.leave(&self.memory, self.layout.base, self.remote_socket)?;
+            stopped.set_regs(&regs::entering(&regs, leave, regs.rsp, [0; 3]))?;
+            let (stopped, made) = complete_calls(stopped, &CALLS);
+            made?;
+            return stopped.ok_or(AgentError::Lost(None));
+        }
+        // Under its own feet: a step ends when the call does, before the instruction behind it, which is not there any more.
         let at = self.layout.base + syscall_in_blob();
-        let close =
-            Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name: "close" };
+        let [name, _] = CALLS;
+        let close = Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name };
         let (stopped, closed) = remote_call(stopped, &regs, at, close);
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
-        // The step ends when the call does, before the instruction behind it, which is not there any more.
-        let (stopped, unmapped) =
-            remote_call(stopped, &regs, at, Call { number: libc::SYS_munmap, args, name: "munmap" });
+        let [_, name] = CALLS;
+        let unmap = Call { number: libc::SYS_munmap, args, name };
+        let (stopped, unmapped) = remote_call(stopped, &regs, at, unmap);
         closed.and(unmapped)?;
         stopped.ok_or(AgentError::Lost(None))
     }
@@ -533,67 +513,6 @@ fn syscall_in_blob() -> u64 {
 
 const MAP_PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
-impl Layout {
-    /// The slot of a thread that serves one batch of `batch_len` bytes.
-    fn fill_slot(self, index: usize, saved: &Saved, socket: i32, batch_len: usize) -> Slot {
-        let mut slot = Slot::new_zeroed();
-        let regs = regs::after_restart(&saved.regs);
-        slot.regs = SavedRegs {
-            rflags: regs.eflags,
-            r15: regs.r15,
-            r14: regs.r14,
-            r13: regs.r13,
-            r12: regs.r12,
-            r11: regs.r11,
-            r10: regs.r10,
-            r9: regs.r9,
-            r8: regs.r8,
-            rbp: regs.rbp,
-            rbx: regs.rbx,
-            rsi: regs.rsi,
-            rdx: regs.rdx,
-            rcx: regs.rcx,
-            rax: regs.rax,
-        };
-        slot.sigmask = saved.sigmask;
-        slot.trampoline = self.trampolines() + (index * TRAMPOLINE_STRIDE) as u64;
-        slot.index = index as u32;
-        slot.gone = self.data();
-        slot.socket = socket;
-        slot.engine_socket = -1;
-        slot.batch = self.slot(index) + SLOT_BATCH as u64;
-        slot.batch_len = batch_len as u32;
-        slot.results = self.slot(index) + SLOT_RESULTS as u64;
-        slot.max_calls = SLOT_CALLS as u64;
-        slot
-    }
-
-    /// The slot of the thread that serves until the engine is gone.
-    fn fill_serving_slot(self, saved: &Saved, socket: i32) -> Slot {
-        let mut slot = self.fill_slot(0, saved, socket, 0);
-        slot.buffer = self.buffer();
-        slot.results = self.results();
-        slot.max_calls = MAX_CALLS as u64;
-        slot
-    }
-
-    /// Code, then the trampolines of all threads.
-    fn code(self, saved: &[Saved]) -> Vec<u8> {
-        let mut code = BLOB.to_vec();
-        code.resize((self.trampolines() - self.base) as usize, 0);
-        for saved in saved {
-            let regs = regs::after_restart(&saved.regs);
-            let start = code.len();
-            code.extend_from_slice(&TRAMPOLINE_CODE);
-            for register in [regs.rdi, regs.rsp, regs.rip] {
-                code.extend_from_slice(&register.to_le_bytes());
-            }
-            code.resize(start + TRAMPOLINE_STRIDE, 0);
-        }
-        code
-    }
-}
-
 /// A system call to be made by somebody else.
 struct Call {
     number: i64,
@@ -601,41 +520,63 @@ struct Call {
     name: &'static str,
 }
 
-/// Has a stopped thread make one system call. The thread, unless it died, and the call's result.
+/// Has a stopped thread make one system call, with all signals blocked from then on. The thread, unless it died, and the
+/// call's result.
 fn remote_call(
     stopped: Stopped,
     from: &libc::user_regs_struct,
     syscall_at: u64,
     call: Call,
 ) -> (Option<Stopped>, Result<i64, AgentError>) {
-    if let Err(e) = stopped.set_regs(&regs::calling(from, syscall_at, call.number, call.args)) {
+    // Signals come second: at the landing pad the thread finds its mask again, but not where it was stopped.
+    let set = stopped
+        .set_regs(&regs::calling(from, syscall_at, call.number, call.args))
+        .and_then(|()| stopped.set_sigmask(ALL_SIGNALS));
+    if let Err(e) = set {
         return (Some(stopped), Err(e.into()));
     }
-    // Not PTRACE_SINGLESTEP: its SIGTRAP is forced, and forcing a signal that is blocked or ignored resets its handler.
+    complete_calls(stopped, &[call.name])
+}
+
+/// Lets a stopped thread go on until it has made these system calls. The thread, unless it died, and the last call's
+/// result, or the first error of any.
+///
+/// Not by PTRACE_SINGLESTEP: its SIGTRAP is forced, and forcing a signal that is blocked or ignored resets its handler.
+fn complete_calls(stopped: Stopped, names: &[&'static str]) -> (Option<Stopped>, Result<i64, AgentError>) {
     let mut stopped = stopped;
-    let mut entered = false;
-    loop {
-        let stepped =
-            stopped.resume(Resume::Syscall, 0).map_err(TraceError::from).and_then(|r| r.wait(STEP_LIMIT));
-        match stepped {
-            Ok((next, Stop::Syscall)) if !entered => {
-                entered = true;
-                stopped = next;
+    let mut outcome = Ok(0);
+    for call in names {
+        let mut entered = false;
+        loop {
+            let stepped =
+                stopped.resume(Resume::Syscall, 0).map_err(TraceError::from).and_then(|r| r.wait(STEP_LIMIT));
+            match stepped {
+                Ok((next, Stop::Syscall)) if !entered => {
+                    entered = true;
+                    stopped = next;
+                }
+                Ok((next, Stop::Syscall)) => {
+                    let result =
+                        next.regs().map_err(AgentError::from).and_then(|regs| call_result(call, &regs));
+                    outcome = outcome.and(result);
+                    stopped = next;
+                    break;
+                }
+                // It was stopped for another reason before the instruction was executed.
+                Ok((next, Stop::Interrupt | Stop::Group(_) | Stop::Signal(libc::SIGSTOP))) => stopped = next,
+                Ok((next, stop)) => return (Some(next), Err(AgentError::Lost(Some(stop)))),
+                Err(e) => return (None, Err(e.into())),
             }
-            Ok((next, Stop::Syscall)) => {
-                let result = next.regs().map_err(AgentError::from).and_then(|regs| match regs.rax as i64 {
-                    result @ -4095..0 => {
-                        Err(SysError { call: call.name, errno: Errno::from_raw(-result as i32) }.into())
-                    }
-                    result => Ok(result),
-                });
-                return (Some(next), result);
-            }
-            // It was stopped for another reason before the instruction was executed.
-            Ok((next, Stop::Interrupt | Stop::Group(_) | Stop::Signal(libc::SIGSTOP))) => stopped = next,
-            Ok((next, stop)) => return (Some(next), Err(AgentError::Lost(Some(stop)))),
-            Err(e) => return (None, Err(e.into())),
         }
+    }
+    (Some(stopped), outcome)
+}
+
+/// What a call returned, at its syscall-exit-stop.
+fn call_result(call: &'static str, regs: &libc::user_regs_struct) -> Result<i64, AgentError> {
+    match regs.rax as i64 {
+        result @ -4095..0 => Err(SysError { call, errno: Errno::from_raw(-result as i32) }.into()),
+        result => Ok(result),
     }
 }
 

@@ -22,10 +22,9 @@ fn maps(pid: i32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap()
 }
 
-fn vdso_of(pid: i32) -> Option<u64> {
-    let maps = maps(pid);
-    let line = maps.lines().find(|l| l.ends_with("[vdso]"))?;
-    u64::from_str_radix(line.split('-').next()?, 16).ok()
+fn vdso_of(pid: i32) -> Option<(u64, u64)> {
+    let maps = crate::procfs::maps::parse(maps(pid).as_bytes()).unwrap();
+    maps.iter().find(|vma| vma.path == b"[vdso]").map(|vma| (vma.start, vma.end))
 }
 
 fn inject(task: &mut FrozenTask) -> Agent {
@@ -83,4 +82,37 @@ fn a_failing_call_names_itself_and_ends_the_batch() {
     drop(tree);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What dying between the two halves of an injection leaves to the thread.
+#[test]
+fn a_thread_that_nobody_traces_any_more_finds_back_from_the_landing_pad() {
+    let mut child = Command::new("sleep").arg("0.3").spawn().unwrap();
+    let pid = child.id() as i32;
+    while crate::tracee::freeze::process_state(pid) != Some('S')
+        || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() != "sleep\n"
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let blocked = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().find(|l| l.starts_with("SigBlk")).map(str::to_owned)
+    };
+    let before = (maps(pid), blocked());
+    let mut tree = FrozenTree::freeze(pid, LIMIT).unwrap();
+    let stopped = tree.tasks[0].threads[0].stopped.take().unwrap();
+    let saved = Saved::read(&stopped).unwrap();
+    let memory = Memory::open(pid).unwrap();
+    let size = Layout::size(1);
+    let pad = LandingPad::put(&memory, vdso_of(pid).unwrap(), &saved, size).unwrap();
+    let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+    let args = [0, size, prot, MAP_PRIVATE_ANONYMOUS, u64::MAX, 0];
+    stopped.set_regs(&regs::calling(&saved.regs, pad.entry(), libc::SYS_mmap, args)).unwrap();
+    stopped.set_sigmask(ALL_SIGNALS).unwrap();
+    stopped.detach(0).unwrap();
+    while crate::tracee::freeze::process_state(pid) != Some('S') {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((maps(pid), blocked()), before);
+    assert!(child.wait().unwrap().success(), "the sleep goes on to its end");
 }
