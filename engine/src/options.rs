@@ -18,10 +18,28 @@ pub struct DumpOptions {
     pub shell_job: bool,
     /// How long the tree may take to freeze.
     pub timeout: Timeout,
+    /// Unix sockets outside of the tree whose loss is accepted.
+    pub external_unix: ExternalUnix,
     /// Say at the end what was dumped and how long it took.
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+}
+
+/// Unix sockets outside of the tree whose loss is accepted (`--ext-unix-sk`, `--external unix[INO]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExternalUnix {
+    /// All of them.
+    pub all: bool,
+    /// These, by inode number.
+    pub inodes: Vec<u32>,
+}
+
+impl ExternalUnix {
+    /// Whether a socket of the tree may lose its peer.
+    pub fn allows(&self, own: u32, peer: u32) -> bool {
+        self.all || self.inodes.contains(&own) || self.inodes.contains(&peer)
+    }
 }
 
 /// What becomes of the tasks when the work is done.
@@ -47,6 +65,8 @@ pub struct RestoreOptions {
     pub parent: Parent,
     /// Run or leave stopped.
     pub afterwards: Afterwards,
+    /// Descriptors that the caller left open for us, and what each stands for (`--inherit-fd`).
+    pub inherit_fds: Vec<(i32, String)>,
     /// File that receives the root's pid; relative to the work directory.
     pub pidfile: Option<PathBuf>,
     /// Session and terminal belong to the caller.
@@ -55,6 +75,13 @@ pub struct RestoreOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+}
+
+impl RestoreOptions {
+    /// The descriptor that stands for a resource.
+    pub fn inherited(&self, resource: &str) -> Option<i32> {
+        self.inherit_fds.iter().find(|(_, known)| known == resource).map(|(fd, _)| *fd)
+    }
 }
 
 /// Whose child the restored root task is.
@@ -76,6 +103,8 @@ pub struct PlanOptions {
     pub tree: i32,
     /// Session and terminal belong to the caller.
     pub shell_job: bool,
+    /// Unix sockets outside of the tree whose loss is accepted.
+    pub external_unix: ExternalUnix,
     /// What is logged, and where.
     pub log: LogOptions,
 }

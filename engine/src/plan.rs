@@ -61,8 +61,11 @@ impl Plan {
             state: TargetState::Untouched,
         };
         target::check(options.tree).map_err(fail)?;
-        let dump_options = DumpOptions { shell_job: options.shell_job, ..DumpOptions::default() };
+        let external_unix = options.external_unix.clone();
+        let dump_options =
+            DumpOptions { shell_job: options.shell_job, external_unix, ..DumpOptions::default() };
         let mut files = FilesDump::new(&dump_options);
+        files.looks_only = true;
         let mut plan = Self::default();
         let mut left = vec![options.tree];
         while let Some(pid) = left.pop() {

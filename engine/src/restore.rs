@@ -53,6 +53,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         let mut stubs = tree::create(&tasks, options)?;
         stats.forked_after(forking);
         state::memory(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
+        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         state::create_threads(&mut stubs, &tasks)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;

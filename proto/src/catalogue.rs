@@ -246,6 +246,8 @@ catalogue! {
 
     /// `stasis-threads.img`: State of threads that has no place elsewhere.
     STASIS_THREADS = common("stasis-threads.img", "STASIS_THREADS", 0x5374_6101, Payload::All("stasis_thread_entry"));
+    /// `stasis-sockets.img`: State of sockets that has no place elsewhere.
+    STASIS_SOCKETS = common("stasis-sockets.img", "STASIS_SOCKETS", 0x5374_6113, Payload::All("stasis_socket_entry"));
 
     // Files without header and entries.
 

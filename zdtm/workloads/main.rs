@@ -11,6 +11,8 @@ mod chroot_file;
 mod cmdlinenv00;
 mod cow00;
 mod cwd00;
+mod del_standalone_un;
+mod deleted_unix_sock;
 mod devices;
 mod different_creds;
 mod directory;
@@ -27,6 +29,7 @@ mod fdt_shared;
 mod fifo;
 mod fifo_ro;
 mod fifo_rowo_pair;
+mod fifo_upon_unix_socket;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
@@ -80,6 +83,14 @@ mod rmdir_open;
 mod rseq00;
 mod sched_policy00;
 mod sched_prio00;
+mod scm;
+mod scm00;
+mod scm01;
+mod scm02;
+mod scm03;
+mod scm04;
+mod scm05;
+mod scm09;
 mod seccomp_no_new_privs;
 mod segments;
 mod selfexe00;
@@ -87,9 +98,22 @@ mod shmem;
 mod sigactions;
 mod sigaltstack;
 mod sigpending;
+mod sk_unix01;
+mod sk_unix_dgram_ghost;
+mod sk_unix_listen;
+mod sk_unix_rel;
+mod sk_unix_unconn;
 mod sleeping00;
+mod socket_close_data;
+mod socket_close_data01;
 mod socket_listen;
+mod socket_queues;
 mod socket_udp;
+mod sockets00;
+mod sockets01;
+mod sockets02;
+mod sockets03;
+mod sockets_dgram;
 mod sockets_spair;
 mod spinning;
 mod sse00;
@@ -104,6 +128,8 @@ mod thp_disable;
 mod thread_different_uid_gid;
 mod timers;
 mod umask00;
+mod unix;
+mod unix_sock;
 mod unix_socket;
 mod unlink_fstat00;
 mod unlink_mmap00;
@@ -133,6 +159,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cwd00", run: cwd00::run },
+    Workload { name: "del_standalone_un", run: del_standalone_un::run },
+    Workload { name: "deleted_unix_sock", run: deleted_unix_sock::run },
     Workload { name: "devices", run: devices::run },
     Workload { name: "different_creds", run: different_creds::run },
     Workload { name: "directory", run: directory::run },
@@ -149,6 +177,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fifo", run: fifo::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "fifo_ro", run: fifo_ro::run },
+    Workload { name: "fifo_upon_unix_socket", run: fifo_upon_unix_socket::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
@@ -201,6 +230,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "rseq00", run: rseq00::run },
     Workload { name: "sched_policy00", run: sched_policy00::run },
     Workload { name: "sched_prio00", run: sched_prio00::run },
+    Workload { name: "scm00", run: scm00::run },
+    Workload { name: "scm01", run: scm01::run },
+    Workload { name: "scm02", run: scm02::run },
+    Workload { name: "scm03", run: scm03::run },
+    Workload { name: "scm04", run: scm04::run },
+    Workload { name: "scm05", run: scm05::run },
+    Workload { name: "scm09", run: scm09::run },
     Workload { name: "seccomp_no_new_privs", run: seccomp_no_new_privs::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
@@ -208,9 +244,22 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "sigpending", run: sigpending::run },
+    Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
+    Workload { name: "sk-unix-listen", run: sk_unix_listen::run },
+    Workload { name: "sk-unix-rel", run: sk_unix_rel::run },
+    Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
+    Workload { name: "sk-unix01", run: sk_unix01::run },
     Workload { name: "sleeping00", run: sleeping00::run },
+    Workload { name: "socket_close_data", run: socket_close_data::run },
+    Workload { name: "socket_close_data01", run: socket_close_data01::run },
     Workload { name: "socket_listen", run: socket_listen::run },
+    Workload { name: "socket_queues", run: socket_queues::run },
     Workload { name: "socket_udp", run: socket_udp::run },
+    Workload { name: "sockets00", run: sockets00::run },
+    Workload { name: "sockets01", run: sockets01::run },
+    Workload { name: "sockets02", run: sockets02::run },
+    Workload { name: "sockets03", run: sockets03::run },
+    Workload { name: "sockets_dgram", run: sockets_dgram::run },
     Workload { name: "sockets_spair", run: sockets_spair::run },
     Workload { name: "sse00", run: sse00::run },
     Workload { name: "sse20", run: sse20::run },
@@ -225,6 +274,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "timers", run: timers::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unix-socket", run: unix_socket::run },
+    Workload { name: "unix_sock", run: unix_sock::run },
     Workload { name: "unlink_fstat00", run: unlink_fstat00::run },
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
     Workload { name: "vdso00", run: vdso00::run },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
-use crate::options::{Afterwards, DumpOptions, Timeout};
+use crate::options::{Afterwards, DumpOptions, ExternalUnix, Timeout};
 use crate::supervise::{self, Role};
 
 use super::grammar::Given;
@@ -28,9 +28,34 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         timeout: given
             .value("timeout")
             .map_or_else(Timeout::default, |s: u32| Timeout(Duration::from_secs(s.into()))),
+        external_unix: external_unix(given)?,
         display_stats: given.flag("display-stats"),
         log,
     })
+}
+
+/// Unix sockets outside of the tree whose loss is accepted.
+pub(super) fn external_unix(given: &Given) -> Result<ExternalUnix, UsageError> {
+    let mut accepted = ExternalUnix::default();
+    let bad = |option: &str, value: &str, reason: &str| UsageError::BadValue {
+        option: option.to_owned(),
+        value: value.to_owned(),
+        reason: reason.to_owned(),
+    };
+    for value in given.values::<String>("ext-unix-sk") {
+        match value.parse() {
+            _ if value == "+" => accepted.all = true,
+            Ok(inode) => accepted.inodes.push(inode),
+            Err(_) => return Err(bad("--ext-unix-sk[=INODE]", &value, "an inode number is a number")),
+        }
+    }
+    for value in given.values::<String>("external") {
+        let inode = value.strip_prefix("unix[").and_then(|rest| rest.strip_suffix(']'));
+        let reason = "only unix[INODE] is implemented yet";
+        let inode = inode.and_then(|inode| inode.parse().ok());
+        accepted.inodes.push(inode.ok_or_else(|| bad("--external RESOURCE", &value, reason))?);
+    }
+    Ok(accepted)
 }
 
 pub(super) fn tree(given: &Given) -> Result<i32, UsageError> {

@@ -11,6 +11,7 @@ pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
     Ok(PlanOptions {
         tree: dump::tree(given)?,
         shell_job: given.flag("shell-job"),
+        external_unix: dump::external_unix(given)?,
         log: log_options(given, &work_dir),
     })
 }

@@ -31,10 +31,29 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         images_dir,
         parent,
         afterwards,
+        inherit_fds: given
+            .values::<String>("inherit-fd")
+            .iter()
+            .map(|v| inherited(v))
+            .collect::<Result<_, _>>()?,
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
         display_stats: given.flag("display-stats"),
         work_dir,
+    })
+}
+
+/// `fd[N]:RESOURCE`.
+fn inherited(value: &str) -> Result<(i32, String), UsageError> {
+    let parse = || {
+        let (number, resource) = value.strip_prefix("fd[")?.split_once("]:")?;
+        let number = number.parse().ok().filter(|n| *n >= 0)?;
+        resource.starts_with("socket:[").then(|| (number, resource.to_owned()))
+    };
+    parse().ok_or_else(|| UsageError::BadValue {
+        option: "--inherit-fd fd[N]:RESOURCE".into(),
+        value: value.into(),
+        reason: "a resource is socket:[INODE]".into(),
     })
 }
 

@@ -140,6 +140,10 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("shell-job", Some('j'), Flag, What, DR, "Session and terminal belong to the caller"),
     works("timeout", None, Value("SECONDS"), What, &[Verb::Dump], "How long the tree may take to freeze [default: 10]"),
 
+    works("ext-unix-sk", Some('x'), Maybe("INODE"), What, DR, "Accept that unix sockets (or this one) lose a peer outside of the tree"),
+    works("external", None, Values("RESOURCE"), What, DR, "Resource outside of the tree: unix[INODE]"),
+    works("inherit-fd", None, Values("fd[N]:RESOURCE"), What, R, "Use our descriptor N for a resource: socket:[INODE]"),
+
     works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
     works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
     works("pidfile", None, Value("FILE"), Where, R, "Write the root's pid to FILE, relative to the work directory"),
@@ -164,14 +168,11 @@ pub(super) static OPTIONS: &[Spec] = &[
 
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
     refused("root", Some('r'), Value("DIR"), DR, "Root of the mount namespace"),
-    refused("external", None, Values("RESOURCE"), DR, "Resource that lives outside of the tree"),
-    refused("inherit-fd", None, Values("fd[N]:RESOURCE"), R, "Use an inherited descriptor for a resource"),
     refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
     refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
     refused("tcp-established", None, Flag, DR, "Established TCP connections"),
     refused("tcp-close", None, Flag, DR, "TCP connections as closed"),
     refused("skip-in-flight", None, Flag, DR, "Leave out TCP connections that are being made"),
-    refused("ext-unix-sk", Some('x'), Maybe("INODE"), DR, "Unix sockets whose peer is outside"),
     refused("file-locks", Some('l'), Flag, DR, "File locks"),
     refused("link-remap", None, Flag, DR, "Give deleted files a name for the time between"),
     refused("ghost-limit", None, Value("SIZE"), D, "Largest deleted file that is dumped"),

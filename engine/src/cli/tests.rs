@@ -7,7 +7,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::*;
-use crate::options::{Afterwards, CheckScope, Parent, Timeout};
+use crate::options::{Afterwards, CheckScope, ExternalUnix, Parent, Timeout};
 
 /// Parses a line split at blanks, without any configuration file.
 fn parse_line(line: &str) -> Result<Invocation, Failure> {
@@ -49,7 +49,7 @@ fn a_dump_has_defaults() {
 
 #[test]
 fn every_option_of_a_dump_arrives() {
-    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3";
+    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 -x=7 --external unix[8]";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -57,6 +57,7 @@ fn every_option_of_a_dump_arrives() {
         afterwards: Afterwards::LeaveRunning,
         shell_job: true,
         timeout: Timeout(Duration::from_secs(3)),
+        external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
         display_stats: true,
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };
@@ -65,12 +66,14 @@ fn every_option_of_a_dump_arrives() {
 
 #[test]
 fn every_option_of_a_restore_arrives() {
-    let line = "restore --images-dir /img --restore-detached --restore-sibling -s --pidfile pid --shell-job";
+    let line = "restore --images-dir /img --restore-detached --restore-sibling -s --pidfile pid --shell-job \
+        --inherit-fd fd[3]:socket:[1]";
     let expected = RestoreOptions {
         images_dir: "/img".into(),
         work_dir: "/img".into(),
         parent: Parent::Sibling,
         afterwards: Afterwards::LeaveStopped,
+        inherit_fds: vec![(3, "socket:[1]".into())],
         pidfile: Some("pid".into()),
         shell_job: true,
         ..RestoreOptions::default()
@@ -170,10 +173,9 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 #[rstest]
 #[case("dump -t 1 --tcp-established", "--tcp-established is not implemented yet")]
 #[case(
-    "dump -t 1 -x17 --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--ext-unix-sk, --file-locks, --ghost-limit, --manage-cgroups and --cpu-cap are not implemented yet"
+    "dump -t 1 --evasive-devices --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
+    "--file-locks, --ghost-limit, --evasive-devices, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
-#[case("restore -d --inherit-fd fd[3]:socket:[1]", "--inherit-fd is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]

@@ -11,8 +11,12 @@ pub mod inet;
 pub mod pipe;
 pub mod pipe_data;
 pub mod regular;
+pub mod sock_diag;
 pub mod socket_options;
+pub mod socket_queue;
 pub mod unix;
+pub mod unix_names;
+pub mod unix_world;
 
 use std::any::{Any, TypeId};
 use std::cell::OnceCell;
@@ -189,6 +193,8 @@ pub trait FileKind: 'static {
     fn member(entry: &mut FileEntry) -> &mut Option<Self::Image>;
     /// Describes it under the id `id`.
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<Self::Image, Problem>;
+    /// Looks for files that are only reached through files of this kind, when all tables are known.
+    fn explore(_cx: &mut FilesDump<'_>, _problems: &mut Vec<Problem>) {}
     /// Finds what can be refused only when all descriptors are known.
     fn check_dumped(_cx: &mut FilesDump<'_>, _problems: &mut Vec<Problem>) {}
     /// Writes what belongs to the kind as a whole, when all descriptors are known.
@@ -197,6 +203,10 @@ pub trait FileKind: 'static {
     }
     /// Finds what would make a restore fail, before anything is created.
     fn check(_cx: &FilesRestore<'_>, _image: &Self::Image) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Makes what must be made by certain tasks, or together: once, before any file is made for a table.
+    fn prepare(_cx: &mut FilesRestore<'_>, _tasks: &mut dyn InTask) -> Result<(), Problem> {
         Ok(())
     }
     /// Makes it.
@@ -219,6 +229,18 @@ pub trait InTask {
         id: u32,
         batch: &mut dyn FnMut(i32, &mut crate::tracee::batch::Batch<'_>),
     ) -> Result<crate::tracee::batch::Replies, Problem>;
+
+    /// Has the task with this pid run a batch, before it has any file; nothing if there is no such task.
+    ///
+    /// `spare` is a descriptor number that the batch may use in between.
+    fn run_in<'fd>(
+        &mut self,
+        pid: i32,
+        batch: &mut dyn FnMut(i32, &mut crate::tracee::batch::Batch<'fd>),
+    ) -> Result<Option<crate::tracee::batch::Replies>, Problem>;
+
+    /// A task that will hold file `id`, with the effective ids that it will have.
+    fn holder(&self, id: u32) -> Option<socket::Credentials>;
 }
 
 /// A [`FileKind`] as the registry holds it.
@@ -233,12 +255,16 @@ pub trait ErasedFileKind: Sync {
     fn claims(&self, fd: &FdFacts<'_>) -> bool;
     /// [`FileKind::dump`], as a whole entry.
     fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem>;
+    /// [`FileKind::explore`].
+    fn explore(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
     /// [`FileKind::check_dumped`].
     fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
     /// [`FileKind::finish`].
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
     /// [`FileKind::check`].
     fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem>;
+    /// [`FileKind::prepare`].
+    fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem>;
     /// [`FileKind::restore`].
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
     /// [`FileKind::connect`].
@@ -296,6 +322,10 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
         Ok(entry)
     }
 
+    fn explore(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        K::explore(cx, problems);
+    }
+
     fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
         K::check_dumped(cx, problems);
     }
@@ -306,6 +336,10 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
 
     fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem> {
         K::check(cx, &image_of::<K>(entry)?)
+    }
+
+    fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
+        K::prepare(cx, tasks)
     }
 
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {
@@ -352,6 +386,8 @@ struct Known {
 pub struct FilesDump<'a> {
     /// What the user asked for.
     pub options: &'a DumpOptions,
+    /// Whether the tree runs: then nothing may be changed, not even for a moment.
+    pub looks_only: bool,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
     paths: HashMap<(Vec<u8>, i32), u32>,
@@ -363,6 +399,7 @@ impl<'a> FilesDump<'a> {
     pub fn new(options: &'a DumpOptions) -> Self {
         Self {
             options,
+            looks_only: false,
             entries: Vec::new(),
             known: HashMap::new(),
             paths: HashMap::new(),
@@ -466,6 +503,23 @@ impl<'a> FilesDump<'a> {
         Ok(id)
     }
 
+    /// The id of an open file that we hold ourselves, as somebody in the tree will.
+    pub fn dump_own(&mut self, fd: &OwnedFd) -> Result<u32, Problem> {
+        let pid = std::process::id() as i32;
+        let pidfd = pidfd::open(pid)?;
+        Ok(self.dump_fd(pid, pidfd.as_fd(), std::os::fd::AsRawFd::as_raw_fd(fd))?.id)
+    }
+
+    /// Adds an entry for a file that no task has.
+    fn push(&mut self, entry: FileEntry) {
+        self.entries.push(entry);
+    }
+
+    /// The unix socket with this id, to complete what is said of it.
+    fn unix_entry(&mut self, id: u32) -> Option<&mut proto::messages::UnixSkEntry> {
+        self.entries.get_mut((id as usize).checked_sub(1)?)?.usk.as_mut()
+    }
+
     /// Puts an entry into the place that was reserved for its id.
     fn replace(&mut self, entry: FileEntry) {
         if let Some(slot) = self.entries.get_mut(entry.id as usize - 1) {
@@ -475,6 +529,9 @@ impl<'a> FilesDump<'a> {
 
     /// Finds what can be refused only when all descriptors are known.
     pub fn check(&mut self, problems: &mut Vec<Problem>) {
+        for kind in super::FILE_KINDS {
+            kind.explore(self, problems);
+        }
         for kind in super::FILE_KINDS {
             kind.check_dumped(self, problems);
         }
@@ -488,6 +545,7 @@ impl<'a> FilesDump<'a> {
         for kind in super::MAPPING_KINDS {
             kind.finish(&mut self, images)?;
         }
+        std::mem::take(self.state::<socket_queue::Sockets>()).write(images)?;
         images.write(&proto::catalogue::FILES, 0, &self.entries)
     }
 }
@@ -531,7 +589,9 @@ impl<'a> FilesRestore<'a> {
     pub fn read(options: &'a RestoreOptions, images: &'a Images) -> Result<Self, Problem> {
         let entries: Vec<FileEntry> = images.read(&proto::catalogue::FILES, 0)?;
         let entries = entries.into_iter().map(|e| (e.id, e)).collect();
-        Ok(Self { options, images, entries, opened: HashMap::new(), states: States::default() })
+        let mut states = States::default();
+        *states.get() = socket_queue::Sockets::load(images)?;
+        Ok(Self { options, images, entries, opened: HashMap::new(), states })
     }
 
     /// What a kind keeps for itself.
@@ -552,6 +612,11 @@ impl<'a> FilesRestore<'a> {
                 problems.push(problem);
             }
         }
+    }
+
+    /// Makes what kinds make by certain tasks, or together.
+    pub fn prepare(&mut self, tasks: &mut dyn InTask) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.prepare(self, tasks))
     }
 
     /// All ids.

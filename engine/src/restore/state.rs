@@ -15,6 +15,7 @@ use crate::kinds::mm::{self, bounds, pages, status, vdso};
 use crate::kinds::task::{Scope, ThreadRestore};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::stats::RestoreStats;
+use crate::sys::socket::Credentials;
 use crate::tracee::agent::AgentError;
 use crate::tracee::batch::{Batch, Replies};
 use nix::errno::Errno;
@@ -283,5 +284,27 @@ impl InTask for InStubs<'_> {
             }
         }
         Err(Problem::new(FileRefusal::NoSuchId(id)))
+    }
+
+    fn run_in<'fd>(
+        &mut self,
+        pid: i32,
+        fill: &mut dyn FnMut(i32, &mut Batch<'fd>),
+    ) -> Result<Option<Replies>, Problem> {
+        let Some(stub) = self.stubs.0.iter_mut().find(|s| s.pid == pid && s.agent.is_some()) else {
+            return Ok(None);
+        };
+        let mut batch = Batch::new();
+        // Of all numbers, the stub uses that of the agent's socket only.
+        fill(stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd) + 1, &mut batch);
+        stub.run("make its files", &batch).map(Some)
+    }
+
+    fn holder(&self, id: u32) -> Option<Credentials> {
+        let holds = |task: &&Task| task.alive.iter().flat_map(|alive| &alive.fds).any(|fd| fd.id == id);
+        let task = self.tasks.iter().find(holds)?;
+        let creds = task.core().thread_core.as_ref().and_then(|core| core.creds.as_ref());
+        let (uid, gid) = creds.map_or((0, 0), |creds| (creds.euid, creds.egid));
+        Some(Credentials { pid: task.pid as u32, uid, gid })
     }
 }

@@ -1,6 +1,6 @@
-//! Socket options, addresses as bytes, and unix socket diagnostics.
+//! Socket options, addresses as bytes, and messages with what travels along.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -116,28 +116,211 @@ pub fn queued(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
     Ok(bytes)
 }
 
-/// From `include/uapi/linux/{netlink,sock_diag,unix_diag}.h`.
-const NETLINK_SOCK_DIAG: i32 = 4;
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const UDIAG_SHOW_PEER: u32 = 4;
+/// Accepts a connection.
+pub fn accept(fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    let none = std::ptr::null_mut();
+    // SAFETY: no address is asked for, so the kernel writes nothing.
+    let fd = unsafe { libc::accept4(fd.as_raw_fd(), none, std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    let fd = Errno::result(fd).map_err(SysError::of("accept4"))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
 
-/// Asks the kernel for one unix socket by its inode number; the netlink message it answers with.
-pub fn unix_diag(inode: u32) -> Result<Vec<u8>, SysError> {
-    let socket = create(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_SOCK_DIAG)?;
-    // struct nlmsghdr, then struct unix_diag_req: family, protocol, padding; states; inode; what to show; cookie.
-    let mut request = Vec::with_capacity(40);
-    request.extend(40_u32.to_ne_bytes());
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
-    for word in [u32::MAX, inode, UDIAG_SHOW_PEER, u32::MAX, u32::MAX] {
-        request.extend(word.to_ne_bytes());
+/// From `include/uapi/linux/un.h`.
+const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
+
+/// The file that a unix socket is bound to, as opened with `O_PATH`.
+pub fn unix_file(fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    // SAFETY: takes no argument.
+    let fd = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCUNIXFILE, 0) };
+    let fd = Errno::result(fd).map_err(SysError::of("ioctl(SIOCUNIXFILE)"))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Bytes that were sent and not yet taken.
+pub fn unsent(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one number.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    Errno::result(done).map_err(SysError::of("ioctl(SIOCOUTQ)"))?;
+    Ok(bytes)
+}
+
+/// Process, user and group of a sender or a peer (`struct ucred`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process; 0 if there is none.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Credentials {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map(|b| u32::from_ne_bytes(*b));
+        Some(Self { pid: word(0)?, uid: word(4)?, gid: word(8)? })
     }
-    nix::unistd::write(socket.as_fd(), &request).map_err(SysError::of("write(NETLINK_SOCK_DIAG)"))?;
-    let mut answer = vec![0; 4096];
-    let len =
-        nix::unistd::read(socket.as_fd(), &mut answer).map_err(SysError::of("read(NETLINK_SOCK_DIAG)"))?;
-    answer.truncate(len);
-    Ok(answer)
+
+    fn bytes(self) -> Vec<u8> {
+        [self.pid, self.uid, self.gid].iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+}
+
+/// What `SO_PEERCRED` says.
+pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, SysError> {
+    let mut value = [0; 12];
+    get_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut value)?;
+    Credentials::parse(&value).ok_or(SysError { call: "getsockopt(SO_PEERCRED)", errno: Errno::EBADMSG })
+}
+
+/// What one receive gave, besides the bytes.
+#[derive(Debug)]
+pub struct Received {
+    /// How many bytes are in the buffer.
+    pub len: usize,
+    /// `MSG_TRUNC` and the like.
+    pub flags: i32,
+    /// Descriptors that came along.
+    pub rights: Vec<OwnedFd>,
+    /// Credentials that came along.
+    pub credentials: Option<Credentials>,
+    /// Address of the sender, in the kernel's layout; empty if it has none.
+    pub source: Vec<u8>,
+}
+
+/// From `include/linux/socket.h`: a descriptor of the sending process.
+const SCM_PIDFD: i32 = 4;
+/// Room for control messages: descriptors (`SCM_MAX_FD` is 253), credentials, and whatever options add.
+const CONTROL: usize = 2048;
+/// `struct cmsghdr` is a length of 8 bytes, level and type.
+const CONTROL_HEADER: usize = 16;
+
+/// Receives one message (recvmsg(2)).
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> Result<Received, SysError> {
+    let mut control = [0_u64; CONTROL / 8];
+    let mut source = [0_u8; size_of::<libc::sockaddr_storage>()];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all zeros is a valid `msghdr`.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_name = source.as_mut_ptr().cast();
+    header.msg_namelen = source.len() as libc::socklen_t;
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL;
+    // SAFETY: every pointer in the header leads to a live buffer of the length next to it.
+    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags | libc::MSG_CMSG_CLOEXEC) };
+    let len = Errno::result(len).map_err(SysError::of("recvmsg"))? as usize;
+    let bytes: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut received = Received {
+        len,
+        flags: header.msg_flags,
+        rights: Vec::new(),
+        credentials: None,
+        source: source.get(..header.msg_namelen as usize).unwrap_or_default().to_vec(),
+    };
+    let mut rest = bytes.get(..header.msg_controllen).unwrap_or_default();
+    while let Some(length) = rest.first_chunk().map(|b| usize::from_ne_bytes(*b)) {
+        let word =
+            |at: usize| rest.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| i32::from_ne_bytes(*b));
+        let data = rest.get(CONTROL_HEADER..length).unwrap_or_default();
+        match (word(8), word(12)) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS | SCM_PIDFD) => {
+                let numbers = data.as_chunks().0.iter().map(|b| i32::from_ne_bytes(*b));
+                // SAFETY: the kernel just made these descriptors for us.
+                received.rights.extend(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+                if word(12) == SCM_PIDFD {
+                    received.rights.pop();
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => received.credentials = Credentials::parse(data),
+            _ => {}
+        }
+        rest = rest.get(length.max(CONTROL_HEADER).next_multiple_of(8)..).unwrap_or_default();
+    }
+    Ok(received)
+}
+
+/// What is sent along with bytes.
+#[derive(Debug, Default)]
+pub struct Along<'a> {
+    /// Address to send to, in the kernel's layout; empty: to the peer.
+    pub to: &'a [u8],
+    /// Descriptors.
+    pub rights: &'a [BorrowedFd<'a>],
+    /// Credentials.
+    pub credentials: Option<Credentials>,
+}
+
+/// Sends one message (sendmsg(2)).
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], along: &Along<'_>, flags: i32) -> Result<usize, SysError> {
+    let mut control = Vec::new();
+    let mut add = |kind: i32, data: Vec<u8>| {
+        control.extend((CONTROL_HEADER + data.len()).to_ne_bytes());
+        control.extend(libc::SOL_SOCKET.to_ne_bytes());
+        control.extend(kind.to_ne_bytes());
+        control.extend(data);
+        control.resize(control.len().next_multiple_of(8), 0);
+    };
+    if !along.rights.is_empty() {
+        let numbers = along.rights.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
+        add(libc::SCM_RIGHTS, numbers);
+    }
+    if let Some(credentials) = along.credentials {
+        add(libc::SCM_CREDENTIALS, credentials.bytes());
+    }
+    let control: Vec<u64> =
+        control.as_chunks::<8>().0.iter().map(|chunk| u64::from_ne_bytes(*chunk)).collect();
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeros is a valid `msghdr`.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    if !along.to.is_empty() {
+        header.msg_name = along.to.as_ptr().cast_mut().cast();
+        header.msg_namelen = along.to.len() as libc::socklen_t;
+    }
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len() * 8;
+    }
+    // SAFETY: every pointer in the header leads to a live buffer of the length next to it; the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL) };
+    Errno::result(sent).map(|sent| sent as usize).map_err(SysError::of("sendmsg"))
+}
+
+/// The classic filter of a socket; empty if it has none.
+pub fn filter(fd: BorrowedFd<'_>) -> Result<Vec<libc::sock_filter>, SysError> {
+    // The option's length counts instructions, not bytes.
+    let mut count: libc::socklen_t = 0;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_GET_FILTER);
+    // SAFETY: with no room for any instruction, the kernel writes none.
+    let got = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, std::ptr::null_mut(), &raw mut count) };
+    Errno::result(got).map_err(SysError::of("getsockopt(SO_GET_FILTER)"))?;
+    let mut program = vec![libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; count as usize];
+    if program.is_empty() {
+        return Ok(program);
+    }
+    let pointer = program.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `count` instructions.
+    let got = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, pointer, &raw mut count) };
+    Errno::result(got).map_err(SysError::of("getsockopt(SO_GET_FILTER)"))?;
+    program.truncate(count as usize);
+    Ok(program)
+}
+
+/// Attaches a classic filter.
+pub fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> Result<(), SysError> {
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap_or(u16::MAX),
+        filter: program.as_ptr().cast_mut(),
+    };
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    let len = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the kernel reads the struct and the instructions that it points to.
+    let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const filter).cast(), len) };
+    Errno::result(set).map(|_| ()).map_err(SysError::of("setsockopt(SO_ATTACH_FILTER)"))
 }

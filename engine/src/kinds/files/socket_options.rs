@@ -1,17 +1,105 @@
 //! Options that sockets of all families have (socket(7)), and their form in images.
+//!
+//! CRIU's message holds the well-known ones. All others are pairs of a number and bytes in our own message: one is saved if
+//! it differs from what a new socket of the same family, type and protocol has, and only what the tables here name is set.
 
-use std::os::fd::BorrowedFd;
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
-use proto::messages::SkOptsEntry;
+use nix::errno::Errno;
+use proto::messages::{SkOptsEntry, StasisSocketOption};
 
-use crate::error::SysError;
-use crate::sys::socket::{get_number, get_option, set_number, set_option};
+use super::SocketFacts;
+use crate::error::{Class, Explain, Problem, SysError};
+use crate::sys::socket::{self, get_number, get_option, set_number, set_option};
 
 /// From `include/uapi/asm-generic/socket.h`.
 const SO_BUF_LOCK: i32 = 72;
+/// Instructions of a socket filter (`BPF_MAXINSNS` of `include/uapi/linux/bpf_common.h`).
+const MOST_INSTRUCTIONS: usize = 4096;
 
-/// Reads all options.
-pub fn read(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
+/// An option by level and number, and how many bytes it has at most.
+pub type Place = (i32, i32, usize);
+
+/// Options of `SOL_SOCKET` that CRIU's message lacks, from `include/uapi/asm-generic/socket.h`.
+pub const MORE: &[Place] = &[
+    (libc::SOL_SOCKET, libc::SO_DEBUG, 4),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 4),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 4),
+    (libc::SOL_SOCKET, 63, 4), // SO_TIMESTAMP_NEW
+    (libc::SOL_SOCKET, 64, 4), // SO_TIMESTAMPNS_NEW
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 8),
+    (libc::SOL_SOCKET, 65, 8), // SO_TIMESTAMPING_NEW
+    (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 4),
+    (libc::SOL_SOCKET, 41, 4), // SO_WIFI_STATUS
+    (libc::SOL_SOCKET, libc::SO_PEEK_OFF, 4),
+    (libc::SOL_SOCKET, 43, 4), // SO_NOFCS
+    (libc::SOL_SOCKET, 45, 4), // SO_SELECT_ERR_QUEUE
+    (libc::SOL_SOCKET, libc::SO_BUSY_POLL, 4),
+    (libc::SOL_SOCKET, 47, 8), // SO_MAX_PACING_RATE
+    (libc::SOL_SOCKET, libc::SO_INCOMING_CPU, 4),
+    (libc::SOL_SOCKET, 60, 4), // SO_ZEROCOPY
+    (libc::SOL_SOCKET, 61, 8), // SO_TXTIME
+    (libc::SOL_SOCKET, 69, 4), // SO_PREFER_BUSY_POLL
+    (libc::SOL_SOCKET, 73, 4), // SO_RESERVE_MEM
+    (libc::SOL_SOCKET, 74, 4), // SO_TXREHASH
+    (libc::SOL_SOCKET, 75, 4), // SO_RCVMARK
+    (libc::SOL_SOCKET, 76, 4), // SO_PASSPIDFD
+    (libc::SOL_SOCKET, 82, 4), // SO_RCVPRIORITY
+    (libc::SOL_SOCKET, 83, 4), // SO_PASSRIGHTS
+    // Behind the filter that it locks.
+    (libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 4),
+];
+
+/// Why options cannot be saved or set.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionRefusal {
+    /// A filter of the newer sort.
+    #[error("an eBPF program is attached to the socket, which cannot be read back from it")]
+    Ebpf,
+    /// The buffer may not be as large.
+    #[error("its {buffer} buffer has {was} bytes, and only {is} are allowed here")]
+    Buffer {
+        /// Which one.
+        buffer: &'static str,
+        /// Bytes it had.
+        was: u32,
+        /// Bytes it got.
+        is: u32,
+    },
+}
+
+impl Explain for OptionRefusal {
+    fn class(&self) -> Class {
+        match self {
+            Self::Ebpf => Class::Refused,
+            Self::Buffer { .. } => Class::Environment,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Ebpf => Some("detach it first (SO_DETACH_BPF)".into()),
+            Self::Buffer { buffer: "send", .. } => {
+                Some("restore with CAP_NET_ADMIN, or raise net.core.wmem_max".into())
+            }
+            Self::Buffer { .. } => Some("restore with CAP_NET_ADMIN, or raise net.core.rmem_max".into()),
+        }
+    }
+}
+
+/// Reads all options of CRIU's message.
+pub fn read(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, Problem> {
+    let mut options = read_plain(fd)?;
+    options.so_filter = filter(fd)?;
+    let mut device = [0; libc::IFNAMSIZ];
+    let len = get_option(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &mut device)?;
+    let name = device.get(..len).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
+    options.so_bound_dev = Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty());
+    Ok(options)
+}
+
+fn read_plain(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
     let number = |name| get_number(fd, libc::SOL_SOCKET, name);
     let flag = |name| number(name).map(|value| Some(value != 0));
     let time = |name| -> Result<(u64, u64), SysError> {
@@ -38,6 +126,9 @@ pub fn read(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
         so_priority: Some(number(libc::SO_PRIORITY)? as u32),
         so_rcvlowat: Some(number(libc::SO_RCVLOWAT)? as u32),
         so_mark: Some(number(libc::SO_MARK)? as u32).filter(|mark| *mark != 0),
+        // Families that cannot pass them say so.
+        so_passcred: number(libc::SO_PASSCRED).ok().map(|pass| pass != 0),
+        so_passsec: number(libc::SO_PASSSEC).ok().map(|pass| pass != 0),
         so_dontroute: flag(libc::SO_DONTROUTE)?,
         so_no_check: flag(libc::SO_NO_CHECK)?,
         so_reuseport: flag(libc::SO_REUSEPORT)?,
@@ -50,9 +141,33 @@ pub fn read(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
     })
 }
 
+/// The classic filter (`SO_ATTACH_FILTER`), one word for each instruction: code, jt, jf, k from the top.
+fn filter(fd: BorrowedFd<'_>) -> Result<Vec<u64>, Problem> {
+    let program = match socket::filter(fd) {
+        Ok(program) => program,
+        Err(SysError { errno: Errno::EACCES, .. }) => return Err(Problem::new(OptionRefusal::Ebpf)),
+        Err(e) => return Err(e.into()),
+    };
+    let word = |i: &libc::sock_filter| {
+        u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k)
+    };
+    Ok(program.iter().map(word).collect())
+}
+
+fn attach(fd: BorrowedFd<'_>, filter: &[u64]) -> Result<(), SysError> {
+    let instruction = |word: &u64| libc::sock_filter {
+        code: (word >> 48) as u16,
+        jt: (word >> 40) as u8,
+        jf: (word >> 32) as u8,
+        k: *word as u32,
+    };
+    let program: Vec<_> = filter.iter().take(MOST_INSTRUCTIONS + 1).map(instruction).collect();
+    socket::attach_filter(fd, &program)
+}
+
 /// Sets all options that differ from what a new socket has; `SO_REUSEADDR` comes after binding.
-pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), SysError> {
-    let is = read(fd)?;
+pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), Problem> {
+    let is = read_plain(fd)?;
     let number = |name, value: u32, is: u32| {
         if value == is { Ok(()) } else { set_number(fd, libc::SOL_SOCKET, name, value as i32) }
     };
@@ -60,12 +175,7 @@ pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), SysError> 
         Some(value) if Some(value) != is => set_number(fd, libc::SOL_SOCKET, name, i32::from(value)),
         _ => Ok(()),
     };
-    // The kernel doubles what it is given, to have room for its own.
-    number(libc::SO_SNDBUFFORCE, options.so_sndbuf / 2, is.so_sndbuf / 2)?;
-    number(libc::SO_RCVBUFFORCE, options.so_rcvbuf / 2, is.so_rcvbuf / 2)?;
-    if let Some(lock) = options.so_buf_lock {
-        set_number(fd, libc::SOL_SOCKET, SO_BUF_LOCK, lock as i32)?;
-    }
+    write_buffers(fd, options, &is)?;
     let times = [
         (libc::SO_SNDTIMEO, options.so_snd_tmo_sec, options.so_snd_tmo_usec),
         (libc::SO_RCVTIMEO, options.so_rcv_tmo_sec, options.so_rcv_tmo_usec),
@@ -78,6 +188,8 @@ pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), SysError> 
     number(libc::SO_PRIORITY, options.so_priority.unwrap_or(0), is.so_priority.unwrap_or(0))?;
     number(libc::SO_RCVLOWAT, options.so_rcvlowat.unwrap_or(1), is.so_rcvlowat.unwrap_or(1))?;
     number(libc::SO_MARK, options.so_mark.unwrap_or(0), is.so_mark.unwrap_or(0))?;
+    flag(libc::SO_PASSCRED, options.so_passcred, is.so_passcred)?;
+    flag(libc::SO_PASSSEC, options.so_passsec, is.so_passsec)?;
     flag(libc::SO_DONTROUTE, options.so_dontroute, is.so_dontroute)?;
     flag(libc::SO_NO_CHECK, options.so_no_check, is.so_no_check)?;
     flag(libc::SO_REUSEPORT, options.so_reuseport, is.so_reuseport)?;
@@ -87,6 +199,108 @@ pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), SysError> 
     if let Some(seconds) = options.so_linger {
         let linger = [1_u32.to_ne_bytes(), seconds.to_ne_bytes()].concat();
         set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
+    }
+    if let Some(device) = options.so_bound_dev.as_ref().filter(|name| !name.is_empty()) {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes())?;
+    }
+    if !options.so_filter.is_empty() {
+        attach(fd, &options.so_filter)?;
+    }
+    Ok(())
+}
+
+/// Sizes of the buffers, and whether they were set by hand.
+fn write_buffers(fd: BorrowedFd<'_>, options: &SkOptsEntry, is: &SkOptsEntry) -> Result<(), Problem> {
+    let buffers = [
+        ("send", libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.so_sndbuf, is.so_sndbuf),
+        ("receive", libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.so_rcvbuf, is.so_rcvbuf),
+    ];
+    for (buffer, force, plain, was, is) in buffers {
+        if was == is {
+            continue;
+        }
+        // The kernel doubles what it is given, to have room for its own.
+        let half = (was / 2) as i32;
+        match set_number(fd, libc::SOL_SOCKET, force, half) {
+            Err(SysError { errno: Errno::EPERM, .. }) => {
+                set_number(fd, libc::SOL_SOCKET, plain, half)?;
+                let is = get_number(fd, libc::SOL_SOCKET, plain)? as u32;
+                if is < was {
+                    return Err(Problem::new(OptionRefusal::Buffer { buffer, was, is }));
+                }
+            }
+            done => done?,
+        }
+    }
+    if let Some(lock) = options.so_buf_lock {
+        set_number(fd, libc::SOL_SOCKET, SO_BUF_LOCK, lock as i32)?;
+    }
+    Ok(())
+}
+
+/// Lets a socket send more than it was allowed, until its own limit is set.
+pub fn widen(fd: BorrowedFd<'_>, bytes: usize) -> Result<(), SysError> {
+    let wanted = i32::try_from(bytes).unwrap_or(i32::MAX / 4).max(1 << 20);
+    match set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, wanted) {
+        Err(SysError { errno: Errno::EPERM, .. }) => {
+            set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, wanted)
+        }
+        done => done,
+    }
+}
+
+/// The values of a table's options; none where a socket has no such option.
+type Values = Vec<Option<Vec<u8>>>;
+
+/// What new sockets have, by family, type and protocol.
+#[derive(Debug, Default)]
+pub struct Fresh(HashMap<(i32, i32, i32), Values>);
+
+/// The options of a table that a socket has, in its order; none where it has no such option.
+fn values(fd: BorrowedFd<'_>, table: &[Place]) -> Values {
+    let value = |&(level, name, size): &Place| {
+        let mut value = vec![0; size];
+        let len = get_option(fd, level, name, &mut value).ok()?;
+        value.truncate(len);
+        Some(value)
+    };
+    table.iter().map(value).collect()
+}
+
+impl Fresh {
+    /// Those options of a table that differ from what a new socket has.
+    pub fn differences(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        facts: SocketFacts,
+        table: &[Place],
+    ) -> Vec<StasisSocketOption> {
+        let key = (facts.domain, facts.kind, facts.protocol);
+        let fresh = self.0.entry(key).or_insert_with(|| {
+            let new = socket::create(facts.domain, facts.kind, facts.protocol);
+            new.map_or_else(|_| vec![None; table.len()], |new| values(new.as_fd(), table))
+        });
+        let differing = table.iter().zip(values(fd, table)).zip(fresh);
+        differing
+            .filter(|((_, value), fresh)| value != *fresh)
+            .filter_map(|(((level, name, _), value), _)| {
+                Some(StasisSocketOption { level: *level as u32, name: *name as u32, value: value? })
+            })
+            .collect()
+    }
+}
+
+/// Sets options of a table; others in the image are passed over.
+pub fn write_more(
+    fd: BorrowedFd<'_>,
+    options: &[StasisSocketOption],
+    table: &[Place],
+) -> Result<(), SysError> {
+    for (level, name, _) in table {
+        let saved = options.iter().find(|o| (o.level as i32, o.name as i32) == (*level, *name));
+        if let Some(option) = saved {
+            set_option(fd, *level, *name, &option.value)?;
+        }
     }
     Ok(())
 }

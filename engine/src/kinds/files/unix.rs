@@ -1,15 +1,25 @@
-//! Pairs of unix sockets (`socketpair(2)`) with both ends inside of the tree, and unix sockets that were never used.
+//! Unix sockets: streams, datagrams and sequenced packets; pairs, names in file systems and abstract ones.
 //!
-//! Which socket is the other end of which, sock_diag(7) tells by inode numbers.
+//! Which socket is the other end of which, and who waits to be accepted, sock_diag(7) tells by inode numbers. What waits to
+//! be read is peeked at (`socket_queue.rs`); descriptors in flight are dumped like those in a table. The other half, how all
+//! sockets of a tree are made again, is in `unix_world.rs`: most calls concern two of them.
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
-use proto::messages::{FdTypes, FileEntry, UnixSkEntry};
+use proto::messages::{
+    FdTypes, FileEntry, FilePermsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
+};
 
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, set_common, socket_options};
-use crate::error::{Class, Context as _, Explain, Object, Problem};
-use crate::sys::socket::{self, End, set_number};
+use super::sock_diag::{self, UnixFacts};
+use super::socket_options::{self, Fresh};
+use super::socket_queue::{self, Saved, Sockets};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, unix_world};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::procfs::link::{self, Link};
+use crate::sys::socket::{self, End};
 
 /// Unix sockets.
 #[derive(Debug)]
@@ -19,17 +29,36 @@ pub struct Unix;
 #[derive(Debug, thiserror::Error)]
 pub enum UnixRefusal {
     /// The other end is not in the tree.
-    #[error("the other end of the unix socket (inode {0}) is held by a process outside of the tree")]
-    PeerOutside(u32),
-    /// It has a name.
-    #[error("it is a unix socket with a name, which is not supported yet")]
-    Named,
-    /// It holds data.
-    #[error("{0} bytes wait to be read from the unix socket, which is not supported yet")]
-    Queued(i32),
+    #[error("the other end of the unix socket (inode {ino}) is held by {owner}, outside of the tree")]
+    PeerOutside {
+        /// Inode number of the other end.
+        ino: u32,
+        /// Who holds it.
+        owner: String,
+    },
+    /// Its connection waits at a listener that is not in the tree.
+    #[error("the unix socket waits to be accepted by {0}, outside of the tree")]
+    WaitsOutside(String),
+    /// Somebody waits to be accepted, and is not in the tree.
+    #[error("a connection of {0}, outside of the tree, waits to be accepted")]
+    ClientOutside(String),
+    /// A connection was given up before it was accepted.
+    #[error("a connection that was closed again waits to be accepted, and what it holds cannot be seen")]
+    ClosedClient,
+    /// Data on a connection not yet accepted.
+    #[error("data was sent over a connection that waits to be accepted, and cannot be seen before that")]
+    DataBeforeAccept,
     /// The kernel does not know it.
     #[error("the kernel does not tell about the unix socket")]
     Unknown,
+    /// Its name leads to its file from no directory that we know.
+    #[error("its name {name} does not lead to its file {}", String::from_utf8_lossy(path).escape_debug())]
+    Astray {
+        /// The name.
+        name: String,
+        /// Where its file is.
+        path: Vec<u8>,
+    },
 }
 
 impl Explain for UnixRefusal {
@@ -39,27 +68,59 @@ impl Explain for UnixRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::PeerOutside(_) => Some("dump the common parent, or close the connection first".into()),
-            Self::Queued(_) => Some("try again in a moment".into()),
-            Self::Named | Self::Unknown => None,
+            Self::PeerOutside { ino, .. } => Some(format!(
+                "dump the common parent, or pass --ext-unix-sk={ino} to connect to its name again, or --external unix[{ino}]"
+            )),
+            Self::WaitsOutside(_) | Self::ClientOutside(_) => {
+                Some("dump the common parent, or close the connection first".into())
+            }
+            Self::ClosedClient | Self::DataBeforeAccept => {
+                Some("try again when the program has accepted it".into())
+            }
+            Self::Unknown | Self::Astray { .. } => None,
         }
     }
 }
 
-/// Sockets of the tree: the peer that each must have in it, and how it is named.
+/// All unix sockets of the machine, asked for once.
 #[derive(Debug, Default)]
-struct Dumped(BTreeMap<u32, (u32, Object)>);
+struct Known(Option<HashMap<u32, UnixFacts>>);
 
-/// Ends of pairs that were made, by the inode number that they had.
+/// A socket of the tree.
+#[derive(Debug)]
+struct Seen {
+    id: u32,
+    object: Object,
+    facts: UnixFacts,
+    /// A duplicate, while its queue is still to be looked at.
+    to_peek: Option<OwnedFd>,
+    /// Memory of what it sent and nobody read.
+    unsent: i32,
+    /// Address of its peer, in the kernel's layout.
+    peer_name: Vec<u8>,
+}
+
+/// Sockets of the tree, by inode number, and the descriptors that were in flight.
 #[derive(Debug, Default)]
-struct Restored(BTreeMap<u32, OwnedFd>);
+struct Dumped {
+    sockets: BTreeMap<u32, Seen>,
+    /// What was in flight: held, because files are compared with it later.
+    in_flight: Vec<OwnedFd>,
+}
 
-const ESTABLISHED: u32 = 1;
+pub(super) const ESTABLISHED: u32 = 1;
+pub(super) const LISTEN: u32 = 10;
+/// `unix_sk_entry.uflags`: it belongs to somebody outside of the tree, and is there for its name.
+pub(super) const EXTERNAL: u32 = 1;
 
 impl FileKind for Unix {
     const NAME: &'static str = "unix";
-    const NOT_SAVED: &'static [&'static str] =
-        &["credentials of the peer", "inode numbers", "peeking offset"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "pid of the peer's credentials where that process is not in the tree, and its supplementary groups",
+        "inode numbers of sockets and of their files",
+        "time stamps and security labels of what waits to be read",
+        "an empty datagram at the head of a queue that somebody peeked at",
+    ];
     const TYPE: FdTypes = FdTypes::Unixsk;
     type Image = UnixSkEntry;
 
@@ -72,131 +133,268 @@ impl FileKind for Unix {
     }
 
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<UnixSkEntry, Problem> {
-        let socket = fd.dup()?;
         let ino = fd.stat.st_ino as u32;
-        let diag = parse(&socket::unix_diag(ino).while_trying_to("ask about it")?);
-        let diag = diag.ok_or_else(|| Problem::new(UnixRefusal::Unknown))?;
-        if socket::address(socket, End::Own)?.len() > 2 {
-            return Err(Problem::new(UnixRefusal::Named));
-        }
-        let queued = socket::queued(socket)?;
-        if queued != 0 {
-            return Err(Problem::new(UnixRefusal::Queued(queued)));
-        }
-        cx.state::<Dumped>().0.insert(ino, (diag.peer, fd.object()));
-        Ok(UnixSkEntry {
+        let facts = facts(cx, ino)?;
+        let socket = fd.dup()?;
+        let mut entry = UnixSkEntry {
             id,
             ino,
-            r#type: diag.kind.into(),
-            state: diag.state.into(),
+            r#type: facts.kind.into(),
+            state: facts.state.into(),
             flags: fd.flags() as u32,
-            uflags: 0,
-            backlog: 0,
-            peer: diag.peer,
+            backlog: facts.write_queue,
+            peer: facts.peer.unwrap_or(0),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: {
-                let mut options = socket_options::read(socket).while_trying_to("read its options")?;
-                let pass = socket::get_number(socket, libc::SOL_SOCKET, libc::SO_PASSCRED)?;
-                options.so_passcred = Some(pass != 0);
-                options
-            },
-            name: Vec::new(),
+            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            shutdown: Some(facts.shutdown).filter(|bits| *bits != 0).map(i32::from),
             ns_id: Some(2),
             ..UnixSkEntry::default()
-        })
+        };
+        let mut own = StasisSocketEntry::default();
+        name(fd.pid, socket, &mut entry, &mut own)?;
+        if let Some(socket_facts) = fd.socket {
+            own.options = cx.state::<Fresh>().differences(socket, socket_facts, socket_options::MORE);
+        }
+        let mut peer_name = Vec::new();
+        if facts.peer.is_some() {
+            peer_name = socket::address(socket, End::Peer).unwrap_or_default();
+        }
+        let is_gone = facts.peer == Some(0);
+        own.peer_gone = is_gone.then_some(true);
+        own.peer_name = Some(peer_name.clone()).filter(|name| is_gone && name.len() > 2);
+        let is_stream = i32::from(facts.kind) != libc::SOCK_DGRAM;
+        own.reset = (is_gone && is_stream && socket_queue::has_error(socket)?).then_some(true);
+        let peer = socket::peer_credentials(socket)?;
+        own.peer_credentials =
+            (peer.pid != 0).then_some(StasisCredentials { pid: peer.pid, uid: peer.uid, gid: peer.gid });
+        if own != StasisSocketEntry::default() {
+            cx.state::<Sockets>().own.insert(id, own);
+        }
+        // A queue of datagrams may begin with an empty one, which does not count.
+        let may_hold = entry.state != LISTEN && (facts.read_queue != 0 || !is_stream);
+        let to_peek =
+            if may_hold { Some(socket.try_clone_to_owned().map_err(SysError::io("dup"))?) } else { None };
+        let unsent = if is_gone && is_stream { socket::unsent(socket)? } else { 0 };
+        let seen = Seen { id, object: fd.object(), facts, to_peek, unsent, peer_name };
+        cx.state::<Dumped>().sockets.insert(ino, seen);
+        Ok(entry)
+    }
+
+    fn explore(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        // Sockets in flight have queues, too.
+        loop {
+            let mut sockets = cx.state::<Dumped>().sockets.values_mut();
+            let Some((socket, seen)) = sockets.find_map(|s| Some((s.to_peek.take()?, s))) else {
+                break;
+            };
+            let (id, facts, object) = (seen.id, seen.facts.clone(), seen.object.clone());
+            if let Err(problem) = look_into(cx, id, &facts, socket.as_fd()) {
+                problems.push(problem.object(object));
+            }
+        }
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        let sockets = &cx.state::<Dumped>().0;
-        let outside = sockets.values().filter(|(peer, _)| *peer != 0 && !sockets.contains_key(peer));
-        let refuse = |(peer, object): &(u32, Object)| {
-            Problem::new(UnixRefusal::PeerOutside(*peer)).object(object.clone())
-        };
-        problems.extend(outside.map(refuse));
+        let sockets = std::mem::take(&mut cx.state::<Dumped>().sockets);
+        let known = cx.state::<Known>().0.take().unwrap_or_default();
+        for (ino, seen) in &sockets {
+            if let Err(problem) = tie(cx, *ino, seen, &sockets, &known) {
+                problems.push(problem.object(seen.object.clone()));
+            }
+        }
+    }
+
+    fn check(cx: &FilesRestore<'_>, image: &UnixSkEntry) -> Result<(), Problem> {
+        unix_world::check(cx, image)
+    }
+
+    fn prepare(cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
+        unix_world::make(cx, tasks)
     }
 
     fn restore(cx: &mut FilesRestore<'_>, image: &UnixSkEntry) -> Result<OwnedFd, Problem> {
-        let kind = image.r#type as i32;
-        let fd = match cx.state::<Restored>().0.remove(&image.ino) {
-            Some(fd) => fd,
-            None if image.peer != 0 || image.state == ESTABLISHED => {
-                let (own, peer) = socket::pair(kind)?;
-                // Where the peer is gone, it is closed again with us.
-                cx.state::<Restored>().0.insert(image.peer, peer);
-                own
+        unix_world::take(cx, image.id)
+    }
+}
+
+/// What the kernel tells about one socket.
+fn facts(cx: &mut FilesDump<'_>, ino: u32) -> Result<UnixFacts, Problem> {
+    let known = &mut cx.state::<Known>().0;
+    let all = match known {
+        Some(all) => all,
+        None => known.insert(sock_diag::unix_sockets().while_trying_to("ask the kernel about unix sockets")?),
+    };
+    all.get(&ino).cloned().ok_or_else(|| Problem::new(UnixRefusal::Unknown))
+}
+
+/// Copies what waits in a socket, and dumps the descriptors in flight.
+fn look_into(
+    cx: &mut FilesDump<'_>,
+    id: u32,
+    facts: &UnixFacts,
+    socket: BorrowedFd<'_>,
+) -> Result<(), Problem> {
+    if cx.looks_only {
+        return Ok(());
+    }
+    let kind = i32::from(facts.kind);
+    socket_queue::check(socket, kind)?;
+    let mut saved = Vec::new();
+    for mut packet in socket_queue::peek(socket, kind, facts.read_queue.into())? {
+        let mut rights = Vec::new();
+        for fd in std::mem::take(&mut packet.rights) {
+            rights.push(cx.dump_own(&fd).map_err(|p| p.step("dump a descriptor that is in flight to it"))?);
+            cx.state::<Dumped>().in_flight.push(fd);
+        }
+        saved.push(Saved::of(packet, rights));
+    }
+    if !saved.is_empty() {
+        cx.state::<Sockets>().packets.insert(id, saved);
+    }
+    Ok(())
+}
+
+/// Finds the other end of a socket in the tree, or refuses.
+fn tie(
+    cx: &mut FilesDump<'_>,
+    ino: u32,
+    seen: &Seen,
+    sockets: &BTreeMap<u32, Seen>,
+    known: &HashMap<u32, UnixFacts>,
+) -> Result<(), Problem> {
+    let refuse = |refusal| Err(Problem::new(refusal));
+    if u32::from(seen.facts.state) == LISTEN {
+        for &client in &seen.facts.pending {
+            match sockets.get(&client) {
+                _ if client == 0 => return refuse(UnixRefusal::ClosedClient),
+                None => return refuse(UnixRefusal::ClientOutside(owner(client))),
+                Some(client) if client.unsent > 0 => {
+                    return Err(Problem::new(UnixRefusal::DataBeforeAccept).object(client.object.clone()));
+                }
+                Some(client) => {
+                    if let Some(entry) = cx.unix_entry(client.id) {
+                        entry.peer = ino;
+                    }
+                    let own = cx.state::<Sockets>().own.entry(client.id).or_default();
+                    (own.peer_gone, own.peer_name) = (None, None);
+                }
             }
-            None => socket::create(libc::AF_UNIX, kind, 0)?,
-        };
-        socket_options::write(fd.as_fd(), &image.opts).while_trying_to("set its options")?;
-        if image.opts.so_passcred.unwrap_or(false) {
-            set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1)?;
         }
-        set_common(fd.as_fd(), image.flags, Some(&image.fown))?;
-        Ok(fd)
+        if !seen.facts.pending.is_empty() {
+            cx.state::<Sockets>().own.entry(seen.id).or_default().pending.clone_from(&seen.facts.pending);
+        }
+        return Ok(());
+    }
+    match seen.facts.peer {
+        None => Ok(()),
+        Some(0) => {
+            let waits_at = known.iter().find(|(_, facts)| facts.pending.contains(&ino));
+            match waits_at {
+                Some((listener, _)) if !sockets.contains_key(listener) => {
+                    refuse(UnixRefusal::WaitsOutside(owner(*listener)))
+                }
+                _ => Ok(()),
+            }
+        }
+        Some(peer) if sockets.contains_key(&peer) => Ok(()),
+        Some(peer) if cx.options.external_unix.allows(ino, peer) => {
+            external(cx, seen, peer);
+            Ok(())
+        }
+        Some(peer) => refuse(UnixRefusal::PeerOutside { ino: peer, owner: owner(peer) }),
     }
 }
 
-/// What sock_diag says of one unix socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Diag {
-    kind: u8,
-    state: u8,
-    /// Inode number of the other end; 0 if there is none.
-    peer: u32,
+/// Notes a peer outside of the tree: by its name, or as closed if it has none.
+fn external(cx: &mut FilesDump<'_>, seen: &Seen, peer: u32) {
+    let name = seen.peer_name.get(2..).unwrap_or_default().to_vec();
+    if name.is_empty() {
+        log::warn!("{}: its peer has no name, so the restored socket will find it closed", seen.object);
+        if let Some(entry) = cx.unix_entry(seen.id) {
+            entry.peer = 0;
+        }
+        cx.state::<Sockets>().own.entry(seen.id).or_default().peer_gone = Some(true);
+        return;
+    }
+    let id = cx.new_id();
+    let usk = UnixSkEntry {
+        id,
+        ino: peer,
+        r#type: seen.facts.kind.into(),
+        state: if i32::from(seen.facts.kind) == libc::SOCK_DGRAM { CLOSE } else { LISTEN },
+        uflags: EXTERNAL,
+        name,
+        ns_id: Some(2),
+        ..UnixSkEntry::default()
+    };
+    cx.push(FileEntry { r#type: FdTypes::Unixsk.into(), id, usk: Some(usk), ..FileEntry::default() });
 }
 
-/// Parses the answer: `struct nlmsghdr`, `struct unix_diag_msg`, attributes (`include/uapi/linux/unix_diag.h`).
-fn parse(answer: &[u8]) -> Option<Diag> {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const UNIX_DIAG_PEER: u16 = 2;
-    let word = |bytes: &[u8]| bytes.first_chunk().map(|b| u32::from_ne_bytes(*b));
-    let half = |bytes: &[u8]| bytes.first_chunk().map(|b| u16::from_ne_bytes(*b));
-    let length = word(answer)? as usize;
-    if half(answer.get(4..)?)? != SOCK_DIAG_BY_FAMILY {
-        return None;
-    }
-    let message = answer.get(16..length)?;
-    let (kind, state) = (*message.get(1)?, *message.get(2)?);
-    let mut attributes = message.get(16..)?;
-    let mut peer = 0;
-    while attributes.len() >= 4 {
-        let len = usize::from(half(attributes)?);
-        if half(attributes.get(2..)?)? == UNIX_DIAG_PEER {
-            peer = word(attributes.get(4..)?)?;
-        }
-        attributes = attributes.get(len.max(4).next_multiple_of(4)..).unwrap_or_default();
-    }
-    Some(Diag { kind, state, peer })
+const CLOSE: u32 = 7;
+
+/// Who has a socket open, for messages.
+pub(super) fn owner(ino: u32) -> String {
+    let link = format!("socket:[{ino}]");
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let has = |pid: &i32| {
+        super::list(*pid).into_iter().any(|fd| {
+            nix::fcntl::readlink(format!("/proc/{pid}/fd/{fd}").as_str()).is_ok_and(|l| l == link.as_str())
+        })
+    };
+    let found = pids.find(has).and_then(crate::tracee::freeze::task_name);
+    found.map_or_else(|| "nobody that can be seen".to_owned(), |name| name.to_string())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(attributes: &[u8]) -> Vec<u8> {
-        let length = 32 + attributes.len() as u32;
-        let mut bytes = length.to_ne_bytes().to_vec();
-        bytes.extend(20_u16.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend([1, 1, 1, 0]);
-        bytes.extend([0; 12]);
-        bytes.extend(attributes);
-        bytes
+/// Reads a socket's name, and what is known of its file.
+fn name(
+    pid: i32,
+    socket: BorrowedFd<'_>,
+    entry: &mut UnixSkEntry,
+    own: &mut StasisSocketEntry,
+) -> Result<(), Problem> {
+    entry.name = socket::address(socket, End::Own)?.get(2..).unwrap_or_default().to_vec();
+    if entry.name.first().is_none_or(|first| *first == 0) {
+        return Ok(());
     }
-
-    #[test]
-    fn finds_the_peer_among_attributes() {
-        let peer = [5, 0, 6, 0, 9, 0, 0, 0, 8, 0, 2, 0, 0x39, 0x30, 0, 0];
-        assert_eq!(parse(&answer(&peer)), Some(Diag { kind: 1, state: 1, peer: 12345 }));
-        assert_eq!(parse(&answer(&[])), Some(Diag { kind: 1, state: 1, peer: 0 }));
-    }
-
-    #[test]
-    fn damaged_answers_are_none() {
-        let whole = answer(&[8, 0, 2, 0, 1, 0, 0, 0]);
-        for length in 0..whole.len() {
-            assert_eq!(parse(&whole[..length]), None);
+    let name = entry.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let file = socket::unix_file(socket).while_trying_to("find the file that it is bound to")?;
+    let stat = nix::sys::stat::fstat(&file).map_err(SysError::of("fstat"))?;
+    entry.file_perms = Some(FilePermsEntry { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid });
+    (own.file_dev, own.file_ino) = (Some(stat.st_dev), Some(stat.st_ino));
+    let link = nix::fcntl::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str())
+        .map_err(SysError::of("readlink"))?;
+    let same = |path: &[u8]| {
+        nix::sys::stat::lstat(OsStr::from_bytes(path))
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
+    };
+    let path = match link::parse(link.as_bytes()) {
+        Link::Path(path) if same(path) => path,
+        _ => {
+            entry.deleted = Some(true);
+            return Ok(());
         }
-        assert_eq!(parse(&[0xff; 64]), None);
+    };
+    let astray = || {
+        let name = String::from_utf8_lossy(name).into_owned();
+        Problem::new(UnixRefusal::Astray { name, path: path.to_vec() })
+    };
+    if name.starts_with(b"/") {
+        // The program may have another root than we.
+        if !same(name) {
+            own.root = Some(path.strip_suffix(name).ok_or_else(astray)?.to_vec());
+        }
+        return Ok(());
     }
+    let cwd = nix::fcntl::readlink(format!("/proc/{pid}/cwd").as_str()).unwrap_or_default();
+    let from_cwd = [cwd.as_bytes(), b"/", name].concat();
+    let plain = name.strip_prefix(b"./").unwrap_or(name);
+    let dir = match path.strip_suffix(plain).and_then(|dir| dir.strip_suffix(b"/")) {
+        Some(dir) => dir,
+        None if same(&from_cwd) => cwd.as_bytes(),
+        None => return Err(astray()),
+    };
+    let dir = if dir.is_empty() { b"/" } else { dir };
+    entry.name_dir = Some(String::from_utf8_lossy(dir).into_owned());
+    Ok(())
 }

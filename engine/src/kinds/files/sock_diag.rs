@@ -1,0 +1,179 @@
+//! What the kernel tells about sockets that are not ours: sock_diag(7), over netlink.
+//!
+//! Asking for one socket makes the kernel look through all of them, so all are asked for at once, and kept.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+
+use netlink_bindings::traits::NetlinkRequest;
+use netlink_bindings::unix_diag;
+use nix::errno::Errno;
+
+use crate::error::SysError;
+use crate::sys::socket;
+
+/// From `include/uapi/linux/netlink.h`.
+const NETLINK_SOCK_DIAG: i32 = 4;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `struct nlmsghdr`: length, type, flags, sequence number, port.
+const HEADER: usize = 16;
+/// Room for one read; the kernel sends no more than 32 KiB at once.
+const ROOM: usize = 64 << 10;
+
+/// What is known of one unix socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnixFacts {
+    /// `SOCK_STREAM`, `SOCK_DGRAM`, `SOCK_SEQPACKET`.
+    pub kind: u8,
+    /// Its name, as getsockname(2) gives it behind the family.
+    pub name: Vec<u8>,
+    /// Of the kernel's TCP states, the ones that unix sockets have.
+    pub state: u8,
+    /// Whether it has a peer, and the peer's inode number, which is 0 if the peer is closed or not yet accepted.
+    pub peer: Option<u32>,
+    /// For one that listens: inode numbers of the sockets whose connections wait, in their order; 0 for closed ones.
+    pub pending: Vec<u32>,
+    /// Bytes that can be read; for one that listens, the connections that wait.
+    pub read_queue: u32,
+    /// Memory of what was sent; for one that listens, how many connections may wait.
+    pub write_queue: u32,
+    /// Directions that are shut down: 1 for reading, 2 for writing.
+    pub shutdown: u8,
+    /// Device and inode number of the file that it is bound to.
+    pub file: Option<(u32, u32)>,
+}
+
+/// All unix sockets of our network namespace, by inode number.
+pub fn unix_sockets() -> Result<HashMap<u32, UnixFacts>, SysError> {
+    use unix_diag::ShowFlags as Show;
+    let show = [Show::Name, Show::Vfs, Show::Peer, Show::Icons, Show::Rqlen];
+    let mut header = unix_diag::Req::new();
+    header.sdiag_family = libc::AF_UNIX as u8;
+    header.udiag_states = u32::MAX;
+    header.udiag_show = show.into_iter().fold(0, |flags, flag| flags | flag as u32);
+    header.udiag_cookie = [0xff; 8];
+    let mut sockets = HashMap::new();
+    let request = unix_diag::Request::new().op_unix_diag_dump(&header);
+    ask(&request, |payload| {
+        // Shorter than its fixed part, it would not be what we asked for.
+        if payload.len() < unix_diag::Msg::len() {
+            return;
+        }
+        let (message, attributes) = decode(&request, payload);
+        let pending = attributes.get_icons().unwrap_or_default();
+        let queues = attributes.get_rqlen().ok();
+        let facts = UnixFacts {
+            kind: message.udiag_type,
+            name: attributes.get_name().unwrap_or_default().to_vec(),
+            state: message.udiag_state,
+            peer: attributes.get_peer().ok(),
+            pending: pending.as_chunks().0.iter().map(|b| u32::from_ne_bytes(*b)).collect(),
+            read_queue: queues.as_ref().map_or(0, |q| q.udiag_rqueue),
+            write_queue: queues.as_ref().map_or(0, |q| q.udiag_wqueue),
+            shutdown: attributes.get_shutdown().unwrap_or(0),
+            file: attributes.get_vfs().ok().map(|vfs| (vfs.udiag_vfs_dev, vfs.udiag_vfs_ino)),
+        };
+        sockets.insert(message.udiag_ino, facts);
+    })?;
+    Ok(sockets)
+}
+
+/// Decodes an answer to this request.
+fn decode<'a, R: NetlinkRequest>(_request: &R, payload: &'a [u8]) -> R::ReplyType<'a> {
+    R::decode_reply(payload)
+}
+
+/// Asks, and hands the payload of each answer to `take`.
+fn ask(request: &impl NetlinkRequest, mut take: impl FnMut(&[u8])) -> Result<(), SysError> {
+    let netlink_bindings::traits::Protocol::Raw { request_type, .. } = request.protocol() else {
+        return Err(SysError { call: "netlink request", errno: Errno::EPROTO });
+    };
+    let socket = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_SOCK_DIAG)?;
+    let payload = request.payload();
+    let mut message = Vec::with_capacity(HEADER + payload.len());
+    message.extend(((HEADER + payload.len()) as u32).to_ne_bytes());
+    message.extend(request_type.to_ne_bytes());
+    message.extend((request.flags() | libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(payload);
+    nix::unistd::write(socket.as_fd(), &message).map_err(SysError::of("write(NETLINK_SOCK_DIAG)"))?;
+    let mut buffer = vec![0; ROOM];
+    loop {
+        let len = nix::unistd::read(socket.as_fd(), &mut buffer)
+            .map_err(SysError::of("read(NETLINK_SOCK_DIAG)"))?;
+        let mut failed = None;
+        let finished = split(buffer.get(..len).unwrap_or_default(), |kind, payload| match kind {
+            NLMSG_ERROR => {
+                let code = payload.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
+                failed = Some(Errno::from_raw(-code));
+            }
+            _ => take(payload),
+        });
+        match failed {
+            Some(errno) => return Err(SysError { call: "NETLINK_SOCK_DIAG", errno }),
+            None if finished || len == 0 => return Ok(()),
+            None => {}
+        }
+    }
+}
+
+/// Hands type and payload of each message to `take`; whether the last one was among them.
+fn split(mut bytes: &[u8], mut take: impl FnMut(u16, &[u8])) -> bool {
+    while let Some(header) = bytes.first_chunk::<HEADER>() {
+        let [a, b, c, d, kind @ ..] = header;
+        let length = u32::from_ne_bytes([*a, *b, *c, *d]) as usize;
+        let kind = kind.first_chunk().map_or(0, |b| u16::from_ne_bytes(*b));
+        let Some(payload) = bytes.get(HEADER..length) else { return true };
+        if kind == NLMSG_DONE {
+            return true;
+        }
+        take(kind, payload);
+        if kind == NLMSG_ERROR {
+            return true;
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = ((HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn answers_are_split() {
+        let bytes = [message(20, b"one"), message(20, b"second"), message(NLMSG_DONE, b"")].concat();
+        let mut seen = Vec::new();
+        assert!(split(&bytes, |kind, payload| seen.push((kind, payload.to_vec()))));
+        assert_eq!(seen, [(20, b"one".to_vec()), (20, b"second".to_vec())]);
+    }
+
+    #[test]
+    fn damaged_answers_end_it() {
+        let whole = message(20, b"four");
+        for length in 0..whole.len() {
+            split(&whole[..length], |_, _| panic!("half a message is none"));
+        }
+        split(&[0xff; 64], |_, _| panic!("nonsense is none"));
+    }
+
+    #[test]
+    fn a_pair_of_ours_is_there() {
+        let (a, b) = socket::pair(libc::SOCK_STREAM).unwrap();
+        let ino = |fd: &std::os::fd::OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino as u32;
+        nix::unistd::write(&b, b"hello").unwrap();
+        let sockets = unix_sockets().unwrap();
+        let facts = &sockets[&ino(&a)];
+        assert_eq!((facts.peer, facts.read_queue), (Some(ino(&b)), 5));
+    }
+}
