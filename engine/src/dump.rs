@@ -6,6 +6,7 @@
 
 pub mod inspect;
 mod memory;
+mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
 

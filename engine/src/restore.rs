@@ -6,6 +6,7 @@
 //!
 //! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
+mod births;
 mod finish;
 mod plan;
 mod set;
@@ -44,20 +45,17 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let images = Images::open(&options.images_dir);
     let tasks = set::read(&images).map_err(one)?;
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
-    let problems = plan::check(&tasks, &files);
-    if !problems.is_empty() {
-        return Err(fail(TargetState::NothingRestored, problems));
-    }
+    let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
     let mut build = || -> std::result::Result<i32, Problem> {
         let forking = Instant::now();
-        let mut stubs = tree::create(&tasks, options)?;
+        let mut stubs = tree::create(&tasks, &births, options)?;
         stats.forked_after(forking);
         state::memory(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         state::create_threads(&mut stubs, &tasks)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
-        finish::zombies(&mut stubs, &tasks)?;
+        finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.close();
         finish::go(stubs, &tasks, options)

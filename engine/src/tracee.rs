@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod batch;
+pub mod cgroup;
 pub mod freeze;
 pub mod memory;
 pub mod regs;

@@ -108,6 +108,10 @@ pub struct Slot {
     pub results: u64,
     /// Calls that one batch of this thread may have.
     pub max_calls: u64,
+    /// The number that the agent's end of the socket is to have; -1 for any.
+    pub wanted_socket: i32,
+    /// Unused, 0.
+    pub reserved: i32,
 }
 
 impl Slot {

@@ -5,6 +5,7 @@ mod capability;
 mod caps00;
 mod caps01;
 mod child_subreaper;
+mod child_subreaper_and_reparent;
 mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
@@ -45,6 +46,7 @@ mod futex_rl;
 mod gpr00;
 mod groups;
 mod heap;
+mod helper_zombie_child;
 mod link10;
 mod loginuid;
 mod mapping;
@@ -94,7 +96,10 @@ mod scm09;
 mod seccomp_no_new_privs;
 mod segments;
 mod selfexe00;
+mod session00;
+mod sessions;
 mod shmem;
+mod siblings_shared;
 mod sigactions;
 mod sigaltstack;
 mod sigpending;
@@ -119,10 +124,15 @@ mod spinning;
 mod sse00;
 mod sse20;
 mod stack_growth;
+mod stop_pending;
 mod stopped;
+mod stopped12;
+mod stopped_in_call;
 mod symlink;
 mod sysv_shm;
 mod task_settings;
+mod tasks_many;
+mod tasks_shared;
 mod tcp_established;
 mod thp_disable;
 mod thread_different_uid_gid;
@@ -144,6 +154,7 @@ mod write_read10;
 mod xids00;
 mod zombie00;
 mod zombie01;
+mod zombie_leader;
 
 use zdtm::workload::Workload;
 
@@ -153,6 +164,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
     Workload { name: "child_subreaper", run: child_subreaper::run },
+    Workload { name: "child_subreaper_and_reparent", run: child_subreaper_and_reparent::run },
     Workload { name: "child_subreaper_existing_child", run: child_subreaper_existing_child::run },
     Workload { name: "chroot", run: chroot::run },
     Workload { name: "chroot-file", run: chroot_file::run },
@@ -193,6 +205,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "gpr00", run: gpr00::run },
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
+    Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
     Workload { name: "maps00", run: maps00::run },
@@ -240,7 +253,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "seccomp_no_new_privs", run: seccomp_no_new_privs::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "session00", run: session00::run },
+    Workload { name: "sessions", run: sessions::run },
     Workload { name: "shmem", run: shmem::run },
+    Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "sigpending", run: sigpending::run },
@@ -264,10 +280,15 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sse00", run: sse00::run },
     Workload { name: "sse20", run: sse20::run },
     Workload { name: "stack_growth", run: stack_growth::run },
+    Workload { name: "stop_pending", run: stop_pending::run },
     Workload { name: "stopped", run: stopped::run },
+    Workload { name: "stopped12", run: stopped12::run },
+    Workload { name: "stopped_in_call", run: stopped_in_call::run },
     Workload { name: "symlink", run: symlink::run },
     Workload { name: "sysv-shm", run: sysv_shm::run },
     Workload { name: "task_settings", run: task_settings::run },
+    Workload { name: "tasks_many", run: tasks_many::run },
+    Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
@@ -288,6 +309,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "xids00", run: xids00::run },
     Workload { name: "zombie00", run: zombie00::run },
     Workload { name: "zombie01", run: zombie01::run },
+    Workload { name: "zombie_leader", run: zombie_leader::run },
 ];
 
 fn main() -> std::process::ExitCode {

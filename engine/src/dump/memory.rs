@@ -24,6 +24,9 @@ pub(super) fn write(
 ) -> Result<(), Problem> {
     for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(tasks) {
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
+        if !image.has_memory() {
+            continue;
+        }
         lifeline.check()?;
         let start = Instant::now();
         let runs = find(facts).of_task(&task.name)?;

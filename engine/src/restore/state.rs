@@ -1,5 +1,6 @@
-//! What a stub gets, step by step: memory, descriptors, threads, settings.
+//! What a stub gets, step by step: memory, descriptors, threads, settings. What it shares, the first one gets for all.
 
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd as _;
 
 use proto::messages::VmaEntry;
@@ -16,7 +17,7 @@ use crate::kinds::task::{Scope, ThreadRestore};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::stats::RestoreStats;
 use crate::sys::socket::Credentials;
-use crate::tracee::agent::AgentError;
+use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
 use nix::errno::Errno;
 
@@ -30,7 +31,7 @@ pub(super) fn memory(
 ) -> Result<(), Problem> {
     let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(alive) = &task.alive else { continue };
+        let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.vm.is_none()) else { continue };
         map(stub, alive, &vmas, files).of_task(&stub.name)?;
         stats.pages(fill(stub, alive, images)? / pages::PAGE);
         protect(stub, alive)?;
@@ -38,7 +39,7 @@ pub(super) fn memory(
         files.open(alive.mm.exe_file_id).of_task(&name)?;
         let exe = files.opened(alive.mm.exe_file_id).ok_or(FileRefusal::NoSuchId(alive.mm.exe_file_id))?;
         let mut batch = Batch::new();
-        let socket = stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd);
+        let socket = stub.agent.as_ref().map_or(0, Agent::own_fd);
         bounds::restore(&alive.mm, exe, socket + 1, &mut batch);
         stub.run("describe its address space", &batch)?;
     }
@@ -133,13 +134,22 @@ pub(super) fn descriptors(
     tasks: &[Task],
     files: &mut FilesRestore<'_>,
 ) -> Result<(), Problem> {
+    let mut sockets: HashMap<usize, BTreeSet<i32>> = HashMap::new();
+    for stub in &stubs.0 {
+        sockets.entry(stub.table).or_default().extend(stub.agent.as_ref().map(Agent::own_fd));
+    }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
-        directories(stub, alive, files)?;
-        for fd in &alive.fds {
-            files.open(fd.id).of_task(&stub.name)?;
+        if alive.shares.fs.is_none() {
+            directories(stub, alive, files)?;
         }
-        install(stub, alive, files)?;
+        if alive.shares.files.is_none() {
+            for fd in &alive.fds {
+                files.open(fd.id).of_task(&stub.name)?;
+            }
+            let sockets = sockets.remove(&stub.table).unwrap_or_default();
+            install(stub, alive, sockets, files)?;
+        }
     }
     Ok(())
 }
@@ -174,11 +184,17 @@ fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> 
 ///
 /// The kernel puts descriptors that arrive at the lowest free numbers. Sent in ascending order of where they must go,
 /// none arrives above its place, so moving the last first never hits one that is still to be moved.
-fn install(stub: &mut Stub, alive: &Alive, files: &FilesRestore<'_>) -> Result<(), Problem> {
+///
+/// `sockets` are the numbers that agents have in the table already.
+fn install(
+    stub: &mut Stub,
+    alive: &Alive,
+    sockets: BTreeSet<i32>,
+    files: &FilesRestore<'_>,
+) -> Result<(), Problem> {
     /// Descriptors in one message, so that its calls fit too.
     const AT_ONCE: usize = 80;
-    let socket = stub.agent.as_ref().map_or(-1, crate::tracee::agent::Agent::own_fd);
-    let mut used: std::collections::BTreeSet<i32> = [socket].into();
+    let mut used = sockets;
     for fds in alive.fds.chunks(AT_ONCE) {
         let mut arrivals = (0..).filter(|n| !used.contains(n));
         let mut batch = Batch::new();
@@ -296,7 +312,7 @@ impl InTask for InStubs<'_> {
         };
         let mut batch = Batch::new();
         // Of all numbers, the stub uses that of the agent's socket only.
-        fill(stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd) + 1, &mut batch);
+        fill(stub.agent.as_ref().map_or(0, Agent::own_fd) + 1, &mut batch);
         stub.run("make its files", &batch).map(Some)
     }
 

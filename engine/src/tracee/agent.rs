@@ -13,19 +13,20 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
-use parasite::abi::{MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE, Slot};
+use parasite::abi::{MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::error::{Class, Explain, SysError};
 use crate::sys::ptrace::Resume;
 use crate::sys::{pidfd, vdso};
 use crate::tracee::batch::{Batch, BatchError, Replies};
-use crate::tracee::freeze::FrozenTask;
+use crate::tracee::freeze::{FrozenTask, has_ended};
 use crate::tracee::memory::Memory;
 use crate::tracee::regs;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
@@ -126,12 +127,14 @@ pub struct Agent {
     /// The thread that serves.
     leader: Option<Running>,
     /// What each thread was doing, in the order of the task's threads.
-    saved: Vec<Saved>,
+    saved: Vec<Rc<Saved>>,
     packet: Vec<u8>,
     /// Signals that cannot be blocked and came meanwhile; sent again at the end.
     deferred: Vec<i32>,
     /// From where the serving thread leaves; none for a stub, which ends with us anyway.
     landing: Option<LandingPad>,
+    /// The serving thread has been asked to stop.
+    is_stopping: bool,
 }
 
 impl Agent {
@@ -145,7 +148,9 @@ impl Agent {
         vdso: Option<(u64, u64)>,
         code: &[(u64, u64)],
     ) -> Result<Self, AgentError> {
-        let memory = Memory::open(task.pid)?;
+        // The leader may have ended before the others; memory and descriptors are then seen through another thread.
+        let tid = task.first_tid();
+        let memory = Memory::open(tid)?;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
         let size = Layout::size(saved.len());
         let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, size));
@@ -156,7 +161,8 @@ impl Agent {
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
         let place = Layout { base: 0, threads: saved.len() };
-        let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place);
+        let mut deferred = Vec::new();
+        let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place, &mut deferred);
         let Some(stopped) = stopped else { return Err(AgentError::Lost(None)) };
         match mapped {
             Ok(layout) => {
@@ -164,9 +170,9 @@ impl Agent {
                     // Until it enters the agent, it is what it was, should we die.
                     first.write(&stopped)?;
                 }
-                let mut agent = Self::start(task.pid, stopped, memory, layout, saved)?;
-                agent.landing = landing;
-                Ok(agent)
+                let saved = saved.into_iter().map(Rc::new).collect();
+                let agent = Self::start(tid, stopped, memory, layout, saved, None)?;
+                Ok(Self { deferred, landing, ..agent })
             }
             Err(e) => {
                 first.write(&stopped)?;
@@ -178,22 +184,45 @@ impl Agent {
     }
 
     /// Puts an agent into a stopped fork of our own, at a place of our choice; the fork never goes back to what it did.
-    pub fn inject_into_fork(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+    /// `socket` is the number that its socket is to have there.
+    pub fn inject_into_fork(
+        pid: i32,
+        stopped: Stopped,
+        layout: Layout,
+        socket: i32,
+    ) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
-        let saved = vec![Saved::read(&stopped)?; layout.threads];
+        let saved = vec![Rc::new(Saved::read(&stopped)?); layout.threads];
         let regs = stopped.regs()?;
-        let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout);
+        let mut deferred = Vec::new();
+        let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout, &mut deferred);
         let layout = mapped?;
-        Self::start(pid, stopped.ok_or(AgentError::Lost(None))?, memory, layout, saved)
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
+        Ok(Self { deferred, ..agent })
     }
 
     /// Lets a clone of a task with an agent, stopped at birth, serve us too: its memory has the agent already.
-    pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+    pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout, socket: i32) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = vec![Saved::read(&stopped)?; layout.threads];
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Again)
+        let saved = vec![Rc::new(Saved::read(&stopped)?); layout.threads];
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
+    }
+
+    /// Lets a clone that shares the memory of its maker serve us too, with an agent of its own, for which its maker has
+    /// mapped memory ([`Layout::add_map`]).
+    pub fn enter_sharing_clone(
+        pid: i32,
+        stopped: Stopped,
+        layout: Layout,
+        socket: i32,
+    ) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let saved = vec![Rc::new(Saved::read(&stopped)?); layout.threads];
+        Self::start(pid, stopped, memory, layout, saved, Some(socket))
     }
 
     /// Writes the agent into memory that was mapped for it, and lets the thread enter.
@@ -202,23 +231,26 @@ impl Agent {
         stopped: Stopped,
         memory: Memory,
         layout: Layout,
-        saved: Vec<Saved>,
+        saved: Vec<Rc<Saved>>,
+        socket: Option<i32>,
     ) -> Result<Self, AgentError> {
         memory.write(layout.base, &layout.code(&saved))?;
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Serve)
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Serve, socket)
     }
 
-    /// Lets the thread enter, and takes our end of the socket pair that the agent makes.
+    /// Lets the thread enter, and takes our end of the socket pair that the agent makes. Its own end gets the number
+    /// `wanted`, or else stays where the kernel put it.
     fn connect(
         pid: i32,
         stopped: Stopped,
         memory: Memory,
         layout: Layout,
-        saved: Vec<Saved>,
+        saved: Vec<Rc<Saved>>,
         entry: Entry,
+        wanted: Option<i32>,
     ) -> Result<Self, AgentError> {
         let first = saved.first().ok_or(AgentError::Lost(None))?;
-        memory.write(layout.slot(0), layout.fill_serving_slot(first, -1).as_bytes())?;
+        memory.write(layout.slot(0), layout.fill_serving_slot(first, wanted).as_bytes())?;
         let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
         // Each system call up to socketpair has a stop at its entry and one at its exit.
         let (entry, stops) = match entry {
@@ -245,36 +277,25 @@ impl Agent {
         socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
             .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
         let leader = Some(stopped.resume(Resume::Cont, 0)?);
+        let remote_socket = wanted.unwrap_or(remote_socket);
         let packet = vec![0; MAX_MESSAGE + 4096];
-        let deferred = Vec::new();
-        Ok(Self { layout, memory, socket, remote_socket, leader, saved, packet, deferred, landing: None })
-    }
-
-    /// Gives the agent's end of the socket another number in the target.
-    pub fn move_socket(&mut self, to: i32) -> Result<(), AgentError> {
-        if to == self.remote_socket {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        batch.call("dup3", libc::SYS_dup3, crate::args![self.remote_socket, to, libc::O_CLOEXEC]);
-        self.run(&batch)?;
-        let at = self.layout.slot(0) + std::mem::offset_of!(Slot, socket) as u64;
-        self.memory.write(at, &to.to_le_bytes())?;
-        let mut batch = Batch::new();
-        batch.call("close", libc::SYS_close, crate::args![self.remote_socket]);
-        self.run(&batch)?;
-        self.remote_socket = to;
-        Ok(())
+        Ok(Self {
+            layout,
+            memory,
+            socket,
+            remote_socket,
+            leader,
+            saved,
+            packet,
+            deferred: Vec::new(),
+            landing: None,
+            is_stopping: false,
+        })
     }
 
     /// The memory of the task.
     pub fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    /// What the task's threads were doing, in their order.
-    pub fn saved(&self) -> &[Saved] {
-        &self.saved
     }
 
     /// Whether an address range is the agent's own.
@@ -306,11 +327,12 @@ impl Agent {
 
     /// Waits for the answer to a batch that was sent.
     pub fn receive(&mut self, batch: &Batch<'_>) -> Result<Replies, AgentError> {
-        let packet = self.receive_packet()?;
+        let packet = self.receive_packet(&mut [])?;
         Ok(batch.decode(&packet)?)
     }
 
-    fn receive_packet(&mut self) -> Result<Vec<u8>, AgentError> {
+    /// Waits for a packet from the serving thread or from one of `others`.
+    fn receive_packet(&mut self, others: &mut [(usize, Option<Running>)]) -> Result<Vec<u8>, AgentError> {
         loop {
             let mut iov = [IoSliceMut::new(&mut self.packet)];
             let flags = MsgFlags::empty();
@@ -319,26 +341,15 @@ impl Agent {
             match received {
                 Ok(0) => return Err(AgentError::Lost(None)),
                 Ok(len) => return Ok(self.packet.get(..len).unwrap_or_default().to_vec()),
-                Err(Errno::EAGAIN | Errno::EINTR) => self.look_after_leader()?,
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    look_after(&mut self.leader, &mut self.deferred)?;
+                    for (_, thread) in &mut *others {
+                        look_after(thread, &mut self.deferred)?;
+                    }
+                }
                 Err(errno) => return Err(SysError { call: "recvmsg (from the agent)", errno }.into()),
             }
         }
-    }
-
-    /// Lets the serving thread go on if something stopped it that cannot be blocked; an error if it crashed.
-    fn look_after_leader(&mut self) -> Result<(), AgentError> {
-        let Some(leader) = self.leader.take() else { return Err(AgentError::Lost(None)) };
-        let Some((stopped, stop)) = leader.poll()? else {
-            self.leader = Some(leader);
-            return Ok(());
-        };
-        match stop {
-            Stop::Signal(signal @ libc::SIGSTOP) => self.deferred.push(signal),
-            Stop::Group(_) | Stop::Interrupt => {}
-            _ => return Err(AgentError::Lost(Some(stop))),
-        }
-        self.leader = Some(stopped.resume(Resume::Cont, 0)?);
-        Ok(())
     }
 
     /// Has other threads than the serving one make the calls of a batch each; what they answered, in that order.
@@ -362,18 +373,19 @@ impl Agent {
             let entry = self.layout.base + entry::ONCE;
             stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
             stopped.set_sigmask(ALL_SIGNALS)?;
-            running.push((index, stopped.resume(Resume::Cont, 0)?));
+            running.push((index, Some(stopped.resume(Resume::Cont, 0)?)));
             batches.insert(index as u32, batch);
         }
         let mut answers = std::collections::HashMap::new();
         for _ in 0..running.len() {
-            let packet = self.receive_packet()?;
+            let packet = self.receive_packet(&mut running)?;
             let slot = Reply::read_from_prefix(&packet).ok().ok_or(BatchError::Garbled)?.0.slot;
             let batch = batches.get(&slot).ok_or(BatchError::Garbled)?;
             answers.insert(slot as usize, batch.decode(&packet)?);
         }
         let mut done = Vec::new();
         for (index, thread) in running {
+            let thread = thread.ok_or(AgentError::Lost(None))?;
             thread.interrupt()?;
             let stopped = wait_past_signals(thread, &mut self.deferred)?;
             done.push((index, stopped, answers.remove(&index).ok_or(BatchError::Garbled)?));
@@ -408,10 +420,20 @@ impl Agent {
         Ok(message)
     }
 
+    /// Asks the serving thread to stop, without waiting for it: so that many stop at once.
+    pub fn begin_to_stop(&mut self) -> Result<(), AgentError> {
+        let leader = self.leader.as_ref().ok_or(AgentError::Lost(None))?;
+        leader.interrupt()?;
+        self.is_stopping = true;
+        Ok(())
+    }
+
     /// Stops the serving thread wherever it is in the agent.
     fn stop_leader(&mut self) -> Result<Stopped, AgentError> {
         let leader = self.leader.take().ok_or(AgentError::Lost(None))?;
-        leader.interrupt()?;
+        if !std::mem::take(&mut self.is_stopping) {
+            leader.interrupt()?;
+        }
         Ok(wait_past_signals(leader, &mut self.deferred)?)
     }
 
@@ -440,11 +462,15 @@ impl Agent {
         if let Some(thread) = task.threads.first_mut() {
             thread.stopped = Some(stopped);
         }
+        self.send_deferred(task.pid)?;
+        Ok(())
+    }
+
+    /// Sends the signals that somebody else sent while we were at it; the task must not lose them.
+    pub fn send_deferred(&self, pid: i32) -> Result<(), SysError> {
         for &signal in &self.deferred {
-            // Sent by somebody else while we were at it; the task must not lose it.
             let signal = nix::sys::signal::Signal::try_from(signal).ok();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), signal)
-                .map_err(SysError::of("kill"))?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).map_err(SysError::of("kill"))?;
         }
         Ok(())
     }
@@ -452,33 +478,121 @@ impl Agent {
     /// Has the serving thread close the socket and unmap the agent; it comes back stopped, and its registers are still to
     /// be set.
     pub fn unmap(&mut self) -> Result<Stopped, AgentError> {
-        const CALLS: [&str; 2] = ["close", "munmap"];
         let stopped = self.stop_leader()?;
-        let regs = stopped.regs()?;
         if let Some(landing) = &mut self.landing {
+            let regs = stopped.regs()?;
             let first = self.saved.first().ok_or(AgentError::Lost(None))?;
             // The pad leaves extended registers alone; as long as the thread is in the agent, that would set them again.
             stopped.set_xstate(&first.xstate)?;
             let leave = landing.leave(&self.memory, self.layout.base, self.remote_socket)?;
             stopped.set_regs(&regs::entering(&regs, leave, regs.rsp, [0; 3]))?;
-            let (stopped, made) = complete_calls(stopped, &CALLS);
+            let (stopped, made) = complete_calls(stopped, &UNMAP, &mut self.deferred);
             made?;
             return stopped.ok_or(AgentError::Lost(None));
         }
+        self.unmap_by(stopped)
+    }
+
+    /// Has a stopped thread of the task close the socket and unmap the agent; its registers are still to be set.
+    pub fn unmap_by(&mut self, thread: Stopped) -> Result<Stopped, AgentError> {
+        let regs = thread.regs()?;
+        let [close, unmap] = UNMAP;
         // Under its own feet: a step ends when the call does, before the instruction behind it, which is not there any more.
         let at = self.layout.base + syscall_in_blob();
-        let [name, _] = CALLS;
-        let close = Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name };
-        let (stopped, closed) = remote_call(stopped, &regs, at, close);
+        let args = [self.remote_socket as u64, 0, 0, 0, 0, 0];
+        let close = Call { number: libc::SYS_close, args, name: close };
+        let (stopped, closed) = remote_call(thread, &regs, at, close, &mut self.deferred);
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
-        let [_, name] = CALLS;
-        let unmap = Call { number: libc::SYS_munmap, args, name };
-        let (stopped, unmapped) = remote_call(stopped, &regs, at, unmap);
+        let unmap = Call { number: libc::SYS_munmap, args, name: unmap };
+        let (stopped, unmapped) = remote_call(stopped, &regs, at, unmap, &mut self.deferred);
         closed.and(unmapped)?;
         stopped.ok_or(AgentError::Lost(None))
     }
+
+    /// Has the serving thread, the task's leader, end before the others, and waits until it has. It is let go, unless
+    /// that would stop it (`stays`).
+    pub fn end_leader(&mut self, status: i32, stays: bool) -> Result<(), AgentError> {
+        let stopped = self.stop_leader()?;
+        let tid = stopped.tid();
+        let args = [libc::WEXITSTATUS(status) as u64, 0, 0, 0, 0, 0];
+        let at = self.layout.base + syscall_in_blob();
+        stopped.set_regs(&regs::calling(&stopped.regs()?, at, libc::SYS_exit, args))?;
+        if stays {
+            stopped.resume(Resume::Cont, 0)?;
+        } else {
+            stopped.detach(0)?;
+        }
+        let deadline = std::time::Instant::now() + STEP_LIMIT;
+        while !has_ended(tid, tid) {
+            if std::time::Instant::now() > deadline {
+                return Err(AgentError::Lost(None));
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    }
+
+    /// Stops the process as by `signal`, in all of its threads; the serving thread goes on serving, which a tracer may
+    /// have a stopped thread do (`ptrace(2)`, group-stop). Whether it is stopped: a signal of the terminal does not stop
+    /// an orphaned process group.
+    pub fn stop_process(
+        &mut self,
+        pid: i32,
+        others: &mut [Option<Stopped>],
+        signal: i32,
+    ) -> Result<bool, AgentError> {
+        let leader = self.leader.take().ok_or(AgentError::Lost(None))?;
+        let stop = nix::sys::signal::Signal::SIGSTOP;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), stop).map_err(SysError::of("kill"))?;
+        let (stopped, stop) = leader.wait(STEP_LIMIT)?;
+        if stop != Stop::Signal(libc::SIGSTOP) {
+            return Err(AgentError::Lost(Some(stop)));
+        }
+        stopped.set_sigmask(!(1 << (signal - 1)))?;
+        let leader = stopped.resume(Resume::Cont, signal)?;
+        leader.interrupt()?;
+        let (mut stopped, mut stop) = leader.wait(STEP_LIMIT)?;
+        if let Stop::Group(_) = stop {
+            (stopped, stop) = stopped.without_pending_stop(STEP_LIMIT)?;
+        }
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let is_stopped = matches!(stop, Stop::Group(_));
+        if is_stopped {
+            pass_stops(others)?;
+        }
+        self.leader = Some(stopped.resume(Resume::Cont, 0)?);
+        Ok(is_stopped)
+    }
+
+    /// Lets a stopped process continue; the signal stays pending.
+    pub fn continue_process(&mut self, pid: i32, others: &mut [Option<Stopped>]) -> Result<(), AgentError> {
+        let stopped = self.stop_leader()?;
+        let signal = nix::sys::signal::Signal::SIGCONT;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).map_err(SysError::of("kill"))?;
+        // Everybody is told once more, and the first who is tells the parent.
+        let (stopped, _) = stopped.resume(Resume::Cont, 0)?.wait(STEP_LIMIT)?;
+        pass_stops(others)?;
+        self.leader = Some(stopped.resume(Resume::Cont, 0)?);
+        Ok(())
+    }
 }
+
+/// Lets stopped threads with a stop before them go on into that.
+fn pass_stops(threads: &mut [Option<Stopped>]) -> Result<(), AgentError> {
+    for place in threads {
+        let Some(thread) = place.take() else { continue };
+        let (stopped, stop) = thread.resume(Resume::Cont, 0)?.wait(STEP_LIMIT)?;
+        if !matches!(stop, Stop::Group(_) | Stop::Interrupt) {
+            return Err(AgentError::Lost(Some(stop)));
+        }
+        *place = Some(stopped);
+    }
+    Ok(())
+}
+
+/// The calls that take an agent away.
+const UNMAP: [&str; 2] = ["close", "munmap"];
 
 /// How a thread enters.
 #[derive(Debug, Clone, Copy)]
@@ -495,13 +609,14 @@ fn map_agent(
     from: &libc::user_regs_struct,
     syscall_at: u64,
     place: Layout,
+    deferred: &mut Vec<i32>,
 ) -> (Option<Stopped>, Result<Layout, AgentError>) {
     let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
     let fixed = if place.base == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE as u64 };
     let size = Layout::size(place.threads);
     let args = [place.base, size, prot, MAP_PRIVATE_ANONYMOUS | fixed, u64::MAX, 0];
     let call = Call { number: libc::SYS_mmap, args, name: "mmap (in the target)" };
-    let (stopped, mapped) = remote_call(stopped, from, syscall_at, call);
+    let (stopped, mapped) = remote_call(stopped, from, syscall_at, call, deferred);
     (stopped, mapped.map(|base| Layout { base: base as u64, threads: place.threads }))
 }
 
@@ -520,13 +635,30 @@ struct Call {
     name: &'static str,
 }
 
+/// Lets a thread that works for us go on if something stopped it that cannot be blocked; an error if it crashed.
+fn look_after(thread: &mut Option<Running>, deferred: &mut Vec<i32>) -> Result<(), AgentError> {
+    let running = thread.take().ok_or(AgentError::Lost(None))?;
+    let Some((stopped, stop)) = running.poll()? else {
+        *thread = Some(running);
+        return Ok(());
+    };
+    match stop {
+        Stop::Signal(signal @ libc::SIGSTOP) => deferred.push(signal),
+        Stop::Group(_) | Stop::Interrupt => {}
+        _ => return Err(AgentError::Lost(Some(stop))),
+    }
+    *thread = Some(stopped.resume(Resume::Cont, 0)?);
+    Ok(())
+}
+
 /// Has a stopped thread make one system call, with all signals blocked from then on. The thread, unless it died, and the
-/// call's result.
+/// call's result. Signals that cannot be blocked are kept for later.
 fn remote_call(
     stopped: Stopped,
     from: &libc::user_regs_struct,
     syscall_at: u64,
     call: Call,
+    deferred: &mut Vec<i32>,
 ) -> (Option<Stopped>, Result<i64, AgentError>) {
     // Signals come second: at the landing pad the thread finds its mask again, but not where it was stopped.
     let set = stopped
@@ -535,14 +667,18 @@ fn remote_call(
     if let Err(e) = set {
         return (Some(stopped), Err(e.into()));
     }
-    complete_calls(stopped, &[call.name])
+    complete_calls(stopped, &[call.name], deferred)
 }
 
 /// Lets a stopped thread go on until it has made these system calls. The thread, unless it died, and the last call's
 /// result, or the first error of any.
 ///
 /// Not by PTRACE_SINGLESTEP: its SIGTRAP is forced, and forcing a signal that is blocked or ignored resets its handler.
-fn complete_calls(stopped: Stopped, names: &[&'static str]) -> (Option<Stopped>, Result<i64, AgentError>) {
+fn complete_calls(
+    stopped: Stopped,
+    names: &[&'static str],
+    deferred: &mut Vec<i32>,
+) -> (Option<Stopped>, Result<i64, AgentError>) {
     let mut stopped = stopped;
     let mut outcome = Ok(0);
     for call in names {
@@ -563,7 +699,11 @@ fn complete_calls(stopped: Stopped, names: &[&'static str]) -> (Option<Stopped>,
                     break;
                 }
                 // It was stopped for another reason before the instruction was executed.
-                Ok((next, Stop::Interrupt | Stop::Group(_) | Stop::Signal(libc::SIGSTOP))) => stopped = next,
+                Ok((next, Stop::Interrupt | Stop::Group(_))) => stopped = next,
+                Ok((next, Stop::Signal(signal @ libc::SIGSTOP))) => {
+                    deferred.push(signal);
+                    stopped = next;
+                }
                 Ok((next, stop)) => return (Some(next), Err(AgentError::Lost(Some(stop)))),
                 Err(e) => return (None, Err(e.into())),
             }
