@@ -7,4 +7,5 @@ pub mod batch;
 pub mod freeze;
 pub mod memory;
 pub mod regs;
+pub mod snapshot;
 pub mod stopped;

@@ -2,6 +2,7 @@
 
 pub mod anonymous;
 pub mod bounds;
+pub mod extra;
 pub mod file;
 pub mod pages;
 pub mod shmem;
@@ -232,21 +233,13 @@ pub fn object(vma: &VmaEntry) -> Object {
 /// Properties that nothing restores yet.
 fn refuse_properties(vma: &SmapsVma) -> Result<(), MappingRefusal> {
     let refused = [
-        (VmFlag::LockOnFault, "locked when touched (MLOCK_ONFAULT)"),
         (VmFlag::HugeTlb, "hugetlb pages"),
         (VmFlag::UffdMissing, "registered with userfaultfd"),
         (VmFlag::UffdWriteProtect, "registered with userfaultfd"),
         (VmFlag::UffdMinor, "registered with userfaultfd"),
         (VmFlag::ShadowStack, "shadow stack"),
-        (VmFlag::Droppable, "MAP_DROPPABLE"),
         (VmFlag::Sync, "MAP_SYNC"),
-        (VmFlag::MaybeGuard, "guard regions (MADV_GUARD_INSTALL)"),
     ];
-    // The vdso's parts are sealed by the kernel itself where that is configured.
-    let sealed = vma.flags.has(VmFlag::Sealed) && !vma.vma.path.starts_with(b"[v");
-    if sealed {
-        return Err(MappingRefusal::Property("sealed (mseal)"));
-    }
     if let Some((_, name)) = refused.iter().find(|(flag, _)| vma.flags.has(*flag)) {
         return Err(MappingRefusal::Property(name));
     }
@@ -275,6 +268,9 @@ pub fn describe(vma: &SmapsVma) -> VmaEntry {
         [(perms.read, libc::PROT_READ), (perms.write, libc::PROT_WRITE), (perms.exec, libc::PROT_EXEC)];
     let prot = prot.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | *bit as u32);
     let mut flags = if perms.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    if vma.flags.has(VmFlag::Droppable) {
+        flags = libc::MAP_DROPPABLE;
+    }
     if vma.flags.has(VmFlag::GrowsDown) {
         flags |= libc::MAP_GROWSDOWN;
     }
@@ -308,16 +304,33 @@ pub fn map(vma: &VmaEntry, prot: u32, fd: Arg, offset: u64, batch: &mut Batch<'_
     batch.call("mmap", libc::SYS_mmap, args);
 }
 
-/// Adds what comes after a mapping has its contents: protection and advice.
-pub fn finish(vma: &VmaEntry, mapped_with: u32, batch: &mut Batch<'_>) {
+/// Pieces of advice that decide which pages a mapping gets.
+const ON_PAGES: [i32; 2] = [libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE];
+
+/// Adds the advice that must come before a mapping has pages.
+pub fn advise_before_pages(vma: &VmaEntry, batch: &mut Batch<'_>) {
+    add_advice(vma, batch, |advice| ON_PAGES.contains(&advice));
+}
+
+fn add_advice(vma: &VmaEntry, batch: &mut Batch<'_>, wanted: impl Fn(i32) -> bool) {
+    let given = vma.madv.unwrap_or(0);
+    for (_, advice) in ADVICE.iter().filter(|(_, advice)| given & (1 << advice) != 0 && wanted(*advice)) {
+        batch.call("madvise", libc::SYS_madvise, crate::args![vma.start, vma.end - vma.start, *advice]);
+    }
+}
+
+/// Adds what comes after a mapping has its contents: protection, the other advice, and locks.
+pub fn finish(vma: &VmaEntry, mapped_with: u32, mlock_flags: i32, batch: &mut Batch<'_>) {
     let len = vma.end - vma.start;
     if vma.prot != mapped_with {
         batch.call("mprotect", libc::SYS_mprotect, crate::args![vma.start, len, vma.prot]);
     }
-    for (_, advice) in ADVICE.iter().filter(|(_, advice)| vma.madv.unwrap_or(0) & (1 << advice) != 0) {
-        batch.call("madvise", libc::SYS_madvise, crate::args![vma.start, len, *advice]);
-    }
+    add_advice(vma, batch, |advice| !ON_PAGES.contains(&advice));
     if vma.flags & libc::MAP_LOCKED as u32 != 0 {
-        batch.call("mlock", libc::SYS_mlock, crate::args![vma.start, len]);
+        if mlock_flags == 0 {
+            batch.call("mlock", libc::SYS_mlock, crate::args![vma.start, len]);
+        } else {
+            batch.call("mlock2", libc::SYS_mlock2, crate::args![vma.start, len, mlock_flags]);
+        }
     }
 }

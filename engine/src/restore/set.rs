@@ -10,6 +10,7 @@ use proto::messages::{
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
+use crate::kinds::mm::extra::Extra;
 use crate::kinds::mm::pages::PAGE;
 use crate::kinds::task::ThreadImage;
 
@@ -77,6 +78,8 @@ pub(super) struct Alive {
     pub pagemap: Vec<PagemapEntry>,
     /// Number of the pages file.
     pub pages_id: u32,
+    /// Properties of its address space that have no place elsewhere.
+    pub extra: Extra,
 }
 
 impl Task {
@@ -176,7 +179,8 @@ fn read_alive(images: &Images, pid: u64) -> Result<Alive, Problem> {
     let pages = check_pagemap(&mm, &pagemap).map_err(|what| invalid(&c::PAGEMAP, pid, what))?;
     check_pages_file(images, head.pages_id, pages)?;
     let fs = images.read_single(&c::FS, pid)?;
-    Ok(Alive { mm, fs, fds, pagemap, pages_id: head.pages_id })
+    let extra = Extra::read(images, pid, &mm.vmas)?;
+    Ok(Alive { mm, fs, fds, pagemap, pages_id: head.pages_id, extra })
 }
 
 /// Mappings must be whole pages, in ascending order, apart from each other.

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::ptr::NonNull;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::SysError;
 
@@ -45,4 +46,69 @@ fn seek(file: &File, from: u64, whence: i32) -> Result<Option<u64>, SysError> {
         Err(Errno::ENXIO) => Ok(None),
         Err(errno) => Err(SysError { call: "lseek", errno }),
     }
+}
+
+/// A file in memory, to be read.
+///
+/// Whoever makes the file shorter meanwhile makes reading it fatal; [`end_on_cut_files`] says so then.
+#[derive(Debug)]
+pub struct MappedFile {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it is read only, and nobody but its owner unmaps it.
+unsafe impl Send for MappedFile {}
+// SAFETY: as above.
+unsafe impl Sync for MappedFile {}
+
+impl MappedFile {
+    /// Maps a whole file.
+    pub fn new(file: &File) -> Result<Self, SysError> {
+        end_on_cut_files()?;
+        let len = file.metadata().map_err(SysError::io("fstat"))?.len() as usize;
+        let Some(length) = NonZeroUsize::new(len) else {
+            return Ok(Self { start: NonNull::dangling(), len: 0 });
+        };
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) };
+        Ok(Self { start: start.map_err(SysError::of("mmap"))?.cast(), len })
+    }
+
+    /// How long it was when it was mapped.
+    pub fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// A part of it.
+    pub fn get(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        // SAFETY: the mapping has that many bytes, and lives as long as the slice.
+        let bytes = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) };
+        bytes.get(offset as usize..)?.get(..len as usize)
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: the mapping is ours, and no slice of it lives longer.
+            let unmapped = unsafe { munmap(self.start.cast(), self.len) };
+            debug_assert!(unmapped.is_ok());
+        }
+    }
+}
+
+/// Ends us with a message when a mapped image file was made shorter; the kernel ends the stubs with us.
+fn end_on_cut_files() -> Result<(), SysError> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn end(_: i32) {
+        const TEXT: &[u8] = b"Error: a pages file became shorter while it was read; nothing is restored\n";
+        // SAFETY: writes bytes that live for ever; the call is allowed in a handler.
+        unsafe { libc::write(2, TEXT.as_ptr().cast(), TEXT.len()) };
+        // SAFETY: does not return, and is allowed in a handler.
+        unsafe { libc::_exit(5) }
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler calls nothing but what signal-safety(7) allows.
+    unsafe { sigaction(Signal::SIGBUS, &action) }.map(drop).map_err(SysError::of("sigaction"))
 }
