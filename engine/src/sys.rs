@@ -9,6 +9,7 @@
 )]
 
 pub mod fcntl;
+pub mod ipc;
 pub mod memory;
 pub mod pagemap;
 pub mod pidfd;

@@ -4,8 +4,12 @@ pub mod anonymous;
 pub mod bounds;
 pub mod extra;
 pub mod file;
+pub mod hugetlb;
+pub mod memfd;
 pub mod pages;
+pub mod shared;
 pub mod shmem;
+pub mod sysv;
 pub mod vdso;
 pub mod vsyscall;
 
@@ -35,8 +39,12 @@ pub mod status {
     pub const ANON_SHARED: u32 = 1 << 8;
     /// Private anonymous memory.
     pub const ANON_PRIVATE: u32 = 1 << 9;
+    /// A segment of System V shared memory.
+    pub const SYSV: u32 = 1 << 10;
     /// Data of the vdso.
     pub const VVAR: u32 = 1 << 12;
+    /// A mapping of a memory file.
+    pub const MEMFD: u32 = 1 << 14;
 }
 
 /// Why a mapping cannot be dumped or restored.
@@ -95,8 +103,14 @@ pub trait MappingKind: 'static {
     fn contents(vma: &SmapsVma) -> Contents;
     /// Completes its description: status, flags, file.
     fn dump(cx: &mut FilesDump<'_>, pid: i32, vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem>;
+    /// Finds what can be refused only when all mappings are known.
+    fn check_dumped(_cx: &mut FilesDump<'_>, _problems: &mut Vec<Problem>) {}
     /// Writes what belongs to the kind as a whole, when all mappings are known.
     fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Does what must come when everything is mapped in all tasks.
+    fn mapped(_cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
         Ok(())
     }
     /// Makes what a mapping needs; `vmas` are all mappings of the tree.
@@ -132,8 +146,12 @@ pub trait ErasedMappingKind: Sync {
         vma: &SmapsVma,
         entry: &mut VmaEntry,
     ) -> Result<(), Problem>;
+    /// [`MappingKind::check_dumped`].
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
     /// [`MappingKind::finish`].
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// [`MappingKind::mapped`].
+    fn mapped(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem>;
     /// [`MappingKind::prepare`].
     fn prepare(&self, cx: &mut FilesRestore<'_>, vma: &VmaEntry, vmas: &[&VmaEntry]) -> Result<(), Problem>;
     /// [`MappingKind::restore`].
@@ -189,8 +207,16 @@ impl<K: MappingKind> ErasedMappingKind for Erased<K> {
         K::dump(cx, pid, vma, entry)
     }
 
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        K::check_dumped(cx, problems);
+    }
+
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         K::finish(cx, images)
+    }
+
+    fn mapped(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        K::mapped(cx)
     }
 
     fn prepare(&self, cx: &mut FilesRestore<'_>, vma: &VmaEntry, vmas: &[&VmaEntry]) -> Result<(), Problem> {
@@ -233,7 +259,6 @@ pub fn object(vma: &VmaEntry) -> Object {
 /// Properties that nothing restores yet.
 fn refuse_properties(vma: &SmapsVma) -> Result<(), MappingRefusal> {
     let refused = [
-        (VmFlag::HugeTlb, "hugetlb pages"),
         (VmFlag::UffdMissing, "registered with userfaultfd"),
         (VmFlag::UffdWriteProtect, "registered with userfaultfd"),
         (VmFlag::UffdMinor, "registered with userfaultfd"),

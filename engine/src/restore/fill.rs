@@ -17,7 +17,7 @@ use crate::args;
 use crate::checksum::{self, BLOCK, Damage, FileSums};
 use crate::error::{Context as _, Object, Problem, SysError, TaskName};
 use crate::image::{ImageError, Images, invalid};
-use crate::kinds::mm::{pages, status};
+use crate::kinds::mm::{hugetlb, pages, status};
 use crate::options::RestoreOptions;
 use crate::progress::Progress;
 use crate::sys::memory::MappedFile;
@@ -121,7 +121,7 @@ fn plan<'a>(
     for of_vma in runs.chunk_by(|(a, _), (b, _)| a.start == b.start) {
         let Some((vma, _)) = of_vma.first() else { continue };
         let bytes: u64 = of_vma.iter().map(|(_, run)| run.len).sum();
-        let is_anonymous = vma.status & status::ANON_PRIVATE != 0;
+        let is_anonymous = vma.status & status::ANON_PRIVATE != 0 && !hugetlb::is_hugetlb(vma);
         let may_be_huge = is_anonymous && thp.allow(vma, alive.mm.thp_disabled.unwrap_or(false));
         let small = is_anonymous && (may_be_huge || bytes >= REGISTERED) && job.register(vma)?;
         for (_, run) in of_vma {

@@ -7,6 +7,7 @@ use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
 use crate::error::{Context as _, Problem};
 use crate::image::Images;
+use crate::kinds::MAPPING_KINDS;
 use crate::kinds::files::{FileRefusal, FilesRestore};
 use crate::kinds::mm::{self, bounds, pages, status, vdso};
 use crate::stats::RestoreStats;
@@ -24,6 +25,9 @@ pub(super) fn restore(
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
         map(stub, alive, &vmas, files).of_task(&stub.name)?;
+    }
+    for kind in MAPPING_KINDS {
+        kind.mapped(files)?;
     }
     let bytes = fill::fill(stubs, tasks, images, files.options)?;
     stats.pages(bytes / pages::PAGE);

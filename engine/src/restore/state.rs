@@ -9,7 +9,6 @@ use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
 use crate::kinds::task::{Scope, ThreadRestore};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
-use crate::stats::RestoreStats;
 use crate::sys::socket::Credentials;
 use crate::tracee::agent::AgentError;
 use crate::tracee::batch::{Batch, Replies};
