@@ -45,6 +45,7 @@ mod futex_rl;
 mod gpr00;
 mod groups;
 mod heap;
+mod hugetlb00;
 mod link10;
 mod loginuid;
 mod mapping;
@@ -53,8 +54,13 @@ mod maps007;
 mod maps02;
 mod maps04;
 mod maps05;
+mod maps10;
+mod maps11;
 mod maps_file_prot;
 mod membarrier;
+mod memfd00;
+mod memfd02;
+mod memfd05;
 mod mlock_setuid;
 mod mmx00;
 mod mprotect00;
@@ -122,6 +128,7 @@ mod stack_growth;
 mod stopped;
 mod symlink;
 mod sysv_shm;
+mod sysv_shm_outside;
 mod task_settings;
 mod tcp_established;
 mod thp_disable;
@@ -193,6 +200,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "gpr00", run: gpr00::run },
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
+    Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
     Workload { name: "maps00", run: maps00::run },
@@ -200,8 +208,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps02", run: maps02::run },
     Workload { name: "maps04", run: maps04::run },
     Workload { name: "maps05", run: maps05::run },
+    Workload { name: "maps10", run: maps10::run },
+    Workload { name: "maps11", run: maps11::run },
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
     Workload { name: "membarrier", run: membarrier::run },
+    Workload { name: "memfd00", run: memfd00::run },
+    Workload { name: "memfd02", run: memfd02::run },
+    Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
     Workload { name: "mprotect00", run: mprotect00::run },
@@ -267,6 +280,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "stopped", run: stopped::run },
     Workload { name: "symlink", run: symlink::run },
     Workload { name: "sysv-shm", run: sysv_shm::run },
+    Workload { name: "sysv-shm-outside", run: sysv_shm_outside::run },
     Workload { name: "task_settings", run: task_settings::run },
     Workload { name: "tcp-established", run: tcp_established::run },
     Workload { name: "thp_disable", run: thp_disable::run },
