@@ -17,6 +17,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::eventfd::Eventfd::ERASED,
     files::fifo::Fifo::ERASED,
     files::inet::Inet::ERASED,
+    files::memfd::Memfd::ERASED,
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
     files::unix::Unix::ERASED,
@@ -26,7 +27,10 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
     mm::anonymous::AnonymousPrivate::ERASED,
     mm::file::FileMapping::ERASED,
+    mm::hugetlb::HugetlbPrivate::ERASED,
+    mm::memfd::MemfdMapping::ERASED,
     mm::shmem::SharedAnonymous::ERASED,
+    mm::sysv::SysvShm::ERASED,
     mm::vdso::Vdso::ERASED,
     mm::vsyscall::Vsyscall::ERASED,
 ];

@@ -7,7 +7,9 @@
 //! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
 mod births;
+mod fill;
 mod finish;
+mod memory;
 mod plan;
 mod set;
 mod state;
@@ -42,7 +44,10 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let one = |problem| fail(TargetState::NothingRestored, vec![problem]);
     let mut stats = RestoreStats::begin();
 
-    let images = Images::open(&options.images_dir);
+    let mut images = Images::open(&options.images_dir);
+    if !options.skip_checksums {
+        images = images.with_checksums().map_err(one)?;
+    }
     let tasks = set::read(&images).map_err(one)?;
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
     let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
@@ -50,7 +55,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options)?;
         stats.forked_after(forking);
-        state::memory(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
+        memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         state::create_threads(&mut stubs, &tasks)?;

@@ -41,12 +41,16 @@ impl DumpStats {
         self.entry.frozen_time = micros(frozen.elapsed());
     }
 
-    /// Pages were found, then written.
-    pub(crate) fn pages(&mut self, scanned: u64, written: u64, scanning: Duration, writing: Duration) {
-        self.entry.pages_scanned += scanned;
-        self.entry.pages_written += written;
-        self.entry.memdump_time += micros(scanning);
-        self.entry.memwrite_time += micros(writing);
+    /// That many pages were looked at.
+    pub(crate) fn pages_scanned(&mut self, pages: u64, took: Duration) {
+        self.entry.pages_scanned += pages;
+        self.entry.memdump_time += micros(took);
+    }
+
+    /// That many pages were written.
+    pub(crate) fn pages_written(&mut self, pages: u64, took: Duration) {
+        self.entry.pages_written += pages;
+        self.entry.memwrite_time += micros(took);
     }
 
     /// Writes `stats-dump`.

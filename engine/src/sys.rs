@@ -9,6 +9,7 @@
 )]
 
 pub mod fcntl;
+pub mod ipc;
 pub mod memory;
 pub mod pagemap;
 pub mod pidfd;
@@ -16,4 +17,5 @@ pub mod probe;
 pub mod process;
 pub mod ptrace;
 pub mod socket;
+pub mod userfault;
 pub mod vdso;

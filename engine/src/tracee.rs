@@ -8,4 +8,5 @@ pub mod cgroup;
 pub mod freeze;
 pub mod memory;
 pub mod regs;
+pub mod snapshot;
 pub mod stopped;

@@ -51,6 +51,9 @@ pub struct Call {
 impl Call {
     /// A failure is reported, and the batch goes on.
     pub const MAY_FAIL: u32 = 1;
+    /// The call clones the process. The clone makes the call again, for a child that nobody waits for, and ends; unless
+    /// a tracer gives it something else to do, so does that child.
+    pub const CLONES_TWICE: u32 = 2;
 }
 
 /// Begins a message to the agent.

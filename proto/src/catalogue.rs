@@ -248,6 +248,10 @@ catalogue! {
     STASIS_THREADS = common("stasis-threads.img", "STASIS_THREADS", 0x5374_6101, Payload::All("stasis_thread_entry"));
     /// `stasis-sockets.img`: State of sockets that has no place elsewhere.
     STASIS_SOCKETS = common("stasis-sockets.img", "STASIS_SOCKETS", 0x5374_6113, Payload::All("stasis_socket_entry"));
+    /// `stasis-checksums.img`: Checksums of all other files.
+    STASIS_CHECKSUMS = common("stasis-checksums.img", "STASIS_CHECKSUMS", 0x5374_6131, Payload::All("stasis_checksum_entry"));
+    /// `stasis-mm-%u.img`: Properties of an address space that have no place elsewhere.
+    STASIS_MM = common("stasis-mm-%u.img", "STASIS_MM", 0x5374_6132, Payload::All("stasis_mm_entry"));
 
     // Files without header and entries.
 

@@ -47,6 +47,7 @@ mod gpr00;
 mod groups;
 mod heap;
 mod helper_zombie_child;
+mod hugetlb00;
 mod link10;
 mod loginuid;
 mod mapping;
@@ -55,8 +56,13 @@ mod maps007;
 mod maps02;
 mod maps04;
 mod maps05;
+mod maps10;
+mod maps11;
 mod maps_file_prot;
 mod membarrier;
+mod memfd00;
+mod memfd02;
+mod memfd05;
 mod mlock_setuid;
 mod mmx00;
 mod mprotect00;
@@ -130,6 +136,7 @@ mod stopped12;
 mod stopped_in_call;
 mod symlink;
 mod sysv_shm;
+mod sysv_shm_outside;
 mod task_settings;
 mod tasks_many;
 mod tasks_shared;
@@ -206,6 +213,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
+    Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
     Workload { name: "maps00", run: maps00::run },
@@ -213,8 +221,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps02", run: maps02::run },
     Workload { name: "maps04", run: maps04::run },
     Workload { name: "maps05", run: maps05::run },
+    Workload { name: "maps10", run: maps10::run },
+    Workload { name: "maps11", run: maps11::run },
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
     Workload { name: "membarrier", run: membarrier::run },
+    Workload { name: "memfd00", run: memfd00::run },
+    Workload { name: "memfd02", run: memfd02::run },
+    Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
     Workload { name: "mprotect00", run: mprotect00::run },
@@ -286,6 +299,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "stopped_in_call", run: stopped_in_call::run },
     Workload { name: "symlink", run: symlink::run },
     Workload { name: "sysv-shm", run: sysv_shm::run },
+    Workload { name: "sysv-shm-outside", run: sysv_shm_outside::run },
     Workload { name: "task_settings", run: task_settings::run },
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },

@@ -38,6 +38,8 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
             .collect::<Result<_, _>>()?,
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
+        skip_checksums: given.flag("skip-checksums"),
+        map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
         work_dir,
     })

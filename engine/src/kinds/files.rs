@@ -8,6 +8,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod fifo;
 pub mod inet;
+pub mod memfd;
 pub mod pipe;
 pub mod pipe_data;
 pub mod regular;
@@ -494,6 +495,13 @@ impl<'a> FilesDump<'a> {
         Ok(id)
     }
 
+    /// The id of a file that is known otherwise than by a descriptor.
+    pub fn add_entry(&mut self, make: impl FnOnce(u32) -> FileEntry) -> u32 {
+        let id = self.new_id();
+        self.entries.push(make(id));
+        id
+    }
+
     /// The id of the name of a file that is of another kind itself, such as a fifo.
     pub fn add_named(&mut self, fd: &FdFacts<'_>) -> Result<u32, Problem> {
         let id = self.new_id();
@@ -533,6 +541,9 @@ impl<'a> FilesDump<'a> {
             kind.explore(self, problems);
         }
         for kind in super::FILE_KINDS {
+            kind.check_dumped(self, problems);
+        }
+        for kind in super::MAPPING_KINDS {
             kind.check_dumped(self, problems);
         }
     }

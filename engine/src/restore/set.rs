@@ -10,6 +10,7 @@ use proto::messages::{
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
+use crate::kinds::mm::extra::Extra;
 use crate::kinds::mm::pages::PAGE;
 use crate::kinds::task::ThreadImage;
 
@@ -87,6 +88,8 @@ pub(super) struct Alive {
     pub ids: TaskKobjIdsEntry,
     /// What of it an earlier task has already.
     pub shares: Shares,
+    /// Properties of its address space that have no place elsewhere.
+    pub extra: Extra,
 }
 
 /// Places of the first tasks with the same resources; none where the task itself is the first.
@@ -101,6 +104,11 @@ pub(super) struct Shares {
 }
 
 impl Task {
+    /// What it has, unless an earlier task has the same address space.
+    pub(super) fn own_memory(&self) -> Option<&Alive> {
+        self.alive.as_ref().filter(|alive| alive.shares.vm.is_none())
+    }
+
     /// The leader's image.
     pub(super) fn core(&self) -> &ThreadImage {
         &self.threads.first().expect("reading refuses tasks without threads").core
@@ -266,7 +274,8 @@ fn read_alive(
         ));
     }
     let fs = images.read_single(&c::FS, pid)?;
-    Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares })
+    let extra = Extra::read(images, pid, &mm.vmas)?;
+    Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares, extra })
 }
 
 /// Mappings must be whole pages, in ascending order, apart from each other.

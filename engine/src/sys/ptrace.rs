@@ -83,6 +83,13 @@ pub fn set_options(tid: i32, options: i32) -> Result<(), SysError> {
     Ok(())
 }
 
+/// What an event was about: the id of a new task, as we see it.
+pub fn event_message(tid: i32) -> Result<u64, SysError> {
+    let mut message: libc::c_ulong = 0;
+    request("ptrace(PTRACE_GETEVENTMSG)", libc::PTRACE_GETEVENTMSG, tid, 0, (&raw mut message).cast())?;
+    Ok(message)
+}
+
 /// How a stopped thread goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {

@@ -225,6 +225,18 @@ impl Agent {
         Self::start(pid, stopped, memory, layout, saved, Some(socket))
     }
 
+    /// Lets a copy of a task with an agent, stopped at birth, serve us. Unlike a clone it ends when we do.
+    pub fn enter_copy(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let mut end = Saved::read(&stopped)?;
+        end.regs.rip = layout.base + entry::END;
+        end.regs.orig_rax = u64::MAX;
+        let saved = vec![Rc::new(end); layout.threads];
+        memory.write(layout.base, &layout.code(&saved))?;
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Again, None)
+    }
+
     /// Writes the agent into memory that was mapped for it, and lets the thread enter.
     fn start(
         pid: i32,
@@ -293,6 +305,11 @@ impl Agent {
         })
     }
 
+    /// Where the agent is.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// The memory of the task.
     pub fn memory(&self) -> &Memory {
         &self.memory
@@ -329,6 +346,13 @@ impl Agent {
     pub fn receive(&mut self, batch: &Batch<'_>) -> Result<Replies, AgentError> {
         let packet = self.receive_packet(&mut [])?;
         Ok(batch.decode(&packet)?)
+    }
+
+    /// Whether an answer is there to be received.
+    pub fn has_answered(&self) -> bool {
+        let mut byte = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        socket::recv(self.socket.as_raw_fd(), &mut byte, flags).is_ok()
     }
 
     /// Waits for a packet from the serving thread or from one of `others`.

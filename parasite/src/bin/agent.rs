@@ -121,6 +121,13 @@ global_asm!(
     "    .zero 184",
     ".globl agent_landing_end",
     "agent_landing_end:",
+    // A copy of a task, made only to be looked at, goes here when the engine is gone: it must never run on as the task.
+    ".globl agent_end",
+    "agent_end:",
+    "    xor edi, edi",
+    "    mov eax, 231",
+    "    syscall",
+    "    jmp agent_end",
     serve = sym serve,
     once = sym once,
 );
