@@ -20,6 +20,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::memfd::Memfd::ERASED,
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
+    files::tty::Tty::ERASED,
     files::unix::Unix::ERASED,
 ];
 

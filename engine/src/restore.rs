@@ -53,7 +53,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
     let mut build = || -> std::result::Result<i32, Problem> {
         let forking = Instant::now();
-        let mut stubs = tree::create(&tasks, &births, options)?;
+        let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;

@@ -17,5 +17,6 @@ pub mod probe;
 pub mod process;
 pub mod ptrace;
 pub mod socket;
+pub mod tty;
 pub mod userfault;
 pub mod vdso;

@@ -15,6 +15,7 @@ use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
+use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
 use crate::sys::process;
 use crate::tracee::agent::{Agent, AgentError, Layout};
@@ -39,13 +40,19 @@ pub(super) fn ended_leaders(tasks: &[Task]) -> BTreeSet<i32> {
 }
 
 /// Makes all stubs, as the steps say.
-pub(super) fn create(tasks: &[Task], steps: &[Step], options: &RestoreOptions) -> Result<Stubs, Problem> {
+pub(super) fn create(
+    tasks: &[Task],
+    steps: &[Step],
+    options: &RestoreOptions,
+    files: &mut FilesRestore<'_>,
+) -> Result<Stubs, Problem> {
     process::hold_child_signal()?;
     let base = plan::hole(tasks).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
     let root_task = tasks.first().ok_or(AgentError::Lost(None))?;
     let mut nursery = Nursery {
         tasks,
+        files,
         layout,
         stubs: Stubs(vec![root(root_task, layout, options)?]),
         places: HashMap::from([(root_task.pid, 0)]),
@@ -75,8 +82,10 @@ pub(super) fn create(tasks: &[Task], steps: &[Step], options: &RestoreOptions) -
 }
 
 /// All stubs so far, and what they share.
-struct Nursery<'a> {
+struct Nursery<'a, 'f> {
     tasks: &'a [Task],
+    /// For what kinds do in the leader of a session.
+    files: &'a mut FilesRestore<'f>,
     /// The first place of an agent, of as many as may share an address space.
     layout: Layout,
     stubs: Stubs,
@@ -88,15 +97,19 @@ struct Nursery<'a> {
     tables: usize,
 }
 
-impl Nursery<'_> {
+impl Nursery<'_, '_> {
     fn take(&mut self, step: Step) -> Result<(), Problem> {
         match step {
             Step::Bear { new, by, flags } => self.bear(by, &[new], flags),
             Step::BeginSession(actor) => {
                 let mut batch = Batch::new();
                 batch.call("setsid", libc::SYS_setsid, args![]);
-                self.stub(self.pid(actor))?.run("begin its session", &batch)?;
-                Ok(())
+                let step = "begin its session";
+                let session = self.pid(actor);
+                let place = self.places.get(&session).copied();
+                let leader = place.and_then(|at| self.stubs.0.get_mut(at)).ok_or(AgentError::Lost(None))?;
+                leader.run(step, &batch)?;
+                self.files.begin_session(session, &mut |batch| leader.run(step, batch))
             }
             Step::AdoptOrphans(at, adopts) => {
                 // What it is in the end, its settings say.
