@@ -58,6 +58,7 @@ fn every_option_of_a_dump_arrives() {
         shell_job: true,
         timeout: Timeout(Duration::from_secs(3)),
         external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
+        skip_checksums: false,
         display_stats: true,
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };
