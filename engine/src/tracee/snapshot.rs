@@ -53,7 +53,7 @@ impl Snapshot {
         let copy = Self::of_child(child)?;
         agent.receive(&batch)?;
         let mut snapshot = Self::enter(copy, agent)?;
-        snapshot.close_files()?;
+        snapshot.keep_apart()?;
         Ok(snapshot)
     }
 
@@ -86,10 +86,12 @@ impl Snapshot {
         }
     }
 
-    /// The copy has the task's descriptors too, and must not keep pipes and sockets open that the task closes.
-    fn close_files(&mut self) -> Result<(), AgentError> {
+    /// The copy has the task's descriptors too, and must not keep pipes and sockets open that the task closes. And it leaves
+    /// the task's session: until init has reaped it, the session's number could not be given to a restored task.
+    fn keep_apart(&mut self) -> Result<(), AgentError> {
         let own = self.agent.own_fd();
         let mut batch = Batch::new();
+        batch.call("setsid", libc::SYS_setsid, args![]);
         if own > 0 {
             batch.call("close_range", libc::SYS_close_range, args![0, own - 1, 0]);
         }
