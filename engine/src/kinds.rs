@@ -19,6 +19,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::inet::Inet::ERASED,
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
+    files::tty::Tty::ERASED,
     files::unix::Unix::ERASED,
 ];
 

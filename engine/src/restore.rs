@@ -50,7 +50,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     }
     let mut build = || -> std::result::Result<i32, Problem> {
         let forking = Instant::now();
-        let mut stubs = tree::create(&tasks, options)?;
+        let mut stubs = tree::create(&tasks, options, &mut files)?;
         stats.forked_after(forking);
         state::memory(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;

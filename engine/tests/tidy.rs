@@ -14,13 +14,18 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 8] = [
+const NO_KINDS: [(&str, &str); 13] = [
+    ("files/erased.rs", "how the registry holds kinds of files"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
     ("files/socket_options.rs", "options that sockets of all families have"),
+    ("files/tty/dump.rs", "how a terminal is dumped"),
+    ("files/tty/pair.rs", "a pseudo-terminal that is made again"),
+    ("files/tty/queue.rs", "what is queued in a pseudo-terminal"),
+    ("files/tty/restore.rs", "how a terminal is restored"),
     ("mm/bounds.rs", "the address space as a whole, of which every task has exactly one"),
     ("mm/pages.rs", "contents of private memory, whichever kind maps it"),
 ];

@@ -248,6 +248,8 @@ catalogue! {
     STASIS_THREADS = common("stasis-threads.img", "STASIS_THREADS", 0x5374_6101, Payload::All("stasis_thread_entry"));
     /// `stasis-sockets.img`: State of sockets that has no place elsewhere.
     STASIS_SOCKETS = common("stasis-sockets.img", "STASIS_SOCKETS", 0x5374_6113, Payload::All("stasis_socket_entry"));
+    /// `stasis-tty.img`: State of pseudo-terminals that has no place elsewhere.
+    STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
 
     // Files without header and entries.
 

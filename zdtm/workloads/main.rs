@@ -9,6 +9,7 @@ mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
 mod cmdlinenv00;
+mod console;
 mod cow00;
 mod cwd00;
 mod del_standalone_un;
@@ -78,6 +79,11 @@ mod proc_self;
 mod pstree;
 mod pthread00;
 mod pthread01;
+mod pty00;
+mod pty01;
+mod pty02;
+mod pty03;
+mod pty04;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;
@@ -124,9 +130,13 @@ mod symlink;
 mod sysv_shm;
 mod task_settings;
 mod tcp_established;
+mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
 mod timers;
+mod tty00;
+mod tty02;
+mod tty03;
 mod umask00;
 mod unix;
 mod unix_sock;
@@ -157,6 +167,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "chroot", run: chroot::run },
     Workload { name: "chroot-file", run: chroot_file::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
+    Workload { name: "console", run: console::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cwd00", run: cwd00::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
@@ -225,6 +236,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
     Workload { name: "pthread01", run: pthread01::run },
+    Workload { name: "pty00", run: pty00::run },
+    Workload { name: "pty01", run: pty01::run },
+    Workload { name: "pty02", run: pty02::run },
+    Workload { name: "pty03", run: pty03::run },
+    Workload { name: "pty04", run: pty04::run },
     Workload { name: "rlimits00", run: rlimits00::run },
     Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },
@@ -272,6 +288,9 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "timers", run: timers::run },
+    Workload { name: "tty00", run: tty00::run },
+    Workload { name: "tty02", run: tty02::run },
+    Workload { name: "tty03", run: tty03::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },

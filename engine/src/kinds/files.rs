@@ -5,6 +5,7 @@
 //! once, in the engine, and passes it to every task that has a number for it.
 
 pub mod epoll;
+pub mod erased;
 pub mod eventfd;
 pub mod fifo;
 pub mod inet;
@@ -14,14 +15,17 @@ pub mod regular;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
+pub mod tty;
 pub mod unix;
 pub mod unix_names;
 pub mod unix_world;
 
+pub use erased::{Erase, Erased, ErasedFileKind};
+
 use std::any::{Any, TypeId};
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -29,12 +33,13 @@ use nix::fcntl::OFlag;
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
 
 use crate::dump::inspect::{TaskFacts, read_proc};
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError, TaskName};
 use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::procfs::fdinfo::FdInfo;
 use crate::procfs::{self, link};
 use crate::sys::{fcntl, pidfd, process, socket};
+use crate::tracee::batch::{Batch, Replies};
 
 /// What is known about one descriptor of a stopped task.
 #[derive(Debug)]
@@ -209,6 +214,18 @@ pub trait FileKind: 'static {
     fn prepare(_cx: &mut FilesRestore<'_>, _tasks: &mut dyn InTask) -> Result<(), Problem> {
         Ok(())
     }
+    /// The entry of a regular file that is only the name of this one, which the kind itself looks after.
+    fn name(_image: &Self::Image) -> Option<u32> {
+        None
+    }
+    /// Acts in the leader of a session that has just begun, before it has children.
+    fn begin_session(
+        _cx: &mut FilesRestore<'_>,
+        _session: i32,
+        _leader: &mut RunBatch<'_>,
+    ) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Makes it.
     fn restore(cx: &mut FilesRestore<'_>, image: &Self::Image) -> Result<OwnedFd, Problem>;
     /// Ties it to other files, when all of them are in their tasks.
@@ -224,11 +241,7 @@ pub trait FileKind: 'static {
 /// Lets a kind act inside of the task that has a certain file.
 pub trait InTask {
     /// Has a task that holds file `id` run a batch; `fd` is its number there.
-    fn run_where(
-        &mut self,
-        id: u32,
-        batch: &mut dyn FnMut(i32, &mut crate::tracee::batch::Batch<'_>),
-    ) -> Result<crate::tracee::batch::Replies, Problem>;
+    fn run_where(&mut self, id: u32, batch: &mut dyn FnMut(i32, &mut Batch<'_>)) -> Result<Replies, Problem>;
 
     /// Has the task with this pid run a batch, before it has any file; nothing if there is no such task.
     ///
@@ -236,125 +249,15 @@ pub trait InTask {
     fn run_in<'fd>(
         &mut self,
         pid: i32,
-        batch: &mut dyn FnMut(i32, &mut crate::tracee::batch::Batch<'fd>),
-    ) -> Result<Option<crate::tracee::batch::Replies>, Problem>;
+        batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
+    ) -> Result<Option<Replies>, Problem>;
 
     /// A task that will hold file `id`, with the effective ids that it will have.
     fn holder(&self, id: u32) -> Option<socket::Credentials>;
 }
 
-/// A [`FileKind`] as the registry holds it.
-pub trait ErasedFileKind: Sync {
-    /// [`FileKind::NAME`].
-    fn name(&self) -> &'static str;
-    /// [`FileKind::NOT_SAVED`].
-    fn not_saved(&self) -> &'static [&'static str];
-    /// [`FileKind::TYPE`].
-    fn file_type(&self) -> FdTypes;
-    /// [`FileKind::claims`].
-    fn claims(&self, fd: &FdFacts<'_>) -> bool;
-    /// [`FileKind::dump`], as a whole entry.
-    fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem>;
-    /// [`FileKind::explore`].
-    fn explore(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
-    /// [`FileKind::check_dumped`].
-    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
-    /// [`FileKind::finish`].
-    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
-    /// [`FileKind::check`].
-    fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem>;
-    /// [`FileKind::prepare`].
-    fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem>;
-    /// [`FileKind::restore`].
-    fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
-    /// [`FileKind::connect`].
-    fn connect(
-        &self,
-        cx: &mut FilesRestore<'_>,
-        tasks: &mut dyn InTask,
-        entry: &FileEntry,
-    ) -> Result<(), Problem>;
-}
-
-/// Turns a [`FileKind`] into an [`ErasedFileKind`].
-#[derive(Debug)]
-pub struct Erased<K>(std::marker::PhantomData<fn() -> K>);
-
-impl<K> Erased<K> {
-    /// The only value.
-    pub const NEW: Self = Self(std::marker::PhantomData);
-}
-
-/// Gives every [`FileKind`] the value that the registry lists.
-pub trait Erase: FileKind + Sized {
-    /// The kind, for the registry.
-    const ERASED: &'static Erased<Self> = &Erased::NEW;
-}
-
-impl<K: FileKind> Erase for K {}
-
-/// The kind's member of an entry of its type.
-fn image_of<K: FileKind>(entry: &FileEntry) -> Result<K::Image, Problem> {
-    let missing = || Problem::new(FileRefusal::NoKindOfType(format!("{} without its details", K::NAME)));
-    K::member(&mut entry.clone()).take().ok_or_else(missing)
-}
-
-impl<K: FileKind> ErasedFileKind for Erased<K> {
-    fn name(&self) -> &'static str {
-        K::NAME
-    }
-
-    fn not_saved(&self) -> &'static [&'static str] {
-        K::NOT_SAVED
-    }
-
-    fn file_type(&self) -> FdTypes {
-        K::TYPE
-    }
-
-    fn claims(&self, fd: &FdFacts<'_>) -> bool {
-        K::claims(fd)
-    }
-
-    fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem> {
-        let mut entry = FileEntry { r#type: K::TYPE.into(), id, ..FileEntry::default() };
-        *K::member(&mut entry) = Some(K::dump(cx, fd, id)?);
-        Ok(entry)
-    }
-
-    fn explore(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        K::explore(cx, problems);
-    }
-
-    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        K::check_dumped(cx, problems);
-    }
-
-    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        K::finish(cx, images)
-    }
-
-    fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem> {
-        K::check(cx, &image_of::<K>(entry)?)
-    }
-
-    fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
-        K::prepare(cx, tasks)
-    }
-
-    fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {
-        K::restore(cx, &image_of::<K>(entry)?)
-    }
-
-    fn connect(
-        &self,
-        cx: &mut FilesRestore<'_>,
-        tasks: &mut dyn InTask,
-        entry: &FileEntry,
-    ) -> Result<(), Problem> {
-        K::connect(cx, tasks, &image_of::<K>(entry)?)
-    }
-}
+/// Has a task, which the giver knows, run a batch.
+pub type RunBatch<'a> = dyn FnMut(&Batch<'_>) -> Result<Replies, Problem> + 'a;
 
 /// What kinds keep for themselves between their calls: one value of each type.
 #[derive(Debug, Default)]
@@ -381,6 +284,39 @@ struct Known {
     fd: i32,
 }
 
+/// What is known of a task whose table was described.
+#[derive(Debug, Clone)]
+pub struct SeenTask {
+    /// How messages name it.
+    pub name: TaskName,
+    /// Its pid in its own pid namespace.
+    pub pid: u32,
+    /// Its session, in its own pid namespace.
+    pub session: u32,
+    /// Its session, in ours.
+    pub host_session: i32,
+    /// Its controlling terminal's device, as `/proc/PID/stat` encodes it; 0 without one.
+    pub terminal: i32,
+    /// The foreground process group of its terminal; negative without one.
+    pub foreground: i32,
+}
+
+impl SeenTask {
+    fn of(facts: &TaskFacts) -> Self {
+        let leader = facts.leader();
+        let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
+        let comm = String::from_utf8_lossy(&leader.stat.comm).into_owned();
+        Self {
+            name: TaskName { host_pid: facts.pid, inner_pid: None, comm },
+            pid: inner(&leader.status.ns_pid),
+            session: inner(&leader.status.ns_sid),
+            host_session: leader.stat.session,
+            terminal: leader.stat.tty_nr,
+            foreground: leader.stat.tpgid,
+        }
+    }
+}
+
 /// Files of a tree that is being dumped.
 #[derive(Debug)]
 pub struct FilesDump<'a> {
@@ -388,6 +324,7 @@ pub struct FilesDump<'a> {
     pub options: &'a DumpOptions,
     /// Whether the tree runs: then nothing may be changed, not even for a moment.
     pub looks_only: bool,
+    tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
     paths: HashMap<(Vec<u8>, i32), u32>,
@@ -400,6 +337,7 @@ impl<'a> FilesDump<'a> {
         Self {
             options,
             looks_only: false,
+            tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),
             paths: HashMap::new(),
@@ -410,6 +348,11 @@ impl<'a> FilesDump<'a> {
     /// What a kind keeps for itself.
     pub fn state<T: Default + 'static>(&mut self) -> &mut T {
         self.states.get()
+    }
+
+    /// The tasks whose tables were described so far.
+    pub fn tasks(&self) -> &[SeenTask] {
+        &self.tasks
     }
 
     /// An id for a file, unique in the image set and never 0.
@@ -424,6 +367,7 @@ impl<'a> FilesDump<'a> {
         own_fd: i32,
         problems: &mut Vec<Problem>,
     ) -> Vec<FdinfoEntry> {
+        self.tasks.push(SeenTask::of(facts));
         let mut table = Vec::new();
         for fd in list(facts.pid) {
             if fd == own_fd {
@@ -520,6 +464,19 @@ impl<'a> FilesDump<'a> {
         self.entries.get_mut((id as usize).checked_sub(1)?)?.usk.as_mut()
     }
 
+    /// The id of a name that another kind looks after.
+    pub fn add_name(&mut self, name: proto::messages::RegFileEntry) -> u32 {
+        let id = self.new_id();
+        let reg = proto::messages::RegFileEntry { id, ..name };
+        self.entries.push(FileEntry {
+            r#type: FdTypes::Reg.into(),
+            id,
+            reg: Some(reg),
+            ..FileEntry::default()
+        });
+        id
+    }
+
     /// Puts an entry into the place that was reserved for its id.
     fn replace(&mut self, entry: FileEntry) {
         if let Some(slot) = self.entries.get_mut(entry.id as usize - 1) {
@@ -606,7 +563,9 @@ impl<'a> FilesRestore<'a> {
 
     /// Finds what would make a restore of any file fail.
     pub fn check(&self, problems: &mut Vec<Problem>) {
-        for entry in self.entries.values() {
+        let names: HashSet<u32> =
+            self.entries.values().filter_map(|entry| kind_of(entry).ok()?.name_of(entry)).collect();
+        for entry in self.entries.values().filter(|entry| !names.contains(&entry.id)) {
             let checked = kind_of(entry).and_then(|kind| kind.check(self, entry));
             if let Err(problem) = checked {
                 problems.push(problem);
@@ -628,6 +587,17 @@ impl<'a> FilesRestore<'a> {
     pub fn regular(&self, id: u32) -> Result<&proto::messages::RegFileEntry, Problem> {
         let missing = || Problem::new(FileRefusal::NoSuchId(id));
         self.entries.get(&id).and_then(|e| e.reg.as_ref()).ok_or_else(missing)
+    }
+
+    /// All files of a kind.
+    pub fn images_of<K: FileKind>(&self) -> Vec<K::Image> {
+        let of_kind = self.entries.values().filter(|entry| entry.r#type == i32::from(K::TYPE));
+        of_kind.filter_map(|entry| K::member(&mut entry.clone()).take()).collect()
+    }
+
+    /// Lets kinds act in the leader of a session that has just begun.
+    pub fn begin_session(&mut self, session: i32, leader: &mut RunBatch<'_>) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.begin_session(self, session, leader))
     }
 
     /// The file with this id, made when it is asked for the first time.

@@ -13,6 +13,7 @@ use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
+use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
 use crate::sys::process;
 use crate::tracee::agent::{Agent, AgentError, Layout};
@@ -85,7 +86,11 @@ pub(super) fn ended_leaders(tasks: &[Task]) -> std::collections::BTreeSet<i32> {
 }
 
 /// Makes all stubs.
-pub(super) fn create(tasks: &[Task], options: &RestoreOptions) -> Result<Stubs, Problem> {
+pub(super) fn create(
+    tasks: &[Task],
+    options: &RestoreOptions,
+    files: &mut FilesRestore<'_>,
+) -> Result<Stubs, Problem> {
     process::hold_child_signal()?;
     let base = plan::hole(tasks).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
@@ -103,7 +108,9 @@ pub(super) fn create(tasks: &[Task], options: &RestoreOptions) -> Result<Stubs, 
         if task.sid == task.pid {
             let mut batch = Batch::new();
             batch.call("setsid", libc::SYS_setsid, args![]);
-            find(&mut stubs, task.pid)?.run("begin its session", &batch)?;
+            let leader = find(&mut stubs, task.pid)?;
+            leader.run("begin its session", &batch)?;
+            files.begin_session(task.pid, &mut |batch| leader.run("begin its session", batch))?;
         }
         for (_, child) in children().filter(|(child, _)| is(*child, Birth::After)) {
             clone_task(&NewTask::of(child), task.pid, layout, &mut stubs)?;
