@@ -6,6 +6,7 @@
 
 pub mod inspect;
 mod memory;
+mod settle;
 pub(crate) mod target;
 pub(crate) mod task;
 
@@ -49,10 +50,10 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
     let write = |tree: &mut FrozenTree| -> Result<(), Problem> {
-        task::write(&tasks, &mut images)?;
         files.finish(&mut images)?;
         memory::write(tree, &facts, &tasks, &mut images, &mut stats, lifeline)?;
-        Ok(())
+        settle::settle(tree, &facts, &mut tasks)?;
+        task::write(&mut tasks, &mut images)
     };
     write(&mut tree).map_err(running)?;
     lifeline.check().map_err(running)?;

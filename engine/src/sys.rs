@@ -16,4 +16,5 @@ pub mod probe;
 pub mod process;
 pub mod ptrace;
 pub mod socket;
+pub mod timer;
 pub mod vdso;

@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 8] = [
+const NO_KINDS: [(&str, &str); 9] = [
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
@@ -23,6 +23,7 @@ const NO_KINDS: [(&str, &str); 8] = [
     ("files/socket_options.rs", "options that sockets of all families have"),
     ("mm/bounds.rs", "the address space as a whole, of which every task has exactly one"),
     ("mm/pages.rs", "contents of private memory, whichever kind maps it"),
+    ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 
 /// Where `unsafe` lives: all of these folders …

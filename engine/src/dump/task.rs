@@ -78,7 +78,7 @@ pub(super) struct TaskImages {
     pub pid: u32,
     pstree: PstreeEntry,
     /// One for each thread, the leader's first.
-    cores: Vec<ThreadImage>,
+    pub cores: Vec<ThreadImage>,
     /// None for a zombie.
     alive: Option<Alive>,
 }
@@ -251,7 +251,7 @@ fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
     let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
     let exit_signal = u32::try_from(stat.exit_signal).ok();
     let own = StasisThreadEntry { tid: pid as u32, exit_signal, ..StasisThreadEntry::default() };
-    let mut core = ThreadImage { core, own };
+    let mut core = ThreadImage { core, own, ..ThreadImage::default() };
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
     task.exit_code = stat.exit_code as u32;
@@ -284,9 +284,6 @@ pub(crate) fn refuse_by_status(status: &Status) -> Vec<Problem> {
     let mut problems = Vec::new();
     if status.state == State::Stopped {
         problems.push(Problem::new(TaskRefusal::GroupStop(libc::SIGSTOP)));
-    }
-    if status.seccomp.unwrap_or(0) != 0 {
-        problems.push(Problem::new(TaskRefusal::NotYet("seccomp")));
     }
     problems
 }
@@ -400,8 +397,9 @@ pub(super) fn ask(
 }
 
 /// Writes everything but files and pages.
-pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), Problem> {
+pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<(), Problem> {
     use proto::catalogue as c;
+    let filters = task_kinds::seccomp::collect(tasks.iter_mut().flat_map(|task| &mut task.cores));
     let known: BTreeSet<u32> = tasks.iter().map(|t| t.pid).collect();
     let pstree: Vec<PstreeEntry> = tasks
         .iter()
@@ -414,7 +412,7 @@ pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), 
         })
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
-    for task in tasks {
+    for task in &*tasks {
         let pid = task.pid.into();
         for (core, tid) in task.cores.iter().zip(&task.pstree.threads) {
             images.write(&c::CORE, (*tid).into(), std::slice::from_ref(&core.core))?;
@@ -427,7 +425,7 @@ pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), 
     }
     let own: Vec<_> = tasks.iter().flat_map(|task| &task.cores).map(|core| core.own.clone()).collect();
     images.write(&c::STASIS_THREADS, 0, &own)?;
-    images.write(&c::SECCOMP, 0, &[proto::messages::SeccompEntry::default()])?;
+    images.write(&c::SECCOMP, 0, &[filters])?;
     images.write(&c::TIMENS, 0, &[timens()?])
 }
 

@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use proto::catalogue as c;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
-    StasisThreadEntry, TaskKobjIdsEntry,
+    SeccompEntry, StasisThreadEntry, TaskKobjIdsEntry,
 };
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
 use crate::kinds::mm::pages::PAGE;
-use crate::kinds::task::ThreadImage;
+use crate::kinds::task::{ThreadImage, seccomp};
 
 /// The newest image format that we read.
 const NEWEST_VERSION: u32 = 2;
@@ -100,6 +100,7 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
     }
     let entries: Vec<PstreeEntry> = images.read(&c::PSTREE, 0)?;
     let own = read_own(images)?;
+    let filters = read_filters(images)?;
     let mut tasks: Vec<Task> = Vec::new();
     let mut seen = BTreeSet::new();
     for entry in entries {
@@ -114,7 +115,7 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
         if !entry.threads.iter().all(|tid| (1..=0x40_0000).contains(tid) && seen.insert(*tid)) {
             return Err(damaged("a thread id is impossible, or there twice"));
         }
-        tasks.push(read_task(images, &entry, parent, &own)?);
+        tasks.push(read_task(images, &entry, parent, &own, &filters)?);
     }
     if tasks.is_empty() { Err(invalid(&c::PSTREE, 0, "there are no tasks")) } else { Ok(tasks) }
 }
@@ -128,11 +129,17 @@ fn read_own(images: &Images) -> Result<HashMap<u32, StasisThreadEntry>, Problem>
     Ok(entries.into_iter().map(|entry| (entry.tid, entry)).collect())
 }
 
+/// The seccomp filters of all threads; none in the oldest images.
+fn read_filters(images: &Images) -> Result<SeccompEntry, Problem> {
+    if images.has(&c::SECCOMP, 0) { images.read_single(&c::SECCOMP, 0) } else { Ok(SeccompEntry::default()) }
+}
+
 fn read_task(
     images: &Images,
     entry: &PstreeEntry,
     parent: Option<usize>,
     own: &HashMap<u32, StasisThreadEntry>,
+    filters: &SeccompEntry,
 ) -> Result<Task, Problem> {
     let pid = u64::from(entry.pid);
     let leader: CoreEntry = images.read_single(&c::CORE, pid)?;
@@ -140,13 +147,14 @@ fn read_task(
     let is_zombie = TASK_DEAD.contains(&tc.task_state);
     let image = |tid: u32, core: CoreEntry| {
         let own = own.get(&tid).cloned().unwrap_or_default();
-        Thread { tid: tid as i32, core: ThreadImage { core, own } }
+        let filters = seccomp::chain(filters, &core)?;
+        Ok::<_, Problem>(Thread { tid: tid as i32, core: ThreadImage { core, own, filters } })
     };
-    let mut threads = vec![image(entry.pid, leader)];
+    let mut threads = vec![image(entry.pid, leader)?];
     let mut alive = None;
     if !is_zombie {
         for &tid in entry.threads.iter().skip(1) {
-            threads.push(image(tid, images.read_single(&c::CORE, tid.into())?));
+            threads.push(image(tid, images.read_single(&c::CORE, tid.into())?)?);
         }
         alive = Some(read_alive(images, pid)?);
     }
