@@ -20,7 +20,8 @@ use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
 
-/// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete, everything is undone.
+/// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
+/// everything is undone.
 pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let fail = |state, problems| Error {
         action: Action::Dump,

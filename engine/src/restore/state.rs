@@ -12,7 +12,7 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::{self, bounds, pages, status, vdso};
-use crate::kinds::task::{Moment, Scope, ThreadRestore, seccomp};
+use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::stats::RestoreStats;
 use crate::sys::socket::Credentials;
@@ -262,12 +262,14 @@ fn suspend_filters(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
 /// last, since what is set may be a limit for it.
 fn settle(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
     let step = "restore its settings";
+    let all: Vec<_> = task.threads.iter().map(|thread| &thread.core).collect();
     if moment == Moment::Prepare {
-        settle_leader(stub, task, moment)?;
+        settle_leader(stub, task, &all, moment)?;
     }
     let mut batches = Vec::new();
     for thread in task.threads.iter().skip(1) {
-        batches.push(batch_of(task, thread, moment).of_task(&stub.name).while_trying_to(step)?.into_parts());
+        let batch = batch_of(task, &all, thread, moment).of_task(&stub.name).while_trying_to(step)?;
+        batches.push(batch.into_parts());
     }
     for round in 0.. {
         let threads = stub.threads.iter_mut().zip(&batches).enumerate();
@@ -287,26 +289,29 @@ fn settle(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
             }
         }
     }
-    if moment == Moment::Prepare { Ok(()) } else { settle_leader(stub, task, moment) }
+    if moment == Moment::Prepare { Ok(()) } else { settle_leader(stub, task, &all, moment) }
 }
 
-fn settle_leader(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
+fn settle_leader(stub: &mut Stub, task: &Task, all: &[&ThreadImage], moment: Moment) -> Result<(), Problem> {
     let step = "restore its settings";
     let Some(leader) = task.threads.first() else { return Ok(()) };
-    let mut batch = batch_of(task, leader, moment).of_task(&stub.name).while_trying_to(step)?;
+    let mut batch = batch_of(task, all, leader, moment).of_task(&stub.name).while_trying_to(step)?;
     if let Some(alive) = task.alive.as_ref().filter(|_| moment == Moment::Restore) {
         bounds::restore_dumpable(&alive.mm, &mut batch);
     }
     batch.into_parts().iter().try_for_each(|part| stub.run(step, part).map(|_| ()))
 }
 
-/// What all kinds have a thread set at a moment.
-fn batch_of(task: &Task, thread: &Thread, moment: Moment) -> Result<Batch<'static>, Problem> {
+/// What all kinds have a thread set at a moment; `all` are the images of the task's threads.
+fn batch_of(
+    task: &Task,
+    all: &[&ThreadImage],
+    thread: &Thread,
+    moment: Moment,
+) -> Result<Batch<'static>, Problem> {
     /// Calls of a kind, at most, that does not make room for more itself.
     const CALLS: usize = 120;
-    let all: Vec<_> = task.threads.iter().map(|thread| &thread.core).collect();
-    let cx =
-        ThreadRestore { core: &thread.core, leader: task.core(), all: &all, tid: thread.tid, pid: task.pid };
+    let cx = ThreadRestore { core: &thread.core, leader: task.core(), all, tid: thread.tid, pid: task.pid };
     let is_leader = thread.tid == task.pid;
     let mut batch = Batch::new();
     for kind in TASK_KINDS.iter().filter(|kind| is_leader || kind.scope() == Scope::Thread) {
