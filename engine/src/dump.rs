@@ -6,6 +6,7 @@
 
 pub mod inspect;
 mod memory;
+mod settle;
 mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
@@ -20,7 +21,8 @@ use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
 
-/// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete, everything is undone.
+/// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
+/// everything is undone.
 pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let fail = |state, problems| Error {
         action: Action::Dump,
@@ -53,9 +55,11 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
     let write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
-        task::write(&tasks, &mut images)?;
         files.finish(&mut images)?;
-        memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)
+        let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
+        settle::settle(tree, &facts, &mut tasks)?;
+        task::write(&mut tasks, &mut images)?;
+        Ok(copies)
     };
     let copies = write(&mut tree).map_err(running)?;
     lifeline.check().map_err(running)?;

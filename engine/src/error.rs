@@ -261,8 +261,6 @@ pub enum TargetState {
     Dumped,
     /// A restore was undone: no task of it is left.
     NothingRestored,
-    /// The tree was restored, and runs.
-    Restored,
 }
 
 impl fmt::Display for TargetState {
@@ -272,7 +270,6 @@ impl fmt::Display for TargetState {
             Self::Running => "the process tree was left running, unchanged",
             Self::PartlyKilled => "the images are complete, but some tasks could not be killed",
             Self::Dumped => "the images are complete, and the process tree is as it was to be after the dump",
-            Self::Restored => "the process tree was restored and runs",
             Self::NothingRestored => "nothing was restored, and nothing was left behind",
         })
     }

@@ -21,6 +21,8 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
     files::tty::Tty::ERASED,
+    files::signalfd::Signalfd::ERASED,
+    files::timerfd::Timerfd::ERASED,
     files::unix::Unix::ERASED,
 ];
 
@@ -43,6 +45,7 @@ pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
     task::personality::Personality::ERASED,
     task::signals::Handlers::ERASED,
     task::signals::AltStack::ERASED,
+    task::posix_timers::PosixTimers::ERASED,
     task::signals::Pending::ERASED,
     task::itimers::Itimers::ERASED,
     task::futex::Futex::ERASED,
@@ -51,6 +54,8 @@ pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
     task::process::Membarrier::ERASED,
     task::process::OomScore::ERASED,
     task::sched::Sched::ERASED,
+    task::settings::Settings::ERASED,
+    task::seccomp::Seccomp::ERASED,
     task::rlimits::Rlimits::ERASED,
     task::creds::Creds::ERASED,
     task::process::ParentDeath::ERASED,

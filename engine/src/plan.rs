@@ -110,7 +110,6 @@ impl TaskPlan {
             mappings: BTreeMap::new(),
             refused: Vec::new(),
         };
-        plan.refused.extend(task::refuse_by_status(&status));
         if status.state == procfs::stat::State::Zombie {
             return Ok(plan);
         }

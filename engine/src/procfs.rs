@@ -19,6 +19,7 @@ pub mod smaps;
 pub mod stat;
 pub mod status;
 pub mod timens_offsets;
+pub mod timers;
 
 use crate::error::{Class, Explain};
 

@@ -19,4 +19,5 @@ pub mod ptrace;
 pub mod socket;
 pub mod tty;
 pub mod userfault;
+pub mod timer;
 pub mod vdso;

@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 15] = [
+const NO_KINDS: [(&str, &str); 16] = [
     ("files/erased.rs", "how the registry holds kinds of files"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
@@ -30,6 +30,7 @@ const NO_KINDS: [(&str, &str); 15] = [
     ("mm/pages.rs", "contents of private memory, whichever kind maps it"),
     ("mm/extra.rs", "properties of mappings, whichever kind they are, that have no place elsewhere"),
     ("mm/shared.rs", "contents of shared memory objects, whichever kind they are"),
+    ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 
 /// Where `unsafe` lives: all of these folders …

@@ -46,7 +46,12 @@ pub fn own_pid() -> i32 {
 
 /// Reads `stat` of a process; nothing if it is gone.
 pub fn stat(pid: i32) -> Option<Stat> {
-    Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    Stat::parse(&text(&format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Reads a text in which names of processes may stand, which need not be UTF-8.
+pub fn text(path: &str) -> std::io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 /// All descendants of a process, sorted, zombies included.

@@ -37,6 +37,7 @@ mod file_attr;
 mod file_cloexec;
 mod file_read;
 mod file_shared;
+mod filter;
 mod fork;
 mod fpu00;
 mod fpu01;
@@ -83,6 +84,8 @@ mod pipe02;
 mod pipe03;
 mod pipe_loop00;
 mod pipe_shared00;
+mod posix_timers;
+mod posix_timers_pending;
 mod proc_self;
 mod pstree;
 mod pthread00;
@@ -92,6 +95,8 @@ mod pty01;
 mod pty02;
 mod pty03;
 mod pty04;
+mod pthread_timers;
+mod pthread_timers_h;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;
@@ -105,7 +110,12 @@ mod scm03;
 mod scm04;
 mod scm05;
 mod scm09;
+mod seccomp_filter;
+mod seccomp_filter_inheritance;
+mod seccomp_filter_threads;
+mod seccomp_filter_tsync;
 mod seccomp_no_new_privs;
+mod seccomp_strict;
 mod segments;
 mod selfexe00;
 mod session00;
@@ -114,6 +124,7 @@ mod shmem;
 mod siblings_shared;
 mod sigactions;
 mod sigaltstack;
+mod signalfd00;
 mod sigpending;
 mod sk_unix01;
 mod sk_unix_dgram_ghost;
@@ -150,10 +161,14 @@ mod tcp_established;
 mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
+mod thread_settings;
+mod timer;
+mod timerfd;
 mod timers;
 mod tty00;
 mod tty02;
 mod tty03;
+mod timers01;
 mod umask00;
 mod unix;
 mod unix_sock;
@@ -258,6 +273,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pipe03", run: pipe03::run },
     Workload { name: "pipe_loop00", run: pipe_loop00::run },
     Workload { name: "pipe_shared00", run: pipe_shared00::run },
+    Workload { name: "posix_timers", run: posix_timers::run },
+    Workload { name: "posix_timers_pending", run: posix_timers_pending::run },
     Workload { name: "proc-self", run: proc_self::run },
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
@@ -267,6 +284,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pty02", run: pty02::run },
     Workload { name: "pty03", run: pty03::run },
     Workload { name: "pty04", run: pty04::run },
+    Workload { name: "pthread_timers", run: pthread_timers::run },
+    Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "rlimits00", run: rlimits00::run },
     Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },
@@ -279,7 +298,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "scm04", run: scm04::run },
     Workload { name: "scm05", run: scm05::run },
     Workload { name: "scm09", run: scm09::run },
+    Workload { name: "seccomp_filter", run: seccomp_filter::run },
+    Workload { name: "seccomp_filter_inheritance", run: seccomp_filter_inheritance::run },
+    Workload { name: "seccomp_filter_threads", run: seccomp_filter_threads::run },
+    Workload { name: "seccomp_filter_tsync", run: seccomp_filter_tsync::run },
     Workload { name: "seccomp_no_new_privs", run: seccomp_no_new_privs::run },
+    Workload { name: "seccomp_strict", run: seccomp_strict::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
     Workload { name: "session00", run: session00::run },
@@ -288,6 +312,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
+    Workload { name: "signalfd00", run: signalfd00::run },
     Workload { name: "sigpending", run: sigpending::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
     Workload { name: "sk-unix-listen", run: sk_unix_listen::run },
@@ -322,10 +347,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tcp-established", run: tcp_established::run },
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
+    Workload { name: "thread_settings", run: thread_settings::run },
+    Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
+    Workload { name: "timers01", run: timers01::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },

@@ -21,9 +21,6 @@ pub enum TaskRefusal {
     /// 32-bit code.
     #[error("it runs 32-bit code, which is not supported yet")]
     Compat,
-    /// Something that has no kind yet.
-    #[error("{0} is not supported yet")]
-    NotYet(&'static str),
 }
 
 impl Explain for TaskRefusal {
@@ -86,6 +83,11 @@ impl ThreadFacts {
         let stopped = thread.stopped();
         let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
         let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
+        if status.seccomp.unwrap_or(0) != 0 {
+            // The agent's system calls are none of the filters' business.
+            let step = "suspend its seccomp filters";
+            stopped.set_options(libc::PTRACE_O_SUSPEND_SECCOMP).while_trying_to(step)?;
+        }
         let rseq = ptrace::rseq_configuration(tid).while_trying_to("read its rseq registration")?;
         let mut saved = Saved::read(stopped).while_trying_to("read its registers")?;
         if !regs::is_64_bit(&saved.regs) {

@@ -7,7 +7,7 @@ use proto::messages::{
     TaskKobjIdsEntry, core_entry::March,
 };
 
-use super::inspect::{TaskFacts, TaskRefusal, ThreadFacts, read_proc};
+use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::sharing::{Sharing, namespace_ids, refuse_unshared_threads};
 use crate::arch;
 use crate::args;
@@ -20,7 +20,6 @@ use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::link::NamespaceKind;
-use crate::procfs::status::Status;
 use crate::supervise::Lifeline;
 use crate::tracee::agent::Agent;
 use crate::tracee::batch::{Batch, Output};
@@ -74,7 +73,7 @@ pub(super) struct TaskImages {
     pub pid: u32,
     pstree: PstreeEntry,
     /// One for each thread that lives, the leader's first.
-    cores: Vec<ThreadImage>,
+    pub cores: Vec<ThreadImage>,
     /// None for a zombie.
     alive: Option<Alive>,
     /// Exit code and name of a leader that has ended before the other threads.
@@ -285,7 +284,7 @@ fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
     let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
     let exit_signal = u32::try_from(stat.exit_signal).ok();
     let own = StasisThreadEntry { tid: pid as u32, exit_signal, ..StasisThreadEntry::default() };
-    let mut core = ThreadImage { core, own };
+    let mut core = ThreadImage { core, own, ..ThreadImage::default() };
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
     task.exit_code = stat.exit_code as u32;
@@ -311,15 +310,6 @@ pub(crate) fn refuse_namespaces(pid: i32) -> Vec<Problem> {
         .filter(other)
         .map(|kind| Problem::new(RelationRefusal::Namespace(kind.name())))
         .collect()
-}
-
-/// State that `/proc/PID/status` tells, and that is refused.
-pub(crate) fn refuse_by_status(status: &Status) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if status.seccomp.unwrap_or(0) != 0 {
-        problems.push(Problem::new(TaskRefusal::NotYet("seccomp")));
-    }
-    problems
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.
@@ -440,6 +430,7 @@ fn written_cores(task: &TaskImages) -> Vec<ThreadImage> {
             stop_seen: first.own.stop_seen.take(),
             continue_unseen: first.own.continue_unseen.take(),
             coredump_filter: first.own.coredump_filter,
+            timer_makers: std::mem::take(&mut first.own.timer_makers),
             ..ended.clone()
         };
         if let (Some(tc), Some(name)) = (&mut leader.tc, &ended.ended_name) {
@@ -451,8 +442,9 @@ fn written_cores(task: &TaskImages) -> Vec<ThreadImage> {
 }
 
 /// Writes everything but files and pages.
-pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), Problem> {
+pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<(), Problem> {
     use proto::catalogue as c;
+    let filters = task_kinds::seccomp::collect(tasks.iter_mut().flat_map(|task| &mut task.cores));
     let known: BTreeSet<u32> = tasks.iter().map(|t| t.pid).collect();
     let pstree: Vec<PstreeEntry> = tasks
         .iter()
@@ -466,7 +458,7 @@ pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), 
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
     let mut own = Vec::new();
-    for task in tasks {
+    for task in &*tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
             images.write(&c::CORE, (*tid).into(), &[core.core])?;
@@ -483,7 +475,7 @@ pub(super) fn write(tasks: &[TaskImages], images: &mut NewImages) -> Result<(), 
         }
     }
     images.write(&c::STASIS_THREADS, 0, &own)?;
-    images.write(&c::SECCOMP, 0, &[proto::messages::SeccompEntry::default()])?;
+    images.write(&c::SECCOMP, 0, &[filters])?;
     images.write(&c::TIMENS, 0, &[timens()?])
 }
 

@@ -7,16 +7,20 @@ pub mod futex;
 pub mod itimers;
 pub mod name;
 pub mod personality;
+pub mod posix_timers;
 pub mod process;
 pub mod rlimits;
 pub mod rseq;
 pub mod sched;
+pub mod seccomp;
+pub mod settings;
 pub mod signals;
+pub mod timer_arming;
 
-use proto::messages::{CoreEntry, StasisThreadEntry, TaskCoreEntry, ThreadCoreEntry};
+use proto::messages::{CoreEntry, SeccompFilter, StasisThreadEntry, TaskCoreEntry, ThreadCoreEntry};
 
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
-use crate::error::{Problem, SysError};
+use crate::error::Problem;
 use crate::tracee::batch::{Batch, Replies};
 
 /// Whose state it is.
@@ -28,7 +32,7 @@ pub enum Scope {
     Thread,
 }
 
-type Answer = Box<dyn Fn(&Replies, &mut ThreadImage) -> Result<(), SysError>>;
+type Answer = Box<dyn Fn(&Replies, &mut ThreadImage) -> Result<(), Problem>>;
 
 /// The images of one thread: what the format has a place for, which this stands for as a rule, and what is our own.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,6 +41,8 @@ pub struct ThreadImage {
     pub core: CoreEntry,
     /// Its entry in `stasis-threads.img`.
     pub own: StasisThreadEntry,
+    /// Its seccomp filters, the oldest first, which `seccomp.img` has for all threads together.
+    pub filters: Vec<SeccompFilter>,
 }
 
 impl std::ops::Deref for ThreadImage {
@@ -58,6 +64,8 @@ impl std::ops::DerefMut for ThreadImage {
 pub struct Questions {
     batch: Batch<'static>,
     answers: Vec<Answer>,
+    /// What did not fit into the batch, and comes before it.
+    earlier: Vec<Self>,
 }
 
 impl std::fmt::Debug for Questions {
@@ -76,6 +84,41 @@ impl Questions {
         questions
     }
 
+    /// What kinds ask thread `tid` of a task alone.
+    pub fn alone(leader: &ThreadImage, tid: i32) -> Self {
+        let mut questions = Self::default();
+        for kind in super::TASK_KINDS {
+            kind.ask_alone(leader, tid, &mut questions);
+        }
+        questions
+    }
+
+    /// What kinds ask the leader of a task last of all.
+    pub fn last(leader: &ThreadImage) -> Self {
+        let mut questions = Self::default();
+        for kind in super::TASK_KINDS {
+            kind.ask_last(leader, &mut questions);
+        }
+        questions
+    }
+
+    /// Makes room for `calls` more calls with `bytes` of data: in another batch, if need be.
+    pub fn room(&mut self, calls: usize, bytes: usize) {
+        if self.batch.is_nearly_full(calls, bytes) {
+            let mut earlier = std::mem::take(&mut self.earlier);
+            earlier.push(std::mem::take(self));
+            self.earlier = earlier;
+        }
+    }
+
+    /// What is asked in one batch each, in order.
+    pub fn into_parts(mut self) -> Vec<Self> {
+        let mut parts = std::mem::take(&mut self.earlier);
+        parts.push(self);
+        parts.retain(|part| !part.batch.is_empty());
+        parts
+    }
+
     /// The calls.
     pub fn batch(&mut self) -> &mut Batch<'static> {
         &mut self.batch
@@ -87,12 +130,12 @@ impl Questions {
     }
 
     /// Adds what to do with the answers.
-    pub fn then(&mut self, answer: impl Fn(&Replies, &mut ThreadImage) -> Result<(), SysError> + 'static) {
+    pub fn then(&mut self, answer: impl Fn(&Replies, &mut ThreadImage) -> Result<(), Problem> + 'static) {
         self.answers.push(Box::new(answer));
     }
 
     /// Puts the answers of one thread into its image.
-    pub fn answer(&self, replies: &Replies, core: &mut ThreadImage) -> Result<(), SysError> {
+    pub fn answer(&self, replies: &Replies, core: &mut ThreadImage) -> Result<(), Problem> {
         self.answers.iter().try_for_each(|answer| answer(replies, core))
     }
 }
@@ -104,6 +147,8 @@ pub struct ThreadRestore<'a> {
     pub core: &'a ThreadImage,
     /// The image of its task's leader.
     pub leader: &'a ThreadImage,
+    /// The images of all threads of its task.
+    pub all: &'a [&'a ThreadImage],
     /// Its id in its own pid namespace.
     pub tid: i32,
     /// Its task's.
@@ -143,8 +188,36 @@ pub trait TaskKind: 'static {
     }
     /// Asks the thread for the rest.
     fn ask(_questions: &mut Questions) {}
+    /// Asks thread `tid`, while the others are stopped, about what was found in the leader's image so far; what it answers
+    /// goes there, too.
+    fn ask_alone(_leader: &ThreadImage, _tid: i32, _questions: &mut Questions) {}
+    /// Takes from outside what changes by itself while the task is stopped: last of all (`dump/settle.rs`).
+    fn look_last(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut ThreadImage) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Asks the leader for what changes by itself while the task is stopped; `leader` is its image so far.
+    fn ask_last(_leader: &ThreadImage, _questions: &mut Questions) {}
+    /// Has the thread make what other threads refer to: the leader first, and before any thread restores anything.
+    fn prepare(_cx: ThreadRestore<'_>, _batch: &mut Batch<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Has the thread set it.
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem>;
+    /// Has the thread start what runs by itself from then on: when all tasks have everything else.
+    fn start(_cx: ThreadRestore<'_>, _batch: &mut Batch<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// A moment of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// [`TaskKind::prepare`].
+    Prepare,
+    /// [`TaskKind::restore`].
+    Restore,
+    /// [`TaskKind::start`].
+    Start,
 }
 
 /// A [`TaskKind`] as the registry holds it.
@@ -159,8 +232,19 @@ pub trait ErasedTaskKind: Sync {
     fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem>;
     /// [`TaskKind::ask`].
     fn ask(&self, questions: &mut Questions);
-    /// [`TaskKind::restore`].
-    fn restore(&self, cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem>;
+    /// [`TaskKind::ask_alone`].
+    fn ask_alone(&self, leader: &ThreadImage, tid: i32, questions: &mut Questions);
+    /// [`TaskKind::look_last`].
+    fn look_last(
+        &self,
+        task: &TaskFacts,
+        thread: &ThreadFacts,
+        core: &mut ThreadImage,
+    ) -> Result<(), Problem>;
+    /// [`TaskKind::ask_last`].
+    fn ask_last(&self, leader: &ThreadImage, questions: &mut Questions);
+    /// [`TaskKind::prepare`], [`TaskKind::restore`] or [`TaskKind::start`].
+    fn restore(&self, moment: Moment, cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem>;
 }
 
 /// Turns a [`TaskKind`] into an [`ErasedTaskKind`].
@@ -196,8 +280,29 @@ impl<K: TaskKind> ErasedTaskKind for Erased<K> {
         K::ask(questions);
     }
 
-    fn restore(&self, cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
-        K::restore(cx, batch)
+    fn ask_alone(&self, leader: &ThreadImage, tid: i32, questions: &mut Questions) {
+        K::ask_alone(leader, tid, questions);
+    }
+
+    fn look_last(
+        &self,
+        task: &TaskFacts,
+        thread: &ThreadFacts,
+        core: &mut ThreadImage,
+    ) -> Result<(), Problem> {
+        K::look_last(task, thread, core)
+    }
+
+    fn ask_last(&self, leader: &ThreadImage, questions: &mut Questions) {
+        K::ask_last(leader, questions);
+    }
+
+    fn restore(&self, moment: Moment, cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+        match moment {
+            Moment::Prepare => K::prepare(cx, batch),
+            Moment::Restore => K::restore(cx, batch),
+            Moment::Start => K::start(cx, batch),
+        }
     }
 }
 

@@ -49,6 +49,17 @@ impl FdInfo {
         self.number(key)?.octal(key)
     }
 
+    /// The two numbers in the first line with this key: `(1, 49406829)`.
+    pub fn pair(&self, key: &'static str) -> Result<[u64; 2], ParseError> {
+        let mut line = self.number(key)?;
+        line.byte(b'(', key)?;
+        let first = line.decimal(key)?;
+        line.byte(b',', key)?;
+        let second = line.field(key)?;
+        line.byte(b')', key)?;
+        Ok([first, second])
+    }
+
     fn number(&self, key: &'static str) -> Result<Line<'_>, ParseError> {
         let line = |text| Line::whole(FILE, text);
         self.value(key).map(line).ok_or_else(|| line(b"").fail(key))

@@ -46,6 +46,8 @@ pub struct Status {
     pub cap_bnd: u64,
     pub cap_amb: u64,
     pub no_new_privs: bool,
+    /// Shadow stack features that are on (`x86_Thread_features`), as words; none in a kernel without.
+    pub thread_features: Option<String>,
     /// 0 off, 1 strict, 2 filter; none in a kernel without seccomp.
     pub seccomp: Option<u32>,
     /// Since Linux 5.9.
@@ -107,6 +109,7 @@ struct Found {
     cap_bnd: Option<u64>,
     cap_amb: Option<u64>,
     no_new_privs: Option<bool>,
+    thread_features: Option<String>,
     seccomp: Option<u32>,
     seccomp_filters: Option<u32>,
     cpus_allowed: Vec<u64>,
@@ -145,6 +148,10 @@ impl Found {
                 self.sig_q = (queued, line.decimal("the limit of queued signals")?);
             }
             b"NoNewPrivs" => self.no_new_privs = Some(bit(&mut line)?),
+            b"x86_Thread_features" => {
+                self.thread_features = Some(String::from_utf8_lossy(line.rest).trim().to_owned());
+                return Ok(());
+            }
             b"Seccomp" => self.seccomp = Some(line.decimal("the seccomp mode")?),
             b"Seccomp_filters" => self.seccomp_filters = Some(line.decimal("the number of seccomp filters")?),
             b"Cpus_allowed" => self.cpus_allowed = cpu_mask(&mut line)?,
@@ -204,6 +211,7 @@ impl Found {
             cap_bnd: self.cap_bnd?,
             cap_amb: self.cap_amb?,
             no_new_privs: self.no_new_privs?,
+            thread_features: self.thread_features,
             seccomp: self.seccomp,
             seccomp_filters: self.seccomp_filters,
             cpus_allowed: self.cpus_allowed,

@@ -5,14 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use proto::catalogue as c;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
-    StasisThreadEntry, TaskKobjIdsEntry,
+    SeccompEntry, StasisThreadEntry, TaskKobjIdsEntry,
 };
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
 use crate::kinds::mm::extra::Extra;
 use crate::kinds::mm::pages::PAGE;
-use crate::kinds::task::ThreadImage;
+use crate::kinds::task::{ThreadImage, seccomp};
 
 /// The newest image format that we read.
 const NEWEST_VERSION: u32 = 2;
@@ -139,7 +139,7 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
         return Err(Problem::new(SetRefusal::Newer(inventory.img_version)));
     }
     let entries: Vec<PstreeEntry> = images.read(&c::PSTREE, 0)?;
-    let own = read_own(images)?;
+    let beside = Beside { own: read_own(images)?, filters: read_filters(images)? };
     let mut tasks: Vec<Task> = Vec::new();
     let mut places = HashMap::new();
     let mut firsts = Firsts::default();
@@ -157,10 +157,25 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
             return Err(damaged("a thread id is impossible, or there twice"));
         }
         places.insert(entry.pid, tasks.len());
-        let task = read_task(images, &entry, parent, &own, &mut firsts, &tasks)?;
+        let task = read_task(images, &entry, parent, &beside, &mut firsts, &tasks)?;
         tasks.push(task);
     }
     if tasks.is_empty() { Err(invalid(&c::PSTREE, 0, "there are no tasks")) } else { Ok(tasks) }
+}
+
+/// What is said of threads in other files than their cores.
+#[derive(Debug)]
+struct Beside {
+    own: HashMap<u32, StasisThreadEntry>,
+    filters: SeccompEntry,
+}
+
+impl Beside {
+    fn thread(&self, tid: u32, core: CoreEntry) -> Result<Thread, Problem> {
+        let own = self.own.get(&tid).cloned().unwrap_or_default();
+        let filters = seccomp::chain(&self.filters, &core)?;
+        Ok(Thread { tid: tid as i32, core: ThreadImage { core, own, filters } })
+    }
 }
 
 /// What our own file says of each thread; nothing where another program dumped.
@@ -172,11 +187,16 @@ fn read_own(images: &Images) -> Result<HashMap<u32, StasisThreadEntry>, Problem>
     Ok(entries.into_iter().map(|entry| (entry.tid, entry)).collect())
 }
 
+/// The seccomp filters of all threads; none in the oldest images.
+fn read_filters(images: &Images) -> Result<SeccompEntry, Problem> {
+    if images.has(&c::SECCOMP, 0) { images.read_single(&c::SECCOMP, 0) } else { Ok(SeccompEntry::default()) }
+}
+
 fn read_task(
     images: &Images,
     entry: &PstreeEntry,
     parent: Option<usize>,
-    own: &HashMap<u32, StasisThreadEntry>,
+    beside: &Beside,
     firsts: &mut Firsts,
     before: &[Task],
 ) -> Result<Task, Problem> {
@@ -193,15 +213,11 @@ fn read_task(
     if stopped.is_some_and(|signal| !STOP_SIGNALS.contains(&signal)) {
         return Err(invalid(&c::CORE, pid, "it is stopped by a signal that stops nobody"));
     }
-    let image = |tid: u32, core: CoreEntry| {
-        let own = own.get(&tid).cloned().unwrap_or_default();
-        Thread { tid: tid as i32, core: ThreadImage { core, own } }
-    };
-    let mut threads = vec![image(entry.pid, leader)];
+    let mut threads = vec![beside.thread(entry.pid, leader)?];
     let mut alive = None;
     if !is_zombie {
         for &tid in entry.threads.iter().skip(1) {
-            threads.push(image(tid, images.read_single(&c::CORE, tid.into())?));
+            threads.push(beside.thread(tid, images.read_single(&c::CORE, tid.into())?)?);
         }
         let ids: TaskKobjIdsEntry = images.read_single(&c::IDS, pid)?;
         let shares = firsts.look_up(&ids, before.len());

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::set::{Alive, Task};
+use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
 use crate::args;
 use crate::error::{Context as _, Problem};
 use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
-use crate::kinds::task::{Scope, ThreadRestore};
+use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::sys::socket::Credentials;
 use crate::tracee::agent::{Agent, AgentError};
@@ -134,37 +134,95 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
     Ok(())
 }
 
-/// Restores what kinds of task state say: first of all other threads, then of the leader, for whom it may be a limit.
+/// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else.
 pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(alive) = &task.alive else { continue };
-        let step = "restore its settings";
-        let mut batches = Vec::new();
-        for (at, thread) in task.threads.iter().enumerate() {
-            let cx =
-                ThreadRestore { core: &thread.core, leader: task.core(), tid: thread.tid, pid: task.pid };
-            let mut batch = Batch::new();
-            for kind in TASK_KINDS.iter().filter(|kind| at == 0 || kind.scope() == Scope::Thread) {
-                kind.restore(cx, &mut batch).of_task(&stub.name).while_trying_to(step)?;
-            }
-            batches.push(batch);
-        }
-        let threads = stub.threads.iter_mut().zip(batches.iter().skip(1)).enumerate();
-        let jobs: Vec<_> = threads.filter_map(|(at, (t, batch))| Some((at + 1, t.take()?, batch))).collect();
-        if !jobs.is_empty() {
-            let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
-            for (at, stopped, _) in agent.run_on_threads(jobs).of_task(&stub.name).while_trying_to(step)? {
-                if let Some(place) = stub.threads.get_mut(at - 1) {
-                    *place = Some(stopped);
-                }
-            }
-        }
-        if let Some(batch) = batches.first_mut() {
-            bounds::restore_dumpable(&alive.mm, batch);
-            stub.run(step, batch)?;
-        }
+    for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
+        suspend_filters(stub, task).of_task(&stub.name).while_trying_to("suspend its seccomp filters")?;
+        settle(stub, task, Moment::Prepare)?;
+        settle(stub, task, Moment::Restore)?;
+    }
+    for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
+        settle(stub, task, Moment::Start)?;
     }
     Ok(())
+}
+
+/// Keeps seccomp filters, which are about to be installed, from applying to what is still to be done.
+fn suspend_filters(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
+    const OPTIONS: i32 = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_SUSPEND_SECCOMP;
+    if !task.threads.iter().any(|thread| seccomp::is_filtered(&thread.core)) {
+        return Ok(());
+    }
+    for thread in stub.threads.iter().flatten() {
+        thread.set_options(OPTIONS)?;
+    }
+    let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None))?;
+    agent.while_stopped(|leader| leader.set_options(OPTIONS))??;
+    Ok(())
+}
+
+/// Has the threads of one task set what kinds say. The leader comes first where it prepares what others need, and else
+/// last, since what is set may be a limit for it.
+fn settle(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
+    let step = "restore its settings";
+    let all: Vec<_> = task.threads.iter().map(|thread| &thread.core).collect();
+    if moment == Moment::Prepare {
+        settle_leader(stub, task, &all, moment)?;
+    }
+    let mut batches = Vec::new();
+    for thread in task.threads.iter().skip(1) {
+        let batch = batch_of(task, &all, thread, moment).of_task(&stub.name).while_trying_to(step)?;
+        batches.push(batch.into_parts());
+    }
+    for round in 0.. {
+        let threads = stub.threads.iter_mut().zip(&batches).enumerate();
+        let jobs: Vec<_> = threads
+            .filter_map(|(at, (thread, parts))| {
+                let batch = parts.get(round)?;
+                Some((at + 1, thread.take()?, batch))
+            })
+            .collect();
+        if jobs.is_empty() {
+            break;
+        }
+        let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
+        for (at, stopped, _) in agent.run_on_threads(jobs).of_task(&stub.name).while_trying_to(step)? {
+            if let Some(place) = stub.threads.get_mut(at - 1) {
+                *place = Some(stopped);
+            }
+        }
+    }
+    if moment == Moment::Prepare { Ok(()) } else { settle_leader(stub, task, &all, moment) }
+}
+
+fn settle_leader(stub: &mut Stub, task: &Task, all: &[&ThreadImage], moment: Moment) -> Result<(), Problem> {
+    let step = "restore its settings";
+    let Some(leader) = task.threads.first() else { return Ok(()) };
+    let mut batch = batch_of(task, all, leader, moment).of_task(&stub.name).while_trying_to(step)?;
+    if let Some(alive) = task.alive.as_ref().filter(|_| moment == Moment::Restore) {
+        bounds::restore_dumpable(&alive.mm, &mut batch);
+    }
+    batch.into_parts().iter().try_for_each(|part| stub.run(step, part).map(|_| ()))
+}
+
+/// What all kinds have a thread set at a moment; `all` are the images of the task's threads.
+fn batch_of(
+    task: &Task,
+    all: &[&ThreadImage],
+    thread: &Thread,
+    moment: Moment,
+) -> Result<Batch<'static>, Problem> {
+    /// Calls of a kind, at most, that does not make room for more itself.
+    const CALLS: usize = 120;
+    let cx = ThreadRestore { core: &thread.core, leader: task.core(), all, tid: thread.tid, pid: task.pid };
+    let is_leader = thread.tid == task.pid;
+    let mut batch = Batch::new();
+    for kind in TASK_KINDS.iter().filter(|kind| is_leader || kind.scope() == Scope::Thread) {
+        batch.room(CALLS, 0);
+        kind.restore(moment, cx, &mut batch)?;
+    }
+    batch.room(CALLS, 0);
+    Ok(batch)
 }
 
 /// Lets kinds of files act in stubs.

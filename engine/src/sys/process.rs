@@ -92,6 +92,16 @@ pub fn sched_getaffinity(tid: i32) -> Result<Vec<u8>, SysError> {
     Ok(mask)
 }
 
+/// Whether `timer_create` takes an id where it is told to (`PR_TIMER_CREATE_RESTORE_IDS`, Linux 6.16).
+pub fn can_choose_timer_ids() -> bool {
+    const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+    const PR_TIMER_CREATE_RESTORE_IDS_GET: i32 = 2;
+    // SAFETY: takes numbers only, and changes nothing.
+    let answer =
+        unsafe { libc::prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) };
+    answer >= 0
+}
+
 /// From `include/uapi/linux/ioprio.h`.
 pub const IOPRIO_WHO_PROCESS: i32 = 1;
 

@@ -175,3 +175,42 @@ pub fn peek_siginfo(
     let data = buffer.as_mut_ptr().cast();
     Ok(request("ptrace(PTRACE_PEEKSIGINFO)", libc::PTRACE_PEEKSIGINFO, tid, addr, data)? as usize)
 }
+
+/// The bytes of a thread's seccomp filter with this number, the oldest being 0; none if there are no more.
+pub fn seccomp_filter(tid: i32, number: usize) -> Result<Option<Vec<u8>>, SysError> {
+    const PTRACE_SECCOMP_GET_FILTER: u32 = 0x420c;
+    let call = "ptrace(PTRACE_SECCOMP_GET_FILTER)";
+    let instructions = match request(call, PTRACE_SECCOMP_GET_FILTER, tid, number, std::ptr::null_mut()) {
+        Err(SysError { errno: nix::errno::Errno::ENOENT, .. }) => return Ok(None),
+        other => other? as usize,
+    };
+    let mut program = vec![[0_u8; 8]; instructions];
+    request(call, PTRACE_SECCOMP_GET_FILTER, tid, number, program.as_mut_ptr().cast())?;
+    Ok(Some(program.concat()))
+}
+
+/// Flags of that filter, as far as the kernel tells them (Linux 4.16).
+pub fn seccomp_flags(tid: i32, number: usize) -> Result<u64, SysError> {
+    const PTRACE_SECCOMP_GET_METADATA: u32 = 0x420d;
+    // struct seccomp_metadata: which filter, and its flags.
+    let mut metadata = [number as u64, 0];
+    let call = "ptrace(PTRACE_SECCOMP_GET_METADATA)";
+    let data = metadata.as_mut_ptr().cast();
+    request(call, PTRACE_SECCOMP_GET_METADATA, tid, size_of_val(&metadata), data)?;
+    let [_, flags] = metadata;
+    Ok(flags)
+}
+
+/// Whether some of a thread's system calls are dispatched to itself (`PR_SET_SYSCALL_USER_DISPATCH`); kernels before 6.4
+/// do not tell.
+pub fn dispatches_syscalls(tid: i32) -> bool {
+    const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: u32 = 0x4210;
+    // struct ptrace_sud_config: mode, selector, offset, length.
+    let mut config = [0_u64; 4];
+    let call = "ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG)";
+    let data = config.as_mut_ptr().cast();
+    let size = size_of_val(&config);
+    let told = request(call, PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, size, data);
+    let [mode, ..] = config;
+    told.is_ok() && mode != 0
+}

@@ -384,15 +384,32 @@ impl Agent {
         &mut self,
         jobs: Vec<(usize, Stopped, &Batch<'_>)>,
     ) -> Result<Vec<(usize, Stopped, Replies)>, AgentError> {
+        // A batch that is too large for a slot goes to the serving thread's buffer, which it does not use meanwhile.
+        let (large, small): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|(_, _, batch)| batch.len() + 8 > SLOT_BATCH_MAX);
+        let mut done = self.run_together(small, |layout, index| layout.slot(index) + SLOT_BATCH as u64)?;
+        for job in large {
+            done.extend(self.run_together(vec![job], |layout, _| layout.buffer())?);
+        }
+        Ok(done)
+    }
+
+    fn run_together(
+        &mut self,
+        jobs: Vec<(usize, Stopped, &Batch<'_>)>,
+        place: impl Fn(Layout, usize) -> u64,
+    ) -> Result<Vec<(usize, Stopped, Replies)>, AgentError> {
         let mut running = Vec::new();
         let mut batches = std::collections::HashMap::new();
         for (index, stopped, batch) in jobs {
             let saved = self.saved.get(index).ok_or(AgentError::Lost(None))?;
-            let message = self.encode_for_slot(index, batch)?;
+            let batch_at = place(self.layout, index);
+            let message = batch.encode(batch_at)?;
             let slot_at = self.layout.slot(index);
-            let slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
+            let mut slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
+            slot.batch = batch_at;
             self.memory.write(slot_at, slot.as_bytes())?;
-            self.memory.write(slot_at + SLOT_BATCH as u64, &message)?;
+            self.memory.write(batch_at, &message)?;
             let stack = slot_at + SLOT_STRIDE as u64;
             let entry = self.layout.base + entry::ONCE;
             stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
@@ -425,6 +442,27 @@ impl Agent {
     ) -> Result<Vec<Replies>, AgentError> {
         let jobs = task.threads.iter_mut().enumerate().skip(1);
         let jobs = jobs.filter_map(|(index, thread)| Some((index, thread.stopped.take()?, batch))).collect();
+        self.run_and_return(task, jobs)
+    }
+
+    /// Has one thread of a frozen task, not the first, make the calls of a batch.
+    pub fn run_on_thread(
+        &mut self,
+        task: &mut FrozenTask,
+        index: usize,
+        batch: &Batch<'_>,
+    ) -> Result<Replies, AgentError> {
+        let stopped = task.threads.get_mut(index).and_then(|thread| thread.stopped.take());
+        let jobs = vec![(index, stopped.ok_or(AgentError::Lost(None))?, batch)];
+        self.run_and_return(task, jobs)?.pop().ok_or(AgentError::Lost(None))
+    }
+
+    /// Has threads make calls, and puts them back to where they were.
+    fn run_and_return(
+        &mut self,
+        task: &mut FrozenTask,
+        jobs: Vec<(usize, Stopped, &Batch<'_>)>,
+    ) -> Result<Vec<Replies>, AgentError> {
         let mut answers = Vec::new();
         for (index, stopped, replies) in self.run_on_threads(jobs)? {
             if let (Some(saved), Some(thread)) = (self.saved.get(index), task.threads.get_mut(index)) {
@@ -436,12 +474,12 @@ impl Agent {
         Ok(answers)
     }
 
-    fn encode_for_slot(&self, index: usize, batch: &Batch<'_>) -> Result<Vec<u8>, AgentError> {
-        let message = batch.encode(self.layout.slot(index) + SLOT_BATCH as u64)?;
-        if message.len() > SLOT_BATCH_MAX {
-            return Err(SysError { call: "batch for a thread", errno: Errno::EMSGSIZE }.into());
-        }
-        Ok(message)
+    /// Runs something while the serving thread is stopped, which then serves on.
+    pub fn while_stopped<T>(&mut self, act: impl FnOnce(&Stopped) -> T) -> Result<T, AgentError> {
+        let stopped = self.stop_leader()?;
+        let result = act(&stopped);
+        self.leader = Some(stopped.resume(Resume::Cont, 0)?);
+        Ok(result)
     }
 
     /// Asks the serving thread to stop, without waiting for it: so that many stop at once.

@@ -106,6 +106,8 @@ pub struct Batch<'fd> {
     outputs: usize,
     fds: Vec<RawFd>,
     _fds: PhantomData<BorrowedFd<'fd>>,
+    /// What did not fit into this one, and comes before it.
+    earlier: Vec<Self>,
 }
 
 impl<'fd> Batch<'fd> {
@@ -126,7 +128,26 @@ impl<'fd> Batch<'fd> {
             || self.len() + calls * size_of::<Call>() + bytes + 64 > MAX_MESSAGE
     }
 
-    fn len(&self) -> usize {
+    /// Makes room for `calls` more calls with `bytes` of data: where they would not fit, what was added so far becomes a
+    /// batch of its own, to which later calls cannot refer.
+    pub fn room(&mut self, calls: usize, bytes: usize) {
+        if self.is_nearly_full(calls, bytes) {
+            let mut earlier = std::mem::take(&mut self.earlier);
+            earlier.push(std::mem::take(self));
+            self.earlier = earlier;
+        }
+    }
+
+    /// The batches that [`Batch::room`] made of it, in order; none of them is empty.
+    pub fn into_parts(mut self) -> Vec<Self> {
+        let mut parts = std::mem::take(&mut self.earlier);
+        parts.push(self);
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
+    /// Bytes of its message.
+    pub(super) fn len(&self) -> usize {
         size_of::<Header>() + self.calls.len() * size_of::<Call>() + self.inputs.len() + self.outputs
     }
 

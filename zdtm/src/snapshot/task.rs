@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use super::Facts;
-use crate::procfs::Stat;
+use crate::procfs::{self, Stat};
 
 /// Fields of proc_pid_stat(5) that belong to the process. Left out: all times and counters, the kernel's flags and
 /// stack pointers, and the processor, because they change by themselves.
@@ -116,7 +116,10 @@ pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Re
     for name in TEXTS {
         // Not every kernel has every file.
         if let Ok(bytes) = fs::read(format!("/proc/{pid}/{name}")) {
-            let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+            let mut text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+            if *name == "timers" {
+                text = by_id(&text);
+            }
             facts.add(format!("task {pid} {name}"), text.trim_end());
         }
     }
@@ -141,6 +144,19 @@ pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Re
     Ok(())
 }
 
+/// The timers of `/proc/PID/timers` by their ids: the kernel lists the youngest first, which no program can ask for.
+fn by_id(text: &str) -> String {
+    let mut timers: Vec<Vec<&str>> = Vec::new();
+    for line in text.lines() {
+        match timers.last_mut() {
+            Some(timer) if !line.starts_with("ID: ") => timer.push(line),
+            _ => timers.push(vec![line]),
+        }
+    }
+    timers.sort_unstable_by_key(|timer| timer[0].strip_prefix("ID: ").and_then(|id| id.parse::<i32>().ok()));
+    timers.concat().join("\n")
+}
+
 /// Adds what belongs to each thread; with `all` unset, only to the leader.
 pub(super) fn threads(facts: &mut Facts, pid: i32, all: bool) -> Result<()> {
     for item in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -150,12 +166,12 @@ pub(super) fn threads(facts: &mut Facts, pid: i32, all: bool) -> Result<()> {
             continue;
         }
         let base = format!("/proc/{pid}/task/{tid}");
-        let stat = fs::read_to_string(format!("{base}/stat")).with_context(|| format!("thread {tid}"))?;
+        let stat = procfs::text(&format!("{base}/stat")).with_context(|| format!("thread {tid}"))?;
         let stat = Stat::parse(&stat).with_context(|| format!("thread {tid}"))?;
         for (number, name) in THREAD_STAT {
             facts.add(format!("task {pid} thread {tid} {name}"), stat.field(*number));
         }
-        let status = fs::read_to_string(format!("{base}/status"))?;
+        let status = procfs::text(&format!("{base}/status"))?;
         for line in status.lines() {
             if let Some((key, text)) = line.split_once(':').filter(|(key, _)| STATUS.contains(key)) {
                 facts.add(format!("task {pid} thread {tid} {key}"), text.trim());

@@ -7,7 +7,7 @@ use proto::messages::CredsEntry;
 
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
-use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
 use crate::tracee::batch::Batch;
 
@@ -36,9 +36,6 @@ impl TaskKind for Creds {
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let s = &thread.status;
-        if s.seccomp.unwrap_or(0) != 0 {
-            return Err(Problem::new(TaskRefusal::NotYet("seccomp")));
-        }
         super::thread(core).creds = Some(CredsEntry {
             uid: s.uid.real,
             gid: s.gid.real,

@@ -2,7 +2,7 @@
 
 use proto::messages::{CoreEntry, ItimerEntry};
 
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::error::Problem;
 use crate::tracee::batch::Batch;
@@ -27,18 +27,18 @@ impl TaskKind for Itimers {
     const NAME: &'static str = "itimers";
     const SCOPE: Scope = Scope::Task;
 
-    fn ask(questions: &mut Questions) {
+    fn ask_last(_leader: &ThreadImage, questions: &mut Questions) {
         for which in TIMERS {
             let batch = questions.batch();
             // struct itimerval: interval, then what is left, in seconds and microseconds.
             let value = batch.output::<[u64; 4]>();
             batch.call("getitimer", libc::SYS_getitimer, args![which, value]);
             questions.then(move |replies, core| {
-                let [isec, iusec, mut vsec, mut vusec] = replies.output(value)?;
-                if which == libc::ITIMER_REAL && (vsec, vusec) == (0, 0) {
+                let [isec, iusec, vsec, mut vusec] = replies.output(value)?;
+                if which == libc::ITIMER_REAL && (vsec, vusec) == (0, 0) && (isec, iusec) != (0, 0) {
                     // It expired, and its signal is still pending: the kernel arms it again when that is taken. Setting
-                    // it with nothing left would disarm it instead.
-                    (vsec, vusec) = (isec, iusec);
+                    // it with nothing left would disarm it. So it expires once more, which changes nothing then.
+                    vusec = 1;
                 }
                 *entry(core, which) = ItimerEntry { isec, iusec, vsec, vusec };
                 Ok(())
@@ -46,7 +46,11 @@ impl TaskKind for Itimers {
         }
     }
 
-    fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
+    fn restore(_cx: ThreadRestore<'_>, _batch: &mut Batch<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn start(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
         let mut core = cx.leader.clone();
         for which in TIMERS {
             let t = *entry(&mut core, which);

@@ -15,13 +15,15 @@ const TASK_COMM_LEN: usize = 16;
 
 impl TaskKind for Name {
     const NAME: &'static str = "name";
-    const NOT_SAVED: &'static [&'static str] = &["bytes of a name that are not UTF-8"];
     const SCOPE: Scope = Scope::Thread;
 
     fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let comm = String::from_utf8_lossy(&thread.stat.comm).into_owned();
         if thread.tid == task.pid {
             super::task(core).comm.clone_from(&comm);
+        }
+        if comm.as_bytes() != thread.stat.comm {
+            core.own.raw_comm = Some(thread.stat.comm.clone());
         }
         super::thread(core).comm = Some(comm);
         Ok(())
@@ -32,7 +34,8 @@ impl TaskKind for Name {
             Some(comm) => comm,
             None => &cx.task()?.comm,
         };
-        let bytes = comm.as_bytes().get(..TASK_COMM_LEN - 1).unwrap_or(comm.as_bytes());
+        let bytes = cx.core.own.raw_comm.as_deref().unwrap_or(comm.as_bytes());
+        let bytes = bytes.get(..TASK_COMM_LEN - 1).unwrap_or(bytes);
         let name = batch.input_str(bytes);
         batch.call("prctl(PR_SET_NAME)", libc::SYS_prctl, args![libc::PR_SET_NAME, name]);
         Ok(())

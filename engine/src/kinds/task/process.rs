@@ -3,7 +3,7 @@
 
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
-use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::tracee::batch::Batch;
 
@@ -105,9 +105,6 @@ impl TaskKind for OomScore {
     const SCOPE: Scope = Scope::Task;
 
     fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
-        if has_posix_timers(task.pid) {
-            return Err(Problem::new(TaskRefusal::NotYet("a POSIX timer (timer_create)")));
-        }
         let read = |name: &str| {
             let text = std::fs::read_to_string(format!("/proc/{}/{name}", task.pid));
             text.map_err(SysError::io("read")).map(|t| t.trim().to_owned())
@@ -155,8 +152,4 @@ fn write_own_loginuid(batch: &mut Batch<'_>, text: &str) {
         batch.call(step, libc::SYS_openat, args![libc::AT_FDCWD, path, libc::O_WRONLY | libc::O_CLOEXEC]);
     batch.call(step, libc::SYS_write, args![fd, bytes, text.len()]);
     batch.call("close", libc::SYS_close, args![fd]);
-}
-
-fn has_posix_timers(pid: i32) -> bool {
-    std::fs::read(format!("/proc/{pid}/timers")).is_ok_and(|text| !text.is_empty())
 }

@@ -3,7 +3,7 @@
 
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
-use crate::dump::inspect::{TaskFacts, TaskRefusal, ThreadFacts};
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
 use crate::sys::process;
 use crate::tracee::batch::Batch;
@@ -14,21 +14,27 @@ pub struct Sched;
 
 /// From `include/uapi/linux/sched.h`.
 const SCHED_DEADLINE: u32 = 6;
+/// `SCHED_FLAG_RESET_ON_FORK`, `SCHED_FLAG_RECLAIM` and `SCHED_FLAG_DL_OVERRUN` of the same file.
+const SETTABLE_FLAGS: u64 = 0b111;
 
 impl TaskKind for Sched {
     const NAME: &'static str = "sched";
-    const NOT_SAVED: &'static [&'static str] = &["utilization clamps", "reset-on-fork", "core scheduling"];
+    const NOT_SAVED: &'static [&'static str] = &["utilization clamps", "core scheduling"];
     const SCOPE: Scope = Scope::Thread;
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let attr = &thread.sched;
-        if attr.sched_policy == SCHED_DEADLINE {
-            return Err(Problem::new(TaskRefusal::NotYet("the scheduling policy SCHED_DEADLINE")));
-        }
         let entry = super::thread(core);
         entry.sched_policy = Some(attr.sched_policy);
         entry.sched_nice = Some(attr.sched_nice);
         entry.sched_prio = (attr.sched_priority != 0).then_some(attr.sched_priority);
+        let flags = attr.sched_flags & SETTABLE_FLAGS;
+        core.own.sched_flags = (flags != 0).then_some(flags);
+        if attr.sched_policy == SCHED_DEADLINE {
+            core.own.sched_runtime = Some(attr.sched_runtime);
+            core.own.sched_deadline = Some(attr.sched_deadline);
+            core.own.sched_period = Some(attr.sched_period);
+        }
         core.own.cpus_allowed = Some(process::sched_getaffinity(thread.tid)?);
         core.own.io_priority = Some(process::ioprio_get(thread.tid)?);
         Ok(())
@@ -50,10 +56,13 @@ impl TaskKind for Sched {
         let nice = u64::from(nice as u32);
         let priority = u64::from(thread.sched_prio.unwrap_or(0));
         let size = size_of::<[u64; 6]>() as u64;
-        let attr = [size | u64::from(policy) << 32, 0, nice | priority << 32, 0, 0, 0];
-        let attr = batch.input(&attr);
-        batch.call("sched_setattr", libc::SYS_sched_setattr, args![0, attr, 0]);
         let own = &cx.core.own;
+        let times = [own.sched_runtime, own.sched_deadline, own.sched_period].map(Option::unwrap_or_default);
+        let [runtime, deadline, period] = if policy == SCHED_DEADLINE { times } else { [0; 3] };
+        let flags = own.sched_flags.unwrap_or(0) & SETTABLE_FLAGS;
+        let first = size | u64::from(policy) << 32;
+        let attr = batch.input(&[first, flags, nice | priority << 32, runtime, deadline, period]);
+        batch.call("sched_setattr", libc::SYS_sched_setattr, args![0, attr, 0]);
         if let Some(cpus) = &own.cpus_allowed {
             let mask = batch.input(cpus.as_slice());
             batch.call("sched_setaffinity", libc::SYS_sched_setaffinity, args![0, cpus.len(), mask]);

@@ -4,9 +4,9 @@
 //! their order, and are sent again by the thread to itself, because only to itself may a thread send a `siginfo_t` that
 //! claims to come from the kernel (`rt_sigqueueinfo(2)`).
 
-use proto::messages::{SaEntry, SiginfoEntry, SignalQueueEntry, ThreadSasEntry};
+use proto::messages::{PosixTimerEntry, SaEntry, SiginfoEntry, SignalQueueEntry, ThreadSasEntry};
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore, timer_arming};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Problem};
@@ -113,7 +113,7 @@ impl TaskKind for Pending {
     const NAME: &'static str = "pending-signals";
     const SCOPE: Scope = Scope::Thread;
 
-    fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
+    fn look_last(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let step = "read its pending signals";
         super::thread(core).signals_p = Some(read_queue(thread.tid, Queue::Thread).while_trying_to(step)?);
         if thread.tid == task.pid {
@@ -123,23 +123,58 @@ impl TaskKind for Pending {
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
-        let own = cx.thread()?.signals_p.as_ref();
-        for entry in own.map(|q| q.signals.as_slice()).unwrap_or_default() {
-            let (signal, info) = siginfo(cx, entry)?;
-            let info = batch.input(&info);
-            let args = args![cx.pid, cx.tid, signal, info];
-            batch.call("rt_tgsigqueueinfo", libc::SYS_rt_tgsigqueueinfo, args);
-        }
+        send_again(cx, Queue::Thread, cx.thread()?.signals_p.as_ref(), batch)?;
         if cx.tid == cx.pid {
-            let shared = cx.task()?.signals_s.as_ref();
-            for entry in shared.map(|q| q.signals.as_slice()).unwrap_or_default() {
-                let (signal, info) = siginfo(cx, entry)?;
-                let info = batch.input(&info);
-                batch.call("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo, args![cx.pid, signal, info]);
-            }
+            send_again(cx, Queue::Shared, cx.task()?.signals_s.as_ref(), batch)?;
         }
         Ok(())
     }
+}
+
+/// Has a thread fill one of its queues in its order.
+fn send_again(
+    cx: ThreadRestore<'_>,
+    queue: Queue,
+    signals: Option<&SignalQueueEntry>,
+    batch: &mut Batch<'_>,
+) -> Result<(), Problem> {
+    for entry in signals.map(|q| q.signals.as_slice()).unwrap_or_default() {
+        batch.room(2, 256);
+        let (signal, info) = siginfo(cx, entry)?;
+        if let Some(timer) = timer_that_sent(cx, queue, &info) {
+            let spec = batch.input(&timer_arming::expired(timer, 0));
+            let args = args![timer.it_id, timer_arming::TIMER_ABSTIME, spec, 0];
+            batch.call("timer_settime", libc::SYS_timer_settime, args);
+            // It expires in an interrupt, which comes at once; its signal must be in the queue before the next one.
+            let moment = batch.input(&[0_u64, 1_000_000]);
+            batch.call("nanosleep", libc::SYS_nanosleep, args![moment, 0]);
+            continue;
+        }
+        let info = batch.input(&timer_arming::without_private_word(info));
+        match queue {
+            Queue::Thread => {
+                let args = args![cx.pid, cx.tid, signal, info];
+                batch.call("rt_tgsigqueueinfo", libc::SYS_rt_tgsigqueueinfo, args);
+            }
+            Queue::Shared => {
+                batch.call("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo, args![cx.pid, signal, info]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The POSIX timer that a pending signal is a part of.
+fn timer_that_sent<'a>(
+    cx: ThreadRestore<'a>,
+    queue: Queue,
+    info: &[u8; SIGINFO_SIZE],
+) -> Option<&'a PosixTimerEntry> {
+    let id = timer_arming::sender(info)?;
+    let timers = cx.leader.tc.as_ref()?.timers.as_ref()?;
+    let timer = timers.posix.iter().find(|timer| timer.it_id == id)?;
+    let receiver = if queue == Queue::Thread { Some(cx.tid) } else { None };
+    (timer.notify_thread_id == receiver).then_some(timer)
 }
 
 fn siginfo(cx: ThreadRestore<'_>, entry: &SiginfoEntry) -> Result<(i32, [u8; SIGINFO_SIZE]), Problem> {
