@@ -17,7 +17,7 @@ pub mod probe;
 pub mod process;
 pub mod ptrace;
 pub mod socket;
+pub mod timer;
 pub mod tty;
 pub mod userfault;
-pub mod timer;
 pub mod vdso;

@@ -10,7 +10,7 @@ use proto::messages::{StasisMmEntry, StasisRange, StasisVmaEntry, VmaEntry};
 
 use crate::args;
 use crate::dump::inspect::{TaskFacts, read_proc};
-use crate::error::{Context as _, Object, Problem, SysError};
+use crate::error::{Context as _, Problem};
 use crate::image::{Images, NewImages, invalid};
 use crate::procfs;
 use crate::procfs::maps::Name;
@@ -118,11 +118,8 @@ fn entry_for<'a>(vmas: &'a mut Vec<StasisVmaEntry>, vma: &SmapsVma) -> &'a mut S
 
 /// Whether later mappings will be locked, and how. The agent's memory is later than all that we know of.
 fn lock_later(facts: &TaskFacts, agent: &Agent) -> Result<Option<u32>, Problem> {
-    let path = format!("/proc/{}/status", facts.pid);
-    let status = std::fs::read_to_string(&path).map_err(SysError::io("read"));
-    let status = status.about(|| Object::Path(path.into()))?;
-    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().strip_suffix("kB"));
-    let locked = locked.and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok()).unwrap_or(0) * 1024;
+    let status = read_proc(format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
+    let locked = status.locked.unwrap_or(0);
     let is_counted = |vma: &&SmapsVma| vma.flags.has(VmFlag::Locked) && !vma.flags.has(VmFlag::HugeTlb);
     if facts.vmas.iter().filter(is_counted).map(|vma| vma.vma.len()).sum::<u64>() == locked {
         return Ok(None);

@@ -258,8 +258,9 @@ fn users_outside(id: i32, missing: u64) -> String {
             continue;
         };
         // Tasks of the tree are stopped, in a way that nobody else is; they are traced by us.
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        if status.lines().any(|line| line == format!("TracerPid:\t{}", std::process::id())) {
+        let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+        let tracer = procfs::status::parse(&status).map_or(0, |status| status.tracer_pid);
+        if tracer == std::process::id() as i32 {
             continue;
         }
         let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ALL_SIGNALS, Agent, AgentError, STEP_LIMIT, syscall_in_blob};
+use super::calls::syscall_in_blob;
+use super::{ALL_SIGNALS, Agent, AgentError, STEP_LIMIT};
 use crate::error::SysError;
 use crate::sys::ptrace::Resume;
 use crate::tracee::freeze::has_ended;
