@@ -1,5 +1,7 @@
 //! Guard regions fault, and the pages around them keep their contents.
 
+use std::os::fd::AsRawFd as _;
+
 use nix::errno::Errno;
 use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict, check_pattern, pattern};
@@ -29,7 +31,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
 /// Has the kernel read a byte, which fails where we would fault.
 fn readable(page: Mapping) -> Result<usize, Errno> {
     let (_reader, writer) = nix::unistd::pipe()?;
-    use std::os::fd::AsRawFd as _;
     // SAFETY: the kernel checks the address.
     Errno::result(unsafe { libc::write(writer.as_raw_fd(), page.start.as_ptr(), 1) }).map(|n| n as usize)
 }

@@ -37,7 +37,7 @@ fn child(cx: &Context, number: usize, parent: Pid, pid: &mut i32) -> Result<Chil
         }
     }
     let verdict = || -> Verdict {
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             setsid()?;
         }
         let own = getpid();

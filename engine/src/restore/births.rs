@@ -120,7 +120,7 @@ pub(super) fn plan(tasks: &[Task], free_pids: impl Iterator<Item = i32>) -> Resu
         .collect();
     let refused = |(at, refusal): (usize, PlanRefusal)| {
         let problem = Problem::new(refusal);
-        tasks.get(at).map(|task| task.name()).into_iter().fold(problem, |problem, name| problem.task(&name))
+        tasks.get(at).map(Task::name).into_iter().fold(problem, |problem, name| problem.task(&name))
     };
     let free_pids: Box<dyn Iterator<Item = i32> + '_> = Box::new(free_pids);
     Planner::new(&people, free_pids).run().map_err(|all| all.into_iter().map(refused).collect())
@@ -434,7 +434,9 @@ impl<'a> Planner<'a> {
             Step::End { helper: session, parent: Actor::Task(lowest) },
             Step::AdoptOrphans(lowest, false),
         ]);
-        made.into_iter().for_each(|child| self.raise(child));
+        for child in made {
+            self.raise(child);
+        }
         true
     }
 

@@ -85,7 +85,9 @@ pub(super) fn fill(
     let mut progress = Progress::new("memory filled", total);
     // A registered mapping has no huge pages, so those come when no mapping is registered any more.
     run(&jobs, Way::Small, total, &mut progress)?;
-    jobs.iter_mut().for_each(|job| job.faults = None);
+    for job in &mut jobs {
+        job.faults = None;
+    }
     run(&jobs, Way::Fault, total, &mut progress)?;
     Ok(total)
 }

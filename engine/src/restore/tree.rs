@@ -310,7 +310,8 @@ impl Nursery<'_, '_> {
 
 /// The lowest number that is not in a set.
 fn lowest_not_in(taken: &BTreeSet<usize>) -> usize {
-    (0..).find(|n| !taken.contains(n)).unwrap_or(0)
+    // Of one number more than there are in the set, one is not in it.
+    (0..=taken.len()).find(|n| !taken.contains(n)).unwrap_or(0)
 }
 
 /// Closes all descriptors but one.

@@ -196,7 +196,7 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
-        let saved = vec![Rc::new(Saved::read(&stopped)?); layout.threads];
+        let saved = layout.for_all(Saved::read(&stopped)?);
         let regs = stopped.regs()?;
         let mut deferred = Vec::new();
         let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout, &mut deferred);
@@ -210,7 +210,7 @@ impl Agent {
     pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout, socket: i32) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = vec![Rc::new(Saved::read(&stopped)?); layout.threads];
+        let saved = layout.for_all(Saved::read(&stopped)?);
         Self::connect(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
     }
 
@@ -224,7 +224,7 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = vec![Rc::new(Saved::read(&stopped)?); layout.threads];
+        let saved = layout.for_all(Saved::read(&stopped)?);
         Self::start(pid, stopped, memory, layout, saved, Some(socket))
     }
 
@@ -235,7 +235,7 @@ impl Agent {
         let mut end = Saved::read(&stopped)?;
         end.regs.rip = layout.base + entry::END;
         end.regs.orig_rax = u64::MAX;
-        let saved = vec![Rc::new(end); layout.threads];
+        let saved = layout.for_all(end);
         memory.write(layout.base, &layout.code(&saved))?;
         Self::connect(pid, stopped, memory, layout, saved, Entry::Again, None)
     }

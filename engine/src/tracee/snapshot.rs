@@ -21,7 +21,7 @@ use crate::tracee::batch::{Batch, Word};
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 /// How long each step may take. The longest is to copy the page tables of a large process.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A copy of a task; it dies when this is dropped.
 #[derive(Debug)]

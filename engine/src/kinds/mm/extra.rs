@@ -75,10 +75,10 @@ fn add_policies(
     let mut asked = facts.vmas.iter().filter(|vma| vma.vma.inode == 0 || vma.vma.perms.shared).peekable();
     while asked.peek().is_some() {
         let mut batch = Batch::new();
-        let mut answers: Vec<(&SmapsVma, CallId, Output<i32>, Output<[u8; NODE_BYTES]>)> = Vec::new();
+        let mut answers = Vec::new();
         while let Some(vma) = asked.next_if(|_| !batch.is_nearly_full(1, NODE_BYTES + 8)) {
-            let mode = batch.output();
-            let nodes = batch.output();
+            let mode: Output<i32> = batch.output();
+            let nodes: Output<[u8; NODE_BYTES]> = batch.output();
             let args = args![mode, nodes, MAX_NODES, vma.vma.start, MPOL_F_ADDR];
             let call = batch.try_call("get_mempolicy", libc::SYS_get_mempolicy, args);
             answers.push((vma, call, mode, nodes));

@@ -6,6 +6,7 @@
 //! by `/proc/sys/kernel/shm_next_id`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
@@ -136,16 +137,14 @@ impl MappingKind for SysvShm {
         entry.shmid = id as u64;
         let writable = vma.flags.has(VmFlag::MayWrite);
         entry.fdflags = Some(if writable { libc::O_RDWR } else { libc::O_RDONLY } as u32);
-        if !cx.state::<Dumped>().0.contains_key(&id) {
-            let segment = look(id, pid, vma)?;
-            cx.state::<Dumped>().0.insert(id, segment);
-        }
-        if let Some(segment) = cx.state::<Dumped>().0.get_mut(&id) {
-            segment.seen += 1;
-            let size = segment.entry.size.next_multiple_of(segment.page_size);
-            if vma.vma.offset != 0 || vma.vma.len() != size {
-                return Err(Problem::new(SysvRefusal::Part));
-            }
+        let segment = match cx.state::<Dumped>().0.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(look(id, pid, vma)?),
+        };
+        segment.seen += 1;
+        let size = segment.entry.size.next_multiple_of(segment.page_size);
+        if vma.vma.offset != 0 || vma.vma.len() != size {
+            return Err(Problem::new(SysvRefusal::Part));
         }
         Ok(())
     }

@@ -77,6 +77,11 @@ impl Layout {
 }
 
 impl Layout {
+    /// What all threads will do that this agent has room for, if it is the same.
+    pub(super) fn for_all(self, saved: Saved) -> Vec<Rc<Saved>> {
+        std::iter::repeat_n(Rc::new(saved), self.threads).collect()
+    }
+
     /// The slot of a thread that serves one batch of `batch_len` bytes.
     pub(super) fn fill_slot(self, index: usize, saved: &Saved, socket: i32, batch_len: usize) -> Slot {
         let mut slot = Slot::new_zeroed();
