@@ -16,7 +16,7 @@ use crate::procfs;
 use crate::procfs::maps::Name;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::agent::{Agent, AgentError};
-use crate::tracee::batch::{Batch, CallId, Output};
+use crate::tracee::batch::{Batch, Output};
 
 // From `include/uapi/linux/mempolicy.h`.
 const MPOL_F_ADDR: u64 = 1 << 1;
