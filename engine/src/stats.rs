@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn a_dump_is_told_in_words() {
         let mut stats = DumpStats::default();
-        stats.pages(1000, 16, Duration::from_micros(30), Duration::from_micros(400));
+        stats.pages_scanned(1000, Duration::from_micros(30));
+        stats.pages_written(16, Duration::from_micros(400));
         insta::assert_snapshot!(stats, @r"
         Displaying dump stats:
         Freezing time: 0 us
