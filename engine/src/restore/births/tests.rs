@@ -54,7 +54,9 @@ impl<'a> Model<'a> {
         let root = Process { parent: Actor::Helper(0), session, adopts: true, things: [0, 1, 2, 3] };
         let alive = HashMap::from([(Actor::Task(0), root)]);
         let mut model = Self { people, alive, things: 4 };
-        steps.iter().for_each(|step| model.step(*step));
+        for step in steps {
+            model.step(*step);
+        }
         model
     }
 
