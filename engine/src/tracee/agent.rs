@@ -174,8 +174,10 @@ impl Agent {
                     first.write(&stopped)?;
                 }
                 let saved = saved.into_iter().map(Rc::new).collect();
-                let agent = Self::start(tid, stopped, memory, layout, saved, None)?;
-                Ok(Self { deferred, landing, ..agent })
+                let mut agent = Self::start(tid, stopped, memory, layout, saved, None)?;
+                agent.deferred.extend(deferred);
+                agent.landing = landing;
+                Ok(agent)
             }
             Err(e) => {
                 first.write(&stopped)?;
@@ -202,8 +204,9 @@ impl Agent {
         let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout, &mut deferred);
         let layout = mapped?;
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
-        let agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
-        Ok(Self { deferred, ..agent })
+        let mut agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
+        agent.deferred.extend(deferred);
+        Ok(agent)
     }
 
     /// Lets a clone of a task with an agent, stopped at birth, serve us too: its memory has the agent already.
@@ -267,26 +270,18 @@ impl Agent {
         let first = saved.first().ok_or(AgentError::Lost(None))?;
         memory.write(layout.slot(0), layout.fill_serving_slot(first, wanted).as_bytes())?;
         let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
-        // Each system call up to socketpair has a stop at its entry and one at its exit.
-        let (entry, stops) = match entry {
-            Entry::Serve => (entry::SERVE, 4),
-            Entry::Again => (entry::AGAIN, 2),
+        // What it calls up to socketpair.
+        let (entry, calls) = match entry {
+            Entry::Serve => (entry::SERVE, CONNECTING.as_slice()),
+            Entry::Again => (entry::AGAIN, &CONNECTING[1..]),
         };
         stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let mut stopped = stopped;
-        for _ in 0..stops {
-            let (next, stop) = stopped.resume(Resume::Syscall, 0)?.wait(STEP_LIMIT)?;
-            if stop != Stop::Syscall {
-                return Err(AgentError::Lost(Some(stop)));
-            }
-            stopped = next;
-        }
+        let mut deferred = Vec::new();
+        let (stopped, connected) = complete_calls(stopped, calls, &mut deferred);
+        connected?;
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let regs = stopped.regs()?;
-        if (regs.rax as i64) < 0 {
-            let errno = Errno::from_raw(-(regs.rax as i64) as i32);
-            return Err(SysError { call: "socketpair (in the target)", errno }.into());
-        }
         let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
         let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
         socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
@@ -302,7 +297,7 @@ impl Agent {
             leader,
             saved,
             packet,
-            deferred: Vec::new(),
+            deferred,
             landing: None,
             is_stopping: false,
         })
@@ -351,11 +346,15 @@ impl Agent {
         Ok(batch.decode(&packet)?)
     }
 
-    /// Whether an answer is there to be received.
-    pub fn has_answered(&self) -> bool {
+    /// Whether an answer is there to be received; if not, what stopped the serving thread is seen to.
+    pub fn has_answered(&mut self) -> Result<bool, AgentError> {
         let mut byte = [0];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        socket::recv(self.socket.as_raw_fd(), &mut byte, flags).is_ok()
+        let answered = socket::recv(self.socket.as_raw_fd(), &mut byte, flags).is_ok();
+        if !answered {
+            look_after(&mut self.leader, &mut self.deferred)?;
+        }
+        Ok(answered)
     }
 
     /// Waits for a packet from the serving thread or from one of `others`.
@@ -578,6 +577,9 @@ impl Agent {
 
 /// The calls that take an agent away.
 const UNMAP: [&str; 2] = ["close", "munmap"];
+
+/// What the agent calls until it can be talked to; a copy of it begins with the second.
+const CONNECTING: [&str; 2] = ["mprotect (in the target)", "socketpair (in the target)"];
 
 /// How a thread enters.
 #[derive(Debug, Clone, Copy)]

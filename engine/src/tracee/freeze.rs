@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
+use crate::procfs;
 use crate::supervise::Guardian;
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
@@ -277,11 +278,16 @@ impl Drop for FrozenTree {
     }
 }
 
-/// Waits a moment until the real parents have reaped their children, so that all pids are free.
+/// Waits a moment until the real parents have reaped their children, so that all pids are free. Not for a parent that
+/// called us: it may well wait for our end first.
 fn wait_until_reaped(tasks: &[FrozenTask]) {
     const LIMIT: Duration = Duration::from_millis(100);
     let deadline = Instant::now() + LIMIT;
+    let callers = callers();
     for task in tasks {
+        if parent_of(task.pid).is_some_and(|parent| callers.contains(&parent)) {
+            continue;
+        }
         while process_state(task.pid) == Some('Z') {
             if Instant::now() > deadline {
                 log::warn!(
@@ -293,6 +299,22 @@ fn wait_until_reaped(tasks: &[FrozenTask]) {
             std::thread::sleep(Duration::from_micros(100));
         }
     }
+}
+
+/// The process that started the command, whose worker we are, and those that started it; of the init of a pid namespace
+/// only if it did so itself, since else it is nobody's caller, and reaps whoever comes.
+fn callers() -> Vec<i32> {
+    let ancestors: Vec<i32> = std::iter::successors(Some(std::process::id() as i32), |pid| parent_of(*pid))
+        .skip(2)
+        .take_while(|pid| *pid > 0)
+        .collect();
+    let is_caller = |(distance, pid): &(usize, i32)| *distance == 0 || *pid != 1;
+    ancestors.into_iter().enumerate().filter(is_caller).map(|(_, pid)| pid).collect()
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    procfs::stat::parse(&stat).ok().map(|stat| stat.ppid)
 }
 
 /// Waits for the end of a thread that was killed.

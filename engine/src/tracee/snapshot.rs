@@ -45,7 +45,7 @@ impl Snapshot {
             batch.call_twice("clone3 (a copy of its memory)", libc::SYS_clone3, args![clone_args, 88]);
         batch.call("wait4 (for a clone)", libc::SYS_wait4, args![child, 0, libc::__WALL, 0]);
         agent.send(&batch)?;
-        let Some(child) = new_child(pid, &before, agent) else {
+        let Some(child) = new_child(pid, &before, agent)? else {
             // The call failed, and the answer says why.
             agent.receive(&batch)?;
             return Err(AgentError::Lost(None));
@@ -135,15 +135,18 @@ fn children(pid: i32) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
-/// The child that appears; none if the agent answers instead, or there is none in time.
-fn new_child(pid: i32, before: &[i32], agent: &Agent) -> Option<i32> {
+/// The child that appears; none if the agent answers instead.
+fn new_child(pid: i32, before: &[i32], agent: &mut Agent) -> Result<Option<i32>, AgentError> {
     let deadline = Instant::now() + LIMIT;
     loop {
         if let Some(child) = children(pid).into_iter().find(|child| !before.contains(child)) {
-            return Some(child);
+            return Ok(Some(child));
         }
-        if agent.has_answered() || Instant::now() > deadline {
-            return None;
+        if agent.has_answered()? {
+            return Ok(None);
+        }
+        if Instant::now() > deadline {
+            return Err(AgentError::Lost(None));
         }
         std::thread::yield_now();
     }
