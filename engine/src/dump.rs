@@ -74,21 +74,19 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
         images.commit(&task::inventory()).map_err(running)?;
         stats.thawed_after(frozen);
         let stop = options.afterwards == Afterwards::LeaveStopped;
-        let partly_killed = |p| (TargetState::PartlyKilled, p);
-        let ended = if stop { tree.leave_stopped().map_err(partly_killed) } else { end(tree, &mut files) };
-        ended.map_err(|(state, problem)| fail(state, vec![problem]))?;
+        let finished = if stop { tree.leave_stopped() } else { end(tree, &mut files) };
+        finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
     }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
     Ok(stats)
 }
 
 /// Ends the tree, whose images are complete: should we die from here on, it dies with us.
-fn end(tree: FrozenTree, files: &mut FilesDump<'_>) -> Result<(), (TargetState, Problem)> {
-    let running = |problem| (TargetState::Running, problem);
-    let guardian = tree.guard_the_end(files.must_leave).map_err(running)?;
+fn end(tree: FrozenTree, files: &mut FilesDump<'_>) -> Result<(), Problem> {
+    let guardian = tree.guard_the_end(files.must_leave)?;
     if let Err(problem) = files.leave() {
-        guardian.dismiss().map_err(|e| (TargetState::PartlyKilled, e.into()))?;
-        return Err(running(problem));
+        guardian.dismiss()?;
+        return Err(problem);
     }
-    tree.kill(guardian).map_err(|problem| (TargetState::PartlyKilled, problem))
+    tree.kill(guardian)
 }

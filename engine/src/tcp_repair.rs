@@ -331,7 +331,10 @@ impl Connection {
     }
 
     /// Makes a fresh socket into this connection, without a packet to the peer.
+    ///
+    /// Its buffers are as large as the queues need, and stay so: whoever wants their sizes back sets them afterwards.
     pub fn restore(&self, fd: BorrowedFd<'_>, reuse: i32) -> Result<Restored, SysError> {
+        self.make_room(fd)?;
         let repair = Repair::start(fd)?;
         let start =
             |seq: u32, len: usize, fin: bool| seq.wrapping_sub(len as u32).wrapping_sub(u32::from(fin));
@@ -360,6 +363,19 @@ impl Connection {
         repair.keep();
         let fd = fd.try_clone_to_owned().map_err(SysError::io("dup"))?;
         Ok(Restored { fd, reuse, unsent })
+    }
+
+    fn make_room(&self, fd: BorrowedFd<'_>) -> Result<(), SysError> {
+        let room = |bytes: usize| (bytes.saturating_mul(2).min(1 << 29) + (1 << 16)) as i32;
+        for (force, plain, bytes) in [
+            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, self.written.len()),
+            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, self.received.len()),
+        ] {
+            if get_number(fd, libc::SOL_SOCKET, plain)? < room(bytes) {
+                set_number(fd, libc::SOL_SOCKET, force, room(bytes))?;
+            }
+        }
+        Ok(())
     }
 
     /// The kernel refuses windows that lie about what was received.

@@ -60,7 +60,7 @@ fn megabytes_in_both_queues_arrive() {
     if !may_repair() {
         return;
     }
-    let (mut client, mut server) = connect("127.0.0.1");
+    let (mut client, server) = connect("127.0.0.1");
     client.set_nonblocking(true).unwrap();
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     let mut written = 0;
@@ -71,8 +71,7 @@ fn megabytes_in_both_queues_arrive() {
         }
     }
     let client = replace(client);
-    let server_too = replace(server.try_clone().unwrap());
-    server = server_too;
+    let mut server = replace(server);
     let reader = std::thread::spawn(move || {
         let mut heard = vec![0; written];
         server.read_exact(&mut heard).unwrap();

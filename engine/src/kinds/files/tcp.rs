@@ -305,7 +305,6 @@ pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
         let make = || -> Result<(OwnedFd, Restored), Problem> {
             let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
             inet::before_binding(fd.as_fd(), image)?;
-            socket_room(fd.as_fd(), &saved)?;
             let reuse = image.opts.reuseaddr.unwrap_or(false).into();
             let restored = saved.restore(fd.as_fd(), reuse)?;
             Ok((fd, restored))
@@ -319,20 +318,6 @@ pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
         let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
         saved.reach_state(fd.as_fd()).about(name).while_trying_to("close its directions again")?;
         cx.state::<Made>().sockets.insert(id, fd);
-    }
-    Ok(())
-}
-
-/// Makes room for what is to be queued; the sizes that the socket had are set with its options.
-fn socket_room(fd: BorrowedFd<'_>, saved: &Connection) -> Result<(), Problem> {
-    let room = |bytes: usize| (bytes.saturating_mul(2).min(1 << 29) + (1 << 16)) as i32;
-    for (name, plain, bytes) in [
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, saved.written.len()),
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, saved.received.len()),
-    ] {
-        if get_number(fd, libc::SOL_SOCKET, plain)? < room(bytes) {
-            socket::set_number(fd, libc::SOL_SOCKET, name, room(bytes))?;
-        }
     }
     Ok(())
 }
