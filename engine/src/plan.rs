@@ -62,8 +62,13 @@ impl Plan {
         };
         target::check(options.tree).map_err(fail)?;
         let external_unix = options.external_unix.clone();
-        let dump_options =
-            DumpOptions { shell_job: options.shell_job, external_unix, ..DumpOptions::default() };
+        let dump_options = DumpOptions {
+            shell_job: options.shell_job,
+            external_unix,
+            connections: options.connections,
+            skip_in_flight: options.skip_in_flight,
+            ..DumpOptions::default()
+        };
         let mut files = FilesDump::new(&dump_options);
         files.looks_only = true;
         let mut plan = Self::default();

@@ -134,9 +134,19 @@ mod sk_unix_unconn;
 mod sleeping00;
 mod socket_close_data;
 mod socket_close_data01;
+mod socket_dgram_data;
+mod socket_dump_tcp_close;
 mod socket_listen;
 mod socket_queues;
+mod socket_raw;
+mod socket_tcp;
+mod socket_tcp_close;
+mod socket_tcp_half;
+mod socket_tcp_in_flight;
+mod socket_tcp_local;
+mod socket_tcpbuf;
 mod socket_udp;
+mod socket_udp_shutdown;
 mod sockets00;
 mod sockets01;
 mod sockets02;
@@ -157,6 +167,7 @@ mod sysv_shm_outside;
 mod task_settings;
 mod tasks_many;
 mod tasks_shared;
+mod tcp;
 mod tcp_established;
 mod terminal;
 mod thp_disable;
@@ -320,11 +331,21 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
     Workload { name: "sk-unix01", run: sk_unix01::run },
     Workload { name: "sleeping00", run: sleeping00::run },
+    Workload { name: "socket-dump-tcp-close", run: socket_dump_tcp_close::run },
+    Workload { name: "socket-raw", run: socket_raw::run },
+    Workload { name: "socket-tcp", run: socket_tcp::run },
+    Workload { name: "socket-tcp-close", run: socket_tcp_close::run },
+    Workload { name: "socket-tcp-half", run: socket_tcp_half::run },
+    Workload { name: "socket-tcp-in-flight", run: socket_tcp_in_flight::run },
+    Workload { name: "socket-tcp-local", run: socket_tcp_local::run },
+    Workload { name: "socket-tcpbuf", run: socket_tcpbuf::run },
     Workload { name: "socket_close_data", run: socket_close_data::run },
     Workload { name: "socket_close_data01", run: socket_close_data01::run },
+    Workload { name: "socket_dgram_data", run: socket_dgram_data::run },
     Workload { name: "socket_listen", run: socket_listen::run },
     Workload { name: "socket_queues", run: socket_queues::run },
     Workload { name: "socket_udp", run: socket_udp::run },
+    Workload { name: "socket_udp_shutdown", run: socket_udp_shutdown::run },
     Workload { name: "sockets00", run: sockets00::run },
     Workload { name: "sockets01", run: sockets01::run },
     Workload { name: "sockets02", run: sockets02::run },

@@ -142,6 +142,10 @@ pub(super) static OPTIONS: &[Spec] = &[
 
     works("ext-unix-sk", Some('x'), Maybe("INODE"), What, DR, "Accept that unix sockets (or this one) lose a peer outside of the tree"),
     works("external", None, Values("RESOURCE"), What, DR, "Resource outside of the tree: unix[INODE]"),
+    works("tcp-established", None, Flag, What, DR, "Keep TCP connections"),
+    works("tcp-close", None, Flag, What, DR, "Close TCP connections"),
+    works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
+    works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), skip"),
     works("inherit-fd", None, Values("fd[N]:RESOURCE"), What, R, "Use our descriptor N for a resource: socket:[INODE]"),
 
     works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
@@ -172,9 +176,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("root", Some('r'), Value("DIR"), DR, "Root of the mount namespace"),
     refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
     refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
-    refused("tcp-established", None, Flag, DR, "Established TCP connections"),
-    refused("tcp-close", None, Flag, DR, "TCP connections as closed"),
-    refused("skip-in-flight", None, Flag, DR, "Leave out TCP connections that are being made"),
     refused("file-locks", Some('l'), Flag, DR, "File locks"),
     refused("link-remap", None, Flag, DR, "Give deleted files a name for the time between"),
     refused("ghost-limit", None, Value("SIZE"), D, "Largest deleted file that is dumped"),
@@ -189,7 +190,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
     refused("cgroup-yard", None, Value("DIR"), DR, "Where cgroups are mounted"),
     refused("freeze-cgroup", None, Value("DIR"), D, "Freeze with this cgroup"),
-    refused("network-lock", None, Value("METHOD"), DR, "How packets are held back: iptables, nftables, skip"),
     refused("file-validation", None, Value("METHOD"), DR, "How files are recognized: filesize, buildid"),
     refused("skip-file-rwx-check", None, Flag, DR, "Accept files whose permissions have changed"),
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),

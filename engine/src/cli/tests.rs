@@ -7,7 +7,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::*;
-use crate::options::{Afterwards, CheckScope, ExternalUnix, Parent, Timeout};
+use crate::options::{Afterwards, CheckScope, Connections, ExternalUnix, NetworkLock, Parent, Timeout};
 
 /// Parses a line split at blanks, without any configuration file.
 fn parse_line(line: &str) -> Result<Invocation, Failure> {
@@ -49,7 +49,7 @@ fn a_dump_has_defaults() {
 
 #[test]
 fn every_option_of_a_dump_arrives() {
-    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 -x=7 --external unix[8]";
+    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 --tcp-established --network-lock skip -x=7 --external unix[8]";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -57,6 +57,9 @@ fn every_option_of_a_dump_arrives() {
         afterwards: Afterwards::LeaveRunning,
         shell_job: true,
         timeout: Timeout(Duration::from_secs(3)),
+        connections: Connections::Kept,
+        skip_in_flight: false,
+        network_lock: NetworkLock::Skip,
         external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
         skip_checksums: false,
         display_stats: true,
@@ -172,7 +175,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 }
 
 #[rstest]
-#[case("dump -t 1 --tcp-established", "--tcp-established is not implemented yet")]
+#[case("dump -t 1 --file-locks", "--file-locks is not implemented yet")]
 #[case(
     "dump -t 1 --evasive-devices --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
     "--file-locks, --ghost-limit, --evasive-devices, --manage-cgroups and --cpu-cap are not implemented yet"

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 
 use netlink_bindings::traits::NetlinkRequest;
-use netlink_bindings::unix_diag;
+use netlink_bindings::{inet_diag, unix_diag};
 use nix::errno::Errno;
 
 use crate::error::SysError;
@@ -77,6 +77,46 @@ pub fn unix_sockets() -> Result<HashMap<u32, UnixFacts>, SysError> {
         sockets.insert(message.udiag_ino, facts);
     })?;
     Ok(sockets)
+}
+
+/// Which directions of sockets of UDP or UDP-Lite are shut down, by inode number: 1 for reading, 2 for writing.
+pub fn udp_shutdown(family: i32, protocol: i32) -> Result<HashMap<u32, u8>, SysError> {
+    let mut sockets = HashMap::new();
+    inet_sockets(family, protocol, |message, attributes| {
+        sockets.insert(message.inode, attributes.get_shutdown().unwrap_or(0));
+    })?;
+    Ok(sockets)
+}
+
+/// The inode number of a socket that is bound to a port.
+pub fn bound_to(family: i32, protocol: i32, port: u16) -> Result<Option<u32>, SysError> {
+    let mut found = None;
+    inet_sockets(family, protocol, |message, _| {
+        if message.sockid.sport() == port && message.inode != 0 {
+            found = Some(message.inode);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Sockets of a family and a protocol.
+fn inet_sockets(
+    family: i32,
+    protocol: i32,
+    mut take: impl FnMut(&inet_diag::Msg, inet_diag::IterableReplyAttrs<'_>),
+) -> Result<(), SysError> {
+    let mut header = inet_diag::ReqV2::new();
+    header.family = family as u8;
+    header.protocol = protocol as u8;
+    header.states = u32::MAX;
+    let request = inet_diag::Request::new().op_udp_diag_dump(&header);
+    ask(&request, |payload| {
+        if payload.len() < inet_diag::Msg::len() {
+            return;
+        }
+        let (message, attributes) = decode(&request, payload);
+        take(&message, attributes);
+    })
 }
 
 /// Decodes an answer to this request.
