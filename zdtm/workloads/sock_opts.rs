@@ -17,6 +17,8 @@ const TCP: i32 = libc::IPPROTO_TCP;
 type Sort = (i32, i32, i32);
 /// Level, name and value; numbers without a name are of `include/uapi`.
 type Setting = (i32, i32, &'static [u8]);
+/// A socket, its settings, and what they were read as.
+type Probed = (OwnedFd, &'static [Setting], Vec<Vec<u8>>);
 
 const STREAM: Sort = (libc::AF_INET, libc::SOCK_STREAM, 0);
 const STREAM6: Sort = (libc::AF_INET6, libc::SOCK_STREAM, 0);
@@ -132,7 +134,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let sorts = choose(&what).ok_or_else(|| Failure::new(format!("no options {what}")))?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut peers = Vec::new();
-    let mut sockets: Vec<(OwnedFd, &[Setting], Vec<Vec<u8>>)> = Vec::new();
+    let mut sockets: Vec<Probed> = Vec::new();
     for ((family, kind, protocol), settings) in sorts {
         let socket = raw::make(*family, *kind, *protocol)?;
         for (level, name, value) in *settings {
@@ -159,7 +161,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     Ok(())
 }
 
-fn sizes(sockets: &[(OwnedFd, &[Setting], Vec<Vec<u8>>)]) -> Result<Vec<Vec<u8>>, Failure> {
+fn sizes(sockets: &[Probed]) -> Result<Vec<Vec<u8>>, Failure> {
     let both = [libc::SO_SNDBUF, libc::SO_RCVBUF];
     let sizes = sockets.iter().flat_map(|(socket, ..)| both.map(|name| raw::get(socket.as_fd(), SOCKET, name, 4)));
     sizes.collect()
