@@ -53,7 +53,11 @@ fn ordinary(cx: &mut Context) -> Verdict {
     cx.barrier()?;
     ensure_eq!(raw::address(fd.as_fd())?, name, "address");
     for (option, value) in options {
-        ensure_eq!(raw::get(fd.as_fd(), LEVEL, option, 4)?, i32::to_ne_bytes(value), format!("option {option}"));
+        ensure_eq!(
+            raw::get(fd.as_fd(), LEVEL, option, 4)?,
+            i32::to_ne_bytes(value),
+            format!("option {option}")
+        );
     }
     hear(fd.as_fd())?;
     raw::set(fd.as_fd(), LEVEL, DROP_MEMBERSHIP, &group)

@@ -48,9 +48,8 @@ pub(crate) fn get(fd: BorrowedFd<'_>, level: i32, name: i32, most: usize) -> Res
     let mut value = vec![0; most];
     let mut len = most as libc::socklen_t;
     // SAFETY: the kernel writes as many bytes as there is room for.
-    let got = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
-    };
+    let got =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len) };
     Errno::result(got)?;
     value.truncate(len as usize);
     Ok(value)

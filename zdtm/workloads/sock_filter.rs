@@ -25,9 +25,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let size = size_of::<libc::sock_fprog>() as libc::socklen_t;
     let attach = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
     // SAFETY: the program lives during the call.
-    let set = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), attach.0, attach.1, (&raw const fprog).cast(), size)
-    };
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), attach.0, attach.1, (&raw const fprog).cast(), size) };
     Errno::result(set)?;
     if locked {
         raw::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1_i32.to_ne_bytes())?;

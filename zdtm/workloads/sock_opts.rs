@@ -73,7 +73,7 @@ const IP_ALL: &[Setting] = &[
 ];
 const RAW: &[Setting] = &[
     (IP, libc::IP_HDRINCL, ON),
-    (IP, 22, ON),              // IP_NODEFRAG
+    (IP, 22, ON),               // IP_NODEFRAG
     (255, 1, &[0xff, 1, 0, 0]), // SOL_RAW, ICMP_FILTER
     (IP, libc::IP_TTL, &[3, 0, 0, 0]),
 ];
@@ -116,9 +116,16 @@ const KEEPALIVE: &[Setting] = &[
 /// Which options are given to which sockets.
 fn choose(what: &str) -> Option<&'static [(Sort, &'static [Setting])]> {
     Some(match what {
-        "general" => &[(STREAM, GENERAL), (STREAM6, GENERAL), (DATAGRAM, GENERAL), (UNIX, &[(SOCKET, libc::SO_PASSCRED, ON)])],
+        "general" => &[
+            (STREAM, GENERAL),
+            (STREAM6, GENERAL),
+            (DATAGRAM, GENERAL),
+            (UNIX, &[(SOCKET, libc::SO_PASSCRED, ON)]),
+        ],
         "times" => &[(STREAM, TIMES), (DATAGRAM, TIMES), (DATAGRAM6, TIMES)],
-        "buffers" => &[(STREAM, BUFFERS), (STREAM, SEND_BUFFER), (DATAGRAM, BUFFERS), (STREAM6, &[]), (STREAM, LOCKED)],
+        "buffers" => {
+            &[(STREAM, BUFFERS), (STREAM, SEND_BUFFER), (DATAGRAM, BUFFERS), (STREAM6, &[]), (STREAM, LOCKED)]
+        }
         "linger" => &[(STREAM, LINGER), (STREAM6, LINGER_NOT), (UNIX, LINGER)],
         "ip" => &[(DATAGRAM, IP_ALL), (PING, RAW)],
         "ipv6" => &[(DATAGRAM6, IPV6_ALL), (PING6, RAW6)],
@@ -163,7 +170,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
 
 fn sizes(sockets: &[Probed]) -> Result<Vec<Vec<u8>>, Failure> {
     let both = [libc::SO_SNDBUF, libc::SO_RCVBUF];
-    let sizes = sockets.iter().flat_map(|(socket, ..)| both.map(|name| raw::get(socket.as_fd(), SOCKET, name, 4)));
+    let sizes =
+        sockets.iter().flat_map(|(socket, ..)| both.map(|name| raw::get(socket.as_fd(), SOCKET, name, 4)));
     sizes.collect()
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     }
     cx.barrier()?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let clients = (0..CONNECTIONS).map(|_| Ok(TcpStream::connect(address)?)).collect::<Result<Vec<_>, Failure>>()?;
+    let clients =
+        (0..CONNECTIONS).map(|_| Ok(TcpStream::connect(address)?)).collect::<Result<Vec<_>, Failure>>()?;
     let mut got = Vec::new();
     for listener in &listeners {
         ensure_eq!(listener.local_addr()?, address, "address");

@@ -9,7 +9,8 @@ use zdtm::workload::{Context, Verdict};
 use crate::{inet, raw_socket as raw, tcp};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let family = if cx.args().first().is_some_and(|word| word == "6") { libc::AF_INET6 } else { libc::AF_INET };
+    let family =
+        if cx.args().first().is_some_and(|word| word == "6") { libc::AF_INET6 } else { libc::AF_INET };
     let listener = raw::make(family, libc::SOCK_STREAM, 0)?;
     let client = raw::make(family, libc::SOCK_STREAM, 0)?;
     let bound = raw::make(family, libc::SOCK_STREAM, 0)?;

@@ -206,7 +206,8 @@ fn address(port: u32, groups: u32) -> Vec<u8> {
 
 /// The reverse of [`address`].
 fn parse(bytes: &[u8]) -> (u32, u32) {
-    let word = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_ne_bytes(*b));
+    let word =
+        |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_ne_bytes(*b));
     (word(4), word(8))
 }
 

@@ -179,7 +179,8 @@ fn make(image: &PacketSockEntry, own: &StasisSocketEntry) -> Result<OwnedFd, Pro
         }
     }
     for group in &image.mclist {
-        set_option(socket, LEVEL, ADD_MEMBERSHIP, &group_request(group)).while_trying_to("join its groups")?;
+        set_option(socket, LEVEL, ADD_MEMBERSHIP, &group_request(group))
+            .while_trying_to("join its groups")?;
     }
     let interface = interface(image, own.interface.as_deref())?;
     if let Some(address) = address(image, interface.as_ref(), is_obsolete) {

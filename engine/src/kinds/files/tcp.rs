@@ -93,7 +93,8 @@ pub(super) fn dump(
             }
             Connections::Kept if state == State::SynSent => {
                 let asked = sock_diag::asked_for(entry.family as i32)?;
-                let peer = asked.get(&entry.ino).ok_or_else(|| Problem::new(InetRefusal::State(state.name())))?;
+                let peer =
+                    asked.get(&entry.ino).ok_or_else(|| Problem::new(InetRefusal::State(state.name())))?;
                 entry.dst_addr = inet_address::words(peer.ip());
                 entry.dst_port = peer.port().into();
                 Ok(())
