@@ -1,18 +1,12 @@
 //! Raw and ICMP sockets keep family, type, protocol, address and filter.
 
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use zdtm::ensure_eq;
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Context, Verdict};
 
-fn make(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Failure> {
-    // SAFETY: socket takes numbers only.
-    let fd = unsafe { libc::socket(family, kind, protocol) };
-    nix::errno::Errno::result(fd)?;
-    // SAFETY: the kernel just made the descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
+use crate::raw_socket::make;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let kinds: &[(i32, i32, i32)] = match cx.args().first().map(String::as_str) {

@@ -19,7 +19,7 @@ use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStr
 use super::inet::InetRefusal;
 use super::inet_address::{self, of_image};
 use super::socket_queue::{Saved, Sockets};
-use super::{FdFacts, FilesDump, FilesRestore, inet};
+use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::net_lock::{self, Ends, Lock};
@@ -91,7 +91,14 @@ pub(super) fn dump(
                 own.reset = Some(true);
                 Ok(())
             }
-            Connections::Kept if state == State::SynSent => Ok(()),
+            Connections::Kept if state == State::SynSent => {
+                let asked = sock_diag::asked_for(entry.family as i32)?;
+                let peer =
+                    asked.get(&entry.ino).ok_or_else(|| Problem::new(InetRefusal::State(state.name())))?;
+                entry.dst_addr = inet_address::words(peer.ip());
+                entry.dst_port = peer.port().into();
+                Ok(())
+            }
             Connections::Kept if state.is_connected() => {
                 let object = fd.object();
                 let fd = socket.try_clone_to_owned().map_err(SysError::io("dup"))?;
