@@ -48,21 +48,22 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     if !problems.is_empty() {
         return Err(fail(TargetState::NothingRestored, problems));
     }
-    let mut build = || -> std::result::Result<i32, Problem> {
+    let mut build = |files: &mut FilesRestore<'_>| -> std::result::Result<i32, Problem> {
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, options)?;
         stats.forked_after(forking);
-        state::memory(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
+        state::memory(&mut stubs, &tasks, files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
-        state::descriptors(&mut stubs, &tasks, &mut files)?;
         state::create_threads(&mut stubs, &tasks)?;
+        state::descriptors(&mut stubs, &tasks, files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::zombies(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.close();
         finish::go(stubs, &tasks, options)
     };
-    let root = build().map_err(one)?;
+    let root = build(&mut files).map_err(one)?;
+    files.succeeded();
     stats.finished();
     // The tree runs: a work directory that cannot be written is no reason to say that this failed.
     if let Err(problem) = stats.write(&options.work_dir) {

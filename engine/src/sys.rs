@@ -10,6 +10,7 @@
 
 pub mod fcntl;
 pub mod memory;
+pub mod mount;
 pub mod pagemap;
 pub mod pidfd;
 pub mod probe;
@@ -18,3 +19,4 @@ pub mod ptrace;
 pub mod socket;
 pub mod timer;
 pub mod vdso;
+pub mod xattr;

@@ -14,7 +14,16 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 9] = [
+const NO_KINDS: [(&str, &str); 18] = [
+    ("files/device.rs", "other paths to a device"),
+    ("files/erased.rs", "the trait as the registry holds it"),
+    ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
+    ("files/ghost.rs", "removed files, whichever kind has them open"),
+    ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
+    ("files/name.rs", "whether the name of a file leads to it"),
+    ("files/policy.rs", "what the user decides about descriptors"),
+    ("files/remap.rs", "what stands in for a name"),
+    ("files/validation.rs", "whether a file is what it was"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),

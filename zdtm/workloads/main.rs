@@ -27,6 +27,7 @@ mod fd01;
 mod fd_offset;
 mod fdt_shared;
 mod fifo;
+mod fifo_ghost;
 mod fifo_ro;
 mod fifo_rowo_pair;
 mod fifo_upon_unix_socket;
@@ -43,6 +44,8 @@ mod fpu02;
 mod fpu03;
 mod futex;
 mod futex_rl;
+mod ghost_holes;
+mod ghost_on_rofs;
 mod gpr00;
 mod groups;
 mod heap;
@@ -132,6 +135,7 @@ mod sse20;
 mod stack_growth;
 mod stopped;
 mod symlink;
+mod symlink01;
 mod sysv_shm;
 mod task_settings;
 mod tcp_established;
@@ -142,12 +146,21 @@ mod timer;
 mod timerfd;
 mod timers;
 mod timers01;
+mod tmpfile00;
 mod umask00;
 mod unix;
 mod unix_sock;
 mod unix_socket;
+mod unlink_fifo;
 mod unlink_fstat00;
+mod unlink_fstat01;
+mod unlink_fstat02;
+mod unlink_fstat03;
+mod unlink_fstat041;
+mod unlink_largefile;
 mod unlink_mmap00;
+mod unlink_mmap01;
+mod unlink_regular00;
 mod vdso00;
 mod vdso01;
 mod vdso02;
@@ -175,6 +188,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cwd00", run: cwd00::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
+    Workload { name: "deleted_dev", run: symlink01::device },
     Workload { name: "deleted_unix_sock", run: deleted_unix_sock::run },
     Workload { name: "devices", run: devices::run },
     Workload { name: "different_creds", run: different_creds::run },
@@ -190,6 +204,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
+    Workload { name: "fifo-ghost", run: fifo_ghost::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "fifo_upon_unix_socket", run: fifo_upon_unix_socket::run },
@@ -205,6 +220,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fpu03", run: fpu03::run },
     Workload { name: "futex", run: futex::run },
     Workload { name: "futex-rl", run: futex_rl::run },
+    Workload { name: "ghost_holes", run: ghost_holes::run },
+    Workload { name: "ghost_on_rofs", run: ghost_on_rofs::run },
     Workload { name: "gpr00", run: gpr00::run },
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
@@ -291,6 +308,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "stack_growth", run: stack_growth::run },
     Workload { name: "stopped", run: stopped::run },
     Workload { name: "symlink", run: symlink::run },
+    Workload { name: "symlink01", run: symlink01::symbolic_link },
     Workload { name: "sysv-shm", run: sysv_shm::run },
     Workload { name: "task_settings", run: task_settings::run },
     Workload { name: "tcp-established", run: tcp_established::run },
@@ -300,11 +318,20 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "timers01", run: timers01::run },
+    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },
+    Workload { name: "unlink_fifo", run: unlink_fifo::run },
     Workload { name: "unlink_fstat00", run: unlink_fstat00::run },
+    Workload { name: "unlink_fstat01", run: unlink_fstat01::run },
+    Workload { name: "unlink_fstat02", run: unlink_fstat02::run },
+    Workload { name: "unlink_fstat03", run: unlink_fstat03::run },
+    Workload { name: "unlink_fstat041", run: unlink_fstat041::run },
+    Workload { name: "unlink_largefile", run: unlink_largefile::run },
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
+    Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
+    Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },

@@ -10,7 +10,7 @@ use crate::error::SysError;
 use crate::options::{Afterwards, Parent, RestoreOptions};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, log_options, need_directory, output, start_log};
+use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -38,6 +38,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
             .collect::<Result<_, _>>()?,
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
+        files: files::options(given),
         display_stats: given.flag("display-stats"),
         work_dir,
     })

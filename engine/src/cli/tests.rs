@@ -60,6 +60,7 @@ fn every_option_of_a_dump_arrives() {
         external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
         display_stats: true,
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
+        ..DumpOptions::default()
     };
     assert_eq!(dump_options(line), expected);
 }
@@ -173,9 +174,10 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 #[rstest]
 #[case("dump -t 1 --tcp-established", "--tcp-established is not implemented yet")]
 #[case(
-    "dump -t 1 --evasive-devices --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--file-locks, --ghost-limit, --evasive-devices, --manage-cgroups and --cpu-cap are not implemented yet"
+    "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
+    "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
+#[case("dump -t 1 --external mnt[/x]:y", "--external mnt[/x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]

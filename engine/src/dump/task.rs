@@ -356,6 +356,12 @@ fn namespace_ids() -> TaskKobjIdsEntry {
     }
 }
 
+/// Takes descriptors out of all tables that are to be lost.
+pub(super) fn without_closed(images: &mut [TaskImages], files: &mut FilesDump<'_>) {
+    let tables = images.iter_mut().filter_map(|image| image.alive.as_mut());
+    tables.for_each(|alive| files.without_closed(&mut alive.fdinfo));
+}
+
 /// Puts an agent into each task and asks what only the task knows.
 pub(super) fn ask(
     tree: &mut FrozenTree,

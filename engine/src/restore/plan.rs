@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::set::{TASK_SIZE, Task};
+use super::state::file_of;
 use super::tree;
 use crate::arch;
 use crate::dump::inspect::read_proc;
@@ -81,7 +82,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Vec<Problem> {
     if hole(tasks).is_none() {
         problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
     }
-    files.check(&mut problems);
+    files.check(&|pid, fd| file_of(tasks, pid, fd), &mut problems);
     problems
 }
 

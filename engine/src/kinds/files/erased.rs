@@ -1,0 +1,123 @@
+//! Kinds of files as the registry holds them: typed inside, erased only where all kinds are walked through.
+
+use std::os::fd::OwnedFd;
+
+use proto::messages::{FdTypes, FileEntry};
+
+use super::facts::FdFacts;
+use super::{FileKind, FileRefusal, FilesDump, FilesRestore, InTask};
+use crate::error::Problem;
+use crate::image::NewImages;
+
+/// A [`FileKind`] as the registry holds it.
+pub trait ErasedFileKind: Sync {
+    /// [`FileKind::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`FileKind::NOT_SAVED`].
+    fn not_saved(&self) -> &'static [&'static str];
+    /// [`FileKind::TYPE`].
+    fn file_type(&self) -> FdTypes;
+    /// [`FileKind::claims`].
+    fn claims(&self, fd: &FdFacts<'_>) -> bool;
+    /// [`FileKind::dump`], as a whole entry.
+    fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem>;
+    /// [`FileKind::explore`].
+    fn explore(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
+    /// [`FileKind::check_dumped`].
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
+    /// [`FileKind::finish`].
+    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// [`FileKind::check`].
+    fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem>;
+    /// [`FileKind::prepare`].
+    fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem>;
+    /// [`FileKind::restore`].
+    fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
+    /// [`FileKind::connect`].
+    fn connect(
+        &self,
+        cx: &mut FilesRestore<'_>,
+        tasks: &mut dyn InTask,
+        entry: &FileEntry,
+    ) -> Result<(), Problem>;
+}
+
+/// Turns a [`FileKind`] into an [`ErasedFileKind`].
+#[derive(Debug)]
+pub struct Erased<K>(std::marker::PhantomData<fn() -> K>);
+
+impl<K> Erased<K> {
+    /// The only value.
+    pub const NEW: Self = Self(std::marker::PhantomData);
+}
+
+/// Gives every [`FileKind`] the value that the registry lists.
+pub trait Erase: FileKind + Sized {
+    /// The kind, for the registry.
+    const ERASED: &'static Erased<Self> = &Erased::NEW;
+}
+
+impl<K: FileKind> Erase for K {}
+
+/// The kind's member of an entry of its type.
+fn image_of<K: FileKind>(entry: &FileEntry) -> Result<K::Image, Problem> {
+    let missing = || Problem::new(FileRefusal::NoKindOfType(format!("{} without its details", K::NAME)));
+    K::member(&mut entry.clone()).take().ok_or_else(missing)
+}
+
+impl<K: FileKind> ErasedFileKind for Erased<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn not_saved(&self) -> &'static [&'static str] {
+        K::NOT_SAVED
+    }
+
+    fn file_type(&self) -> FdTypes {
+        K::TYPE
+    }
+
+    fn claims(&self, fd: &FdFacts<'_>) -> bool {
+        K::claims(fd)
+    }
+
+    fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem> {
+        let mut entry = FileEntry { r#type: K::TYPE.into(), id, ..FileEntry::default() };
+        *K::member(&mut entry) = Some(K::dump(cx, fd, id)?);
+        Ok(entry)
+    }
+
+    fn explore(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        K::explore(cx, problems);
+    }
+
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        K::check_dumped(cx, problems);
+    }
+
+    fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        K::finish(cx, images)
+    }
+
+    fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem> {
+        K::check(cx, &image_of::<K>(entry)?)
+    }
+
+    fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
+        K::prepare(cx, tasks)
+    }
+
+    fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {
+        K::restore(cx, &image_of::<K>(entry)?)
+    }
+
+    fn connect(
+        &self,
+        cx: &mut FilesRestore<'_>,
+        tasks: &mut dyn InTask,
+        entry: &FileEntry,
+    ) -> Result<(), Problem> {
+        K::connect(cx, tasks, &image_of::<K>(entry)?)
+    }
+}
