@@ -34,6 +34,8 @@ mod fifo_upon_unix_socket;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
+mod file_fown;
+mod file_locks;
 mod file_read;
 mod file_shared;
 mod filter;
@@ -211,6 +213,9 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
+    Workload { name: "file_fown", run: file_fown::run },
+    Workload { name: "file_lease", run: file_locks::lease },
+    Workload { name: "file_locks", run: file_locks::run },
     Workload { name: "file_read", run: file_read::run },
     Workload { name: "file_shared", run: file_shared::run },
     Workload { name: "fork", run: fork::run },

@@ -1,0 +1,145 @@
+//! File locks stay with whoever had them. The argument says which sort.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd as _;
+
+use nix::errno::Errno;
+use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::{ensure, ensure_eq};
+
+const F_OFD_SETLK: i32 = 37;
+
+pub(crate) fn run(cx: &mut Context) -> Verdict {
+    let path = cx.path("file");
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = open()?;
+    match cx.args().first().map(String::as_str) {
+        Some("posix") => {
+            range(&file, libc::F_SETLK, libc::F_WRLCK, 10, 20)?;
+            range(&file, libc::F_SETLK, libc::F_RDLCK, 100, 0)?;
+            cx.barrier()?;
+            let child = cx.child(|_| {
+                let other = open()?;
+                ensure_eq!(
+                    range(&other, libc::F_SETLK, libc::F_RDLCK, 29, 1),
+                    Err(Errno::EAGAIN),
+                    "the last byte"
+                );
+                range(&other, libc::F_SETLK, libc::F_WRLCK, 30, 70)?;
+                range(&other, libc::F_SETLK, libc::F_RDLCK, 100, 0)?;
+                ensure_eq!(
+                    range(&other, libc::F_SETLK, libc::F_WRLCK, 1 << 40, 1),
+                    Err(Errno::EAGAIN),
+                    "far behind"
+                );
+                Ok(())
+            })?;
+            child.join()
+        }
+        Some("waiter") => {
+            range(&file, libc::F_SETLK, libc::F_WRLCK, 0, 0)?;
+            let child = cx.child(|cx| {
+                let other = open()?;
+                cx.post("child-ready")?;
+                range(&other, libc::F_SETLKW, libc::F_WRLCK, 0, 0)?;
+                ensure!(cx.posted("unlocked"), "it has got a lock that somebody had");
+                Ok(())
+            })?;
+            cx.wait_for("child-ready")?;
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            cx.barrier()?;
+            cx.post("unlocked")?;
+            range(&file, libc::F_SETLK, libc::F_UNLCK, 0, 0)?;
+            child.join()
+        }
+        Some("description") => {
+            range(&file, F_OFD_SETLK, libc::F_WRLCK, 5, 5)?;
+            let child = cx.child(|cx| cx.park())?;
+            cx.barrier()?;
+            let other = open()?;
+            ensure_eq!(range(&other, F_OFD_SETLK, libc::F_RDLCK, 9, 1), Err(Errno::EAGAIN), "its last byte");
+            range(&other, F_OFD_SETLK, libc::F_WRLCK, 10, 0)?;
+            child.join()
+        }
+        sort => {
+            let operation = if sort == Some("shared") { libc::LOCK_SH } else { libc::LOCK_EX };
+            if sort == Some("ended") {
+                // Who takes it ends; the description lives on here.
+                cx.child(|_| Ok(flock(&file, operation)?))?.join()?;
+            } else {
+                flock(&file, operation)?;
+            }
+            let child = cx.child(|cx| cx.park())?;
+            cx.barrier()?;
+            let other = open()?;
+            ensure_eq!(
+                flock(&other, libc::LOCK_EX),
+                Err(Errno::EAGAIN),
+                "an exclusive lock of somebody else"
+            );
+            let shared = flock(&other, libc::LOCK_SH);
+            ensure_eq!(shared.is_ok(), operation == libc::LOCK_SH, "a shared lock of somebody else");
+            child.join()
+        }
+    }
+}
+
+fn flock(file: &File, operation: i32) -> Result<(), Errno> {
+    // SAFETY: takes numbers only.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) }).map(|_| ())
+}
+
+fn range(file: &File, command: i32, lock_type: i32, start: i64, len: i64) -> Result<(), Errno> {
+    let lock = libc::flock { l_type: lock_type as i16, l_whence: 0, l_start: start, l_len: len, l_pid: 0 };
+    // SAFETY: the kernel reads a live variable.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) }).map(|_| ())
+}
+
+pub(crate) fn lease(cx: &mut Context) -> Verdict {
+    let path = cx.path("file");
+    std::fs::write(&path, "contents")?;
+    let is = |word: &str| cx.args().iter().any(|arg| arg == word);
+    let (write, breaking) = (is("write"), is("breaking"));
+    let held = if write { libc::F_WRLCK } else { libc::F_RDLCK };
+    let file = OpenOptions::new().read(true).write(write).open(&path)?;
+    let set = |value: i32| -> Result<i32, Failure> {
+        // SAFETY: takes numbers only.
+        Ok(Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, value) })?)
+    };
+    let get = || -> Result<i32, Failure> {
+        // SAFETY: takes numbers only.
+        Ok(Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) })?)
+    };
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    set(held)?;
+    if breaking {
+        cx.child(|_| {
+            let opened = OpenOptions::new().write(true).open_nonblocking(&path);
+            ensure_eq!(opened, Some(libc::EAGAIN), "opening a file with a lease");
+            Ok(())
+        })?
+        .join()?;
+    }
+    let before = get()?;
+    ensure_eq!(before == libc::F_UNLCK, breaking, "whether the lease is being broken");
+    cx.barrier()?;
+    ensure_eq!(get()?, before, "the lease");
+    set(libc::F_UNLCK)?;
+    ensure_eq!(OpenOptions::new().write(true).open_nonblocking(&path), None, "opening a file without lease");
+    Ok(())
+}
+
+trait OpenNonblocking {
+    fn open_nonblocking(&mut self, path: &std::path::Path) -> Option<i32>;
+}
+
+impl OpenNonblocking for OpenOptions {
+    /// The error of an open that does not wait for a lease to be given up.
+    fn open_nonblocking(&mut self, path: &std::path::Path) -> Option<i32> {
+        std::os::unix::fs::OpenOptionsExt::custom_flags(self, libc::O_NONBLOCK)
+            .open(path)
+            .err()?
+            .raw_os_error()
+    }
+}
