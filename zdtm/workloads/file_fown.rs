@@ -29,7 +29,8 @@ fn look(fd: &OwnedFd) -> Result<([i32; 2], [i32; 2], i32), Failure> {
 }
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let thread = cx.thread(Context::park);
+    // The barrier is too early for it to end: it is looked at behind.
+    let thread = cx.thread(|cx| cx.wait_for("looked"));
     let tids = std::fs::read_dir("/proc/self/task")?.flatten();
     let tids: Vec<i32> = tids.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     let other = tids.into_iter().find(|tid| *tid != gettid().as_raw()).unwrap_or_default();
@@ -50,6 +51,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let before = pipes.iter().map(|(reader, _)| look(reader)).collect::<Result<Vec<_>, _>>()?;
     cx.barrier()?;
     let after = pipes.iter().map(|(reader, _)| look(reader)).collect::<Result<Vec<_>, _>>()?;
+    cx.post("looked")?;
     ensure_eq!(after, before, "owners, users, signals");
     thread.join()
 }

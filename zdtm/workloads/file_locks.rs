@@ -63,14 +63,19 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         }
         sort => {
             let operation = if sort == Some("shared") { libc::LOCK_SH } else { libc::LOCK_EX };
-            if sort == Some("ended") {
+            let ended = sort == Some("ended");
+            if ended {
                 // Who takes it ends; the description lives on here.
                 cx.child(|_| Ok(flock(&file, operation)?))?.join()?;
             } else {
                 flock(&file, operation)?;
             }
             let child = cx.child(|cx| cx.park())?;
+            let before = taker(&file)?;
             cx.barrier()?;
+            if !ended {
+                ensure_eq!(taker(&file)?, before, "the process that took it");
+            }
             let other = open()?;
             ensure_eq!(
                 flock(&other, libc::LOCK_EX),
@@ -82,6 +87,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             child.join()
         }
     }
+}
+
+/// The process that took the only lock of a file, as fdinfo says.
+fn taker(file: &File) -> Result<i32, Failure> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let line = info.lines().find(|line| line.starts_with("lock:")).unwrap_or_default();
+    Ok(line.split_whitespace().nth(5).unwrap_or_default().parse()?)
 }
 
 fn flock(file: &File, operation: i32) -> Result<(), Errno> {
