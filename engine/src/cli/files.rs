@@ -46,6 +46,14 @@ pub(super) fn is_unfinished_external(key: &str) -> bool {
     !EXTERNAL.iter().any(|sort| key.starts_with(sort))
 }
 
+/// Whether a descriptor of ours may stand for a resource of this name. Paths may be written without their first slash.
+pub(super) fn is_inheritable(resource: &str) -> bool {
+    const SORTS: [&str; 3] = ["socket:[", "pipe:[", "file["];
+    let sort = resource.split_once('[').map_or("", |(sort, _)| sort.trim_end_matches(':'));
+    let is_path = sort.is_empty() || !sort.bytes().all(|byte| byte.is_ascii_alphabetic());
+    !resource.is_empty() && (is_path || SORTS.iter().any(|sort| resource.starts_with(sort)))
+}
+
 /// `KIND=close`, `KIND=reopen`, `KIND=refuse`.
 pub(super) fn unsupported(text: &str) -> Result<(String, Unsupported), &'static str> {
     const WRONG: &str = "it must be KIND=close, KIND=reopen or KIND=refuse; the kind any stands for all";
@@ -79,6 +87,12 @@ mod tests {
         assert_eq!(unsupported("io_uring=close"), Ok(("io_uring".into(), Unsupported::Close)));
         for text in ["", "=close", "x", "x=lose"] {
             assert!(unsupported(text).is_err(), "{text}");
+        }
+        for resource in ["socket:[7]", "pipe:[7]", "file[1d:8]", "/a", "a/b[1]", "log"] {
+            assert!(is_inheritable(resource), "{resource}");
+        }
+        for resource in ["", "tty[1:2]", "net[1]:x", "pipe[7]"] {
+            assert!(!is_inheritable(resource), "{resource}");
         }
         assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("mnt[/]:x"));
     }

@@ -49,12 +49,12 @@ fn inherited(value: &str) -> Result<(i32, String), UsageError> {
     let parse = || {
         let (number, resource) = value.strip_prefix("fd[")?.split_once("]:")?;
         let number = number.parse().ok().filter(|n| *n >= 0)?;
-        resource.starts_with("socket:[").then(|| (number, resource.to_owned()))
+        files::is_inheritable(resource).then(|| (number, resource.to_owned()))
     };
     parse().ok_or_else(|| UsageError::BadValue {
         option: "--inherit-fd fd[N]:RESOURCE".into(),
         value: value.into(),
-        reason: "a resource is socket:[INODE]".into(),
+        reason: "a resource is socket:[INODE], pipe:[INODE], file[MNT:INODE] or a path".into(),
     })
 }
 

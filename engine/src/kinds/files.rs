@@ -165,6 +165,9 @@ struct Known {
     fd: i32,
 }
 
+/// What makes a file that is known by a link alone another one: the link, the inode, flags.
+type PathKey = (Vec<u8>, (u64, u64), i32);
+
 /// Files of a tree that is being dumped.
 #[derive(Debug)]
 pub struct FilesDump<'a> {
@@ -174,7 +177,7 @@ pub struct FilesDump<'a> {
     pub looks_only: bool,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
-    paths: HashMap<(Vec<u8>, (u64, u64), i32), u32>,
+    paths: HashMap<PathKey, u32>,
     states: States,
 }
 

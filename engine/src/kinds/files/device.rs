@@ -10,15 +10,20 @@ use super::name::Seen;
 /// How deep below `/dev` nodes are looked for.
 const DEPTH: usize = 4;
 
-/// A path to the device that a file is, if the user said that any will do and its own does not lead to it.
-pub(super) fn other_path(cx: &FilesDump<'_>, seen: &Seen<'_>) -> Option<String> {
+/// Another node of the device that a file is, if the user said that any will do and its own name does not lead to it.
+pub(super) fn other_node(cx: &FilesDump<'_>, seen: &Seen<'_>) -> Option<(String, libc::stat)> {
     let file_type = seen.file_type();
     if !cx.options.files.evasive_devices || !matches!(file_type, libc::S_IFCHR | libc::S_IFBLK) {
         return None;
     }
     let link = String::from_utf8_lossy(seen.link);
     let leads = fs::symlink_metadata(&*link).is_ok_and(|data| is_device(&data, file_type, seen.stat.st_rdev));
-    if leads { None } else { find(file_type, seen.stat.st_rdev)?.into_os_string().into_string().ok() }
+    if leads {
+        return None;
+    }
+    let path = find(file_type, seen.stat.st_rdev)?.into_os_string().into_string().ok()?;
+    let stat = nix::sys::stat::lstat(path.as_str()).ok()?;
+    Some((path, stat))
 }
 
 /// A node below `/dev` for a device.

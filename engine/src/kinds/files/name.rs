@@ -96,11 +96,10 @@ fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
         _ if leads && is_silly_name(seen) => Ok(Standing::Removed(seen.link)),
         _ if leads => Ok(Standing::Leads(seen.link)),
         Link::Path(path) if has_names => Err(Problem::new(NameRefusal::Covered { name: path.to_vec() })),
-        Link::Path(path) => Ok(Standing::Removed(path)),
         Link::Deleted(path) if has_names && seen.file_type() != libc::S_IFDIR => {
             Ok(Standing::Elsewhere(path))
         }
-        Link::Deleted(path) => Ok(Standing::Removed(path)),
+        Link::Path(path) | Link::Deleted(path) => Ok(Standing::Removed(path)),
         // An executable that is a memory file is kept as a removed file of that name.
         Link::Memfd(_) => Ok(Standing::Removed(seen.link.strip_suffix(b" (deleted)").unwrap_or(seen.link))),
         _ => Err(Problem::new(NameRefusal::Unreachable)),

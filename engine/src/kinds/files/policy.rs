@@ -137,13 +137,17 @@ pub(super) fn is_closed(cx: &mut FilesDump<'_>, id: u32) -> bool {
 }
 
 fn describe(entry: &StasisPolicyEntry) -> String {
-    let what = if entry.reopened() { "opened again by its name, without its state" } else { "not saved" };
+    let (what, choice) = if entry.reopened() {
+        ("opened again by its name, without its state", "reopen")
+    } else {
+        ("not saved", "close")
+    };
     let place = match (entry.pid, entry.fd) {
         (Some(pid), Some(fd)) => format!("process {pid}, fd {fd}: "),
         _ => String::new(),
     };
     let (link, kind, cause) = (entry.link().escape_debug(), entry.kind(), entry.cause());
-    format!("{place}{link} is {what}, as --on-unsupported {kind} says: {cause}")
+    format!("{place}{link} is {what}, as --on-unsupported {kind}={choice} asks: {cause}")
 }
 
 /// Writes `stasis-policy.img`, if there is anything to say.

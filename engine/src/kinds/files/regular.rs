@@ -121,10 +121,10 @@ impl FileKind for Regular {
         }
         let reach = format!("/proc/{}/fd/{}", fd.pid, fd.fd);
         let seen = Seen { link: &fd.link, stat: &fd.stat, reach };
-        let name = match device::other_path(cx, &seen) {
-            Some(path) => path,
-            None => name::of_file(cx, id, &seen)?,
-        };
+        if let Some((path, stat)) = device::other_node(cx, &seen) {
+            return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
+        }
+        let name = name::of_file(cx, id, &seen)?;
         let mut entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
         if entry.size.is_some() {
             if fd.flags() & libc::O_APPEND != 0 {

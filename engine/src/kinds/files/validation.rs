@@ -90,7 +90,7 @@ fn open(path: &Path) -> Result<Option<File>, SysError> {
 
 fn hex(words: &[u32]) -> String {
     let bytes = words.iter().flat_map(|word| word.to_le_bytes());
-    let text: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    let text = bytes.fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     if text.is_empty() { "none".to_owned() } else { text }
 }
 
