@@ -7,7 +7,9 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::*;
-use crate::options::{Afterwards, CheckScope, ExternalUnix, Parent, Timeout};
+use crate::options::{
+    Afterwards, CheckScope, ExternalUnix, FileOptions, GhostLimit, Parent, Timeout, Unsupported, Validation,
+};
 
 /// Parses a line split at blanks, without any configuration file.
 fn parse_line(line: &str) -> Result<Invocation, Failure> {
@@ -49,7 +51,9 @@ fn a_dump_has_defaults() {
 
 #[test]
 fn every_option_of_a_dump_arrives() {
-    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 -x=7 --external unix[8]";
+    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 -x=7 --external unix[8] \
+        --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
+        --external file[1d:7] --on-unsupported device=close";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -58,9 +62,18 @@ fn every_option_of_a_dump_arrives() {
         shell_job: true,
         timeout: Timeout(Duration::from_secs(3)),
         external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
+        files: FileOptions {
+            ghost_limit: GhostLimit(2 << 20),
+            link_remap: true,
+            file_locks: true,
+            validation: Validation::FileSize,
+            skip_rwx_check: true,
+            evasive_devices: true,
+            external: vec!["unix[8]".into(), "file[1d:7]".into()],
+            on_unsupported: vec![("device".into(), Unsupported::Close)],
+        },
         display_stats: true,
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
-        ..DumpOptions::default()
     };
     assert_eq!(dump_options(line), expected);
 }
