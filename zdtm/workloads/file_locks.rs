@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use zdtm::workload::{Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
 
-const F_OFD_SETLK: i32 = 37;
+pub(crate) const F_OFD_SETLK: i32 = 37;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let path = cx.path("file");
@@ -96,62 +96,13 @@ fn taker(file: &File) -> Result<i32, Failure> {
     Ok(line.split_whitespace().nth(5).unwrap_or_default().parse()?)
 }
 
-fn flock(file: &File, operation: i32) -> Result<(), Errno> {
+pub(crate) fn flock(file: &File, operation: i32) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) }).map(|_| ())
 }
 
-fn range(file: &File, command: i32, lock_type: i32, start: i64, len: i64) -> Result<(), Errno> {
+pub(crate) fn range(file: &File, command: i32, lock_type: i32, start: i64, len: i64) -> Result<(), Errno> {
     let lock = libc::flock { l_type: lock_type as i16, l_whence: 0, l_start: start, l_len: len, l_pid: 0 };
     // SAFETY: the kernel reads a live variable.
     Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) }).map(|_| ())
-}
-
-pub(crate) fn lease(cx: &mut Context) -> Verdict {
-    let path = cx.path("file");
-    std::fs::write(&path, "contents")?;
-    let is = |word: &str| cx.args().iter().any(|arg| arg == word);
-    let (write, breaking) = (is("write"), is("breaking"));
-    let held = if write { libc::F_WRLCK } else { libc::F_RDLCK };
-    let file = OpenOptions::new().read(true).write(write).open(&path)?;
-    let set = |value: i32| -> Result<i32, Failure> {
-        // SAFETY: takes numbers only.
-        Ok(Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, value) })?)
-    };
-    let get = || -> Result<i32, Failure> {
-        // SAFETY: takes numbers only.
-        Ok(Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) })?)
-    };
-    // SAFETY: ignoring a signal runs no code of ours.
-    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
-    set(held)?;
-    if breaking {
-        cx.child(|_| {
-            let opened = OpenOptions::new().write(true).open_nonblocking(&path);
-            ensure_eq!(opened, Some(libc::EAGAIN), "opening a file with a lease");
-            Ok(())
-        })?
-        .join()?;
-    }
-    let before = get()?;
-    ensure_eq!(before == libc::F_UNLCK, breaking, "whether the lease is being broken");
-    cx.barrier()?;
-    ensure_eq!(get()?, before, "the lease");
-    set(libc::F_UNLCK)?;
-    ensure_eq!(OpenOptions::new().write(true).open_nonblocking(&path), None, "opening a file without lease");
-    Ok(())
-}
-
-trait OpenNonblocking {
-    fn open_nonblocking(&mut self, path: &std::path::Path) -> Option<i32>;
-}
-
-impl OpenNonblocking for OpenOptions {
-    /// The error of an open that does not wait for a lease to be given up.
-    fn open_nonblocking(&mut self, path: &std::path::Path) -> Option<i32> {
-        std::os::unix::fs::OpenOptionsExt::custom_flags(self, libc::O_NONBLOCK)
-            .open(path)
-            .err()?
-            .raw_os_error()
-    }
 }

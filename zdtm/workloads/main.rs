@@ -1,5 +1,6 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
+mod aio;
 mod busyloop00;
 mod capability;
 mod caps00;
@@ -31,11 +32,15 @@ mod fifo_ghost;
 mod fifo_ro;
 mod fifo_rowo_pair;
 mod fifo_upon_unix_socket;
+mod file_aio;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
 mod file_fown;
+mod file_lease;
+mod file_lease04;
 mod file_locks;
+mod file_locks_several;
 mod file_read;
 mod file_shared;
 mod filter;
@@ -179,6 +184,7 @@ use zdtm::workload::Workload;
 
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
+    Workload { name: "aio", run: aio::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
@@ -214,8 +220,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
     Workload { name: "file_fown", run: file_fown::run },
-    Workload { name: "file_lease", run: file_locks::lease },
+    Workload { name: "file_aio", run: file_aio::run },
+    Workload { name: "file_lease", run: file_lease::run },
+    Workload { name: "file_lease04", run: file_lease04::run },
     Workload { name: "file_locks", run: file_locks::run },
+    Workload { name: "file_locks_several", run: file_locks_several::run },
     Workload { name: "file_read", run: file_read::run },
     Workload { name: "file_shared", run: file_shared::run },
     Workload { name: "fork", run: fork::run },
