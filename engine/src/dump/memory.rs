@@ -43,9 +43,12 @@ fn find(facts: &TaskFacts) -> Result<Vec<pages::Run>, Problem> {
     let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
     let mut runs = Vec::new();
     for vma in &facts.vmas {
-        let contents = mm::claim(vma).map(|kind| kind.contents(vma));
-        if contents.is_ok_and(|contents| contents == Contents::OwnPages) {
-            pages::own_pages(&pagemap, vma, &mut runs).while_trying_to("find out which pages it owns")?;
+        match mm::claim(vma).map_or(Contents::None, |kind| kind.contents(vma)) {
+            Contents::None => {}
+            Contents::OwnPages => {
+                pages::own_pages(&pagemap, vma, &mut runs).while_trying_to("find out which pages it owns")?;
+            }
+            Contents::AllPages => pages::all_pages(vma, &mut runs),
         }
     }
     Ok(runs)

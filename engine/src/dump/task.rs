@@ -13,7 +13,7 @@ use crate::arch;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
-use crate::kinds::mm::{self, bounds};
+use crate::kinds::mm::{self, aio, bounds};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
@@ -193,6 +193,7 @@ fn look_at_task(
     }
     let mut mm = bounds::look(facts, files)?;
     look_at_mappings(facts, files, &mut mm, problems);
+    mm.aios = aio::describe(&mm.vmas);
     let fs = FsEntry {
         cwd_id: bounds::path_id(facts.pid, "cwd", files)?,
         root_id: bounds::path_id(facts.pid, "root", files)?,

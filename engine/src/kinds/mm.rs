@@ -1,5 +1,6 @@
 //! Memory: which kind claims a mapping, what of its contents is saved, and how it is mapped again.
 
+pub mod aio;
 pub mod anonymous;
 pub mod bounds;
 pub mod file;
@@ -36,6 +37,8 @@ pub mod status {
     pub const ANON_PRIVATE: u32 = 1 << 9;
     /// Data of the vdso.
     pub const VVAR: u32 = 1 << 12;
+    /// A ring of asynchronous I/O.
+    pub const AIO_RING: u32 = 1 << 13;
 }
 
 /// Why a mapping cannot be dumped or restored.
@@ -77,6 +80,8 @@ pub enum Contents {
     None,
     /// Pages that the process wrote to.
     OwnPages,
+    /// All of it.
+    AllPages,
 }
 
 /// One kind of mapping.

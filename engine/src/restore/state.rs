@@ -11,7 +11,7 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask};
-use crate::kinds::mm::{self, bounds, pages, status, vdso};
+use crate::kinds::mm::{self, aio, bounds, pages, status, vdso};
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::stats::RestoreStats;
@@ -33,6 +33,9 @@ pub(super) fn memory(
         let Some(alive) = &task.alive else { continue };
         map(stub, alive, &vmas, files).of_task(&stub.name)?;
         stats.pages(fill(stub, alive, images)? / pages::PAGE);
+        if let Some(agent) = &mut stub.agent {
+            aio::restore(&alive.mm, agent).of_task(&stub.name)?;
+        }
         protect(stub, alive)?;
         let name = stub.name.clone();
         files.open(alive.mm.exe_file_id).of_task(&name)?;

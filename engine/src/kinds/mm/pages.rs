@@ -54,6 +54,11 @@ pub fn own_pages(pagemap: &File, vma: &SmapsVma, runs: &mut Vec<Run>) -> Result<
     }
 }
 
+/// Takes all pages of a mapping.
+pub fn all_pages(vma: &SmapsVma, runs: &mut Vec<Run>) {
+    push(runs, Run { start: vma.vma.start, end: vma.vma.end, readable: vma.vma.perms.read });
+}
+
 fn scan(pagemap: &File, start: u64, end: u64, readable: bool, runs: &mut Vec<Run>) -> Result<(), SysError> {
     let not = category::FILE | category::PFNZERO;
     let here = category::PRESENT | category::SWAPPED;
