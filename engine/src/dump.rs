@@ -16,6 +16,7 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::options::{Afterwards, DumpOptions};
+use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
@@ -34,6 +35,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let mut stats = DumpStats::default();
 
     target::check(options.tree).map_err(untouched)?;
+    room::make_ours(0).map_err(untouched)?;
     let mut images = NewImages::new(&options.images_dir);
     let start = Instant::now();
     let mut tree = FrozenTree::freeze(options.tree, options.timeout.0).map_err(running)?;

@@ -15,6 +15,7 @@ pub mod options;
 pub mod plan;
 pub mod procfs;
 pub mod restore;
+pub mod room;
 pub mod stats;
 pub mod supervise;
 pub(crate) mod sys;

@@ -16,6 +16,7 @@ pub mod pidfd;
 pub mod probe;
 pub mod process;
 pub mod ptrace;
+pub mod rlimit;
 pub mod socket;
 pub mod timer;
 pub mod vdso;

@@ -25,7 +25,9 @@ mod eventfs00;
 mod exit_signal;
 mod fd;
 mod fd01;
+mod fd_limit;
 mod fd_offset;
+mod fd_sparse;
 mod fdt_shared;
 mod fifo;
 mod fifo_ghost;
@@ -209,6 +211,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "exit_signal", run: exit_signal::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
+    Workload { name: "fd_limit", run: fd_limit::run },
+    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },

@@ -130,6 +130,12 @@ fn abort_rseq(pid: i32, rseq: RseqConfiguration, saved: &mut Saved) -> Result<()
 }
 
 impl TaskFacts {
+    /// The limit of its descriptor numbers.
+    pub fn descriptors(&self) -> procfs::limits::Limit {
+        let unlimited = procfs::limits::Limit { soft: u64::MAX, hard: u64::MAX };
+        self.limits.get(libc::RLIMIT_NOFILE as usize).copied().unwrap_or(unlimited)
+    }
+
     /// Reads everything; refuses what cannot be looked at.
     pub fn read(task: &FrozenTask) -> Result<Self, Problem> {
         let pid = task.pid;

@@ -9,6 +9,7 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::mm::{self, Contents, pages};
 use crate::procfs::limits;
+use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
@@ -30,7 +31,7 @@ pub(super) fn write(
         let found = Instant::now();
         let pages_id = images.next_pages_id();
         let scanned = facts.vmas.iter().map(|v| v.vma.len() / pages::PAGE).sum();
-        pages::dump(images, agent, image.pid.into(), pages_id, &runs, may_write(facts))
+        pages::dump(images, agent, image.pid.into(), pages_id, &runs, may_write(facts, image))
             .of_task(&task.name)?;
         stats.pages(scanned, pages::count(&runs), found - start, found.elapsed());
     }
@@ -54,7 +55,9 @@ fn find(facts: &TaskFacts) -> Result<Vec<pages::Run>, Problem> {
     Ok(runs)
 }
 
-/// Whether the task may write files as large as its memory.
-fn may_write(facts: &TaskFacts) -> bool {
-    facts.limits.get(libc::RLIMIT_FSIZE as usize).is_some_and(|limit| limit.soft == limits::UNLIMITED)
+/// Whether the task may write files as large as its memory, and can get a descriptor for one.
+fn may_write(facts: &TaskFacts, image: &TaskImages) -> bool {
+    let known = image.alive.as_ref().map_or(0, |alive| alive.fdinfo.len());
+    room::free_numbers(facts.pid, known, facts.descriptors()) > 0
+        && facts.limits.get(libc::RLIMIT_FSIZE as usize).is_some_and(|limit| limit.soft == limits::UNLIMITED)
 }

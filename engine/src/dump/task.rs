@@ -21,6 +21,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceKind;
 use crate::procfs::stat::State;
 use crate::procfs::status::Status;
+use crate::room;
 use crate::supervise::Lifeline;
 use crate::sys::process::{Kcmp, kcmp};
 use crate::tracee::agent::Agent;
@@ -80,15 +81,17 @@ pub(super) struct TaskImages {
     /// One for each thread, the leader's first.
     pub cores: Vec<ThreadImage>,
     /// None for a zombie.
-    alive: Option<Alive>,
+    pub alive: Option<Alive>,
 }
 
+/// What a task has that lives.
 #[derive(Debug)]
-struct Alive {
+pub(super) struct Alive {
     ids: TaskKobjIdsEntry,
     fs: FsEntry,
     mm: MmEntry,
-    fdinfo: Vec<FdinfoEntry>,
+    /// Its descriptors.
+    pub fdinfo: Vec<FdinfoEntry>,
 }
 
 /// Reads what is known about each task from outside; none for zombies and for tasks that go to `problems`.
@@ -377,10 +380,14 @@ pub(super) fn ask(
         let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
         lifeline.check()?;
         let name = task.name.clone();
+        let fds = alive.fdinfo.len();
+        // The agent's socket is one end of a pair.
+        let raised = room::make_in(facts.pid, 2, fds, facts.descriptors()).of_task(&name)?;
         let saved = facts.threads.iter().map(|t| t.saved.clone()).collect();
         let agent = Agent::inject(task, saved, facts.vdso(), &facts.code())
             .of_task(&name)
             .while_trying_to("put the agent in")?;
+        drop(raised);
         let agent = task.agent.insert(agent);
         let step = "ask it about itself";
         let replies = agent.run(leaders.batch_ref()).of_task(&name).while_trying_to(step)?;

@@ -11,6 +11,7 @@ use crate::error::{Class, Explain, Object, Problem};
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
 use crate::procfs;
+use crate::room;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
 
@@ -78,12 +79,23 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Vec<Problem> {
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
     problems.extend(tree::check(tasks));
+    problems.extend(room::make_ours(descriptors(tasks, files)).err());
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
     if hole(tasks).is_none() {
         problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
     }
     files.check(&|pid, fd| file_of(tasks, pid, fd), &mut problems);
     problems
+}
+
+/// How many descriptors we must be allowed: for all files at once, and in each stub for the highest number and those that
+/// its agent uses.
+fn descriptors(tasks: &[Task], files: &FilesRestore<'_>) -> u64 {
+    let numbers = tasks.iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds);
+    let highest = numbers.map(|entry| u64::from(entry.fd) + 1).max().unwrap_or(0);
+    // The agent's own number and the next; a parent's are passed over.
+    let agents = tasks.iter().map(|task| tree::socket_number(Some(task), -1) as u64 + 4).max().unwrap_or(0);
+    highest.max(agents).max(files.ids().len() as u64 + room::RESERVE)
 }
 
 /// A problem if a pid is not free. One that a zombie holds is waited for, for a moment.

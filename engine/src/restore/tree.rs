@@ -200,7 +200,7 @@ fn find(stubs: &mut Stubs, pid: i32) -> Result<&mut Stub, Problem> {
 }
 
 /// A descriptor number for the agent that the task does not use, and neither does the one it is cloned from.
-fn socket_number(task: Option<&Task>, parents: i32) -> i32 {
+pub(super) fn socket_number(task: Option<&Task>, parents: i32) -> i32 {
     let used =
         task.into_iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds).map(|fd| fd.fd as i32);
     let used: std::collections::BTreeSet<i32> = used.collect();

@@ -71,7 +71,12 @@ impl MappingKind for AioRing {
         Contents::AllPages
     }
 
-    fn dump(_cx: &mut FilesDump<'_>, _pid: i32, _vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem> {
+    fn dump(
+        _cx: &mut FilesDump<'_>,
+        _pid: i32,
+        _vma: &SmapsVma,
+        entry: &mut VmaEntry,
+    ) -> Result<(), Problem> {
         entry.status = status::REGULAR | status::AIO_RING;
         Ok(())
     }
