@@ -232,6 +232,30 @@ fn another_node_does_for_a_device() {
 }
 
 #[test]
+fn another_device_does_not_do() {
+    if !is_root() {
+        return;
+    }
+    let mut case = Case::new();
+    let node = case.path("node");
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    mknod(&node, SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
+    let Ok(null) = File::options().read(true).write(true).open(&node) else {
+        println!("skipped: devices cannot be opened in {}", case.dir.path().display());
+        return;
+    };
+    case.start(vec![(FD, null.into())]);
+    assert_says(&case.dump(&[]), &["0: "]);
+    fs::remove_file(&node).unwrap();
+    assert_says(&case.restore(&[], Vec::new()), &["3: ", "the file does not exist any more"]);
+    mknod(&node, SFlag::S_IFCHR, mode, makedev(1, 5)).unwrap();
+    let told = ["3: ", "it is device 1:5 and was 1:3", "--evasive-devices", "nothing was restored"];
+    assert_says(&case.restore(&[], Vec::new()), &told);
+    assert_says(&case.restore(&["--evasive-devices"], Vec::new()), &["0: "]);
+    assert_eq!(case.link(FD), Some("/dev/null".into()));
+}
+
+#[test]
 fn changed_files_are_all_told_before_anything_is_made() {
     if !is_root() {
         return;

@@ -252,6 +252,8 @@ catalogue! {
     STASIS_GHOSTS = common("stasis-ghosts.img", "STASIS_GHOSTS", 0x5374_6110, Payload::All("stasis_ghost_entry"));
     /// `stasis-policy.img`: What of the tree's descriptors was lost, and what must be handed in, as the user decided.
     STASIS_POLICY = common("stasis-policy.img", "STASIS_POLICY", 0x5374_6111, Payload::All("stasis_policy_entry"));
+    /// `stasis-devices.img`: Which devices nodes were.
+    STASIS_DEVICES = common("stasis-devices.img", "STASIS_DEVICES", 0x5374_6112, Payload::All("stasis_device_entry"));
 
     // Files without header and entries.
 

@@ -377,6 +377,7 @@ impl<'a> FilesDump<'a> {
         locks::finish(&mut self, images)?;
         remap::finish(&mut self, images)?;
         policy::finish(&mut self, images)?;
+        device::finish(&mut self, images)?;
         // What was reserved for a file that was refused, and is lost as the user wanted, is nobody's.
         self.entries.retain(|entry| entry.r#type != i32::from(FdTypes::Und));
         images.write(&proto::catalogue::FILES, 0, &self.entries)
@@ -419,6 +420,8 @@ pub struct FilesRestore<'a> {
     policy: policy::Policy,
     /// What stands in for names.
     remaps: remap::Remaps,
+    /// Which devices nodes were.
+    devices: device::Devices,
     entries: BTreeMap<u32, FileEntry>,
     opened: HashMap<u32, OwnedFd>,
     states: States,
@@ -433,7 +436,8 @@ impl<'a> FilesRestore<'a> {
         *states.get() = socket_queue::Sockets::load(images)?;
         let remaps = remap::Remaps::read(images)?;
         let policy = policy::Policy::read(images)?;
-        Ok(Self { options, images, policy, remaps, entries, opened: HashMap::new(), states })
+        let devices = device::Devices::read(images)?;
+        Ok(Self { options, images, policy, remaps, devices, entries, opened: HashMap::new(), states })
     }
 
     /// What a kind keeps for itself.

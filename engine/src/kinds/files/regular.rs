@@ -122,9 +122,11 @@ impl FileKind for Regular {
         let reach = format!("/proc/{}/fd/{}", fd.pid, fd.fd);
         let seen = Seen { link: &fd.link, stat: &fd.stat, reach };
         if let Some((path, stat)) = device::other_node(cx, &seen) {
+            device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
         }
         let name = name::of_file(cx, id, &seen)?;
+        device::note(cx, id, &name, &fd.stat);
         let mut entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
         if entry.size.is_some() {
             if fd.flags() & libc::O_APPEND != 0 {
@@ -165,6 +167,9 @@ impl FileKind for Regular {
             // Of a task that is not there yet.
             return Ok(());
         }
+        if device::elsewhere(cx, image).map_err(|e| about(e.into()))?.is_some() {
+            return Ok(());
+        }
         match nix::sys::stat::lstat(path) {
             Ok(_) => {}
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(about(Problem::new(RegularRefusal::Missing))),
@@ -180,7 +185,8 @@ impl FileKind for Regular {
         if let Some(fd) = remap::open(cx, image)? {
             return Ok(fd);
         }
-        let path = Path::new(&image.name);
+        let other = device::elsewhere(cx, image)?;
+        let path = other.as_deref().unwrap_or(Path::new(&image.name));
         reopen(path, image).about(|| Object::Path(path.into())).while_trying_to("open the file again")
     }
 }
@@ -244,6 +250,7 @@ pub(super) fn entry_for_path(
     flags: i32,
 ) -> Result<FileEntry, Problem> {
     let name = name::of_file(cx, id, seen)?;
+    device::note(cx, id, &name, seen.stat);
     let mut reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
     if reg.size.is_some() {
         cx.state::<Dumped>().inodes.push((id, seen.inode()));
