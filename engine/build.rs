@@ -35,6 +35,7 @@ fn main() {
         ("SERVE", "agent_serve"),
         ("AGAIN", "agent_again"),
         ("ONCE", "agent_once"),
+        ("END", "agent_end"),
         ("LANDING", "agent_landing"),
         ("LANDING_LEAVE", "agent_landing_leave"),
         ("LANDING_DATA", "agent_landing_data"),

@@ -1,10 +1,11 @@
 //! Anonymous memory with 4 KiB or huge pages, filled with contents that do not compress.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
 use anyhow::{Context as _, Result};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// The page size of x86-64.
 pub const PAGE: usize = 4096;
@@ -38,18 +39,32 @@ pub struct Mapping {
 impl Mapping {
     /// Maps `len` bytes and fills them; all pages differ.
     pub fn filled(len: NonZeroUsize, pages: Pages) -> Result<Self> {
+        let mut mapping = Self::fresh(len, pages)?;
+        mapping.fill();
+        Ok(mapping)
+    }
+
+    /// Maps `len` bytes of a file, to be read; its pages are present.
+    pub fn of_file(file: &File, len: NonZeroUsize) -> Result<Self> {
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap(None, len, ProtFlags::PROT_READ, flags, file, 0) }.context("mmap")?;
+        Ok(Self { start: start.cast(), len: len.get() })
+    }
+
+    /// Maps `len` bytes, and touches none.
+    pub fn fresh(len: NonZeroUsize, pages: Pages) -> Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let start =
             unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }.context("mmap")?;
-        let mut mapping = Self { start: start.cast(), len: len.get() };
+        let mapping = Self { start: start.cast(), len: len.get() };
         let advice = match pages {
             Pages::Small => MmapAdvise::MADV_NOHUGEPAGE,
             Pages::Huge => MmapAdvise::MADV_HUGEPAGE,
         };
         // SAFETY: the range is our own mapping, and the advice does not change contents.
         unsafe { madvise(start, mapping.len, advice) }.context("madvise")?;
-        mapping.fill();
         Ok(mapping)
     }
 

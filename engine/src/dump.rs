@@ -7,6 +7,7 @@
 pub mod inspect;
 mod memory;
 mod settle;
+mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
 
@@ -37,6 +38,9 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     target::check(options.tree).map_err(untouched)?;
     room::make_ours(0).map_err(untouched)?;
     let mut images = NewImages::new(&options.images_dir);
+    if options.skip_checksums {
+        images = images.without_checksums();
+    }
     let start = Instant::now();
     let mut tree = FrozenTree::freeze(options.tree, options.timeout.0).map_err(running)?;
     stats.frozen_after(start);
@@ -53,23 +57,28 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     }
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
-    let write = |tree: &mut FrozenTree| -> Result<(), Problem> {
+    let write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
-        memory::write(tree, &facts, &tasks, &mut images, &mut stats, lifeline)?;
+        let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
-        task::write(&mut tasks, &mut images)
+        task::write(&mut tasks, &mut images)?;
+        Ok(copies)
     };
-    write(&mut tree).map_err(running)?;
+    let copies = write(&mut tree).map_err(running)?;
     lifeline.check().map_err(running)?;
-    images.commit(&task::inventory()).map_err(running)?;
-    stats.thawed_after(frozen);
-
-    let finished = match options.afterwards {
-        Afterwards::Default => tree.kill(),
-        Afterwards::LeaveRunning => tree.thaw(),
-        Afterwards::LeaveStopped => tree.leave_stopped(),
-    };
-    finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
+    if options.afterwards == Afterwards::LeaveRunning {
+        // What is still to be written is in copies, and nobody has to wait for it.
+        tree.thaw().map_err(running)?;
+        stats.thawed_after(frozen);
+        copies.write(&mut images, &mut stats, lifeline).map_err(running)?;
+        images.commit(&task::inventory()).map_err(running)?;
+    } else {
+        images.commit(&task::inventory()).map_err(running)?;
+        stats.thawed_after(frozen);
+        let stop = options.afterwards == Afterwards::LeaveStopped;
+        let finished = if stop { tree.leave_stopped() } else { tree.kill() };
+        finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
+    }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
     Ok(stats)
 }

@@ -1,12 +1,13 @@
 //! A directory of image files.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use proto::catalogue::{Container, ImageType};
 use proto::{Reader, Writer};
 
+use crate::checksum::{Damage, FileSums, SetSums, Summing};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 
 /// What is wrong with an image file.
@@ -21,6 +22,9 @@ pub enum ImageError {
     /// What it says cannot be.
     #[error("it is damaged: {0}")]
     Invalid(&'static str),
+    /// Its checksum says that it is not what was written.
+    #[error("it is damaged: {0}")]
+    Damaged(Damage),
 }
 
 impl Explain for ImageError {
@@ -57,12 +61,21 @@ pub struct NewImages {
     written: Vec<PathBuf>,
     pages_files: u32,
     committed: bool,
+    /// Checksums of what was written; none if they are not wanted.
+    sums: Option<SetSums>,
 }
 
 impl NewImages {
     /// A new set, of which nothing is written yet.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), begun: false, written: Vec::new(), pages_files: 0, committed: false }
+        Self {
+            dir: dir.to_owned(),
+            begun: false,
+            written: Vec::new(),
+            pages_files: 0,
+            committed: false,
+            sums: Some(SetSums::default()),
+        }
     }
 
     /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
@@ -86,6 +99,25 @@ impl NewImages {
             image.is_some_and(|(image, _)| image.container != Container::Service)
         };
         names.filter(is_image).try_for_each(|name| remove(self.dir.join(name)))
+    }
+
+    /// Computes no checksums.
+    #[must_use]
+    pub fn without_checksums(mut self) -> Self {
+        self.sums = None;
+        self
+    }
+
+    /// Whether checksums are wanted.
+    pub fn has_checksums(&self) -> bool {
+        self.sums.is_some()
+    }
+
+    /// Takes the checksums of a file that was created; it must not be changed any more.
+    pub fn set_checksums(&mut self, name: &str, sums: FileSums) {
+        if let Some(all) = &mut self.sums {
+            all.0.insert(name.to_owned(), sums);
+        }
     }
 
     /// A number for another file of pages.
@@ -128,12 +160,15 @@ impl NewImages {
         &mut self,
         image: &ImageType,
         id: u64,
-        fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), proto::Error>,
+        fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
     ) -> Result<(), Problem> {
         let name = image.file_name(id);
         let file = self.create_file(&name)?;
-        write_entries(file, image, fill)
-            .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("write it"))
+        let sums = write_entries(file, image, fill).map_err(|e| {
+            Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
+        })?;
+        self.set_checksums(&name, sums);
+        Ok(())
     }
 
     /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
@@ -142,14 +177,31 @@ impl NewImages {
         let name = image.file_name(0);
         let temporary = format!("{name}.new");
         let file = self.create_file(&temporary)?;
-        write_entries(file, image, |writer| writer.entry(inventory)).map_err(|e| {
+        let sums = write_entries(file, image, |writer| writer.entry(inventory)).map_err(|e| {
             Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
         })?;
+        self.write_checksums(&temporary, sums)?;
         fs::rename(self.dir.join(temporary), self.dir.join(&name)).map_err(|e| {
             Problem::new(SysError::io("rename")(e)).object(Object::Image(name)).step("complete the images")
         })?;
         self.committed = true;
         Ok(())
+    }
+
+    /// Writes the checksums of all files; the inventory has its temporary name still.
+    fn write_checksums(&mut self, inventory: &str, of_inventory: FileSums) -> Result<(), Problem> {
+        let image = &proto::catalogue::STASIS_CHECKSUMS;
+        let Some(mut sums) = self.sums.take() else { return Ok(()) };
+        sums.0.insert(proto::catalogue::INVENTORY.file_name(0), of_inventory);
+        for path in &self.written {
+            let name = path.strip_prefix(&self.dir).unwrap_or(path).to_string_lossy().into_owned();
+            if name != inventory && !sums.0.contains_key(&name) {
+                let about = |e| Problem::new(e).object(Object::Image(name.clone())).step("read it again");
+                let file = File::open(path).map_err(SysError::io("open")).map_err(about)?;
+                sums.0.insert(name.clone(), FileSums::read(&file).map_err(about)?);
+            }
+        }
+        self.write(image, 0, &sums.entries())
     }
 }
 
@@ -171,30 +223,69 @@ impl Drop for NewImages {
 fn write_entries(
     file: File,
     image: &ImageType,
-    fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), proto::Error>,
-) -> Result<(), proto::Error> {
-    let mut writer = Writer::create(BufWriter::new(file), image)?;
+    fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
+) -> Result<FileSums, proto::Error> {
+    let mut writer = Writer::create(BufWriter::new(Summing::new(file)), image)?;
     fill(&mut writer)?;
     let offset = writer.offset();
-    writer.finish()?.flush().map_err(|source| proto::Error::Write { offset, source })
+    let written = writer.finish()?.into_inner();
+    let summing = written.map_err(|e| proto::Error::Write { offset, source: e.into_error() })?;
+    Ok(summing.finish().1)
 }
 
 /// A complete image set.
 #[derive(Debug)]
 pub struct Images {
     dir: PathBuf,
+    sums: SetSums,
 }
 
 /// A reader of one image file.
 pub type ImageReader = Reader<BufReader<File>>;
 
+/// A writer of one image file.
+pub type ImageWriter = Writer<BufWriter<Summing<File>>>;
+
 impl Images {
     /// Opens a set.
     pub fn open(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), sums: SetSums::default() }
     }
 
-    /// Opens one file for reading its bytes.
+    /// From now on, compares what is read with its checksums, as far as the set has any.
+    pub fn with_checksums(mut self) -> Result<Self, Problem> {
+        let image = &proto::catalogue::STASIS_CHECKSUMS;
+        if !self.has(image, 0) {
+            log::info!("the image set has no checksums: nothing tells whether it is damaged");
+            return Ok(self);
+        }
+        let entries = self.read(image, 0)?;
+        self.sums = SetSums::from_entries(entries)
+            .ok_or_else(|| invalid(image, 0, "its checksums are not what was written"))?;
+        Ok(self)
+    }
+
+    /// The checksums of one file, if it has any.
+    pub fn sums(&self, name: &str) -> Option<&FileSums> {
+        self.sums.0.get(name)
+    }
+
+    /// The names of all files that have checksums.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sums.0.keys().map(String::as_str)
+    }
+
+    /// Compares a file with its checksums.
+    pub fn verify(&self, name: &str, file: &File) -> Result<(), Problem> {
+        let Some(sums) = self.sums(name) else { return Ok(()) };
+        let about = |p: Problem| p.object(Object::Image(name.to_owned())).step("check it");
+        match sums.compare(file).map_err(|e| about(Problem::new(e)))? {
+            None => Ok(()),
+            Some(damage) => Err(about(Problem::new(ImageError::Damaged(damage)))),
+        }
+    }
+
+    /// Opens one file for reading its bytes, which are not compared with their checksums.
     pub fn open_file(&self, name: &str) -> Result<File, Problem> {
         let object = || Object::Image(name.to_owned());
         File::open(self.dir.join(name)).map_err(|e| match e.kind() {
@@ -222,6 +313,7 @@ impl Images {
     ) -> Result<T, Problem> {
         let name = image.file_name(id);
         let file = self.open_file(&name)?;
+        self.verify(&name, &file)?;
         Reader::open(BufReader::new(file), image)
             .and_then(read)
             .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("read it"))

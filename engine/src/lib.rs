@@ -3,6 +3,7 @@
 
 pub mod arch;
 pub mod check;
+pub mod checksum;
 pub mod cli;
 pub mod config;
 pub mod crit;
@@ -14,6 +15,7 @@ pub mod logging;
 pub mod options;
 pub mod plan;
 pub mod procfs;
+pub(crate) mod progress;
 pub mod restore;
 pub mod room;
 pub mod stats;

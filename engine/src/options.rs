@@ -22,6 +22,8 @@ pub struct DumpOptions {
     pub external_unix: ExternalUnix,
     /// What becomes of open files.
     pub files: FileOptions,
+    /// Compute no checksums.
+    pub skip_checksums: bool,
     /// Say at the end what was dumped and how long it took.
     pub display_stats: bool,
     /// What is logged, and where.
@@ -69,6 +71,10 @@ pub struct RestoreOptions {
     pub afterwards: Afterwards,
     /// Descriptors that the caller left open for us, and what each stands for (`--inherit-fd`).
     pub inherit_fds: Vec<(i32, String)>,
+    /// Do not compare images with their checksums.
+    pub skip_checksums: bool,
+    /// Map large parts of memory from the images instead of reading them.
+    pub map_pages: bool,
     /// File that receives the root's pid; relative to the work directory.
     pub pidfile: Option<PathBuf>,
     /// Session and terminal belong to the caller.

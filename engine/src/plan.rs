@@ -99,6 +99,7 @@ impl Plan {
 impl TaskPlan {
     fn of(name: TaskName, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
         let pid = name.host_pid;
+        files.add_member(pid);
         let status: Status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
         let mut plan = Self {
             name,
@@ -107,7 +108,6 @@ impl TaskPlan {
             mappings: BTreeMap::new(),
             refused: Vec::new(),
         };
-        plan.refused.extend(task::refuse_by_status(&status));
         if status.state == procfs::stat::State::Zombie {
             return Ok(plan);
         }

@@ -6,7 +6,10 @@
 //!
 //! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
+mod births;
+mod fill;
 mod finish;
+mod memory;
 mod plan;
 mod set;
 mod state;
@@ -41,28 +44,28 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let one = |problem| fail(TargetState::NothingRestored, vec![problem]);
     let mut stats = RestoreStats::begin();
 
-    let images = Images::open(&options.images_dir);
+    let mut images = Images::open(&options.images_dir);
+    if !options.skip_checksums {
+        images = images.with_checksums().map_err(one)?;
+    }
     let tasks = set::read(&images).map_err(one)?;
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
-    let problems = plan::check(&tasks, &files);
-    if !problems.is_empty() {
-        return Err(fail(TargetState::NothingRestored, problems));
-    }
-    let mut build = |files: &mut FilesRestore<'_>| -> std::result::Result<i32, Problem> {
+    let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
+    let mut build = || -> std::result::Result<i32, Problem> {
         let forking = Instant::now();
-        let mut stubs = tree::create(&tasks, options)?;
+        let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);
-        state::memory(&mut stubs, &tasks, files, &images, &mut stats)?;
+        memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::create_threads(&mut stubs, &tasks)?;
-        state::descriptors(&mut stubs, &tasks, files)?;
+        state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
-        finish::zombies(&mut stubs, &tasks)?;
+        finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.close();
         finish::go(stubs, &tasks, options)
     };
-    let root = build(&mut files).map_err(one)?;
+    let root = build().map_err(one)?;
     files.succeeded();
     stats.finished();
     // The tree runs: a work directory that cannot be written is no reason to say that this failed.

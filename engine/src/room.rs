@@ -65,8 +65,8 @@ pub fn make_ours(needed: u64) -> Result<(), Problem> {
 
 /// How many numbers a task can give to new descriptors; a lower bound, where there are many. `known` is how many
 /// descriptors it had, when last looked.
-pub fn free_numbers(pid: i32, known: usize, limit: Limit) -> u64 {
-    let likely = limit.soft.saturating_sub(known as u64);
+pub fn free_numbers(pid: i32, known: Option<usize>, limit: Limit) -> u64 {
+    let likely = known.map_or(0, |known| limit.soft.saturating_sub(known as u64));
     if likely > RESERVE {
         return likely;
     }
@@ -77,7 +77,7 @@ pub fn free_numbers(pid: i32, known: usize, limit: Limit) -> u64 {
 /// Makes sure that a stopped task can get `count` new descriptors, for as long as the result lives.
 ///
 /// Should we be killed meanwhile, the task keeps the higher limit.
-pub fn make_in(pid: i32, count: u64, known: usize, limit: Limit) -> Result<Option<Raised>, Problem> {
+pub fn make_in(pid: i32, count: u64, known: Option<usize>, limit: Limit) -> Result<Option<Raised>, Problem> {
     if free_numbers(pid, known, limit) >= count {
         return Ok(None);
     }

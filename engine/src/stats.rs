@@ -41,12 +41,16 @@ impl DumpStats {
         self.entry.frozen_time = micros(frozen.elapsed());
     }
 
-    /// Pages were found, then written.
-    pub(crate) fn pages(&mut self, scanned: u64, written: u64, scanning: Duration, writing: Duration) {
-        self.entry.pages_scanned += scanned;
-        self.entry.pages_written += written;
-        self.entry.memdump_time += micros(scanning);
-        self.entry.memwrite_time += micros(writing);
+    /// That many pages were looked at.
+    pub(crate) fn pages_scanned(&mut self, pages: u64, took: Duration) {
+        self.entry.pages_scanned += pages;
+        self.entry.memdump_time += micros(took);
+    }
+
+    /// That many pages were written.
+    pub(crate) fn pages_written(&mut self, pages: u64, took: Duration) {
+        self.entry.pages_written += pages;
+        self.entry.memwrite_time += micros(took);
     }
 
     /// Writes `stats-dump`.
@@ -129,7 +133,8 @@ mod tests {
     #[test]
     fn a_dump_is_told_in_words() {
         let mut stats = DumpStats::default();
-        stats.pages(1000, 16, Duration::from_micros(30), Duration::from_micros(400));
+        stats.pages_scanned(1000, Duration::from_micros(30));
+        stats.pages_written(16, Duration::from_micros(400));
         insta::assert_snapshot!(stats, @r"
         Displaying dump stats:
         Freezing time: 0 us

@@ -9,6 +9,7 @@
 )]
 
 pub mod fcntl;
+pub mod ipc;
 pub mod memory;
 pub mod mount;
 pub mod pagemap;
@@ -19,5 +20,7 @@ pub mod ptrace;
 pub mod rlimit;
 pub mod socket;
 pub mod timer;
+pub mod tty;
+pub mod userfault;
 pub mod vdso;
 pub mod xattr;

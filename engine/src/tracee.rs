@@ -4,7 +4,9 @@
 
 pub mod agent;
 pub mod batch;
+pub mod cgroup;
 pub mod freeze;
 pub mod memory;
 pub mod regs;
+pub mod snapshot;
 pub mod stopped;

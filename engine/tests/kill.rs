@@ -344,10 +344,17 @@ fn killing_a_restore_of_a_tree_leaves_no_part_of_it() {
 
 /// Whether a process is alive, after what is dying has had a moment to die.
 fn lives_on(pid: i32) -> bool {
-    for _ in 0..20 {
+    const STEADY: u32 = 20;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut let_go = 0;
+    while let_go < STEADY {
         match state(pid) {
             None | Some(('Z' | 'X', _)) => return false,
-            Some(_) => {}
+            Some((_, 0)) => let_go += 1,
+            Some((state, tracer)) => {
+                assert!(Instant::now() < deadline, "it stays in state {state}, traced by {tracer}");
+                let_go = 0;
+            }
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 18] = [
+const NO_KINDS: [(&str, &str); 24] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
@@ -30,8 +30,14 @@ const NO_KINDS: [(&str, &str); 18] = [
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
     ("files/socket_options.rs", "options that sockets of all families have"),
+    ("files/tty/dump.rs", "how a terminal is dumped"),
+    ("files/tty/pair.rs", "a pseudo-terminal that is made again"),
+    ("files/tty/queue.rs", "what is queued in a pseudo-terminal"),
+    ("files/tty/restore.rs", "how a terminal is restored"),
     ("mm/bounds.rs", "the address space as a whole, of which every task has exactly one"),
     ("mm/pages.rs", "contents of private memory, whichever kind maps it"),
+    ("mm/extra.rs", "properties of mappings, whichever kind they are, that have no place elsewhere"),
+    ("mm/shared.rs", "contents of shared memory objects, whichever kind they are"),
     ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 
@@ -39,8 +45,9 @@ const NO_KINDS: [(&str, &str); 18] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 9] = [
+const UNSAFE_FILES: [(&str, &str); 10] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
+    ("engine/tests/freeze.rs", "prepares a target between fork and execve"),
     ("engine/tests/kill.rs", "prepares a target between fork and execve"),
     ("engine/tests/refusals.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),

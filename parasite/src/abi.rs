@@ -51,6 +51,9 @@ pub struct Call {
 impl Call {
     /// A failure is reported, and the batch goes on.
     pub const MAY_FAIL: u32 = 1;
+    /// The call clones the process. The clone makes the call again, for a child that nobody waits for, and ends; unless
+    /// a tracer gives it something else to do, so does that child.
+    pub const CLONES_TWICE: u32 = 2;
 }
 
 /// Begins a message to the agent.
@@ -108,6 +111,10 @@ pub struct Slot {
     pub results: u64,
     /// Calls that one batch of this thread may have.
     pub max_calls: u64,
+    /// The number that the agent's end of the socket is to have; -1 for any.
+    pub wanted_socket: i32,
+    /// Unused, 0.
+    pub reserved: i32,
 }
 
 impl Slot {

@@ -5,6 +5,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::abi::{ArgKind, Call, Header, MAX_CALLS};
 use crate::syscall;
 
+const SYS_EXIT_GROUP: u64 = 231;
+
 /// A batch in memory: calls and data. Made by [`Batch::parse`], which checks that the message has the size it claims.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -57,6 +59,12 @@ impl<'a> Batch<'a> {
             }
             // SAFETY: passed on to our caller.
             let result = unsafe { syscall::raw(u64::from(call.number), args) };
+            if call.flags & Call::CLONES_TWICE != 0 && result == 0 {
+                // SAFETY: passed on to our caller.
+                unsafe { syscall::raw(u64::from(call.number), args) };
+                // SAFETY: this is a clone, and its clone: neither was meant to go on.
+                unsafe { syscall::raw(SYS_EXIT_GROUP, [0; 6]) };
+            }
             if let Some(slot) = results.get_mut(made) {
                 *slot = result;
             }

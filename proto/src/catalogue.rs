@@ -254,6 +254,12 @@ catalogue! {
     STASIS_POLICY = common("stasis-policy.img", "STASIS_POLICY", 0x5374_6111, Payload::All("stasis_policy_entry"));
     /// `stasis-devices.img`: Which devices nodes were.
     STASIS_DEVICES = common("stasis-devices.img", "STASIS_DEVICES", 0x5374_6112, Payload::All("stasis_device_entry"));
+    /// `stasis-checksums.img`: Checksums of all other files.
+    STASIS_CHECKSUMS = common("stasis-checksums.img", "STASIS_CHECKSUMS", 0x5374_6131, Payload::All("stasis_checksum_entry"));
+    /// `stasis-mm-%u.img`: Properties of an address space that have no place elsewhere.
+    STASIS_MM = common("stasis-mm-%u.img", "STASIS_MM", 0x5374_6132, Payload::All("stasis_mm_entry"));
+    /// `stasis-tty.img`: State of pseudo-terminals that has no place elsewhere.
+    STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
 
     // Files without header and entries.
 

@@ -24,6 +24,8 @@ pub enum Need {
     Loginuid,
     /// Transparent huge pages.
     Thp,
+    /// Twelve free hugetlb pages of 2 MiB (`sysctl vm.nr_hugepages`).
+    Hugetlb,
     /// Restartable sequences, registered by the C library.
     Rseq,
     /// A Python 3 interpreter.
@@ -40,6 +42,7 @@ const WORDS: &[(&str, Need)] = &[
     ("avx512", Need::Avx512),
     ("loginuid", Need::Loginuid),
     ("thp", Need::Thp),
+    ("hugetlb", Need::Hugetlb),
     ("rseq", Need::Rseq),
     ("python3", Need::Python3),
 ];
@@ -99,6 +102,7 @@ impl Need {
                 "/sys/kernel/mm/transparent_hugepage/enabled",
                 "the kernel has no transparent huge pages",
             ),
+            Self::Hugetlb => without_huge_pages(12),
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
             Self::Python3 => without_program("python3"),
             Self::Program(name) => without_program(name),
@@ -108,6 +112,13 @@ impl Need {
 
 fn absent(path: &str, reason: &str) -> Option<String> {
     (!Path::new(path).exists()).then(|| reason.to_owned())
+}
+
+fn without_huge_pages(wanted: u64) -> Option<String> {
+    let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    let free = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    (free < wanted)
+        .then(|| format!("{free} free hugetlb pages, {wanted} are needed (sysctl vm.nr_hugepages)"))
 }
 
 /// Numbers are those of linux/capability.h.

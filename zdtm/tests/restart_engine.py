@@ -22,6 +22,12 @@ def strings(path: str) -> list[str]:
         return file.read().split("\0")[:-1]
 
 
+def handlers(pid: int) -> list[str]:
+    """Which signals are handled and ignored, which tells how far a program has come."""
+    with open(f"/proc/{pid}/status") as file:
+        return [line for line in file if line.startswith(("SigCgt", "SigIgn"))]
+
+
 def dump(state: str) -> None:
     pid = int(option("-t"))
     facts = {
@@ -29,6 +35,7 @@ def dump(state: str) -> None:
         "arguments": strings(f"/proc/{pid}/cmdline"),
         "environment": dict(pair.split("=", 1) for pair in strings(f"/proc/{pid}/environ")),
         "cwd": os.readlink(f"/proc/{pid}/cwd"),
+        "handlers": handlers(pid),
     }
     with open(state, "w") as file:
         json.dump(facts, file)
@@ -49,6 +56,8 @@ def restore(state: str) -> None:
         sys.exit(f"clone3: {os.strerror(ctypes.get_errno())}")
     if pid == 0:
         become(libc, facts)
+    while handlers(pid) != facts["handlers"]:
+        time.sleep(0.001)
     with open(option("--pidfile"), "w") as file:
         file.write(f"{pid}\n")
 

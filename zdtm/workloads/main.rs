@@ -6,10 +6,12 @@ mod capability;
 mod caps00;
 mod caps01;
 mod child_subreaper;
+mod child_subreaper_and_reparent;
 mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
 mod cmdlinenv00;
+mod console;
 mod cow00;
 mod cwd00;
 mod del_standalone_un;
@@ -58,6 +60,8 @@ mod ghost_on_rofs;
 mod gpr00;
 mod groups;
 mod heap;
+mod helper_zombie_child;
+mod hugetlb00;
 mod link10;
 mod loginuid;
 mod mapping;
@@ -66,8 +70,13 @@ mod maps007;
 mod maps02;
 mod maps04;
 mod maps05;
+mod maps10;
+mod maps11;
 mod maps_file_prot;
 mod membarrier;
+mod memfd00;
+mod memfd02;
+mod memfd05;
 mod mlock_setuid;
 mod mmx00;
 mod mprotect00;
@@ -95,6 +104,11 @@ mod pthread00;
 mod pthread01;
 mod pthread_timers;
 mod pthread_timers_h;
+mod pty00;
+mod pty01;
+mod pty02;
+mod pty03;
+mod pty04;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;
@@ -116,7 +130,10 @@ mod seccomp_no_new_privs;
 mod seccomp_strict;
 mod segments;
 mod selfexe00;
+mod session00;
+mod sessions;
 mod shmem;
+mod siblings_shared;
 mod sigactions;
 mod sigaltstack;
 mod signalfd00;
@@ -142,12 +159,19 @@ mod spinning;
 mod sse00;
 mod sse20;
 mod stack_growth;
+mod stop_pending;
 mod stopped;
+mod stopped12;
+mod stopped_in_call;
 mod symlink;
 mod symlink01;
 mod sysv_shm;
+mod sysv_shm_outside;
 mod task_settings;
+mod tasks_many;
+mod tasks_shared;
 mod tcp_established;
+mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
 mod thread_settings;
@@ -156,6 +180,9 @@ mod timerfd;
 mod timers;
 mod timers01;
 mod tmpfile00;
+mod tty00;
+mod tty02;
+mod tty03;
 mod umask00;
 mod unix;
 mod unix_sock;
@@ -181,6 +208,7 @@ mod write_read10;
 mod xids00;
 mod zombie00;
 mod zombie01;
+mod zombie_leader;
 
 use zdtm::workload::Workload;
 
@@ -191,10 +219,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
     Workload { name: "child_subreaper", run: child_subreaper::run },
+    Workload { name: "child_subreaper_and_reparent", run: child_subreaper_and_reparent::run },
     Workload { name: "child_subreaper_existing_child", run: child_subreaper_existing_child::run },
     Workload { name: "chroot", run: chroot::run },
     Workload { name: "chroot-file", run: chroot_file::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
+    Workload { name: "console", run: console::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cwd00", run: cwd00::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
@@ -243,6 +273,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "gpr00", run: gpr00::run },
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
+    Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
+    Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
     Workload { name: "maps00", run: maps00::run },
@@ -250,8 +282,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps02", run: maps02::run },
     Workload { name: "maps04", run: maps04::run },
     Workload { name: "maps05", run: maps05::run },
+    Workload { name: "maps10", run: maps10::run },
+    Workload { name: "maps11", run: maps11::run },
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
     Workload { name: "membarrier", run: membarrier::run },
+    Workload { name: "memfd00", run: memfd00::run },
+    Workload { name: "memfd02", run: memfd02::run },
+    Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
     Workload { name: "mprotect00", run: mprotect00::run },
@@ -277,6 +314,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
     Workload { name: "pthread01", run: pthread01::run },
+    Workload { name: "pty00", run: pty00::run },
+    Workload { name: "pty01", run: pty01::run },
+    Workload { name: "pty02", run: pty02::run },
+    Workload { name: "pty03", run: pty03::run },
+    Workload { name: "pty04", run: pty04::run },
     Workload { name: "pthread_timers", run: pthread_timers::run },
     Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "rlimits00", run: rlimits00::run },
@@ -299,7 +341,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "seccomp_strict", run: seccomp_strict::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "session00", run: session00::run },
+    Workload { name: "sessions", run: sessions::run },
     Workload { name: "shmem", run: shmem::run },
+    Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "signalfd00", run: signalfd00::run },
@@ -324,17 +369,26 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sse00", run: sse00::run },
     Workload { name: "sse20", run: sse20::run },
     Workload { name: "stack_growth", run: stack_growth::run },
+    Workload { name: "stop_pending", run: stop_pending::run },
     Workload { name: "stopped", run: stopped::run },
+    Workload { name: "stopped12", run: stopped12::run },
+    Workload { name: "stopped_in_call", run: stopped_in_call::run },
     Workload { name: "symlink", run: symlink::run },
     Workload { name: "symlink01", run: symlink01::symbolic_link },
     Workload { name: "sysv-shm", run: sysv_shm::run },
+    Workload { name: "sysv-shm-outside", run: sysv_shm_outside::run },
     Workload { name: "task_settings", run: task_settings::run },
+    Workload { name: "tasks_many", run: tasks_many::run },
+    Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "thread_settings", run: thread_settings::run },
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
+    Workload { name: "tty00", run: tty00::run },
+    Workload { name: "tty02", run: tty02::run },
+    Workload { name: "tty03", run: tty03::run },
     Workload { name: "timers01", run: timers01::run },
     Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
@@ -361,6 +415,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "xids00", run: xids00::run },
     Workload { name: "zombie00", run: zombie00::run },
     Workload { name: "zombie01", run: zombie01::run },
+    Workload { name: "zombie_leader", run: zombie_leader::run },
 ];
 
 fn main() -> std::process::ExitCode {

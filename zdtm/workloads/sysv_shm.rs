@@ -1,4 +1,4 @@
-//! A process is attached to a System V shared memory segment of its own.
+//! A process is attached to a System V shared memory segment of its own, and is again: contents, id, mode, and removal.
 
 use nix::errno::Errno;
 use zdtm::workload::{Context, Verdict, check_pattern, pattern};
@@ -17,5 +17,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let bytes = unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), LENGTH) };
     bytes.copy_from_slice(&pattern(1, LENGTH));
     cx.barrier()?;
-    check_pattern(bytes, 1, "contents")
+    check_pattern(bytes, 1, "contents")?;
+    // SAFETY: plain numbers, all of which may be zero.
+    let mut stat: libc::shmid_ds = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one structure.
+    Errno::result(unsafe { libc::shmctl(id, libc::IPC_STAT, &raw mut stat) })?;
+    zdtm::ensure_eq!((stat.shm_segsz, stat.shm_nattch), (LENGTH, 1), "size and users of the same id");
+    // SHM_DEST: it goes away with its last user.
+    zdtm::ensure_eq!(stat.shm_perm.mode, 0o1600, "mode");
+    Ok(())
 }

@@ -30,6 +30,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
             .map_or_else(Timeout::default, |s: u32| Timeout(Duration::from_secs(s.into()))),
         external_unix: external_unix(given)?,
         files: files::options(given),
+        skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
     })

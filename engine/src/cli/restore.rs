@@ -39,6 +39,8 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
         files: files::options(given),
+        skip_checksums: given.flag("skip-checksums"),
+        map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
         work_dir,
     })

@@ -158,6 +158,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
     works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
     works("pidfile", None, Value("FILE"), Where, R, "Write the root's pid to FILE, relative to the work directory"),
+    works("skip-checksums", None, Flag, Where, &[Verb::Dump, Verb::Restore], "Compute or compare no checksums of the images"),
+    works("map-pages", None, Flag, Where, R, "Map large parts of memory from the images, which must stay as they are"),
 
     works("leave-running", Some('R'), Flag, Afterwards, &[Verb::Dump], "Let the tree run on after the dump"),
     works("leave-stopped", Some('s'), Flag, Afterwards, &[Verb::Dump, Verb::Restore], "Leave the tree stopped"),

@@ -72,6 +72,7 @@ fn every_option_of_a_dump_arrives() {
             external: vec!["unix[8]".into(), "file[1d:7]".into()],
             on_unsupported: vec![("device".into(), Unsupported::Close)],
         },
+        skip_checksums: false,
         display_stats: true,
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };

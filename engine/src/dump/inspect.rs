@@ -12,6 +12,7 @@ use crate::sys::ptrace::{self, RseqConfiguration};
 use crate::sys::{pidfd, process};
 use crate::tracee::agent::Saved;
 use crate::tracee::freeze::{FrozenTask, FrozenThread};
+use crate::tracee::memory::Memory;
 use crate::tracee::regs;
 
 /// State of a task that stands in the way of a dump.
@@ -20,24 +21,11 @@ pub enum TaskRefusal {
     /// 32-bit code.
     #[error("it runs 32-bit code, which is not supported yet")]
     Compat,
-    /// Stopped by a signal.
-    #[error("it is stopped by signal {0}; stopped tasks are not supported yet")]
-    GroupStop(i32),
-    /// Something that has no kind yet.
-    #[error("{0} is not supported yet")]
-    NotYet(&'static str),
 }
 
 impl Explain for TaskRefusal {
     fn class(&self) -> Class {
         Class::Refused
-    }
-
-    fn help(&self) -> Option<String> {
-        match self {
-            Self::GroupStop(_) => Some("continue it first (kill -CONT)".into()),
-            Self::Compat | Self::NotYet(_) => None,
-        }
     }
 }
 
@@ -65,20 +53,32 @@ pub struct ThreadFacts {
 /// What is known about one task without asking it.
 #[derive(Debug)]
 pub struct TaskFacts {
-    /// Its pid in our pid namespace.
+    /// The id under which `/proc` shows it: its pid in our pid namespace, or the id of its first living thread if its
+    /// leader has ended before the others.
     pub pid: i32,
+    /// Its leader, if that has ended before the other threads.
+    pub ended_leader: Option<EndedLeader>,
     /// A descriptor for it.
     pub pidfd: OwnedFd,
     /// Its mappings.
     pub vmas: Vec<SmapsVma>,
     /// Its resource limits.
     pub limits: procfs::limits::Limits,
-    /// Its threads, in the order of the frozen task's.
+    /// Its threads that live, in the order of the frozen task's.
     pub threads: Vec<ThreadFacts>,
 }
 
+/// A leader that has ended before the other threads of its process: a zombie until they have ended too.
+#[derive(Debug)]
+pub struct EndedLeader {
+    /// Its id in its own pid namespace.
+    pub inner_pid: i32,
+    /// `/proc/PID/stat`.
+    pub stat: Stat,
+}
+
 impl ThreadFacts {
-    fn read(pid: i32, thread: &FrozenThread) -> Result<Self, Problem> {
+    fn read(pid: i32, memory: &Memory, thread: &FrozenThread) -> Result<Self, Problem> {
         let tid = thread.tid;
         let stopped = thread.stopped();
         let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
@@ -93,7 +93,7 @@ impl ThreadFacts {
         if !regs::is_64_bit(&saved.regs) {
             return Err(Problem::new(TaskRefusal::Compat));
         }
-        abort_rseq(pid, rseq, &mut saved).while_trying_to("look at its rseq critical section")?;
+        abort_rseq(memory, rseq, &mut saved).while_trying_to("look at its rseq critical section")?;
         Ok(Self {
             tid,
             inner_tid,
@@ -111,11 +111,10 @@ impl ThreadFacts {
 ///
 /// A stop is a preemption, so the kernel would do the same on the way back to user mode. But it would look at the
 /// registers the thread has then, which are the agent's, and forget the critical section.
-fn abort_rseq(pid: i32, rseq: RseqConfiguration, saved: &mut Saved) -> Result<(), SysError> {
+fn abort_rseq(memory: &Memory, rseq: RseqConfiguration, saved: &mut Saved) -> Result<(), SysError> {
     if rseq.rseq_abi_pointer == 0 {
         return Ok(());
     }
-    let memory = crate::tracee::memory::Memory::open(pid)?;
     // struct rseq: rseq_cs is at offset 8. struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip.
     let rseq_cs: u64 = memory.read_value(rseq.rseq_abi_pointer.wrapping_add(8))?;
     if rseq_cs == 0 {
@@ -138,31 +137,36 @@ impl TaskFacts {
 
     /// Reads everything; refuses what cannot be looked at.
     pub fn read(task: &FrozenTask) -> Result<Self, Problem> {
-        let pid = task.pid;
-        if task.threads.first().is_none_or(|leader| leader.tid != pid) {
-            let refusal = TaskRefusal::NotYet("a process whose first thread has ended before the others");
-            return Err(Problem::new(refusal).task(&task.name));
-        }
+        let pid = task.first_tid();
+        let memory = Memory::open(pid).of_task(&task.name)?;
+        let threads: Vec<ThreadFacts> = task
+            .threads
+            .iter()
+            .map(|thread| {
+                let facts = ThreadFacts::read(pid, &memory, thread);
+                facts.map_err(|p| {
+                    if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
+                })
+            })
+            .collect::<Result<_, _>>()
+            .of_task(&task.name)?;
+        let inner_pid = threads.first().and_then(|thread| thread.status.ns_tgid.last().copied());
+        let ended_leader = (pid != task.pid)
+            .then(|| read_proc(format!("/proc/{}/stat", task.pid), procfs::stat::parse))
+            .transpose()
+            .of_task(&task.name)?
+            .map(|stat| EndedLeader { inner_pid: inner_pid.unwrap_or(task.pid), stat });
         Ok(Self {
             pid,
+            ended_leader,
             pidfd: pidfd::open(pid).of_task(&task.name)?,
             vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse).of_task(&task.name)?,
             limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse).of_task(&task.name)?,
-            threads: task
-                .threads
-                .iter()
-                .map(|thread| {
-                    let facts = ThreadFacts::read(pid, thread);
-                    facts.map_err(|p| {
-                        if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
-                    })
-                })
-                .collect::<Result<_, _>>()
-                .of_task(&task.name)?,
+            threads,
         })
     }
 
-    /// The leader, which every task that is not a zombie has.
+    /// The thread that stands for the task: its leader, or the first that lives.
     pub fn leader(&self) -> &ThreadFacts {
         self.threads.first().expect("a task without threads is a zombie, and those are not inspected")
     }

@@ -1,63 +1,297 @@
 //! Contents of memory: the last and longest part of a dump.
+//!
+//! A tree that is to run on need not wait for it: a fork inside each large task gives a copy of its private memory, the
+//! tree is let go, and the copies are written. What a fork does not give (`MADV_DONTFORK`, `MADV_WIPEONFORK`, hugetlb
+//! pages, which a fork may lose) is written while the tree is stopped; shared memory is, too, by its kinds.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use proto::messages::StasisMmEntry;
 
 use super::inspect::TaskFacts;
 use super::task::TaskImages;
-use crate::error::{Context as _, Problem, SysError};
+use crate::checksum::Follower;
+use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
-use crate::kinds::mm::{self, Contents, pages};
+use crate::kinds::mm::{self, Contents, extra, pages};
+use crate::options::{Afterwards, DumpOptions};
 use crate::procfs::limits;
+use crate::procfs::smaps::{SmapsVma, VmFlag};
+use crate::progress::Progress;
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
+use crate::tracee::agent::Agent;
 use crate::tracee::freeze::FrozenTree;
+use crate::tracee::snapshot::Snapshot;
 
-/// Writes the pages of every task.
+/// Memory that is written faster than it is copied.
+const SMALL: u64 = 4 << 20;
+
+/// What is there for whoever writes memory.
+pub(super) struct Writing<'a> {
+    /// Where it goes.
+    pub images: &'a mut NewImages,
+    /// What it cost.
+    pub stats: &'a mut DumpStats,
+    /// Whether to go on.
+    pub lifeline: &'a Lifeline,
+    progress: Progress,
+}
+
+/// Copies of tasks that are still to be written, when the tree runs again.
+#[derive(Debug, Default)]
+pub(super) struct Copies(Vec<Copy>);
+
+/// A task's memory, as far as it is known while the task is stopped.
+#[derive(Debug)]
+struct Memory {
+    name: TaskName,
+    /// Its pid in images.
+    pid: u64,
+    /// Where its own pages may be.
+    ranges: Vec<pages::Range>,
+    /// About how many bytes they have.
+    bytes: u64,
+    target_may_write: bool,
+    /// Properties that mappings have.
+    extra: StasisMmEntry,
+}
+
+#[derive(Debug)]
+struct Copy {
+    snapshot: Snapshot,
+    memory: Memory,
+    /// The pages file and all pages, where some are written already; the rest are these.
+    begun: Option<(File, Vec<pages::Run>)>,
+}
+
+/// Writes the memory of every task, or takes copies of it.
 pub(super) fn write(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     tasks: &[TaskImages],
+    options: &DumpOptions,
     images: &mut NewImages,
     stats: &mut DumpStats,
     lifeline: &Lifeline,
-) -> Result<(), Problem> {
-    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(tasks) {
+) -> Result<Copies, Problem> {
+    let total = facts.iter().flatten().map(estimate).sum();
+    let progress = Progress::new("memory written", total);
+    let mut writing = Writing { images, stats, lifeline, progress };
+    let mut copies = Copies::default();
+    let orphans_come_here = orphans_come_here(tree)?;
+    for (at, (facts, image)) in facts.iter().zip(tasks).enumerate() {
+        let Some(task) = tree.tasks.get_mut(at) else { continue };
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
+        if !image.has_memory() {
+            continue;
+        }
         lifeline.check()?;
-        let start = Instant::now();
-        let runs = find(facts).of_task(&task.name)?;
-        let found = Instant::now();
-        let pages_id = images.next_pages_id();
-        let scanned = facts.vmas.iter().map(|v| v.vma.len() / pages::PAGE).sum();
-        pages::dump(images, agent, image.pid.into(), pages_id, &runs, may_write(facts, image))
-            .of_task(&task.name)?;
-        stats.pages(scanned, pages::count(&runs), found - start, found.elapsed());
-    }
-    Ok(())
-}
-
-/// Which pages of a task are its own.
-fn find(facts: &TaskFacts) -> Result<Vec<pages::Run>, Problem> {
-    let path = format!("/proc/{}/pagemap", facts.pid);
-    let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
-    let mut runs = Vec::new();
-    for vma in &facts.vmas {
-        match mm::claim(vma).map_or(Contents::None, |kind| kind.contents(vma)) {
-            Contents::None => {}
-            Contents::OwnPages => {
-                pages::own_pages(&pagemap, vma, &mut runs).while_trying_to("find out which pages it owns")?;
-            }
-            Contents::AllPages => pages::all_pages(vma, &mut runs),
+        let name = task.name.clone();
+        // A copy has a socket pair of its own; to write, a task gets a descriptor of the file.
+        let has_room = room::free_numbers(facts.pid, image.descriptors(), facts.descriptors()) >= 2;
+        let memory = Memory {
+            pid: image.pid.into(),
+            ranges: ranges(facts, |_| true),
+            bytes: estimate(facts),
+            target_may_write: has_room && may_write(facts),
+            extra: extra::look(facts, agent).of_task(&name)?,
+            name,
+        };
+        let may_copy = options.afterwards == Afterwards::LeaveRunning && memory.bytes > SMALL && has_room;
+        let copied = may_copy && orphans_come_here.get(at) == Some(&false);
+        let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
+        match copy {
+            Some(snapshot) => copies.0.push(writing.begin(facts, agent, memory, snapshot)?),
+            None => writing.whole(facts.pid, agent, memory)?,
         }
     }
-    Ok(runs)
+    Ok(copies)
 }
 
-/// Whether the task may write files as large as its memory, and can get a descriptor for one.
-fn may_write(facts: &TaskFacts, image: &TaskImages) -> bool {
-    let known = image.alive.as_ref().map_or(0, |alive| alive.fdinfo.len());
-    room::free_numbers(facts.pid, known, facts.descriptors()) > 0
-        && facts.limits.get(libc::RLIMIT_FSIZE as usize).is_some_and(|limit| limit.soft == limits::UNLIMITED)
+/// Forks a task; none, and the log says why, where that is not possible.
+fn take_copy(pid: i32, agent: &mut Agent, name: &TaskName) -> Result<Option<Snapshot>, Problem> {
+    use crate::tracee::agent::AgentError;
+    use crate::tracee::batch::BatchError;
+    match Snapshot::take(pid, agent) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(AgentError::Batch(BatchError::Failed { error, .. })) => {
+            log::warn!(
+                "{name} stays stopped until its memory is written, since it cannot be copied: {error}"
+            );
+            Ok(None)
+        }
+        Err(e) => Err(Problem::new(e).task(name).step("copy its memory")),
+    }
+}
+
+impl Copies {
+    /// Writes them.
+    pub(super) fn write(
+        self,
+        images: &mut NewImages,
+        stats: &mut DumpStats,
+        lifeline: &Lifeline,
+    ) -> Result<(), Problem> {
+        let bytes = self.0.iter().map(|copy| copy.memory.bytes).sum();
+        let progress = Progress::new("memory written", bytes);
+        let mut writing = Writing { images, stats, lifeline, progress };
+        for Copy { mut snapshot, memory, begun } in self.0 {
+            lifeline.check()?;
+            let pid = snapshot.pid();
+            match begun {
+                None => writing.whole(pid, snapshot.agent(), memory)?,
+                Some((file, rest)) => {
+                    let name = &memory.name;
+                    writing.pages(snapshot.agent(), &file, &rest, memory.target_may_write).of_task(name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writing<'_> {
+    /// Writes all of a task's memory. The process is the task, or a copy of it.
+    fn whole(&mut self, process: i32, agent: &mut Agent, mut memory: Memory) -> Result<(), Problem> {
+        let name = memory.name.clone();
+        let runs = self.find(process, &mut memory).of_task(&name)?;
+        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+        let start = Instant::now();
+        let written = if self.images.has_checksums() {
+            let done = AtomicBool::new(false);
+            let (file, done) = (&file, &done);
+            std::thread::scope(|scope| {
+                let follower =
+                    scope.spawn(|| Follower::default().follow(file, &|| done.load(Ordering::Acquire)));
+                let written = self.pages(agent, file, &runs, memory.target_may_write);
+                done.store(true, Ordering::Release);
+                follower.thread().unpark();
+                let sums = follower.join().expect("it does not panic").while_trying_to("read pages again");
+                written.and(sums.map(Some))
+            })
+        } else {
+            self.pages(agent, &file, &runs, memory.target_may_write).map(|()| None)
+        };
+        if let Some(sums) = written.of_task(&name)? {
+            self.images.set_checksums(&file_name, sums);
+        }
+        self.stats.pages_written(pages::count(&runs), start.elapsed());
+        Ok(())
+    }
+
+    /// Writes what is not in a task's copy.
+    fn begin(
+        &mut self,
+        facts: &TaskFacts,
+        agent: &mut Agent,
+        mut memory: Memory,
+        snapshot: Snapshot,
+    ) -> Result<Copy, Problem> {
+        let name = memory.name.clone();
+        let left_out = ranges(facts, |vma| !is_in_fork(vma));
+        if left_out.is_empty() {
+            log::info!("{name}: its memory is copied by a fork, nothing is written while it is stopped");
+            return Ok(Copy { snapshot, memory, begun: None });
+        }
+        let runs = self.find(facts.pid, &mut memory).of_task(&name)?;
+        let (_, file) = self.map(&memory, &runs).of_task(&name)?;
+        let is_left_out = |run: &pages::Run| {
+            let at = left_out.partition_point(|range| range.end <= run.start);
+            left_out.get(at).is_some_and(|range| range.start < run.end)
+        };
+        let (now, later): (Vec<_>, Vec<_>) = runs.iter().copied().partition(is_left_out);
+        let start = Instant::now();
+        self.pages(agent, &file, &now, memory.target_may_write).of_task(&name)?;
+        self.stats.pages_written(pages::count(&runs), start.elapsed());
+        let [now, later_pages] = [pages::count(&now), pages::count(&later)];
+        log::info!("{name}: {later_pages} pages are copied by a fork, {now} are written while it is stopped");
+        Ok(Copy { snapshot, memory, begun: Some((file, later)) })
+    }
+
+    /// Finds a task's pages, and gives them their places.
+    fn find(&mut self, process: i32, memory: &mut Memory) -> Result<Vec<pages::Run>, Problem> {
+        let start = Instant::now();
+        let path = format!("/proc/{process}/pagemap");
+        let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
+        let found = pages::find(&pagemap, &memory.ranges);
+        let mut found = found.while_trying_to("find out which pages it owns")?;
+        pages::lay_out(&mut found.runs);
+        extra::add_guards(&mut memory.extra, &found.guards);
+        let scanned = memory.ranges.iter().map(|range| (range.end - range.start) / pages::PAGE).sum();
+        self.stats.pages_scanned(scanned, start.elapsed());
+        Ok(found.runs)
+    }
+
+    /// Writes the images that say where pages belong, and creates the one for the pages.
+    fn map(&mut self, memory: &Memory, runs: &[pages::Run]) -> Result<(String, File), Problem> {
+        let pages_id = self.images.next_pages_id();
+        pages::write_map(self.images, memory.pid, pages_id, runs)?;
+        extra::write(self.images, memory.pid, &memory.extra)?;
+        let name = proto::catalogue::PAGES.file_name(pages_id.into());
+        let file = self.images.create_file(&name)?;
+        Ok((name, file))
+    }
+
+    fn pages(
+        &mut self,
+        agent: &mut Agent,
+        file: &File,
+        runs: &[pages::Run],
+        target_may_write: bool,
+    ) -> Result<(), Problem> {
+        let Self { progress, lifeline, .. } = self;
+        pages::write(agent, file, runs, target_may_write, &mut |bytes| {
+            progress.add(bytes);
+            lifeline.check()
+        })
+    }
+}
+
+/// For each task of the tree, whether its orphans would come to a task of the tree: it is a subreaper, or somebody above
+/// it is, or it is the init of its pid namespace.
+fn orphans_come_here(tree: &mut FrozenTree) -> Result<Vec<bool>, Problem> {
+    let mut known: Vec<bool> = Vec::new();
+    for task in &mut tree.tasks {
+        let above = task.parent.and_then(|parent| known.get(parent).copied()).unwrap_or(false);
+        let own = match &mut task.agent {
+            Some(agent) if !above => extra::takes_orphans(agent).of_task(&task.name)?,
+            _ => false,
+        };
+        known.push(above || own);
+    }
+    Ok(known)
+}
+
+/// Bytes of a task's own pages, as far as `/proc` tells.
+fn estimate(facts: &TaskFacts) -> u64 {
+    facts.vmas.iter().map(|vma| vma.anonymous + vma.swap).sum()
+}
+
+fn is_in_fork(vma: &SmapsVma) -> bool {
+    let left_out = [VmFlag::DontCopy, VmFlag::WipeOnFork, VmFlag::HugeTlb];
+    // What is shared with the kernel changes in a copy, too.
+    !vma.vma.perms.shared && !left_out.iter().any(|flag| vma.flags.has(*flag))
+}
+
+/// Where a task's own pages may be, in those mappings that `wanted` wants.
+fn ranges(facts: &TaskFacts, wanted: impl Fn(&SmapsVma) -> bool) -> Vec<pages::Range> {
+    let mut ranges: Vec<pages::Range> = Vec::new();
+    for vma in facts.vmas.iter().filter(|vma| wanted(vma)) {
+        let contents = mm::claim(vma).map_or(Contents::None, |kind| kind.contents(vma));
+        if contents != Contents::None {
+            let (start, end, readable) = (vma.vma.start, vma.vma.end, vma.vma.perms.read);
+            let whole = contents == Contents::AllPages;
+            ranges.push(pages::Range { start, end, readable, whole });
+        }
+    }
+    ranges
+}
+
+/// Whether the task may write files as large as its memory.
+fn may_write(facts: &TaskFacts) -> bool {
+    facts.limits.get(libc::RLIMIT_FSIZE as usize).is_some_and(|limit| limit.soft == limits::UNLIMITED)
 }

@@ -1,15 +1,16 @@
 //! One task after the other: looked at from outside, asked, and written down.
 
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, StasisThreadEntry,
     TaskKobjIdsEntry, core_entry::March,
 };
 
-use super::inspect::{TaskFacts, TaskRefusal, read_proc};
+use super::inspect::{TaskFacts, ThreadFacts, read_proc};
+use super::sharing::{Sharing, namespace_ids, refuse_unshared_threads};
 use crate::arch;
+use crate::args;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
@@ -19,31 +20,25 @@ use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::link::NamespaceKind;
-use crate::procfs::stat::State;
-use crate::procfs::status::Status;
 use crate::room;
 use crate::supervise::Lifeline;
-use crate::sys::process::{Kcmp, kcmp};
 use crate::tracee::agent::Agent;
+use crate::tracee::batch::{Batch, Output};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
 
-/// `task_core_entry.task_state` of a task that runs, and of a zombie.
+/// `task_core_entry.task_state` of a task that runs, of a zombie, and of a stopped task.
 const TASK_ALIVE: u32 = 1;
 const TASK_DEAD: u32 = 2;
+const TASK_STOPPED: u32 = 3;
 /// Version of the image format (`inventory_entry.img_version`).
 const IMAGE_VERSION: u32 = 2;
 
 /// How a task relates to others in a way that is not supported.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RelationRefusal {
-    /// Two tasks share something.
-    #[error("it shares its {what} with process {with}, which is not supported yet")]
-    Shares {
-        /// What.
-        what: &'static str,
-        /// With whom.
-        with: i32,
-    },
+    /// A thread does not share what threads share as a rule.
+    #[error("it has its own {0}, apart from its process (unshare), which is not supported yet")]
+    UnsharedThread(&'static str),
     /// It is in a namespace of its own.
     #[error("it is in another {0} namespace than stasis, which is not supported yet")]
     Namespace(&'static str),
@@ -78,10 +73,24 @@ pub(super) struct TaskImages {
     /// Its pid in its own pid namespace.
     pub pid: u32,
     pstree: PstreeEntry,
-    /// One for each thread, the leader's first.
+    /// One for each thread that lives, the leader's first.
     pub cores: Vec<ThreadImage>,
     /// None for a zombie.
-    pub alive: Option<Alive>,
+    alive: Option<Alive>,
+    /// Exit code and name of a leader that has ended before the other threads.
+    ended_leader: Option<StasisThreadEntry>,
+}
+
+impl TaskImages {
+    /// Whether its memory is to be written: not if an earlier task has the same.
+    pub(super) fn has_memory(&self) -> bool {
+        self.alive.as_ref().is_some_and(|alive| alive.mm.is_some())
+    }
+
+    /// How many descriptors it has, if it is the first task with its table.
+    pub(super) fn descriptors(&self) -> Option<usize> {
+        self.alive.as_ref()?.fdinfo.as_ref().map(Vec::len)
+    }
 }
 
 /// What a task has that lives.
@@ -89,20 +98,17 @@ pub(super) struct TaskImages {
 pub(super) struct Alive {
     ids: TaskKobjIdsEntry,
     fs: FsEntry,
-    mm: MmEntry,
-    /// Its descriptors.
-    pub fdinfo: Vec<FdinfoEntry>,
+    /// None if an earlier task has the same address space.
+    mm: Option<MmEntry>,
+    /// None if an earlier task has the same table.
+    fdinfo: Option<Vec<FdinfoEntry>>,
 }
 
 /// Reads what is known about each task from outside; none for zombies and for tasks that go to `problems`.
 pub(super) fn inspect(tree: &FrozenTree, problems: &mut Vec<Problem>) -> Vec<Option<TaskFacts>> {
     let read = |task: &FrozenTask| match task.state {
         TaskState::Zombie => None,
-        TaskState::Alive => TaskFacts::read(task).map_err(|p| problems.push(p)).ok(),
-        TaskState::Stopped(signal) => {
-            problems.push(Problem::new(TaskRefusal::GroupStop(signal)).task(&task.name));
-            None
-        }
+        TaskState::Alive | TaskState::Stopped(_) => TaskFacts::read(task).map_err(|p| problems.push(p)).ok(),
     };
     tree.tasks.iter().map(read).collect()
 }
@@ -117,9 +123,10 @@ pub(super) fn look(
     let mut sharing = Sharing::default();
     let mut images = Vec::new();
     for (task, facts) in tree.tasks.iter().zip(facts) {
+        files.add_member(task.pid);
         let mut found = Vec::new();
         let image = match facts {
-            Some(facts) => look_at_task(facts, &mut sharing, files, &mut found),
+            Some(facts) => look_at_task(facts, task.state, &mut sharing, files, &mut found),
             None => look_at_zombie(task.pid),
         };
         match image {
@@ -159,58 +166,89 @@ fn refuse_outside_leaders(
 
 fn look_at_task(
     facts: &TaskFacts,
+    state: TaskState,
     sharing: &mut Sharing,
     files: &mut FilesDump<'_>,
     problems: &mut Vec<Problem>,
 ) -> Result<TaskImages, Problem> {
     let status = &facts.leader().status;
     let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
-    let pid = inner(&status.ns_pid);
+    let pid = inner(&status.ns_tgid);
     problems.extend(refuse_namespaces(facts.pid));
-    let ids = sharing.ids(facts.pid, problems)?;
-    let mut cores = Vec::new();
-    for thread in &facts.threads {
-        let mut core = ThreadImage::default();
-        core.own.tid = thread.inner_tid as u32;
-        let about = |p: Problem| {
-            if thread.tid == facts.pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
-        };
-        if let Err(e) = arch::dump_registers(&thread.saved, 0, &mut core) {
-            problems.push(about(Problem::new(e)));
-        }
-        for kind in TASK_KINDS {
-            if (kind.scope() == Scope::Thread || thread.tid == facts.pid)
-                && let Err(problem) = kind.look(facts, thread, &mut core)
-            {
-                problems.push(about(problem));
-            }
-        }
-        task_kinds::thread(&mut core).blk_sigset = Some(thread.saved.sigmask);
-        if thread.tid == facts.pid {
-            let task = task_kinds::task(&mut core);
-            task.task_state = TASK_ALIVE;
-            task.flags = thread.stat.flags;
-            task.blk_sigset = thread.saved.sigmask;
-        }
-        cores.push(core);
+    let shared = sharing.ids(facts.pid)?;
+    refuse_unshared_threads(facts, problems);
+    let mut cores: Vec<ThreadImage> =
+        facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
+    if let Some(core) = cores.first_mut() {
+        let stopped = stop_signal(state, &facts.threads);
+        let task = task_kinds::task(core);
+        task.task_state = if stopped.is_some() { TASK_STOPPED } else { TASK_ALIVE };
+        task.stop_signo = stopped.map(|signal| signal as u32);
+        task.flags = facts.leader().stat.flags;
+        task.blk_sigset = facts.leader().saved.sigmask;
     }
-    let mut mm = bounds::look(facts, files)?;
-    look_at_mappings(facts, files, &mut mm, problems);
-    mm.aios = aio::describe(&mm.vmas);
+    let mm = if shared.first_vm {
+        let mut mm = bounds::look(facts, files)?;
+        look_at_mappings(facts, files, &mut mm, problems);
+        mm.aios = aio::describe(&mm.vmas);
+        Some(mm)
+    } else {
+        None
+    };
     let fs = FsEntry {
         cwd_id: bounds::path_id(facts.pid, "cwd", files)?,
         root_id: bounds::path_id(facts.pid, "root", files)?,
         umask: status.umask,
     };
-    let fdinfo = files.dump_table(facts, -1, problems);
+    let fdinfo = shared.first_files.then(|| files.dump_table(facts, -1, problems));
+    let ended_leader = facts.ended_leader.as_ref().map(|leader| StasisThreadEntry {
+        tid: leader.inner_pid as u32,
+        exit_signal: u32::try_from(leader.stat.exit_signal).ok(),
+        ended_name: Some(String::from_utf8_lossy(&leader.stat.comm).into_owned()),
+        ended_status: Some(leader.stat.exit_code as u32),
+        ..StasisThreadEntry::default()
+    });
+    let ended = ended_leader.iter().map(|leader| leader.tid);
     let pstree = PstreeEntry {
         pid,
         ppid: facts.leader().stat.ppid as u32,
         pgid: inner(&status.ns_pgid),
         sid: inner(&status.ns_sid),
-        threads: facts.threads.iter().map(|t| t.inner_tid as u32).collect(),
+        threads: ended.chain(facts.threads.iter().map(|t| t.inner_tid as u32)).collect(),
     };
-    Ok(TaskImages { pid, pstree, cores, alive: Some(Alive { ids, fs, mm, fdinfo }) })
+    let alive = Some(Alive { ids: shared.ids, fs, mm, fdinfo });
+    Ok(TaskImages { pid, pstree, cores, alive, ended_leader })
+}
+
+fn look_at_thread(facts: &TaskFacts, thread: &ThreadFacts, problems: &mut Vec<Problem>) -> ThreadImage {
+    let mut core = ThreadImage::default();
+    core.own.tid = thread.inner_tid as u32;
+    let about =
+        |p: Problem| if thread.tid == facts.pid { p } else { p.object(Object::Thread { tid: thread.tid }) };
+    if let Err(e) = arch::dump_registers(&thread.saved, 0, &mut core) {
+        problems.push(about(Problem::new(e)));
+    }
+    for kind in TASK_KINDS {
+        if (kind.scope() == Scope::Thread || thread.tid == facts.pid)
+            && let Err(problem) = kind.look(facts, thread, &mut core)
+        {
+            problems.push(about(problem));
+        }
+    }
+    task_kinds::thread(&mut core).blk_sigset = Some(thread.saved.sigmask);
+    core
+}
+
+/// The signal that a task is stopped by. One with a `SIGCONT` pending goes on: a stop would have removed that, so it was
+/// sent later (`prepare_signal` of kernel/signal.c).
+fn stop_signal(state: TaskState, threads: &[ThreadFacts]) -> Option<i32> {
+    let continued = |thread: &ThreadFacts| {
+        (thread.status.sig_pnd | thread.status.shd_pnd) & 1 << (libc::SIGCONT - 1) != 0
+    };
+    match state {
+        TaskState::Stopped(signal) if !threads.iter().any(continued) => Some(signal),
+        _ => None,
+    }
 }
 
 fn look_at_mappings(
@@ -268,7 +306,7 @@ fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
         sid: stat.session as u32,
         threads: vec![pid],
     };
-    Ok(TaskImages { pid, pstree, cores: vec![core], alive: None })
+    Ok(TaskImages { pid, pstree, cores: vec![core], alive: None, ended_leader: None })
 }
 
 /// Namespaces other than ours.
@@ -283,15 +321,6 @@ pub(crate) fn refuse_namespaces(pid: i32) -> Vec<Problem> {
         .collect()
 }
 
-/// State that `/proc/PID/status` tells, and that is refused.
-pub(crate) fn refuse_by_status(status: &Status) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if status.state == State::Stopped {
-        problems.push(Problem::new(TaskRefusal::GroupStop(libc::SIGSTOP)));
-    }
-    problems
-}
-
 /// A refusal of a root that follows a session or process group which somebody else leads.
 pub(crate) fn outside_leader(root: i32) -> Option<Problem> {
     let stat = read_proc(format!("/proc/{root}/stat"), procfs::stat::parse).ok()?;
@@ -300,73 +329,13 @@ pub(crate) fn outside_leader(root: i32) -> Option<Problem> {
     Some(Problem::new(RelationRefusal::Outside { what, id }))
 }
 
-/// Which tasks were seen, in the order of each thing that tasks may share.
-#[derive(Debug, Default)]
-struct Sharing {
-    seen: [Vec<i32>; 4],
-    tasks: u32,
-}
-
-impl Sharing {
-    /// Ids of a task's resources; what is shared goes to `problems`, because nothing restores it yet.
-    fn ids(&mut self, pid: i32, problems: &mut Vec<Problem>) -> Result<TaskKobjIdsEntry, Problem> {
-        let kinds = [
-            (Kcmp::Vm, "address space"),
-            (Kcmp::Files, "descriptor table"),
-            (Kcmp::Fs, "working directory and umask"),
-            (Kcmp::Sighand, "signal handlers"),
-        ];
-        for (seen, (kind, what)) in self.seen.iter_mut().zip(kinds) {
-            let mut failed: Option<SysError> = None;
-            let place = seen.binary_search_by(|other| {
-                kcmp(kind, *other, pid).unwrap_or_else(|e| {
-                    failed = Some(e);
-                    Ordering::Equal
-                })
-            });
-            if let Some(e) = failed {
-                return Err(Problem::new(e).step("find out what it shares with others"));
-            }
-            match place {
-                Ok(at) => {
-                    let with = seen.get(at).copied().unwrap_or(0);
-                    problems.push(Problem::new(RelationRefusal::Shares { what, with }));
-                }
-                Err(at) => seen.insert(at, pid),
-            }
-        }
-        self.tasks += 1;
-        // The first id of each sort is the dumping program's own, by custom of the format.
-        let id = self.tasks + 1;
-        Ok(TaskKobjIdsEntry { vm_id: id, files_id: id, fs_id: id, sighand_id: id, ..namespace_ids() })
-    }
-}
-
-/// Ids of the namespaces, which all tasks have in common.
-fn namespace_ids() -> TaskKobjIdsEntry {
-    TaskKobjIdsEntry {
-        vm_id: 1,
-        files_id: 1,
-        fs_id: 1,
-        sighand_id: 1,
-        pid_ns_id: Some(1),
-        net_ns_id: Some(2),
-        ipc_ns_id: Some(3),
-        uts_ns_id: Some(4),
-        time_ns_id: Some(5),
-        mnt_ns_id: Some(6),
-        user_ns_id: Some(7),
-        cgroup_ns_id: Some(8),
-    }
-}
-
 /// Takes descriptors out of all tables that are to be lost.
 pub(super) fn without_closed(images: &mut [TaskImages], files: &mut FilesDump<'_>) {
-    let tables = images.iter_mut().filter_map(|image| image.alive.as_mut());
-    tables.for_each(|alive| files.without_closed(&mut alive.fdinfo));
+    let tables = images.iter_mut().filter_map(|image| image.alive.as_mut()?.fdinfo.as_mut());
+    tables.for_each(|table| files.without_closed(table));
 }
 
-/// Puts an agent into each task and asks what only the task knows.
+/// Puts an agent into each task and asks what only the task knows. Tasks answer while others are being asked.
 pub(super) fn ask(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
@@ -376,38 +345,118 @@ pub(super) fn ask(
     let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
     let mm_questions = bounds::Questions::ask(leaders.batch());
     let others = Questions::of(&[Scope::Thread]);
-    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(images) {
-        let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
+    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&*images) {
+        let Some(facts) = facts else { continue };
         lifeline.check()?;
         let name = task.name.clone();
-        let fds = alive.fdinfo.len();
         // The agent's socket is one end of a pair.
-        let raised = room::make_in(facts.pid, 2, fds, facts.descriptors()).of_task(&name)?;
+        let raised = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors()).of_task(&name)?;
         let saved = facts.threads.iter().map(|t| t.saved.clone()).collect();
-        let agent = Agent::inject(task, saved, facts.vdso(), &facts.code())
-            .of_task(&name)
-            .while_trying_to("put the agent in")?;
+        let agent = Agent::inject(task, saved, facts.vdso(), &facts.code());
+        let agent = agent.of_task(&name).while_trying_to("put the agent in")?;
         drop(raised);
         let agent = task.agent.insert(agent);
-        let step = "ask it about itself";
-        let replies = agent.run(leaders.batch_ref()).of_task(&name).while_trying_to(step)?;
+        agent.send(leaders.batch_ref()).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
+    }
+    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&mut *images) {
+        let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
+        let name = task.name.clone();
+        let Some(agent) = &mut task.agent else { continue };
+        let replies = agent.receive(leaders.batch_ref()).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
         let mut cores = image.cores.iter_mut();
         if let Some(core) = cores.next() {
-            leaders.answer(&replies, core).of_task(&name).while_trying_to(step)?;
+            leaders.answer(&replies, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
         }
-        mm_questions.answer(&replies, &mut alive.mm).of_task(&name).while_trying_to(step)?;
+        if let Some(mm) = &mut alive.mm {
+            mm_questions.answer(&replies, mm).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
+        }
         if facts.threads.len() > 1 {
             let Some(mut agent) = task.agent.take() else { continue };
             let answers = agent.run_on_other_threads(task, others.batch_ref());
             task.agent = Some(agent);
-            for (replies, core) in
-                answers.of_task(&name).while_trying_to("ask its threads")?.iter().zip(cores)
-            {
-                others.answer(replies, core).of_task(&name).while_trying_to(step)?;
+            let answers = answers.of_task(&name).while_trying_to("ask its threads")?;
+            for (replies, core) in answers.iter().zip(cores) {
+                others.answer(replies, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
+            }
+        }
+    }
+    ask_about_children(tree, images)
+}
+
+/// The step in which a task answers what only it knows.
+const ABOUT_ITSELF: &str = "ask it about itself";
+
+/// Asks each parent which stops of its children `wait(2)` has told it, and which continuations it has not.
+fn ask_about_children(tree: &mut FrozenTree, images: &mut [TaskImages]) -> Result<(), Problem> {
+    /// Questions in one batch.
+    const AT_ONCE: usize = 64;
+    let mut children: BTreeMap<usize, Vec<(usize, i32)>> = BTreeMap::new();
+    for (at, task) in tree.tasks.iter().enumerate().filter(|(_, task)| task.state != TaskState::Zombie) {
+        if let Some(parent) = task.parent {
+            children.entry(parent).or_default().push((at, task.pid));
+        }
+    }
+    for (parent, children) in children {
+        let Some(task) = tree.tasks.get_mut(parent) else { continue };
+        let Some(agent) = &mut task.agent else { continue };
+        for children in children.chunks(AT_ONCE) {
+            let mut batch = Batch::new();
+            let asked: Vec<_> = children.iter().map(|(_, pid)| ask_about_child(*pid, &mut batch)).collect();
+            let step = "ask it what it knows of its children";
+            let replies = agent.run(&batch).of_task(&task.name).while_trying_to(step)?;
+            for ((at, _), info) in children.iter().zip(asked) {
+                let [_, _, code, ..] = replies.output::<[i32; 32]>(info)?;
+                let Some(leader) = images.get_mut(*at).and_then(|image| image.cores.first_mut()) else {
+                    continue;
+                };
+                let is_stopped = leader.tc.as_ref().is_some_and(|tc| tc.task_state == TASK_STOPPED);
+                leader.own.stop_seen = is_stopped.then_some(code != libc::CLD_STOPPED);
+                leader.own.continue_unseen = (code == libc::CLD_CONTINUED).then_some(true);
             }
         }
     }
     Ok(())
+}
+
+/// Adds the question what `wait(2)` has still to tell of a child; it tells that again to the next who asks.
+fn ask_about_child(pid: i32, batch: &mut Batch<'_>) -> Output<[i32; 32]> {
+    let info = batch.output();
+    let options = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    batch.call("waitid", libc::SYS_waitid, args![libc::P_PID, pid, info, options, 0]);
+    info
+}
+
+/// The cores of a task as they are written, in the order of its threads. A leader that has ended gets what belongs to
+/// the task, and what its first living thread has.
+fn written_cores(task: &TaskImages) -> Vec<ThreadImage> {
+    let mut cores = task.cores.clone();
+    if let (Some(ended), Some(first)) = (&task.ended_leader, cores.first_mut()) {
+        let mut leader = first.clone();
+        first.tc = None;
+        let thread = task_kinds::thread(&mut leader);
+        // What ends with the thread, and what only it could take.
+        thread.futex_rla = 0;
+        thread.futex_rla_len = 0;
+        thread.rseq_entry = None;
+        thread.sas = None;
+        thread.signals_p = None;
+        thread.comm.clone_from(&ended.ended_name);
+        if let Some(info) = &mut leader.thread_info {
+            info.clear_tid_addr = 0;
+        }
+        leader.own = StasisThreadEntry {
+            stop_seen: first.own.stop_seen.take(),
+            continue_unseen: first.own.continue_unseen.take(),
+            coredump_filter: first.own.coredump_filter,
+            timer_makers: std::mem::take(&mut first.own.timer_makers),
+            ..ended.clone()
+        };
+        if let (Some(tc), Some(name)) = (&mut leader.tc, &ended.ended_name) {
+            tc.comm.clone_from(name);
+        }
+        cores.insert(0, leader);
+    }
+    cores
 }
 
 /// Writes everything but files and pages.
@@ -426,18 +475,23 @@ pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<
         })
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
+    let mut own = Vec::new();
     for task in &*tasks {
         let pid = task.pid.into();
-        for (core, tid) in task.cores.iter().zip(&task.pstree.threads) {
-            images.write(&c::CORE, (*tid).into(), std::slice::from_ref(&core.core))?;
+        for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
+            images.write(&c::CORE, (*tid).into(), &[core.core])?;
+            own.push(core.own);
         }
         let Some(alive) = &task.alive else { continue };
         images.write(&c::IDS, pid, &[alive.ids])?;
         images.write(&c::FS, pid, &[alive.fs])?;
-        images.write(&c::MM, pid, std::slice::from_ref(&alive.mm))?;
-        images.write(&c::FDINFO, alive.ids.files_id.into(), &alive.fdinfo)?;
+        if let Some(mm) = &alive.mm {
+            images.write(&c::MM, pid, std::slice::from_ref(mm))?;
+        }
+        if let Some(fdinfo) = &alive.fdinfo {
+            images.write(&c::FDINFO, alive.ids.files_id.into(), fdinfo)?;
+        }
     }
-    let own: Vec<_> = tasks.iter().flat_map(|task| &task.cores).map(|core| core.own.clone()).collect();
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
     images.write(&c::TIMENS, 0, &[timens()?])

@@ -13,6 +13,7 @@ pub mod fifo;
 pub mod ghost;
 pub mod inet;
 pub mod locks;
+pub mod memfd;
 pub mod name;
 pub mod pipe;
 pub mod pipe_data;
@@ -24,6 +25,7 @@ pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
 pub mod timerfd;
+pub mod tty;
 pub mod unix;
 pub mod unix_names;
 pub mod unix_world;
@@ -31,14 +33,14 @@ pub mod validation;
 
 use std::any::{Any, TypeId};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
 
 use crate::dump::inspect::TaskFacts;
-use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
 use crate::sys::{fcntl, pidfd, process, socket};
@@ -110,6 +112,18 @@ pub trait FileKind: 'static {
     fn prepare(_cx: &mut FilesRestore<'_>, _tasks: &mut dyn InTask) -> Result<(), Problem> {
         Ok(())
     }
+    /// The entry of a regular file that is only the name of this one, which the kind itself looks after.
+    fn name(_image: &Self::Image) -> Option<u32> {
+        None
+    }
+    /// Acts in the leader of a session that has just begun, before it has children.
+    fn begin_session(
+        _cx: &mut FilesRestore<'_>,
+        _session: i32,
+        _leader: &mut RunBatch<'_>,
+    ) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Makes it.
     fn restore(cx: &mut FilesRestore<'_>, image: &Self::Image) -> Result<OwnedFd, Problem>;
     /// Ties it to other files, when all of them are in their tasks.
@@ -140,6 +154,9 @@ pub trait InTask {
     fn file_of(&self, pid: i32, fd: i32) -> Option<u32>;
 }
 
+/// Has a task, which the giver knows, run a batch.
+pub type RunBatch<'a> = dyn FnMut(&Batch<'_>) -> Result<Replies, Problem> + 'a;
+
 /// What kinds keep for themselves between their calls: one value of each type.
 #[derive(Debug, Default)]
 pub struct States(HashMap<TypeId, Box<dyn Any>>);
@@ -167,6 +184,38 @@ struct Known {
 
 /// What makes a file that is known by a link alone another one: the link, the inode, flags.
 type PathKey = (Vec<u8>, (u64, u64), i32);
+/// What is known of a task whose table was described.
+#[derive(Debug, Clone)]
+pub struct SeenTask {
+    /// How messages name it.
+    pub name: TaskName,
+    /// Its pid in its own pid namespace.
+    pub pid: u32,
+    /// Its session, in its own pid namespace.
+    pub session: u32,
+    /// Its session, in ours.
+    pub host_session: i32,
+    /// Its controlling terminal's device, as `/proc/PID/stat` encodes it; 0 without one.
+    pub terminal: i32,
+    /// The foreground process group of its terminal; negative without one.
+    pub foreground: i32,
+}
+
+impl SeenTask {
+    fn of(facts: &TaskFacts) -> Self {
+        let leader = facts.leader();
+        let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
+        let comm = String::from_utf8_lossy(&leader.stat.comm).into_owned();
+        Self {
+            name: TaskName { host_pid: facts.pid, inner_pid: None, comm },
+            pid: inner(&leader.status.ns_pid),
+            session: inner(&leader.status.ns_sid),
+            host_session: leader.stat.session,
+            terminal: leader.stat.tty_nr,
+            foreground: leader.stat.tpgid,
+        }
+    }
+}
 
 /// Files of a tree that is being dumped.
 #[derive(Debug)]
@@ -175,6 +224,9 @@ pub struct FilesDump<'a> {
     pub options: &'a DumpOptions,
     /// Whether the tree runs: then nothing may be changed, not even for a moment.
     pub looks_only: bool,
+    /// Pids of all tasks of the tree, in our pid namespace.
+    members: BTreeSet<i32>,
+    tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
     paths: HashMap<PathKey, u32>,
@@ -187,6 +239,8 @@ impl<'a> FilesDump<'a> {
         Self {
             options,
             looks_only: false,
+            members: BTreeSet::new(),
+            tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),
             paths: HashMap::new(),
@@ -199,9 +253,19 @@ impl<'a> FilesDump<'a> {
         self.states.get()
     }
 
+    /// The tasks whose tables were described so far.
+    pub fn tasks(&self) -> &[SeenTask] {
+        &self.tasks
+    }
+
     /// An id for a file, unique in the image set and never 0.
     pub fn new_id(&mut self) -> u32 {
         self.entries.len() as u32 + 1
+    }
+
+    /// Takes note of a task of the tree.
+    pub fn add_member(&mut self, pid: i32) {
+        self.members.insert(pid);
     }
 
     /// Describes the whole descriptor table of a task; every refusal goes to `problems`.
@@ -211,6 +275,7 @@ impl<'a> FilesDump<'a> {
         own_fd: i32,
         problems: &mut Vec<Problem>,
     ) -> Vec<FdinfoEntry> {
+        self.tasks.push(SeenTask::of(facts));
         let mut table = Vec::new();
         for fd in list(facts.pid) {
             if fd == own_fd {
@@ -315,6 +380,13 @@ impl<'a> FilesDump<'a> {
         Ok(id)
     }
 
+    /// The id of a file that is known otherwise than by a descriptor.
+    pub fn add_entry(&mut self, make: impl FnOnce(u32) -> FileEntry) -> u32 {
+        let id = self.new_id();
+        self.entries.push(make(id));
+        id
+    }
+
     /// The id of the name of a file that is of another kind itself, such as a fifo.
     pub fn add_named(&mut self, fd: &FdFacts<'_>) -> Result<u32, Problem> {
         let id = self.new_id();
@@ -347,6 +419,19 @@ impl<'a> FilesDump<'a> {
         self.entries.push(entry);
     }
 
+    /// The id of a name that another kind looks after.
+    pub fn add_name(&mut self, name: proto::messages::RegFileEntry) -> u32 {
+        let id = self.new_id();
+        let reg = proto::messages::RegFileEntry { id, ..name };
+        self.entries.push(FileEntry {
+            r#type: FdTypes::Reg.into(),
+            id,
+            reg: Some(reg),
+            ..FileEntry::default()
+        });
+        id
+    }
+
     /// Puts an entry into the place that was reserved for its id.
     fn replace(&mut self, entry: FileEntry) {
         if let Some(slot) = self.entries.get_mut(entry.id as usize - 1) {
@@ -363,6 +448,9 @@ impl<'a> FilesDump<'a> {
             kind.check_dumped(self, problems);
         }
         locks::check_dumped(self, problems);
+        for kind in super::MAPPING_KINDS {
+            kind.check_dumped(self, problems);
+        }
     }
 
     /// Writes `files.img` and the kinds' own files.
@@ -453,8 +541,10 @@ impl<'a> FilesRestore<'a> {
     /// Finds what would make a restore of any file fail; `file_of` gives the id of a descriptor of a task.
     pub fn check(&self, file_of: &dyn Fn(i32, i32) -> Option<u32>, problems: &mut Vec<Problem>) {
         policy::check(self, problems);
+        let names: HashSet<u32> =
+            self.entries.values().filter_map(|entry| kind_of(entry).ok()?.name_of(entry)).collect();
         let mut told = HashSet::new();
-        for entry in self.entries.values() {
+        for entry in self.entries.values().filter(|entry| !names.contains(&entry.id)) {
             let checked = kind_of(entry).and_then(|kind| kind.check(self, entry));
             if let Err(problem) = checked
                 // A file that many entries stand for is told about once.
@@ -484,6 +574,17 @@ impl<'a> FilesRestore<'a> {
     pub fn regular(&self, id: u32) -> Result<&proto::messages::RegFileEntry, Problem> {
         let missing = || Problem::new(FileRefusal::NoSuchId(id));
         self.entries.get(&id).and_then(|e| e.reg.as_ref()).ok_or_else(missing)
+    }
+
+    /// All files of a kind.
+    pub fn images_of<K: FileKind>(&self) -> Vec<K::Image> {
+        let of_kind = self.entries.values().filter(|entry| entry.r#type == i32::from(K::TYPE));
+        of_kind.filter_map(|entry| K::member(&mut entry.clone()).take()).collect()
+    }
+
+    /// Lets kinds act in the leader of a session that has just begun.
+    pub fn begin_session(&mut self, session: i32, leader: &mut RunBatch<'_>) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.begin_session(self, session, leader))
     }
 
     /// The file with this id, made when it is asked for the first time.

@@ -3,9 +3,14 @@
 pub mod aio;
 pub mod anonymous;
 pub mod bounds;
+pub mod extra;
 pub mod file;
+pub mod hugetlb;
+pub mod memfd;
 pub mod pages;
+pub mod shared;
 pub mod shmem;
+pub mod sysv;
 pub mod vdso;
 pub mod vsyscall;
 
@@ -35,10 +40,14 @@ pub mod status {
     pub const ANON_SHARED: u32 = 1 << 8;
     /// Private anonymous memory.
     pub const ANON_PRIVATE: u32 = 1 << 9;
+    /// A segment of System V shared memory.
+    pub const SYSV: u32 = 1 << 10;
     /// Data of the vdso.
     pub const VVAR: u32 = 1 << 12;
     /// A ring of asynchronous I/O.
     pub const AIO_RING: u32 = 1 << 13;
+    /// A mapping of a memory file.
+    pub const MEMFD: u32 = 1 << 14;
 }
 
 /// Why a mapping cannot be dumped or restored.
@@ -99,8 +108,14 @@ pub trait MappingKind: 'static {
     fn contents(vma: &SmapsVma) -> Contents;
     /// Completes its description: status, flags, file.
     fn dump(cx: &mut FilesDump<'_>, pid: i32, vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem>;
+    /// Finds what can be refused only when all mappings are known.
+    fn check_dumped(_cx: &mut FilesDump<'_>, _problems: &mut Vec<Problem>) {}
     /// Writes what belongs to the kind as a whole, when all mappings are known.
     fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Does what must come when everything is mapped in all tasks.
+    fn mapped(_cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
         Ok(())
     }
     /// Makes what a mapping needs; `vmas` are all mappings of the tree.
@@ -136,8 +151,12 @@ pub trait ErasedMappingKind: Sync {
         vma: &SmapsVma,
         entry: &mut VmaEntry,
     ) -> Result<(), Problem>;
+    /// [`MappingKind::check_dumped`].
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
     /// [`MappingKind::finish`].
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// [`MappingKind::mapped`].
+    fn mapped(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem>;
     /// [`MappingKind::prepare`].
     fn prepare(&self, cx: &mut FilesRestore<'_>, vma: &VmaEntry, vmas: &[&VmaEntry]) -> Result<(), Problem>;
     /// [`MappingKind::restore`].
@@ -193,8 +212,16 @@ impl<K: MappingKind> ErasedMappingKind for Erased<K> {
         K::dump(cx, pid, vma, entry)
     }
 
+    fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        K::check_dumped(cx, problems);
+    }
+
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         K::finish(cx, images)
+    }
+
+    fn mapped(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        K::mapped(cx)
     }
 
     fn prepare(&self, cx: &mut FilesRestore<'_>, vma: &VmaEntry, vmas: &[&VmaEntry]) -> Result<(), Problem> {
@@ -237,21 +264,12 @@ pub fn object(vma: &VmaEntry) -> Object {
 /// Properties that nothing restores yet.
 fn refuse_properties(vma: &SmapsVma) -> Result<(), MappingRefusal> {
     let refused = [
-        (VmFlag::LockOnFault, "locked when touched (MLOCK_ONFAULT)"),
-        (VmFlag::HugeTlb, "hugetlb pages"),
         (VmFlag::UffdMissing, "registered with userfaultfd"),
         (VmFlag::UffdWriteProtect, "registered with userfaultfd"),
         (VmFlag::UffdMinor, "registered with userfaultfd"),
         (VmFlag::ShadowStack, "shadow stack"),
-        (VmFlag::Droppable, "MAP_DROPPABLE"),
         (VmFlag::Sync, "MAP_SYNC"),
-        (VmFlag::MaybeGuard, "guard regions (MADV_GUARD_INSTALL)"),
     ];
-    // The vdso's parts are sealed by the kernel itself where that is configured.
-    let sealed = vma.flags.has(VmFlag::Sealed) && !vma.vma.path.starts_with(b"[v");
-    if sealed {
-        return Err(MappingRefusal::Property("sealed (mseal)"));
-    }
     if let Some((_, name)) = refused.iter().find(|(flag, _)| vma.flags.has(*flag)) {
         return Err(MappingRefusal::Property(name));
     }
@@ -280,6 +298,9 @@ pub fn describe(vma: &SmapsVma) -> VmaEntry {
         [(perms.read, libc::PROT_READ), (perms.write, libc::PROT_WRITE), (perms.exec, libc::PROT_EXEC)];
     let prot = prot.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | *bit as u32);
     let mut flags = if perms.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    if vma.flags.has(VmFlag::Droppable) {
+        flags = libc::MAP_DROPPABLE;
+    }
     if vma.flags.has(VmFlag::GrowsDown) {
         flags |= libc::MAP_GROWSDOWN;
     }
@@ -313,16 +334,33 @@ pub fn map(vma: &VmaEntry, prot: u32, fd: Arg, offset: u64, batch: &mut Batch<'_
     batch.call("mmap", libc::SYS_mmap, args);
 }
 
-/// Adds what comes after a mapping has its contents: protection and advice.
-pub fn finish(vma: &VmaEntry, mapped_with: u32, batch: &mut Batch<'_>) {
+/// Pieces of advice that decide which pages a mapping gets.
+const ON_PAGES: [i32; 2] = [libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE];
+
+/// Adds the advice that must come before a mapping has pages.
+pub fn advise_before_pages(vma: &VmaEntry, batch: &mut Batch<'_>) {
+    add_advice(vma, batch, |advice| ON_PAGES.contains(&advice));
+}
+
+fn add_advice(vma: &VmaEntry, batch: &mut Batch<'_>, wanted: impl Fn(i32) -> bool) {
+    let given = vma.madv.unwrap_or(0);
+    for (_, advice) in ADVICE.iter().filter(|(_, advice)| given & (1 << advice) != 0 && wanted(*advice)) {
+        batch.call("madvise", libc::SYS_madvise, crate::args![vma.start, vma.end - vma.start, *advice]);
+    }
+}
+
+/// Adds what comes after a mapping has its contents: protection, the other advice, and locks.
+pub fn finish(vma: &VmaEntry, mapped_with: u32, mlock_flags: i32, batch: &mut Batch<'_>) {
     let len = vma.end - vma.start;
     if vma.prot != mapped_with {
         batch.call("mprotect", libc::SYS_mprotect, crate::args![vma.start, len, vma.prot]);
     }
-    for (_, advice) in ADVICE.iter().filter(|(_, advice)| vma.madv.unwrap_or(0) & (1 << advice) != 0) {
-        batch.call("madvise", libc::SYS_madvise, crate::args![vma.start, len, *advice]);
-    }
+    add_advice(vma, batch, |advice| !ON_PAGES.contains(&advice));
     if vma.flags & libc::MAP_LOCKED as u32 != 0 {
-        batch.call("mlock", libc::SYS_mlock, crate::args![vma.start, len]);
+        if mlock_flags == 0 {
+            batch.call("mlock", libc::SYS_mlock, crate::args![vma.start, len]);
+        } else {
+            batch.call("mlock2", libc::SYS_mlock2, crate::args![vma.start, len, mlock_flags]);
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct Status {
     pub kthread: Option<bool>,
     /// None for kernel threads and zombies, which have no memory.
     pub thp_enabled: Option<bool>,
+    /// Bytes of memory that are locked; none for kernel threads and zombies.
+    pub locked: Option<u64>,
     pub threads: u32,
     /// Queued signals of the real user, and their limit.
     pub sig_q: (u64, u64),
@@ -96,6 +98,7 @@ struct Found {
     ns_sid: Vec<i32>,
     kthread: Option<bool>,
     thp_enabled: Option<bool>,
+    locked: Option<u64>,
     threads: Option<u32>,
     sig_q: (u64, u64),
     sig_pnd: Option<u64>,
@@ -141,6 +144,10 @@ impl Found {
             b"NSsid" => self.ns_sid = list(&mut line, "a list of pids")?,
             b"Kthread" => self.kthread = Some(bit(&mut line)?),
             b"THP_enabled" => self.thp_enabled = Some(bit(&mut line)?),
+            b"VmLck" => {
+                self.locked = Some(line.decimal::<u64>("kilobytes of locked memory")?.saturating_mul(1024));
+                return Ok(());
+            }
             b"Threads" => self.threads = Some(line.decimal("the number of threads")?),
             b"SigQ" => {
                 let queued = line.decimal("the number of queued signals")?;
@@ -198,6 +205,7 @@ impl Found {
             ns_sid: self.ns_sid,
             kthread: self.kthread,
             thp_enabled: self.thp_enabled,
+            locked: self.locked,
             threads: self.threads?,
             sig_q: self.sig_q,
             sig_pnd: self.sig_pnd?,

@@ -1,5 +1,6 @@
-//! The last step: zombies end, agents go, registers are set, and every task runs.
+//! The last steps: tasks stop, zombies end, agents go, registers are set, and every task runs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::set::Task;
@@ -11,29 +12,84 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::options::{Afterwards, RestoreOptions};
 use crate::supervise::Guardian;
 use crate::sys::ptrace::Resume;
-use crate::tracee::agent::{AgentError, Saved};
+use crate::tracee::agent::{Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
 use crate::tracee::stopped::{Stop, Stopped, TraceError};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Ends every task that was a zombie, as it ended the first time.
-pub(super) fn zombies(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+/// Stops every task that was stopped, and ends every one that was a zombie, as it was the first time.
+pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+    for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
+        stop(stub, task).of_task(&task.name()).while_trying_to("stop it")?;
+    }
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_none()) {
         let tc = task.core().tc.clone().unwrap_or_default();
         let step = "let the zombie end";
         end(stub, &tc.comm, tc.exit_code as i32).of_task(&task.name()).while_trying_to(step)?;
     }
     // Their parents were told; they were told the first time, too, and have that signal pending still or took it.
-    for (at, stub) in stubs.0.iter_mut().enumerate() {
-        let ended = tasks.iter().filter(|child| child.parent == Some(at) && child.alive.is_none());
-        let signals: std::collections::BTreeSet<i32> =
-            ended.map(|child| child.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32).collect();
+    let mut told: BTreeMap<usize, (BTreeSet<i32>, Vec<i32>)> = BTreeMap::new();
+    for child in tasks {
+        let Some(parent) = child.parent else { continue };
+        let (signals, seen) = told.entry(parent).or_default();
+        if child.alive.is_none() {
+            signals.insert(child.exit_signal());
+        }
+        if child.stopped.is_some() || continued(child) {
+            signals.insert(libc::SIGCHLD);
+        }
+        if child.stopped.is_some() && child.core().own.stop_seen == Some(true) {
+            seen.push(child.pid);
+        }
+    }
+    for (parent, (signals, seen)) in told {
+        let Some(stub) = stubs.0.get_mut(parent).filter(|stub| stub.agent.is_some()) else { continue };
         let mut batch = Batch::new();
         signals.into_iter().filter(|signal| *signal != 0).for_each(|signal| add_forget(&mut batch, signal));
-        if !batch.is_empty() && stub.agent.is_some() {
-            stub.run("forget the signals of zombies", &batch)?;
+        for pid in seen {
+            if batch.is_nearly_full(1, 0) {
+                stub.run("take note of its children", &std::mem::take(&mut batch))?;
+            }
+            let options = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
+            batch.call("waitid", libc::SYS_waitid, args![libc::P_PID, pid, 0, options, 0]);
         }
+        if !batch.is_empty() {
+            stub.run("take note of its children", &batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a task was continued, and its parent has still to be told.
+fn continued(task: &Task) -> bool {
+    task.parent.is_some() && task.core().own.continue_unseen.unwrap_or(false)
+}
+
+/// Stops a task, or lets it go through a stop and a continuation. Its parent is told as the first time.
+fn stop(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
+    let Some(signal) = task.stopped.or_else(|| continued(task).then_some(libc::SIGSTOP)) else {
+        return Ok(());
+    };
+    let mut batch = Batch::new();
+    if signal != libc::SIGSTOP {
+        let default = batch.input(&[0_u64; 4]);
+        batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
+        stub.run("prepare it for its stop", &std::mem::take(&mut batch))?;
+    }
+    let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None))?;
+    if !agent.stop_process(stub.pid, &mut stub.threads, signal)? {
+        // In an orphaned process group only this signal stops anybody.
+        log::warn!(
+            "{} was stopped by signal {signal}, and is now by SIGSTOP: its group is orphaned",
+            stub.name
+        );
+        agent.stop_process(stub.pid, &mut stub.threads, libc::SIGSTOP)?;
+    }
+    if task.stopped.is_none() {
+        agent.continue_process(stub.pid, &mut stub.threads)?;
+        add_forget(&mut batch, libc::SIGCONT);
+        stub.run("continue it", &batch)?;
     }
     Ok(())
 }
@@ -71,21 +127,34 @@ pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Proble
 /// Takes the agents out, sets all registers, and lets all tasks go; the root's pid.
 pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<i32, Problem> {
     let mut ready: Vec<Stopped> = Vec::new();
+    let mut agents = Vec::new();
+    for stub in &mut stubs.0 {
+        if let Some(agent) = &mut stub.agent {
+            agent.begin_to_stop().of_task(&stub.name)?;
+        }
+    }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(mut agent) = stub.agent.take() else { continue };
-        let leader = agent.unmap().of_task(&stub.name).while_trying_to("take the agent out")?;
-        let threads = std::iter::once(Some(leader)).chain(stub.threads.drain(..));
-        for (thread, image) in threads.zip(&task.threads) {
+        let step = "take the agent out";
+        let leader = take_out(&mut agent, stub, task).of_task(&stub.name).while_trying_to(step)?;
+        let gone = usize::from(leader.is_none());
+        let threads = leader.into_iter().map(Some).chain(stub.threads.drain(..));
+        for (image, thread) in task.threads.iter().skip(gone).zip(threads) {
             let stopped = thread.ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
             set_registers(&stopped, image).of_task(&stub.name).while_trying_to("set its registers")?;
             ready.push(stopped);
         }
+        agents.push((stub.pid, agent));
     }
     if options.afterwards == Afterwards::LeaveStopped {
-        for stub in stubs.0.iter().filter(|stub| ready.iter().any(|t| t.tid() == stub.pid)) {
-            let pid = nix::unistd::Pid::from_raw(stub.pid);
+        for (task, _) in tasks.iter().zip(&stubs.0).filter(|(t, _)| t.alive.is_some() && t.stopped.is_none())
+        {
+            let pid = nix::unistd::Pid::from_raw(task.pid);
             nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).map_err(SysError::of("kill"))?;
         }
+    }
+    for (pid, agent) in agents {
+        agent.send_deferred(pid)?;
     }
     let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
     let guardian = Guardian::of(&pids).while_trying_to("guard the release of the tree")?;
@@ -100,6 +169,16 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     let root = tasks.first().map_or(0, |task| task.pid);
     stubs.0.clear();
     Ok(root)
+}
+
+/// Takes the agent out of a task; its leader, stopped, unless that had ended before the others and does so now.
+fn take_out(agent: &mut Agent, stub: &mut Stub, task: &Task) -> Result<Option<Stopped>, Problem> {
+    let Some(status) = task.ended_leader() else { return Ok(Some(agent.unmap()?)) };
+    agent.end_leader(status, task.stopped.is_some())?;
+    let first = stub.threads.first_mut().ok_or(AgentError::Lost(None))?;
+    let thread = first.take().ok_or(AgentError::Lost(None))?;
+    *first = Some(agent.unmap_by(thread)?);
+    Ok(None)
 }
 
 fn set_registers(thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {

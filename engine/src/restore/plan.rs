@@ -1,7 +1,9 @@
 //! Every refusal of a restore, found before anything is created.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
 use super::tree;
@@ -32,13 +34,17 @@ pub(super) enum PlanRefusal {
     /// No room for the agent.
     #[error("the address spaces of the tasks leave no room of {0} bytes in common")]
     NoHole(u64),
-    /// A session with a leader that is not above the task.
-    #[error(
-        "the leader of its session, {id}, is in the tree, but not among its ancestors; this is not supported yet"
-    )]
+    /// A session that there is no way into.
+    #[error("there is no order of births that would bring it into its session, {id}")]
     NoLeader {
         /// The session.
         id: i32,
+    },
+    /// Something shared that cannot be shared again.
+    #[error("there is no order of births that would let it share its {what} with the same tasks again")]
+    LostSharing {
+        /// What.
+        what: &'static str,
     },
 }
 
@@ -57,35 +63,55 @@ impl Explain for PlanRefusal {
     }
 }
 
-/// All that stands in the way.
-pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Vec<Problem> {
+/// The order of births, or all that stands in the way of a restore.
+pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step>, Vec<Problem>> {
     let mut problems = Vec::new();
     let here = vdso::here();
     for task in tasks {
         let mut found = Vec::new();
-        for thread in &task.threads {
+        for (at, thread) in task.threads.iter().enumerate() {
             found.extend(pid_taken(thread.tid));
             if task.alive.is_some()
+                && (at > 0 || task.ended_leader().is_none())
                 && let Err(e) = arch::restore_registers(&thread.core)
             {
                 found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
             }
         }
-        if let Some(alive) = &task.alive {
+        if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.vm.is_none()) {
             found.extend(alive.mm.vmas.iter().filter_map(|vma| mm::kind_of(vma).err()));
             found.extend(vdso::check(&alive.mm.vmas, here).err());
         }
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
-    problems.extend(tree::check(tasks));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
+    let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
     if hole(tasks).is_none() {
         problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
     }
     files.check(&|pid, fd| file_of(tasks, pid, fd), &mut problems);
-    problems
+    match births {
+        Ok(steps) if problems.is_empty() => Ok(steps),
+        Ok(_) => Err(problems),
+        Err(refused) => {
+            problems.extend(refused);
+            Err(problems)
+        }
+    }
+}
+
+/// Pids that nobody has, neither here nor in the images: for helpers. The highest, which the kernel gives last.
+fn free_pids(tasks: &[Task]) -> impl Iterator<Item = i32> {
+    /// `PID_MAX_DEFAULT` of `include/linux/threads.h`.
+    const PID_MAX: i32 = 0x8000;
+    let mut taken: HashSet<i32> =
+        tasks.iter().flat_map(|task| task.threads.iter().map(|thread| thread.tid)).collect();
+    taken.extend(tasks.iter().flat_map(|task| [task.sid, task.pgid]));
+    let max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok();
+    let max = max.and_then(|text| text.trim().parse().ok()).unwrap_or(PID_MAX);
+    (2..max).rev().filter(move |pid| !taken.contains(pid) && task_name(*pid).is_none())
 }
 
 /// How many descriptors we must be allowed: for all files at once, and in each stub for the highest number and those that
@@ -93,8 +119,14 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Vec<Problem> {
 fn descriptors(tasks: &[Task], files: &FilesRestore<'_>) -> u64 {
     let numbers = tasks.iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds);
     let highest = numbers.map(|entry| u64::from(entry.fd) + 1).max().unwrap_or(0);
-    // The agent's own number and the next; a parent's are passed over.
-    let agents = tasks.iter().map(|task| tree::socket_number(Some(task), -1) as u64 + 4).max().unwrap_or(0);
+    // An agent has a number of its own and uses the next; those of others in the same table are passed over.
+    let sharing =
+        tasks.iter().flat_map(|task| &task.alive).filter(|alive| alive.shares.files.is_some()).count();
+    let own = |task: &Task| {
+        let fds = task.alive.iter().flat_map(|alive| &alive.fds);
+        tree::socket_number(fds.map(|entry| entry.fd as i32).collect()) as u64
+    };
+    let agents = tasks.iter().map(own).max().unwrap_or(0) + 4 + 2 * sharing as u64;
     highest.max(agents).max(files.ids().len() as u64 + room::RESERVE)
 }
 
@@ -116,9 +148,14 @@ fn pid_taken(pid: i32) -> Option<Problem> {
     }
 }
 
-/// Bytes that the agent needs for the task with the most threads.
+/// Bytes that agents need: each as many as for the task with the most threads, and as many as tasks share memory.
 fn agent_size(tasks: &[Task]) -> u64 {
-    Layout::size(most_threads(tasks))
+    let mut sharing: HashMap<u32, u64> = HashMap::new();
+    for alive in tasks.iter().flat_map(|task| &task.alive) {
+        *sharing.entry(alive.ids.vm_id).or_default() += 1;
+    }
+    let most = sharing.into_values().max().unwrap_or(1);
+    Layout::size(most_threads(tasks)).saturating_mul(most)
 }
 
 /// Threads of the task with the most.
@@ -134,17 +171,16 @@ pub(super) fn hole(tasks: &[Task]) -> Option<u64> {
     let size = agent_size(tasks);
     let own = read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?;
     let mut used: Vec<(u64, u64)> = own.iter().map(|vma| (vma.start, vma.end)).collect();
-    for task in tasks {
-        used.extend(task.alive.iter().flat_map(|a| &a.mm.vmas).map(|vma| (vma.start, vma.end)));
-    }
+    let spaces = tasks.iter().flat_map(|task| &task.alive).filter(|alive| alive.shares.vm.is_none());
+    used.extend(spaces.flat_map(|alive| &alive.mm.vmas).map(|vma| (vma.start, vma.end)));
     used.sort_unstable();
     // Low addresses are left to programs that ask for them.
     let mut at = 1 << 32;
     for (start, end) in used {
-        if start > at && start - at >= size + 2 * GAP {
+        if start > at && start - at >= size.saturating_add(2 * GAP) {
             break;
         }
         at = at.max(end);
     }
-    (at + size + 2 * GAP <= TASK_SIZE).then_some(at + GAP)
+    (size.saturating_add(2 * GAP) <= TASK_SIZE.saturating_sub(at)).then_some(at + GAP)
 }

@@ -10,13 +10,18 @@ use proto::messages::{
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
+use crate::kinds::mm::extra::Extra;
 use crate::kinds::mm::pages::PAGE;
 use crate::kinds::task::{ThreadImage, seccomp};
 
 /// The newest image format that we read.
 const NEWEST_VERSION: u32 = 2;
-/// `task_core_entry.task_state` of zombies: what is written, and what the format's description says.
-const TASK_DEAD: [u32; 2] = [2, 3];
+/// `task_core_entry.task_state` of a zombie, and of a stopped task. Old sets have zombies of state 3 as well, which have
+/// neither a signal that stopped them nor memory.
+const TASK_DEAD: u32 = 2;
+const TASK_STOPPED: u32 = 3;
+/// Signals whose default action is to stop.
+const STOP_SIGNALS: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 /// End of the addresses that a 64-bit task has.
 pub(super) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
@@ -53,6 +58,8 @@ pub(super) struct Task {
     pub threads: Vec<Thread>,
     /// What it has besides; none for a zombie.
     pub alive: Option<Alive>,
+    /// The signal that it is stopped by.
+    pub stopped: Option<i32>,
 }
 
 /// One thread to be restored.
@@ -77,12 +84,45 @@ pub(super) struct Alive {
     pub pagemap: Vec<PagemapEntry>,
     /// Number of the pages file.
     pub pages_id: u32,
+    /// What it shares with others.
+    pub ids: TaskKobjIdsEntry,
+    /// What of it an earlier task has already.
+    pub shares: Shares,
+    /// Properties of its address space that have no place elsewhere.
+    pub extra: Extra,
+}
+
+/// Places of the first tasks with the same resources; none where the task itself is the first.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Shares {
+    /// The same address space.
+    pub vm: Option<usize>,
+    /// The same descriptor table.
+    pub files: Option<usize>,
+    /// The same root, working directory and umask.
+    pub fs: Option<usize>,
 }
 
 impl Task {
+    /// What it has, unless an earlier task has the same address space.
+    pub(super) fn own_memory(&self) -> Option<&Alive> {
+        self.alive.as_ref().filter(|alive| alive.shares.vm.is_none())
+    }
+
     /// The leader's image.
     pub(super) fn core(&self) -> &ThreadImage {
         &self.threads.first().expect("reading refuses tasks without threads").core
+    }
+
+    /// How its leader ended, if it did so before the other threads.
+    pub(super) fn ended_leader(&self) -> Option<i32> {
+        self.alive.as_ref()?;
+        self.core().own.ended_status.map(|status| status as i32)
+    }
+
+    /// The signal its parent gets when it ends; 0 for none.
+    pub(super) fn exit_signal(&self) -> i32 {
+        self.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32
     }
 
     /// How messages name it.
@@ -99,13 +139,14 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
         return Err(Problem::new(SetRefusal::Newer(inventory.img_version)));
     }
     let entries: Vec<PstreeEntry> = images.read(&c::PSTREE, 0)?;
-    let own = read_own(images)?;
-    let filters = read_filters(images)?;
+    let beside = Beside { own: read_own(images)?, filters: read_filters(images)? };
     let mut tasks: Vec<Task> = Vec::new();
+    let mut places = HashMap::new();
+    let mut firsts = Firsts::default();
     let mut seen = BTreeSet::new();
     for entry in entries {
         let damaged = |what| invalid(&c::PSTREE, 0, what);
-        let parent = tasks.iter().position(|t| t.pid == entry.ppid as i32);
+        let parent = places.get(&entry.ppid).copied();
         if parent.is_none() != tasks.is_empty() {
             return Err(damaged("a task's parent does not come before it, or there are several roots"));
         }
@@ -115,9 +156,26 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
         if !entry.threads.iter().all(|tid| (1..=0x40_0000).contains(tid) && seen.insert(*tid)) {
             return Err(damaged("a thread id is impossible, or there twice"));
         }
-        tasks.push(read_task(images, &entry, parent, &own, &filters)?);
+        places.insert(entry.pid, tasks.len());
+        let task = read_task(images, &entry, parent, &beside, &mut firsts, &tasks)?;
+        tasks.push(task);
     }
     if tasks.is_empty() { Err(invalid(&c::PSTREE, 0, "there are no tasks")) } else { Ok(tasks) }
+}
+
+/// What is said of threads in other files than their cores.
+#[derive(Debug)]
+struct Beside {
+    own: HashMap<u32, StasisThreadEntry>,
+    filters: SeccompEntry,
+}
+
+impl Beside {
+    fn thread(&self, tid: u32, core: CoreEntry) -> Result<Thread, Problem> {
+        let own = self.own.get(&tid).cloned().unwrap_or_default();
+        let filters = seccomp::chain(&self.filters, &core)?;
+        Ok(Thread { tid: tid as i32, core: ThreadImage { core, own, filters } })
+    }
 }
 
 /// What our own file says of each thread; nothing where another program dumped.
@@ -138,34 +196,88 @@ fn read_task(
     images: &Images,
     entry: &PstreeEntry,
     parent: Option<usize>,
-    own: &HashMap<u32, StasisThreadEntry>,
-    filters: &SeccompEntry,
+    beside: &Beside,
+    firsts: &mut Firsts,
+    before: &[Task],
 ) -> Result<Task, Problem> {
     let pid = u64::from(entry.pid);
     let leader: CoreEntry = images.read_single(&c::CORE, pid)?;
     let tc = leader.tc.as_ref().ok_or_else(|| invalid(&c::CORE, pid, "it has no task part"))?;
-    let is_zombie = TASK_DEAD.contains(&tc.task_state);
-    let image = |tid: u32, core: CoreEntry| {
-        let own = own.get(&tid).cloned().unwrap_or_default();
-        let filters = seccomp::chain(filters, &core)?;
-        Ok::<_, Problem>(Thread { tid: tid as i32, core: ThreadImage { core, own, filters } })
+    let is_zombie = match tc.task_state {
+        TASK_DEAD => true,
+        TASK_STOPPED => tc.stop_signo.is_none() && !images.has(&c::IDS, pid),
+        _ => false,
     };
-    let mut threads = vec![image(entry.pid, leader)?];
+    let stopped = (tc.task_state == TASK_STOPPED && !is_zombie)
+        .then(|| tc.stop_signo.map_or(libc::SIGSTOP, |signal| signal as i32));
+    if stopped.is_some_and(|signal| !STOP_SIGNALS.contains(&signal)) {
+        return Err(invalid(&c::CORE, pid, "it is stopped by a signal that stops nobody"));
+    }
+    let mut threads = vec![beside.thread(entry.pid, leader)?];
     let mut alive = None;
     if !is_zombie {
         for &tid in entry.threads.iter().skip(1) {
-            threads.push(image(tid, images.read_single(&c::CORE, tid.into())?)?);
+            threads.push(beside.thread(tid, images.read_single(&c::CORE, tid.into())?)?);
         }
-        alive = Some(read_alive(images, pid)?);
+        let ids: TaskKobjIdsEntry = images.read_single(&c::IDS, pid)?;
+        let shares = firsts.look_up(&ids, before.len());
+        alive = Some(read_alive(images, pid, ids, shares, before)?);
     }
     let (pgid, sid) = (entry.pgid as i32, entry.sid as i32);
-    Ok(Task { pid: entry.pid as i32, parent, pgid, sid, threads, alive })
+    Ok(Task { pid: entry.pid as i32, parent, pgid, sid, threads, alive, stopped })
 }
 
-fn read_alive(images: &Images, pid: u64) -> Result<Alive, Problem> {
-    let ids: TaskKobjIdsEntry = images.read_single(&c::IDS, pid)?;
+/// The first tasks with each id of what can be shared.
+#[derive(Debug, Default)]
+struct Firsts {
+    vm: HashMap<u32, usize>,
+    files: HashMap<u32, usize>,
+    fs: HashMap<u32, usize>,
+}
+
+impl Firsts {
+    fn look_up(&mut self, ids: &TaskKobjIdsEntry, at: usize) -> Shares {
+        let first = |seen: &mut HashMap<u32, usize>, id: u32| {
+            let first = *seen.entry(id).or_insert(at);
+            (first != at).then_some(first)
+        };
+        Shares {
+            vm: first(&mut self.vm, ids.vm_id),
+            files: first(&mut self.files, ids.files_id),
+            fs: first(&mut self.fs, ids.fs_id),
+        }
+    }
+}
+
+/// The address space of a task: that of the first that has it, or its own images.
+fn read_memory(
+    images: &Images,
+    pid: u64,
+    first: Option<&Alive>,
+) -> Result<(MmEntry, Vec<PagemapEntry>, u32), Problem> {
+    if let Some(first) = first {
+        return Ok((first.mm.clone(), Vec::new(), first.pages_id));
+    }
     let mm: MmEntry = images.read_single(&c::MM, pid)?;
     check_mappings(&mm).map_err(|what| invalid(&c::MM, pid, what))?;
+    let (head, pagemap) = images.read_with(&c::PAGEMAP, pid, |mut reader| {
+        let head: PagemapHead = reader.required()?;
+        Ok((head, reader.all::<PagemapEntry>()?))
+    })?;
+    let pages = check_pagemap(&mm, &pagemap).map_err(|what| invalid(&c::PAGEMAP, pid, what))?;
+    check_pages_file(images, head.pages_id, pages)?;
+    Ok((mm, pagemap, head.pages_id))
+}
+
+fn read_alive(
+    images: &Images,
+    pid: u64,
+    ids: TaskKobjIdsEntry,
+    shares: Shares,
+    before: &[Task],
+) -> Result<Alive, Problem> {
+    let first = shares.vm.and_then(|at| before.get(at)?.alive.as_ref());
+    let (mm, pagemap, pages_id) = read_memory(images, pid, first)?;
     let mut fds: Vec<FdinfoEntry> = images.read(&c::FDINFO, ids.files_id.into())?;
     fds.sort_by_key(|fd| fd.fd);
     if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd))
@@ -177,14 +289,9 @@ fn read_alive(images: &Images, pid: u64) -> Result<Alive, Problem> {
             "a descriptor number is impossible, or there twice",
         ));
     }
-    let (head, pagemap) = images.read_with(&c::PAGEMAP, pid, |mut reader| {
-        let head: PagemapHead = reader.required()?;
-        Ok((head, reader.all::<PagemapEntry>()?))
-    })?;
-    let pages = check_pagemap(&mm, &pagemap).map_err(|what| invalid(&c::PAGEMAP, pid, what))?;
-    check_pages_file(images, head.pages_id, pages)?;
     let fs = images.read_single(&c::FS, pid)?;
-    Ok(Alive { mm, fs, fds, pagemap, pages_id: head.pages_id })
+    let extra = Extra::read(images, pid, &mm.vmas)?;
+    Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares, extra })
 }
 
 /// Mappings must be whole pages, in ascending order, apart from each other.

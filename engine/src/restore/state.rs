@@ -1,134 +1,19 @@
-//! What a stub gets, step by step: memory, descriptors, threads, settings.
+//! What a stub gets, step by step, when it has its memory: descriptors, threads, settings.
 
-use std::os::fd::AsFd as _;
-
-use proto::messages::VmaEntry;
+use std::collections::{BTreeSet, HashMap};
 
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
 use crate::args;
-use crate::error::{Context as _, Problem, SysError};
-use crate::image::Images;
+use crate::error::{Context as _, Problem};
 use crate::kinds::files::{FilesRestore, InTask};
-use crate::kinds::mm::{self, aio, bounds, pages, status, vdso};
+use crate::kinds::mm::bounds;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
-use crate::stats::RestoreStats;
 use crate::sys::socket::Credentials;
-use crate::tracee::agent::AgentError;
+use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
-use nix::errno::Errno;
-
-/// Maps, fills and describes every task's memory.
-pub(super) fn memory(
-    stubs: &mut Stubs,
-    tasks: &[Task],
-    files: &mut FilesRestore<'_>,
-    images: &Images,
-    stats: &mut RestoreStats,
-) -> Result<(), Problem> {
-    let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(alive) = &task.alive else { continue };
-        map(stub, alive, &vmas, files).of_task(&stub.name)?;
-        stats.pages(fill(stub, alive, images)? / pages::PAGE);
-        if let Some(agent) = &mut stub.agent {
-            aio::restore(&alive.mm, agent).of_task(&stub.name)?;
-        }
-        protect(stub, alive)?;
-        let name = stub.name.clone();
-        files.open(alive.mm.exe_file_id).of_task(&name)?;
-        let exe = files.opened(alive.mm.exe_file_id).ok_or(FileRefusal::NoSuchId(alive.mm.exe_file_id))?;
-        let mut batch = Batch::new();
-        let socket = stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd);
-        bounds::restore(&alive.mm, exe, socket + 1, &mut batch);
-        stub.run("describe its address space", &batch)?;
-    }
-    Ok(())
-}
-
-/// Protection while contents are being filled in.
-fn filling_prot(alive: &Alive, vma: &VmaEntry) -> u32 {
-    let at = alive.pagemap.partition_point(|entry| {
-        let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
-        entry.vaddr + pages * pages::PAGE <= vma.start
-    });
-    let has_pages = alive.pagemap.get(at).is_some_and(|entry| entry.vaddr < vma.end);
-    if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
-}
-
-fn map(
-    stub: &mut Stub,
-    alive: &Alive,
-    vmas: &[&VmaEntry],
-    files: &mut FilesRestore<'_>,
-) -> Result<(), Problem> {
-    for vma in &alive.mm.vmas {
-        mm::kind_of(vma)?.prepare(files, vma, vmas).map_err(|p| p.object(mm::object(vma)))?;
-    }
-    // The vdso goes first: it is put where we ask only if nothing is near.
-    let is_vdso = |vma: &VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
-    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
-    let mut batch = Batch::new();
-    for vma in &first {
-        mm::kind_of(vma)?.restore(files, vma, vma.prot, &mut batch)?;
-    }
-    vdso::trim(&alive.mm.vmas, &mut batch);
-    for vma in rest {
-        if batch.is_nearly_full(2, 64) {
-            stub.run("map its memory", &std::mem::take(&mut batch))?;
-        }
-        mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), &mut batch)?;
-    }
-    stub.run("map its memory", &batch)?;
-    Ok(())
-}
-
-/// Has the task read its pages; how many bytes they have.
-fn fill(stub: &mut Stub, alive: &Alive, images: &Images) -> Result<u64, Problem> {
-    let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
-    let mut offset = 0;
-    for vectors in pages::vectors(&alive.pagemap).chunks(2) {
-        let mut batch = Batch::new();
-        let fd = batch.fd(file.as_fd());
-        let mut calls = Vec::new();
-        for vector in vectors {
-            let words: Vec<u64> = vector.iter().flat_map(|(start, len)| [*start, *len]).collect();
-            let bytes: u64 = vector.iter().map(|(_, len)| len).sum();
-            let iov = batch.input(words.as_slice());
-            let call = batch.call("preadv", libc::SYS_preadv, args![fd, iov, vector.len(), offset, 0]);
-            calls.push((call, bytes));
-            offset += bytes;
-        }
-        batch.call("close", libc::SYS_close, args![fd]);
-        let step = "fill its memory";
-        let replies = stub.run(step, &batch)?;
-        for (call, bytes) in calls {
-            let read = replies.result(call).of_task(&stub.name).while_trying_to(step)? as u64;
-            if read != bytes {
-                let short = SysError { call: "preadv (short)", errno: Errno::EIO };
-                return Err(Problem::new(short).task(&stub.name).step(step));
-            }
-        }
-    }
-    Ok(offset)
-}
-
-fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
-    let mut batch = Batch::new();
-    for vma in &alive.mm.vmas {
-        if vma.status & (status::VDSO | status::VVAR | status::VSYSCALL) != 0 {
-            continue;
-        }
-        if batch.is_nearly_full(9, 0) {
-            stub.run("protect its memory", &std::mem::take(&mut batch))?;
-        }
-        mm::finish(vma, filling_prot(alive, vma), &mut batch);
-    }
-    stub.run("protect its memory", &batch)?;
-    Ok(())
-}
 
 /// Gives every task its directories and descriptors.
 pub(super) fn descriptors(
@@ -136,13 +21,22 @@ pub(super) fn descriptors(
     tasks: &[Task],
     files: &mut FilesRestore<'_>,
 ) -> Result<(), Problem> {
+    let mut sockets: HashMap<usize, BTreeSet<i32>> = HashMap::new();
+    for stub in &stubs.0 {
+        sockets.entry(stub.table).or_default().extend(stub.agent.as_ref().map(Agent::own_fd));
+    }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
-        directories(stub, alive, files)?;
-        for fd in &alive.fds {
-            files.open(fd.id).of_task(&stub.name)?;
+        if alive.shares.fs.is_none() {
+            directories(stub, alive, files)?;
         }
-        install(stub, alive, files)?;
+        if alive.shares.files.is_none() {
+            for fd in &alive.fds {
+                files.open(fd.id).of_task(&stub.name)?;
+            }
+            let sockets = sockets.remove(&stub.table).unwrap_or_default();
+            install(stub, alive, sockets, files)?;
+        }
     }
     Ok(())
 }
@@ -177,11 +71,17 @@ fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> 
 ///
 /// The kernel puts descriptors that arrive at the lowest free numbers. Sent in ascending order of where they must go,
 /// none arrives above its place, so moving the last first never hits one that is still to be moved.
-fn install(stub: &mut Stub, alive: &Alive, files: &FilesRestore<'_>) -> Result<(), Problem> {
+///
+/// `sockets` are the numbers that agents have in the table already.
+fn install(
+    stub: &mut Stub,
+    alive: &Alive,
+    sockets: BTreeSet<i32>,
+    files: &FilesRestore<'_>,
+) -> Result<(), Problem> {
     /// Descriptors in one message, so that its calls fit too.
     const AT_ONCE: usize = 80;
-    let socket = stub.agent.as_ref().map_or(-1, crate::tracee::agent::Agent::own_fd);
-    let mut used: std::collections::HashSet<i32> = [socket].into();
+    let mut used = sockets;
     // What is in its place stays there, so the lowest free number only grows.
     let mut lowest = 0;
     for fds in alive.fds.chunks(AT_ONCE) {
@@ -362,7 +262,7 @@ impl InTask for InStubs<'_> {
         };
         let mut batch = Batch::new();
         // Of all numbers, the stub uses that of the agent's socket only.
-        fill(stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd) + 1, &mut batch);
+        fill(stub.agent.as_ref().map_or(0, Agent::own_fd) + 1, &mut batch);
         stub.run("make its files", &batch).map(Some)
     }
 

@@ -17,9 +17,27 @@ pub(super) struct Stub {
     pub agent: Option<Agent>,
     /// Its other threads, stopped, in the order of the images.
     pub threads: Vec<Option<Stopped>>,
+    /// Number of its address space; equal numbers mean shared.
+    pub space: usize,
+    /// Number of its descriptor table; equal numbers mean shared.
+    pub table: usize,
+    /// Which of the places for agents in its address space its agent has.
+    pub agent_place: usize,
 }
 
 impl Stub {
+    /// Has the task make calls, while others work as well; [`Stub::receive`] must follow.
+    pub(super) fn send(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<(), Problem> {
+        let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
+        agent.send(batch).of_task(&self.name).while_trying_to(step)
+    }
+
+    /// Waits for the answer to calls that were sent.
+    pub(super) fn receive(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
+        let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
+        agent.receive(batch).of_task(&self.name).while_trying_to(step)
+    }
+
     /// Has the task make calls; `step` says what for.
     pub(super) fn run(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
         let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;

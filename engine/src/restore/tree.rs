@@ -1,18 +1,21 @@
 //! The tree of stubs: each task made by its parent, with its pid, in its session and process group.
 //!
-//! A session is entered at birth and left only by beginning another, so the order matters: a child that belongs to the
-//! session its parent was born in must be born before the parent begins its own. A session whose leader has ended is begun
-//! again by a helper with the leader's pid, which ends when it has borne the session's members: they are orphans then, and
-//! go to their parent, which is made a subreaper for the while. The same goes for process groups.
+//! `births.rs` says who makes whom, and when; here it is done. Sharing is restored at birth. Tasks that share an address
+//! space share it with all their agents too, so each has an agent of its own at a place of its own; those that share a
+//! descriptor table have numbers of their own for the agents' sockets.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use nix::errno::Errno;
 
+use super::births::{Actor, Step};
 use super::finish;
 use super::plan::{self, PlanRefusal};
 use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
+use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
 use crate::sys::process;
 use crate::tracee::agent::{Agent, AgentError, Layout};
@@ -22,148 +25,306 @@ use crate::tracee::stopped::{Running, Stop, TraceError};
 /// From `include/uapi/linux/rseq.h`.
 const RSEQ_FLAG_UNREGISTER: i32 = 1;
 
-/// When a child is made, with respect to its parent's `setsid`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Birth {
-    /// Before it.
-    Before,
-    /// After it, or at any time.
-    After,
-    /// By the leader of its session, who has ended or will, and not by its parent.
-    Orphan,
-}
+/// Clones that one batch makes.
+const CLONES_AT_ONCE: usize = 64;
+/// The step in which a task is made.
+const CREATE: &str = "create the process";
 
-/// The session a task is born in, and when; an error if there is no way to get it into its session.
-fn birth(tasks: &[Task], task: &Task, born_in: &[i32]) -> Result<(i32, Birth), PlanRefusal> {
-    let Some(parent_at) = task.parent else { return Ok((0, Birth::After)) };
-    let no_leader = PlanRefusal::NoLeader { id: task.sid };
-    let (Some(parent), Some(&parent_born_in)) = (tasks.get(parent_at), born_in.get(parent_at)) else {
-        return Err(no_leader);
-    };
-    if task.sid == parent.sid || task.sid == task.pid {
-        return Ok((parent.sid, Birth::After));
-    }
-    // 0 stands for the session that the root is born in, whose id is outside of the tree.
-    let leader = tasks.iter().find(|t| t.pid == task.sid);
-    let outside = tasks.first().is_some_and(|root| root.sid == task.sid) && leader.is_none();
-    let inherited = if parent_born_in == 0 { outside } else { parent_born_in == task.sid };
-    match leader {
-        _ if inherited && parent.sid == parent.pid => Ok((parent_born_in, Birth::Before)),
-        None if !outside => Ok((task.sid, Birth::Orphan)),
-        Some(leader) if leader.alive.is_none() && leader.parent == task.parent => {
-            Ok((task.sid, Birth::Orphan))
-        }
-        _ => Err(no_leader),
-    }
-}
-
-/// Births of all tasks, in their order.
-fn births(tasks: &[Task]) -> Vec<Result<Birth, PlanRefusal>> {
-    let mut born_in = Vec::new();
-    let mut births = Vec::new();
-    for task in tasks {
-        let birth = birth(tasks, task, &born_in);
-        born_in.push(birth.as_ref().map_or(task.sid, |(session, _)| *session));
-        births.push(birth.map(|(_, birth)| birth));
-    }
-    births
-}
-
-/// Sessions and process groups that cannot be made.
-pub(super) fn check(tasks: &[Task]) -> Vec<Problem> {
-    let born = tasks.iter().zip(births(tasks));
-    let refused = born.filter_map(|(task, birth)| Some(Problem::new(birth.err()?).task(&task.name())));
-    refused.collect()
-}
-
-/// Pids of sessions and groups whose leaders have ended; helpers will need them.
-pub(super) fn ended_leaders(tasks: &[Task]) -> std::collections::BTreeSet<i32> {
+/// Pids of groups whose leaders have ended; helpers will need them. Those of sessions are in the plan of births.
+pub(super) fn ended_leaders(tasks: &[Task]) -> BTreeSet<i32> {
     let root = tasks.first();
     let outside = |id: i32| root.is_some_and(|root| root.sid == id || root.pgid == id);
+    let pids: HashSet<i32> = tasks.iter().map(|task| task.pid).collect();
     let ids = tasks.iter().flat_map(|task| [task.sid, task.pgid]);
-    ids.filter(|id| !outside(*id) && !tasks.iter().any(|task| task.pid == *id)).collect()
+    ids.filter(|id| !outside(*id) && !pids.contains(id)).collect()
 }
 
-/// Makes all stubs.
-pub(super) fn create(tasks: &[Task], options: &RestoreOptions) -> Result<Stubs, Problem> {
+/// Makes all stubs, as the steps say.
+pub(super) fn create(
+    tasks: &[Task],
+    steps: &[Step],
+    options: &RestoreOptions,
+    files: &mut FilesRestore<'_>,
+) -> Result<Stubs, Problem> {
     process::hold_child_signal()?;
     let base = plan::hole(tasks).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
-    let births = births(tasks);
-    let is = |at: usize, birth| matches!(births.get(at), Some(Ok(b)) if *b == birth);
-    let mut stubs = Stubs::default();
-    for (at, task) in tasks.iter().enumerate() {
-        if task.parent.is_none() {
-            stubs.0.push(root(task, layout, options)?);
+    let root_task = tasks.first().ok_or(AgentError::Lost(None))?;
+    let mut nursery = Nursery {
+        tasks,
+        files,
+        layout,
+        stubs: Stubs(vec![root(root_task, layout, options)?]),
+        places: HashMap::from([(root_task.pid, 0)]),
+        spaces: vec![BTreeSet::from([0])],
+        tables: 1,
+    };
+    let mut steps = steps.iter().copied().peekable();
+    while let Some(step) = steps.next() {
+        let Step::Bear { new, by, flags: 0 } = step else {
+            nursery.take(step)?;
+            continue;
+        };
+        let mut all = vec![new];
+        while let Some(Step::Bear { new, .. }) =
+            steps.next_if(|next| matches!(next, Step::Bear { by: also, flags: 0, .. } if *also == by))
+        {
+            all.push(new);
         }
-        let children = || tasks.iter().enumerate().filter(move |(_, child)| child.parent == Some(at));
-        for (_, child) in children().filter(|(child, _)| is(*child, Birth::Before)) {
-            clone_task(&NewTask::of(child), task.pid, layout, &mut stubs)?;
-        }
-        if task.sid == task.pid {
-            let mut batch = Batch::new();
-            batch.call("setsid", libc::SYS_setsid, args![]);
-            find(&mut stubs, task.pid)?.run("begin its session", &batch)?;
-        }
-        for (_, child) in children().filter(|(child, _)| is(*child, Birth::After)) {
-            clone_task(&NewTask::of(child), task.pid, layout, &mut stubs)?;
-        }
-        let orphans: Vec<&Task> =
-            children().filter(|(child, _)| is(*child, Birth::Orphan)).map(|(_, child)| child).collect();
-        bear_orphans(tasks, task, &orphans, layout, &mut stubs)?;
+        nursery.bear(by, &all, 0)?;
     }
+    nursery.join_groups()?;
+    let Nursery { mut stubs, .. } = nursery;
+    let order: HashMap<i32, usize> = tasks.iter().enumerate().map(|(at, task)| (task.pid, at)).collect();
     // From here on, stubs and tasks have the same places.
-    let place = |pid| tasks.iter().position(|task| task.pid == pid);
-    stubs.0.sort_by_key(|stub| place(stub.pid));
-    join_groups(tasks, layout, &mut stubs)?;
+    stubs.0.sort_by_key(|stub| order.get(&stub.pid).copied());
     Ok(stubs)
 }
 
-/// Makes the children of a task that belong to sessions whose leaders have ended, or will end as zombies.
-fn bear_orphans(
-    tasks: &[Task],
-    parent: &Task,
-    orphans: &[&Task],
+/// All stubs so far, and what they share.
+struct Nursery<'a, 'f> {
+    tasks: &'a [Task],
+    /// For what kinds do in the leader of a session.
+    files: &'a mut FilesRestore<'f>,
+    /// The first place of an agent, of as many as may share an address space.
     layout: Layout,
-    stubs: &mut Stubs,
-) -> Result<(), Problem> {
-    if orphans.is_empty() {
-        return Ok(());
-    }
-    // What it is in the end, its settings say.
-    let mut batch = Batch::new();
-    batch.call("prctl(PR_SET_CHILD_SUBREAPER)", libc::SYS_prctl, args![libc::PR_SET_CHILD_SUBREAPER, 1]);
-    find(stubs, parent.pid)?.run("prepare it for orphans", &batch)?;
-    let sessions: std::collections::BTreeSet<i32> = orphans.iter().map(|orphan| orphan.sid).collect();
-    for session in sessions {
-        let is_zombie = tasks.iter().any(|task| task.pid == session);
-        if !is_zombie {
-            clone_task(&NewTask::helper(session), parent.pid, layout, stubs)?;
-            let mut batch = Batch::new();
-            batch.call("setsid", libc::SYS_setsid, args![]);
-            find(stubs, session)?.run("begin its session", &batch)?;
-        }
-        for orphan in orphans.iter().filter(|orphan| orphan.sid == session) {
-            clone_task(&NewTask::of(orphan), session, layout, stubs)?;
-        }
-        if !is_zombie {
-            end_helper(session, parent.pid, stubs)?;
-        }
-    }
-    Ok(())
+    stubs: Stubs,
+    /// Places of stubs, by their pids.
+    places: HashMap<i32, usize>,
+    /// Numbers of the places that agents have in each address space.
+    spaces: Vec<BTreeSet<usize>>,
+    /// How many descriptor tables there are.
+    tables: usize,
 }
 
-/// Ends a helper, and has its parent forget it.
-fn end_helper(pid: i32, parent: i32, stubs: &mut Stubs) -> Result<(), Problem> {
-    let helper = stubs.0.iter().position(|stub| stub.pid == pid);
-    let lost = || Problem::new(SysError { call: "find its stub", errno: Errno::ESRCH });
-    let mut helper = stubs.0.remove(helper.ok_or_else(lost)?);
-    finish::end(&mut helper, "helper", 0)?;
-    let mut batch = Batch::new();
-    batch.call("wait4", libc::SYS_wait4, args![pid, 0, libc::__WALL, 0]);
-    add_forget(&mut batch, libc::SIGCHLD);
-    find(stubs, parent)?.run("reap a helper", &batch)?;
-    Ok(())
+impl Nursery<'_, '_> {
+    fn take(&mut self, step: Step) -> Result<(), Problem> {
+        match step {
+            Step::Bear { new, by, flags } => self.bear(by, &[new], flags),
+            Step::BeginSession(actor) => {
+                let mut batch = Batch::new();
+                batch.call("setsid", libc::SYS_setsid, args![]);
+                let step = "begin its session";
+                let session = self.pid(actor);
+                let place = self.places.get(&session).copied();
+                let leader = place.and_then(|at| self.stubs.0.get_mut(at)).ok_or(AgentError::Lost(None))?;
+                leader.run(step, &batch)?;
+                self.files.begin_session(session, &mut |batch| leader.run(step, batch))
+            }
+            Step::AdoptOrphans(at, adopts) => {
+                // What it is in the end, its settings say.
+                let mut batch = Batch::new();
+                let args = args![libc::PR_SET_CHILD_SUBREAPER, i32::from(adopts)];
+                batch.call("prctl(PR_SET_CHILD_SUBREAPER)", libc::SYS_prctl, args);
+                self.stub(self.pid(Actor::Task(at)))?.run("prepare it for orphans", &batch)?;
+                Ok(())
+            }
+            Step::End { helper, parent } => self.end_helper(helper, self.pid(parent)),
+        }
+    }
+
+    fn pid(&self, actor: Actor) -> i32 {
+        match actor {
+            Actor::Task(at) => self.tasks.get(at).map_or(0, |task| task.pid),
+            Actor::Helper(pid) => pid,
+        }
+    }
+
+    /// The stub with this pid.
+    fn stub(&mut self, pid: i32) -> Result<&mut Stub, Problem> {
+        let stub = self.places.get(&pid).and_then(|at| self.stubs.0.get_mut(*at));
+        stub.ok_or_else(|| Problem::new(SysError { call: "find its stub", errno: Errno::ESRCH }))
+    }
+
+    /// Has one stub clone others, all with the same flags: one after the other, and then they are emptied at the same time.
+    fn bear(&mut self, by: Actor, new: &[Actor], flags: i32) -> Result<(), Problem> {
+        let by = self.pid(by);
+        for new in new.chunks(if flags == 0 { CLONES_AT_ONCE } else { 1 }) {
+            let tasks = self.tasks;
+            let new: Vec<NewTask<'_>> = new
+                .iter()
+                .filter_map(|actor| match actor {
+                    Actor::Task(at) => tasks.get(*at).map(NewTask::of),
+                    Actor::Helper(pid) => Some(NewTask::helper(*pid)),
+                })
+                .collect();
+            let Some(first) = new.first() else { continue };
+            self.clone_tasks(&new, by, flags).of_task(&first.name)?;
+        }
+        Ok(())
+    }
+
+    fn clone_tasks(&mut self, new: &[NewTask<'_>], by: i32, flags: i32) -> Result<(), Problem> {
+        let Stub { space: makers_space, agent_place, .. } = *self.stub(by)?;
+        let mut batch = Batch::new();
+        let place = if flags & libc::CLONE_VM == 0 {
+            agent_place
+        } else {
+            let place = lowest_not_in(self.spaces.get(makers_space).unwrap_or(&BTreeSet::new()));
+            self.layout.at_place(place).add_map(&mut batch);
+            place
+        };
+        for new in new {
+            let signal = if flags & libc::CLONE_PARENT == 0 { new.exit_signal } else { 0 };
+            add_clone(&mut batch, (flags | libc::CLONE_PTRACE) as u64, signal, new.pid);
+        }
+        self.stub(by)?.run(CREATE, &batch)?;
+        let batches: Vec<Batch<'_>> = new
+            .iter()
+            .map(|new| self.receive_clone(new, by, flags, place).of_task(&new.name))
+            .collect::<Result<_, _>>()?;
+        let step = "empty the new process";
+        let first = self.stubs.0.len() - new.len();
+        let stubs = || batches.iter().enumerate().filter(|(_, batch)| !batch.is_empty());
+        for (at, batch) in stubs() {
+            if let Some(stub) = self.stubs.0.get_mut(first + at) {
+                stub.send(step, batch)?;
+            }
+        }
+        for (at, batch) in stubs() {
+            if let Some(stub) = self.stubs.0.get_mut(first + at) {
+                stub.receive(step, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a clone at its birth, and lets it enter the agent; what it has to do first.
+    fn receive_clone(
+        &mut self,
+        new: &NewTask<'_>,
+        by: i32,
+        flags: i32,
+        place: usize,
+    ) -> Result<Batch<'static>, Problem> {
+        let Stub { space: makers_space, table: makers_table, .. } = *self.stub(by)?;
+        let shares_memory = flags & libc::CLONE_VM != 0;
+        let shares_table = flags & libc::CLONE_FILES != 0;
+        let layout = self.layout.at_place(place);
+        let table = if shares_table { makers_table } else { self.tables };
+        let socket = self.socket_number(new.task, shares_table.then_some(table));
+        let stopped = wait_for_clone(new.pid).while_trying_to(CREATE)?;
+        let agent = if shares_memory {
+            Agent::enter_sharing_clone(new.pid, stopped, layout, socket)
+        } else {
+            Agent::enter_clone(new.pid, stopped, layout, socket)
+        };
+        let agent = Some(agent.while_trying_to("enter the agent")?);
+        let space = if shares_memory { makers_space } else { self.spaces.len() };
+        let mut batch = Batch::new();
+        if !shares_table {
+            self.tables += 1;
+            close_all_but(socket, &mut batch);
+        }
+        if shares_memory {
+            self.spaces.get_mut(space).into_iter().for_each(|agents| {
+                agents.insert(place);
+            });
+        } else {
+            for other in self.spaces.get(makers_space).into_iter().flatten().filter(|other| **other != place)
+            {
+                let other = self.layout.at_place(*other);
+                batch.call("munmap", libc::SYS_munmap, args![other.base, Layout::size(other.threads)]);
+            }
+            self.spaces.push(BTreeSet::from([place]));
+        }
+        self.places.insert(new.pid, self.stubs.0.len());
+        let threads = Vec::new();
+        let (pid, name) = (new.pid, new.name.clone());
+        self.stubs.0.push(Stub { pid, name, agent, threads, space, table, agent_place: place });
+        Ok(batch)
+    }
+
+    /// A descriptor number for an agent that its task does not use, nor the agents of others with the same table. The
+    /// next number is not used either: there is need of one for a moment.
+    fn socket_number(&self, task: Option<&Task>, shared: Option<usize>) -> i32 {
+        let stubs = shared.map(|_| &self.stubs.0).into_iter().flatten();
+        let others = stubs.filter(|stub| shared == Some(stub.table)).flat_map(|stub| &stub.agent);
+        let others = others.flat_map(|agent| [agent.own_fd(), agent.own_fd() + 1]);
+        let own = task.into_iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds);
+        socket_number(own.map(|fd| fd.fd as i32).chain(others).collect())
+    }
+
+    /// Ends a helper, and has its parent forget it.
+    fn end_helper(&mut self, pid: i32, parent: i32) -> Result<(), Problem> {
+        let lost = || Problem::new(SysError { call: "find its stub", errno: Errno::ESRCH });
+        let at = self.places.remove(&pid).ok_or_else(lost)?;
+        let mut helper = self.stubs.0.swap_remove(at);
+        if let Some(moved) = self.stubs.0.get(at) {
+            self.places.insert(moved.pid, at);
+        }
+        finish::end(&mut helper, "helper", 0)?;
+        let mut batch = Batch::new();
+        batch.call("wait4", libc::SYS_wait4, args![pid, 0, libc::__WALL, 0]);
+        add_forget(&mut batch, libc::SIGCHLD);
+        self.stub(parent)?.run("reap a helper", &batch)?;
+        Ok(())
+    }
+
+    /// Puts every task into its process group: first those that lead one, then those that join, and last those that
+    /// left the group with their own number to others.
+    fn join_groups(&mut self) -> Result<(), Problem> {
+        let tasks = self.tasks;
+        let pids: HashSet<i32> = tasks.iter().map(|task| task.pid).collect();
+        let groups: HashSet<i32> = tasks.iter().map(|task| task.pgid).collect();
+        let leads = |task: &&Task| groups.contains(&task.pid) && task.sid != task.pid;
+        let joins =
+            |task: &&Task| task.pgid != task.pid && pids.contains(&task.pgid) && task.pgid != task.sid;
+        for leader in tasks.iter().filter(leads) {
+            self.set_group(leader.pid, 0)?;
+        }
+        for task in tasks.iter().filter(|task| joins(task) && !leads(task)) {
+            self.set_group(task.pid, task.pgid)?;
+        }
+        // Groups whose leaders have ended. Those of a session's leader were joined at birth.
+        let mut ended: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        let leaders = ended_leaders(tasks);
+        for task in tasks.iter().filter(|task| task.sid != task.pgid && leaders.contains(&task.pgid)) {
+            ended.entry(task.pgid).or_default().push(task.pid);
+        }
+        for (group, members) in ended {
+            let Some(&first) = members.first() else { continue };
+            self.clone_tasks(&[NewTask::helper(group)], first, 0)?;
+            self.set_group(group, 0)?;
+            for member in members {
+                self.set_group(member, group)?;
+            }
+            self.end_helper(group, first)?;
+        }
+        for task in tasks.iter().filter(|task| leads(task) && task.pgid != task.pid) {
+            let group = task.pgid;
+            if pids.contains(&group) {
+                self.set_group(task.pid, group)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_group(&mut self, pid: i32, group: i32) -> Result<(), Problem> {
+        let mut batch = Batch::new();
+        batch.call("setpgid", libc::SYS_setpgid, args![0, group]);
+        self.stub(pid)?.run("put it into its process group", &batch)?;
+        Ok(())
+    }
+}
+
+/// The lowest number that is not in a set.
+fn lowest_not_in(taken: &BTreeSet<usize>) -> usize {
+    // Of one number more than there are in the set, one is not in it.
+    (0..=taken.len()).find(|n| !taken.contains(n)).unwrap_or(0)
+}
+
+/// Closes all descriptors but one.
+fn close_all_but(fd: i32, batch: &mut Batch<'_>) {
+    if fd > 0 {
+        batch.call("close_range", libc::SYS_close_range, args![0, fd - 1, 0]);
+    }
+    batch.call("close_range", libc::SYS_close_range, args![fd + 1, u32::MAX, 0]);
+}
+
+/// A number of which neither itself nor the next is used.
+pub(super) fn socket_number(used: BTreeSet<i32>) -> i32 {
+    (3..i32::MAX).find(|n| !used.contains(n) && !used.contains(&(n + 1))).unwrap_or(3)
 }
 
 /// Adds a call that makes a task forget a pending signal: what is ignored is not kept. Handlers are restored later.
@@ -183,28 +344,13 @@ struct NewTask<'a> {
 
 impl<'a> NewTask<'a> {
     fn of(task: &'a Task) -> Self {
-        let exit_signal = task.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32;
-        Self { pid: task.pid, name: task.name(), exit_signal, task: Some(task) }
+        Self { pid: task.pid, name: task.name(), exit_signal: task.exit_signal(), task: Some(task) }
     }
 
     fn helper(pid: i32) -> Self {
         let name = TaskName { host_pid: pid, inner_pid: None, comm: "a helper for an ended leader".into() };
         Self { pid, name, exit_signal: libc::SIGCHLD, task: None }
     }
-}
-
-/// The stub of a task that was made already.
-fn find(stubs: &mut Stubs, pid: i32) -> Result<&mut Stub, Problem> {
-    let lost = || Problem::new(SysError { call: "find its stub", errno: Errno::ESRCH });
-    stubs.0.iter_mut().find(|stub| stub.pid == pid).ok_or_else(lost)
-}
-
-/// A descriptor number for the agent that the task does not use, and neither does the one it is cloned from.
-pub(super) fn socket_number(task: Option<&Task>, parents: i32) -> i32 {
-    let used =
-        task.into_iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds).map(|fd| fd.fd as i32);
-    let used: std::collections::BTreeSet<i32> = used.collect();
-    (3..i32::MAX).find(|n| *n != parents && !used.contains(n) && !used.contains(&(n + 1))).unwrap_or(3)
 }
 
 /// Makes the root from ourselves: a fork that is seized, given the agent, and emptied of everything else.
@@ -223,9 +369,12 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
         running.interrupt()?;
         let (stopped, _) = running.wait(options_limit())?;
         let rseq = crate::sys::ptrace::rseq_configuration(pid).while_trying_to("look at the new process")?;
-        let mut stub = Stub { pid, name: name.clone(), agent: None, threads: Vec::new() };
-        let agent = Agent::inject_into_fork(pid, stopped, layout).while_trying_to("put the agent in")?;
-        stub.agent = Some(agent);
+        let own = task.alive.iter().flat_map(|alive| &alive.fds).map(|fd| fd.fd as i32);
+        let socket = socket_number(own.collect());
+        let agent = Agent::inject_into_fork(pid, stopped, layout, socket);
+        let agent = Some(agent.while_trying_to("put the agent in")?);
+        let threads = Vec::new();
+        let mut stub = Stub { pid, name: name.clone(), agent, threads, space: 0, table: 0, agent_place: 0 };
         let agent_end = layout.base + Layout::size(layout.threads);
         let mut batch = Batch::new();
         if rseq.rseq_abi_pointer != 0 {
@@ -236,13 +385,8 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
         batch.call("munmap", libc::SYS_munmap, args![0, layout.base]);
         batch.call("munmap", libc::SYS_munmap, args![agent_end, TASK_SIZE - agent_end]);
         // All of our descriptors; the pipe among them has served: since it was seized, the process dies with us.
-        let socket = stub.agent.as_ref().map_or(0, Agent::own_fd);
-        if socket > 0 {
-            batch.call("close_range", libc::SYS_close_range, args![0, socket - 1, 0]);
-        }
-        batch.call("close_range", libc::SYS_close_range, args![socket + 1, u32::MAX, 0]);
+        close_all_but(socket, &mut batch);
         stub.run("empty the new process", &batch)?;
-        move_socket(&mut stub, socket_number(Some(task), -1))?;
         Ok(stub)
     };
     make().of_task(&name)
@@ -259,27 +403,6 @@ fn pid_error(e: SysError, pid: i32) -> Problem {
 
 fn options_limit() -> std::time::Duration {
     std::time::Duration::from_secs(10)
-}
-
-/// Has one stub clone another.
-fn clone_task(new: &NewTask<'_>, parent: i32, layout: Layout, stubs: &mut Stubs) -> Result<(), Problem> {
-    let parent = find(stubs, parent)?;
-    let mut batch = Batch::new();
-    add_clone(&mut batch, libc::CLONE_PTRACE as u64, new.exit_signal, new.pid);
-    let step = "create the process";
-    let agent = parent.agent.as_mut().ok_or(AgentError::Lost(None))?;
-    let parents_socket = agent.own_fd();
-    agent.run(&batch).of_task(&new.name).while_trying_to(step)?;
-    let stopped = wait_for_clone(new.pid).of_task(&new.name).while_trying_to(step)?;
-    let agent = Agent::enter_clone(new.pid, stopped, layout);
-    let agent = agent.of_task(&new.name).while_trying_to("enter the agent")?;
-    let mut stub = Stub { pid: new.pid, name: new.name.clone(), agent: Some(agent), threads: Vec::new() };
-    let mut batch = Batch::new();
-    batch.call("close", libc::SYS_close, args![parents_socket]);
-    stub.run("close its parent's socket", &batch)?;
-    move_socket(&mut stub, socket_number(new.task, parents_socket))?;
-    stubs.0.push(stub);
-    Ok(())
 }
 
 /// Adds a `clone3` of a traced task or thread with a certain id.
@@ -303,40 +426,4 @@ pub(super) fn wait_for_clone(tid: i32) -> Result<crate::tracee::stopped::Stopped
         Stop::Interrupt => Ok(stopped),
         stop => Err(TraceError::Unexpected { tid, stop }),
     }
-}
-
-fn move_socket(stub: &mut Stub, to: i32) -> Result<(), Problem> {
-    let Stub { agent, name, .. } = stub;
-    let agent = agent.as_mut().ok_or(AgentError::Lost(None))?;
-    agent.move_socket(to).of_task(name).while_trying_to("move the agent's socket out of the way")
-}
-
-/// Puts every task into its process group: first those that lead one, then those that join.
-fn join_groups(tasks: &[Task], layout: Layout, stubs: &mut Stubs) -> Result<(), Problem> {
-    let step = "put it into its process group";
-    let set_group = |group: i32| {
-        let mut batch = Batch::new();
-        batch.call("setpgid", libc::SYS_setpgid, args![0, group]);
-        batch
-    };
-    for leader in tasks.iter().filter(|task| task.pgid == task.pid && task.sid != task.pid) {
-        find(stubs, leader.pid)?.run(step, &set_group(0))?;
-    }
-    for task in tasks.iter().filter(|task| task.pgid != task.pid && tasks.iter().any(|t| t.pid == task.pgid))
-    {
-        find(stubs, task.pid)?.run(step, &set_group(task.pgid))?;
-    }
-    // Groups whose leaders have ended. Those of a session's leader were joined at birth.
-    let ended: Vec<i32> = ended_leaders(tasks).into_iter().collect();
-    for group in ended {
-        let is_member = |task: &&Task| task.pgid == group && task.sid != group;
-        let Some(first) = tasks.iter().find(is_member) else { continue };
-        clone_task(&NewTask::helper(group), first.pid, layout, stubs)?;
-        find(stubs, group)?.run(step, &set_group(0))?;
-        for member in tasks.iter().filter(is_member) {
-            find(stubs, member.pid)?.run(step, &set_group(group))?;
-        }
-        end_helper(group, first.pid, stubs)?;
-    }
-    Ok(())
 }

@@ -2,18 +2,21 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::SysError;
 
-/// A new object as `mmap(MAP_SHARED | MAP_ANONYMOUS)` makes it, of that many bytes, as a descriptor.
-pub fn shared_object(size: u64) -> Result<OwnedFd, SysError> {
+/// A new object as `mmap(MAP_SHARED | MAP_ANONYMOUS)` makes it, of that many bytes, as a descriptor. `huge` are flags of
+/// mmap that ask for hugetlb pages, or 0.
+pub fn shared_object(size: u64, huge: u32) -> Result<OwnedFd, SysError> {
     let length = NonZeroUsize::new(size as usize).ok_or(SysError { call: "mmap", errno: Errno::EINVAL })?;
-    let (prot, flags) =
-        (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE);
+    let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let flags =
+        MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE | MapFlags::from_bits_retain(huge.cast_signed());
     // SAFETY: a new mapping at a place that the kernel chooses; nothing of ours is there.
     let start = unsafe { mmap_anonymous(None, length, prot, flags) }.map_err(SysError::of("mmap"))?;
     let first = start.as_ptr().addr();
@@ -22,6 +25,48 @@ pub fn shared_object(size: u64) -> Result<OwnedFd, SysError> {
     // SAFETY: the mapping was made above, and nothing points into it.
     unsafe { munmap(start, length.get()) }.map_err(SysError::of("munmap"))?;
     Ok(opened.map_err(SysError::io("open(/proc/self/map_files)"))?.into())
+}
+
+/// Writes to a file of hugetlb pages, which can only be mapped; `offset` is a multiple of their size.
+pub fn write_by_mapping(file: &File, offset: u64, bytes: &[u8], page_size: u64) -> Result<(), SysError> {
+    let Some(length) = NonZeroUsize::new((bytes.len() as u64).next_multiple_of(page_size) as usize) else {
+        return Ok(());
+    };
+    let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at a place that the kernel chooses. It reserves its pages, so that no access faults for want
+    // of one.
+    let start = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, file, offset as i64) };
+    let start = start.map_err(SysError::of("mmap (of hugetlb pages)"))?;
+    // SAFETY: the mapping is at least as long, writable, and overlaps nothing.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast().as_ptr(), bytes.len()) };
+    // SAFETY: the mapping was made above, and nothing points into it.
+    unsafe { munmap(start, length.get()) }.map_err(SysError::of("munmap"))
+}
+
+/// The seals of a memory file.
+pub fn seals(file: BorrowedFd<'_>) -> Result<u32, SysError> {
+    // SAFETY: takes numbers only.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    Ok(Errno::result(seals).map_err(SysError::of("fcntl(F_GET_SEALS)"))? as u32)
+}
+
+/// Adds seals that a memory file does not have yet.
+pub fn add_seals(file: BorrowedFd<'_>, wanted: u32) -> Result<(), SysError> {
+    let missing = wanted & !seals(file)?;
+    if missing == 0 {
+        return Ok(());
+    }
+    // SAFETY: takes numbers only.
+    let added = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, missing) };
+    Errno::result(added).map(drop).map_err(SysError::of("fcntl(F_ADD_SEALS)"))
+}
+
+/// Whether a file is of hugetlb pages.
+pub fn is_hugetlbfs(file: &File) -> Result<bool, SysError> {
+    /// From `include/uapi/linux/magic.h`.
+    const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+    let stat = nix::sys::statfs::fstatfs(file).map_err(SysError::of("fstatfs"))?;
+    Ok(stat.filesystem_type().0 == HUGETLBFS_MAGIC)
 }
 
 /// Where a file has data: start and end of each run, without the holes between them.
@@ -45,4 +90,69 @@ fn seek(file: &File, from: u64, whence: i32) -> Result<Option<u64>, SysError> {
         Err(Errno::ENXIO) => Ok(None),
         Err(errno) => Err(SysError { call: "lseek", errno }),
     }
+}
+
+/// A file in memory, to be read.
+///
+/// Whoever makes the file shorter meanwhile makes reading it fatal; [`end_on_cut_files`] says so then.
+#[derive(Debug)]
+pub struct MappedFile {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it is read only, and nobody but its owner unmaps it.
+unsafe impl Send for MappedFile {}
+// SAFETY: as above.
+unsafe impl Sync for MappedFile {}
+
+impl MappedFile {
+    /// Maps a whole file.
+    pub fn new(file: &File) -> Result<Self, SysError> {
+        end_on_cut_files()?;
+        let len = file.metadata().map_err(SysError::io("fstat"))?.len() as usize;
+        let Some(length) = NonZeroUsize::new(len) else {
+            return Ok(Self { start: NonNull::dangling(), len: 0 });
+        };
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) };
+        Ok(Self { start: start.map_err(SysError::of("mmap"))?.cast(), len })
+    }
+
+    /// How long it was when it was mapped.
+    pub fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// A part of it.
+    pub fn get(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        // SAFETY: the mapping has that many bytes, and lives as long as the slice.
+        let bytes = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) };
+        bytes.get(offset as usize..)?.get(..len as usize)
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: the mapping is ours, and no slice of it lives longer.
+            let unmapped = unsafe { munmap(self.start.cast(), self.len) };
+            debug_assert!(unmapped.is_ok());
+        }
+    }
+}
+
+/// Ends us with a message when a mapped image file was made shorter; the kernel ends the stubs with us.
+fn end_on_cut_files() -> Result<(), SysError> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn end(_: i32) {
+        const TEXT: &[u8] = b"Error: a pages file became shorter while it was read; nothing is restored\n";
+        // SAFETY: writes bytes that live for ever; the call is allowed in a handler.
+        unsafe { libc::write(2, TEXT.as_ptr().cast(), TEXT.len()) };
+        // SAFETY: does not return, and is allowed in a handler.
+        unsafe { libc::_exit(5) }
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler calls nothing but what signal-safety(7) allows.
+    unsafe { sigaction(Signal::SIGBUS, &action) }.map(drop).map_err(SysError::of("sigaction"))
 }

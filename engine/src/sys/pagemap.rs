@@ -19,6 +19,8 @@ pub mod category {
     pub const SWAPPED: u64 = 1 << 4;
     /// The page is the kernel's page of zeros.
     pub const PFNZERO: u64 = 1 << 5;
+    /// The page is part of a guard region (Linux 6.15).
+    pub const GUARD: u64 = 1 << 8;
 }
 
 /// A run of pages that look alike: `struct page_region`.
@@ -92,6 +94,27 @@ pub fn scan(
         Ok(found) => Ok((found as usize, arg.walk_end)),
         Err(errno) => Err(SysError { call: "ioctl(PAGEMAP_SCAN)", errno }),
     }
+}
+
+/// Scans a whole range; `regions` is room for answers on the way.
+pub fn scan_all(
+    pagemap: impl AsFd,
+    start: u64,
+    end: u64,
+    query: Query,
+    regions: &mut [PageRegion],
+    add: &mut dyn FnMut(PageRegion),
+) -> Result<(), SysError> {
+    let mut at = start;
+    while at < end {
+        let (found, walked) = scan(&pagemap, at, end, query, regions)?;
+        regions.iter().take(found).copied().for_each(&mut *add);
+        if walked <= at {
+            break;
+        }
+        at = walked;
+    }
+    Ok(())
 }
 
 const _: () = assert!(size_of::<ScanArg>() == 0x60);

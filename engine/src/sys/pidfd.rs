@@ -2,13 +2,25 @@
 
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
+use nix::errno::Errno;
+
 use crate::error::SysError;
 
-/// A descriptor for the process `pid`.
+/// A descriptor for the process `pid`, or for the thread with that id (Linux 6.9).
 pub fn open(pid: i32) -> Result<OwnedFd, SysError> {
+    /// From `include/uapi/linux/pidfd.h`.
+    const PIDFD_THREAD: i32 = libc::O_EXCL;
     // SAFETY: takes numbers only.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    owned(fd, "pidfd_open")
+    match owned(fd, "pidfd_open") {
+        // It is no leader: EINVAL, and ENOENT since Linux 6.15.
+        Err(SysError { errno: Errno::EINVAL | Errno::ENOENT, .. }) => {
+            // SAFETY: takes numbers only.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, PIDFD_THREAD) };
+            owned(fd, "pidfd_open(PIDFD_THREAD)")
+        }
+        opened => opened,
+    }
 }
 
 /// A duplicate of descriptor `fd` of that process: the same open file description.

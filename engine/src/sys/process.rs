@@ -156,6 +156,13 @@ pub fn ignore(signal: nix::sys::signal::Signal) -> Result<(), SysError> {
         .map_err(SysError::of("signal"))
 }
 
+/// Holds a signal back from this thread from now on.
+pub fn block(signal: nix::sys::signal::Signal) -> Result<(), SysError> {
+    let mut set = nix::sys::signal::SigSet::empty();
+    set.add(signal);
+    set.thread_block().map_err(SysError::of("sigprocmask"))
+}
+
 /// Waits, in a process that was just forked, for whoever will trace it; ends when all holders of the other end of the
 /// pipe do. Our own copy of that end is closed first.
 pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::OwnedFd) -> ! {

@@ -83,6 +83,13 @@ pub fn set_options(tid: i32, options: i32) -> Result<(), SysError> {
     Ok(())
 }
 
+/// What an event was about: the id of a new task, as we see it.
+pub fn event_message(tid: i32) -> Result<u64, SysError> {
+    let mut message: libc::c_ulong = 0;
+    request("ptrace(PTRACE_GETEVENTMSG)", libc::PTRACE_GETEVENTMSG, tid, 0, (&raw mut message).cast())?;
+    Ok(message)
+}
+
 /// How a stopped thread goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
@@ -92,6 +99,8 @@ pub enum Resume {
     Step,
     /// Until it enters or leaves a system call.
     Syscall,
+    /// Not at all, but it may be interrupted: only for a thread in the stop of its process.
+    Listen,
     /// For good.
     Detach,
 }
@@ -102,6 +111,7 @@ pub fn resume(tid: i32, how: Resume, signal: i32) -> Result<(), SysError> {
         Resume::Cont => ("ptrace(PTRACE_CONT)", libc::PTRACE_CONT),
         Resume::Step => ("ptrace(PTRACE_SINGLESTEP)", libc::PTRACE_SINGLESTEP),
         Resume::Syscall => ("ptrace(PTRACE_SYSCALL)", libc::PTRACE_SYSCALL),
+        Resume::Listen => ("ptrace(PTRACE_LISTEN)", libc::PTRACE_LISTEN),
         Resume::Detach => ("ptrace(PTRACE_DETACH)", libc::PTRACE_DETACH),
     };
     request(call, op, tid, 0, std::ptr::without_provenance_mut(signal as usize))?;

@@ -13,12 +13,13 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
-use parasite::abi::{MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE, Slot};
+use parasite::abi::{MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::error::{Class, Explain, SysError};
@@ -30,9 +31,12 @@ use crate::tracee::memory::Memory;
 use crate::tracee::regs;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
+mod calls;
 mod landing;
 mod layout;
+mod stops;
 
+use calls::{Call, complete_calls, remote_call, syscall_in_blob, syscall_in_code, syscall_in_vdso};
 use landing::LandingPad;
 pub use layout::Layout;
 
@@ -126,12 +130,14 @@ pub struct Agent {
     /// The thread that serves.
     leader: Option<Running>,
     /// What each thread was doing, in the order of the task's threads.
-    saved: Vec<Saved>,
+    saved: Vec<Rc<Saved>>,
     packet: Vec<u8>,
     /// Signals that cannot be blocked and came meanwhile; sent again at the end.
     deferred: Vec<i32>,
     /// From where the serving thread leaves; none for a stub, which ends with us anyway.
     landing: Option<LandingPad>,
+    /// The serving thread has been asked to stop.
+    is_stopping: bool,
 }
 
 impl Agent {
@@ -145,7 +151,9 @@ impl Agent {
         vdso: Option<(u64, u64)>,
         code: &[(u64, u64)],
     ) -> Result<Self, AgentError> {
-        let memory = Memory::open(task.pid)?;
+        // The leader may have ended before the others; memory and descriptors are then seen through another thread.
+        let tid = task.first_tid();
+        let memory = Memory::open(tid)?;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
         let size = Layout::size(saved.len());
         let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, size));
@@ -156,7 +164,8 @@ impl Agent {
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
         let place = Layout { base: 0, threads: saved.len() };
-        let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place);
+        let mut deferred = Vec::new();
+        let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place, &mut deferred);
         let Some(stopped) = stopped else { return Err(AgentError::Lost(None)) };
         match mapped {
             Ok(layout) => {
@@ -164,7 +173,9 @@ impl Agent {
                     // Until it enters the agent, it is what it was, should we die.
                     first.write(&stopped)?;
                 }
-                let mut agent = Self::start(task.pid, stopped, memory, layout, saved)?;
+                let saved = saved.into_iter().map(Rc::new).collect();
+                let mut agent = Self::start(tid, stopped, memory, layout, saved, None)?;
+                agent.deferred.extend(deferred);
                 agent.landing = landing;
                 Ok(agent)
             }
@@ -178,22 +189,58 @@ impl Agent {
     }
 
     /// Puts an agent into a stopped fork of our own, at a place of our choice; the fork never goes back to what it did.
-    pub fn inject_into_fork(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+    /// `socket` is the number that its socket is to have there.
+    pub fn inject_into_fork(
+        pid: i32,
+        stopped: Stopped,
+        layout: Layout,
+        socket: i32,
+    ) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
-        let saved = vec![Saved::read(&stopped)?; layout.threads];
+        let saved = layout.for_all(Saved::read(&stopped)?);
         let regs = stopped.regs()?;
-        let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout);
+        let mut deferred = Vec::new();
+        let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout, &mut deferred);
         let layout = mapped?;
-        Self::start(pid, stopped.ok_or(AgentError::Lost(None))?, memory, layout, saved)
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let mut agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
+        agent.deferred.extend(deferred);
+        Ok(agent)
     }
 
     /// Lets a clone of a task with an agent, stopped at birth, serve us too: its memory has the agent already.
-    pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+    pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout, socket: i32) -> Result<Self, AgentError> {
         let memory = Memory::open(pid)?;
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = vec![Saved::read(&stopped)?; layout.threads];
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Again)
+        let saved = layout.for_all(Saved::read(&stopped)?);
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
+    }
+
+    /// Lets a clone that shares the memory of its maker serve us too, with an agent of its own, for which its maker has
+    /// mapped memory ([`Layout::add_map`]).
+    pub fn enter_sharing_clone(
+        pid: i32,
+        stopped: Stopped,
+        layout: Layout,
+        socket: i32,
+    ) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let saved = layout.for_all(Saved::read(&stopped)?);
+        Self::start(pid, stopped, memory, layout, saved, Some(socket))
+    }
+
+    /// Lets a copy of a task with an agent, stopped at birth, serve us. Unlike a clone it ends when we do.
+    pub fn enter_copy(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let mut end = Saved::read(&stopped)?;
+        end.regs.rip = layout.base + entry::END;
+        end.regs.orig_rax = u64::MAX;
+        let saved = layout.for_all(end);
+        memory.write(layout.base, &layout.code(&saved))?;
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Again, None)
     }
 
     /// Writes the agent into memory that was mapped for it, and lets the thread enter.
@@ -202,79 +249,68 @@ impl Agent {
         stopped: Stopped,
         memory: Memory,
         layout: Layout,
-        saved: Vec<Saved>,
+        saved: Vec<Rc<Saved>>,
+        socket: Option<i32>,
     ) -> Result<Self, AgentError> {
         memory.write(layout.base, &layout.code(&saved))?;
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Serve)
+        Self::connect(pid, stopped, memory, layout, saved, Entry::Serve, socket)
     }
 
-    /// Lets the thread enter, and takes our end of the socket pair that the agent makes.
+    /// Lets the thread enter, and takes our end of the socket pair that the agent makes. Its own end gets the number
+    /// `wanted`, or else stays where the kernel put it.
     fn connect(
         pid: i32,
         stopped: Stopped,
         memory: Memory,
         layout: Layout,
-        saved: Vec<Saved>,
+        saved: Vec<Rc<Saved>>,
         entry: Entry,
+        wanted: Option<i32>,
     ) -> Result<Self, AgentError> {
         let first = saved.first().ok_or(AgentError::Lost(None))?;
-        memory.write(layout.slot(0), layout.fill_serving_slot(first, -1).as_bytes())?;
+        memory.write(layout.slot(0), layout.fill_serving_slot(first, wanted).as_bytes())?;
         let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
-        // Each system call up to socketpair has a stop at its entry and one at its exit.
-        let (entry, stops) = match entry {
-            Entry::Serve => (entry::SERVE, 4),
-            Entry::Again => (entry::AGAIN, 2),
+        // What it calls up to socketpair.
+        let (entry, calls) = match entry {
+            Entry::Serve => (entry::SERVE, CONNECTING.as_slice()),
+            Entry::Again => (entry::AGAIN, &CONNECTING[1..]),
         };
         stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
         stopped.set_sigmask(ALL_SIGNALS)?;
-        let mut stopped = stopped;
-        for _ in 0..stops {
-            let (next, stop) = stopped.resume(Resume::Syscall, 0)?.wait(STEP_LIMIT)?;
-            if stop != Stop::Syscall {
-                return Err(AgentError::Lost(Some(stop)));
-            }
-            stopped = next;
-        }
+        let mut deferred = Vec::new();
+        let (stopped, connected) = complete_calls(stopped, calls, &mut deferred);
+        connected?;
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let regs = stopped.regs()?;
-        if (regs.rax as i64) < 0 {
-            let errno = Errno::from_raw(-(regs.rax as i64) as i32);
-            return Err(SysError { call: "socketpair (in the target)", errno }.into());
-        }
         let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
         let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
         socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
             .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
         let leader = Some(stopped.resume(Resume::Cont, 0)?);
+        let remote_socket = wanted.unwrap_or(remote_socket);
         let packet = vec![0; MAX_MESSAGE + 4096];
-        let deferred = Vec::new();
-        Ok(Self { layout, memory, socket, remote_socket, leader, saved, packet, deferred, landing: None })
+        Ok(Self {
+            layout,
+            memory,
+            socket,
+            remote_socket,
+            leader,
+            saved,
+            packet,
+            deferred,
+            landing: None,
+            is_stopping: false,
+        })
     }
 
-    /// Gives the agent's end of the socket another number in the target.
-    pub fn move_socket(&mut self, to: i32) -> Result<(), AgentError> {
-        if to == self.remote_socket {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        batch.call("dup3", libc::SYS_dup3, crate::args![self.remote_socket, to, libc::O_CLOEXEC]);
-        self.run(&batch)?;
-        let at = self.layout.slot(0) + std::mem::offset_of!(Slot, socket) as u64;
-        self.memory.write(at, &to.to_le_bytes())?;
-        let mut batch = Batch::new();
-        batch.call("close", libc::SYS_close, crate::args![self.remote_socket]);
-        self.run(&batch)?;
-        self.remote_socket = to;
-        Ok(())
+    /// Where the agent is.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The memory of the task.
     pub fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    /// What the task's threads were doing, in their order.
-    pub fn saved(&self) -> &[Saved] {
-        &self.saved
     }
 
     /// Whether an address range is the agent's own.
@@ -306,11 +342,23 @@ impl Agent {
 
     /// Waits for the answer to a batch that was sent.
     pub fn receive(&mut self, batch: &Batch<'_>) -> Result<Replies, AgentError> {
-        let packet = self.receive_packet()?;
+        let packet = self.receive_packet(&mut [])?;
         Ok(batch.decode(&packet)?)
     }
 
-    fn receive_packet(&mut self) -> Result<Vec<u8>, AgentError> {
+    /// Whether an answer is there to be received; if not, what stopped the serving thread is seen to.
+    pub fn has_answered(&mut self) -> Result<bool, AgentError> {
+        let mut byte = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let answered = socket::recv(self.socket.as_raw_fd(), &mut byte, flags).is_ok();
+        if !answered {
+            look_after(&mut self.leader, &mut self.deferred)?;
+        }
+        Ok(answered)
+    }
+
+    /// Waits for a packet from the serving thread or from one of `others`.
+    fn receive_packet(&mut self, others: &mut [(usize, Option<Running>)]) -> Result<Vec<u8>, AgentError> {
         loop {
             let mut iov = [IoSliceMut::new(&mut self.packet)];
             let flags = MsgFlags::empty();
@@ -319,26 +367,15 @@ impl Agent {
             match received {
                 Ok(0) => return Err(AgentError::Lost(None)),
                 Ok(len) => return Ok(self.packet.get(..len).unwrap_or_default().to_vec()),
-                Err(Errno::EAGAIN | Errno::EINTR) => self.look_after_leader()?,
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    look_after(&mut self.leader, &mut self.deferred)?;
+                    for (_, thread) in &mut *others {
+                        look_after(thread, &mut self.deferred)?;
+                    }
+                }
                 Err(errno) => return Err(SysError { call: "recvmsg (from the agent)", errno }.into()),
             }
         }
-    }
-
-    /// Lets the serving thread go on if something stopped it that cannot be blocked; an error if it crashed.
-    fn look_after_leader(&mut self) -> Result<(), AgentError> {
-        let Some(leader) = self.leader.take() else { return Err(AgentError::Lost(None)) };
-        let Some((stopped, stop)) = leader.poll()? else {
-            self.leader = Some(leader);
-            return Ok(());
-        };
-        match stop {
-            Stop::Signal(signal @ libc::SIGSTOP) => self.deferred.push(signal),
-            Stop::Group(_) | Stop::Interrupt => {}
-            _ => return Err(AgentError::Lost(Some(stop))),
-        }
-        self.leader = Some(stopped.resume(Resume::Cont, 0)?);
-        Ok(())
     }
 
     /// Has other threads than the serving one make the calls of a batch each; what they answered, in that order.
@@ -379,18 +416,19 @@ impl Agent {
             let entry = self.layout.base + entry::ONCE;
             stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
             stopped.set_sigmask(ALL_SIGNALS)?;
-            running.push((index, stopped.resume(Resume::Cont, 0)?));
+            running.push((index, Some(stopped.resume(Resume::Cont, 0)?)));
             batches.insert(index as u32, batch);
         }
         let mut answers = std::collections::HashMap::new();
         for _ in 0..running.len() {
-            let packet = self.receive_packet()?;
+            let packet = self.receive_packet(&mut running)?;
             let slot = Reply::read_from_prefix(&packet).ok().ok_or(BatchError::Garbled)?.0.slot;
             let batch = batches.get(&slot).ok_or(BatchError::Garbled)?;
             answers.insert(slot as usize, batch.decode(&packet)?);
         }
         let mut done = Vec::new();
         for (index, thread) in running {
+            let thread = thread.ok_or(AgentError::Lost(None))?;
             thread.interrupt()?;
             let stopped = wait_past_signals(thread, &mut self.deferred)?;
             done.push((index, stopped, answers.remove(&index).ok_or(BatchError::Garbled)?));
@@ -446,10 +484,20 @@ impl Agent {
         Ok(result)
     }
 
+    /// Asks the serving thread to stop, without waiting for it: so that many stop at once.
+    pub fn begin_to_stop(&mut self) -> Result<(), AgentError> {
+        let leader = self.leader.as_ref().ok_or(AgentError::Lost(None))?;
+        leader.interrupt()?;
+        self.is_stopping = true;
+        Ok(())
+    }
+
     /// Stops the serving thread wherever it is in the agent.
     fn stop_leader(&mut self) -> Result<Stopped, AgentError> {
         let leader = self.leader.take().ok_or(AgentError::Lost(None))?;
-        leader.interrupt()?;
+        if !std::mem::take(&mut self.is_stopping) {
+            leader.interrupt()?;
+        }
         Ok(wait_past_signals(leader, &mut self.deferred)?)
     }
 
@@ -478,11 +526,15 @@ impl Agent {
         if let Some(thread) = task.threads.first_mut() {
             thread.stopped = Some(stopped);
         }
+        self.send_deferred(task.pid)?;
+        Ok(())
+    }
+
+    /// Sends the signals that somebody else sent while we were at it; the task must not lose them.
+    pub fn send_deferred(&self, pid: i32) -> Result<(), SysError> {
         for &signal in &self.deferred {
-            // Sent by somebody else while we were at it; the task must not lose it.
             let signal = nix::sys::signal::Signal::try_from(signal).ok();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), signal)
-                .map_err(SysError::of("kill"))?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).map_err(SysError::of("kill"))?;
         }
         Ok(())
     }
@@ -490,33 +542,44 @@ impl Agent {
     /// Has the serving thread close the socket and unmap the agent; it comes back stopped, and its registers are still to
     /// be set.
     pub fn unmap(&mut self) -> Result<Stopped, AgentError> {
-        const CALLS: [&str; 2] = ["close", "munmap"];
         let stopped = self.stop_leader()?;
-        let regs = stopped.regs()?;
         if let Some(landing) = &mut self.landing {
+            let regs = stopped.regs()?;
             let first = self.saved.first().ok_or(AgentError::Lost(None))?;
             // The pad leaves extended registers alone; as long as the thread is in the agent, that would set them again.
             stopped.set_xstate(&first.xstate)?;
             let leave = landing.leave(&self.memory, self.layout.base, self.remote_socket)?;
             stopped.set_regs(&regs::entering(&regs, leave, regs.rsp, [0; 3]))?;
-            let (stopped, made) = complete_calls(stopped, &CALLS);
+            let (stopped, made) = complete_calls(stopped, &UNMAP, &mut self.deferred);
             made?;
             return stopped.ok_or(AgentError::Lost(None));
         }
+        self.unmap_by(stopped)
+    }
+
+    /// Has a stopped thread of the task close the socket and unmap the agent; its registers are still to be set.
+    pub fn unmap_by(&mut self, thread: Stopped) -> Result<Stopped, AgentError> {
+        let regs = thread.regs()?;
+        let [close, unmap] = UNMAP;
         // Under its own feet: a step ends when the call does, before the instruction behind it, which is not there any more.
         let at = self.layout.base + syscall_in_blob();
-        let [name, _] = CALLS;
-        let close = Call { number: libc::SYS_close, args: [self.remote_socket as u64, 0, 0, 0, 0, 0], name };
-        let (stopped, closed) = remote_call(stopped, &regs, at, close);
+        let args = [self.remote_socket as u64, 0, 0, 0, 0, 0];
+        let close = Call { number: libc::SYS_close, args, name: close };
+        let (stopped, closed) = remote_call(thread, &regs, at, close, &mut self.deferred);
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
-        let [_, name] = CALLS;
-        let unmap = Call { number: libc::SYS_munmap, args, name };
-        let (stopped, unmapped) = remote_call(stopped, &regs, at, unmap);
+        let unmap = Call { number: libc::SYS_munmap, args, name: unmap };
+        let (stopped, unmapped) = remote_call(stopped, &regs, at, unmap, &mut self.deferred);
         closed.and(unmapped)?;
         stopped.ok_or(AgentError::Lost(None))
     }
 }
+
+/// The calls that take an agent away.
+const UNMAP: [&str; 2] = ["close", "munmap"];
+
+/// What the agent calls until it can be talked to; a copy of it begins with the second.
+const CONNECTING: [&str; 2] = ["mprotect (in the target)", "socketpair (in the target)"];
 
 /// How a thread enters.
 #[derive(Debug, Clone, Copy)]
@@ -533,89 +596,33 @@ fn map_agent(
     from: &libc::user_regs_struct,
     syscall_at: u64,
     place: Layout,
+    deferred: &mut Vec<i32>,
 ) -> (Option<Stopped>, Result<Layout, AgentError>) {
     let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
     let fixed = if place.base == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE as u64 };
     let size = Layout::size(place.threads);
     let args = [place.base, size, prot, MAP_PRIVATE_ANONYMOUS | fixed, u64::MAX, 0];
     let call = Call { number: libc::SYS_mmap, args, name: "mmap (in the target)" };
-    let (stopped, mapped) = remote_call(stopped, from, syscall_at, call);
+    let (stopped, mapped) = remote_call(stopped, from, syscall_at, call, deferred);
     (stopped, mapped.map(|base| Layout { base: base as u64, threads: place.threads }))
-}
-
-/// Offset of a `syscall` instruction in the agent's code.
-fn syscall_in_blob() -> u64 {
-    let at = BLOB.windows(2).position(|code| code == [0x0f, 0x05]);
-    at.expect("the agent makes system calls") as u64
 }
 
 const MAP_PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
-/// A system call to be made by somebody else.
-struct Call {
-    number: i64,
-    args: [u64; 6],
-    name: &'static str,
-}
-
-/// Has a stopped thread make one system call, with all signals blocked from then on. The thread, unless it died, and the
-/// call's result.
-fn remote_call(
-    stopped: Stopped,
-    from: &libc::user_regs_struct,
-    syscall_at: u64,
-    call: Call,
-) -> (Option<Stopped>, Result<i64, AgentError>) {
-    // Signals come second: at the landing pad the thread finds its mask again, but not where it was stopped.
-    let set = stopped
-        .set_regs(&regs::calling(from, syscall_at, call.number, call.args))
-        .and_then(|()| stopped.set_sigmask(ALL_SIGNALS));
-    if let Err(e) = set {
-        return (Some(stopped), Err(e.into()));
+/// Lets a thread that works for us go on if something stopped it that cannot be blocked; an error if it crashed.
+fn look_after(thread: &mut Option<Running>, deferred: &mut Vec<i32>) -> Result<(), AgentError> {
+    let running = thread.take().ok_or(AgentError::Lost(None))?;
+    let Some((stopped, stop)) = running.poll()? else {
+        *thread = Some(running);
+        return Ok(());
+    };
+    match stop {
+        Stop::Signal(signal @ libc::SIGSTOP) => deferred.push(signal),
+        Stop::Group(_) | Stop::Interrupt => {}
+        _ => return Err(AgentError::Lost(Some(stop))),
     }
-    complete_calls(stopped, &[call.name])
-}
-
-/// Lets a stopped thread go on until it has made these system calls. The thread, unless it died, and the last call's
-/// result, or the first error of any.
-///
-/// Not by PTRACE_SINGLESTEP: its SIGTRAP is forced, and forcing a signal that is blocked or ignored resets its handler.
-fn complete_calls(stopped: Stopped, names: &[&'static str]) -> (Option<Stopped>, Result<i64, AgentError>) {
-    let mut stopped = stopped;
-    let mut outcome = Ok(0);
-    for call in names {
-        let mut entered = false;
-        loop {
-            let stepped =
-                stopped.resume(Resume::Syscall, 0).map_err(TraceError::from).and_then(|r| r.wait(STEP_LIMIT));
-            match stepped {
-                Ok((next, Stop::Syscall)) if !entered => {
-                    entered = true;
-                    stopped = next;
-                }
-                Ok((next, Stop::Syscall)) => {
-                    let result =
-                        next.regs().map_err(AgentError::from).and_then(|regs| call_result(call, &regs));
-                    outcome = outcome.and(result);
-                    stopped = next;
-                    break;
-                }
-                // It was stopped for another reason before the instruction was executed.
-                Ok((next, Stop::Interrupt | Stop::Group(_) | Stop::Signal(libc::SIGSTOP))) => stopped = next,
-                Ok((next, stop)) => return (Some(next), Err(AgentError::Lost(Some(stop)))),
-                Err(e) => return (None, Err(e.into())),
-            }
-        }
-    }
-    (Some(stopped), outcome)
-}
-
-/// What a call returned, at its syscall-exit-stop.
-fn call_result(call: &'static str, regs: &libc::user_regs_struct) -> Result<i64, AgentError> {
-    match regs.rax as i64 {
-        result @ -4095..0 => Err(SysError { call, errno: Errno::from_raw(-result as i32) }.into()),
-        result => Ok(result),
-    }
+    *thread = Some(stopped.resume(Resume::Cont, 0)?);
+    Ok(())
 }
 
 /// Waits for the stop that was asked for; signals that cannot be blocked are kept for later.
@@ -632,28 +639,6 @@ fn wait_past_signals(thread: Running, deferred: &mut Vec<i32>) -> Result<Stopped
             stop => return Err(TraceError::Unexpected { tid: stopped.tid(), stop }),
         }
     }
-}
-
-/// Where a task without a vdso has a `syscall` instruction, or at least its two bytes.
-fn syscall_in_code(memory: &Memory, code: &[(u64, u64)]) -> Option<u64> {
-    let mut buffer = vec![0; 1 << 20];
-    for &(start, end) in code {
-        let len = ((end - start) as usize).min(buffer.len());
-        let read = memory.read_fast(start, buffer.get_mut(..len)?).unwrap_or(0);
-        let found = buffer.get(..read)?.windows(2).position(|code| code == [0x0f, 0x05]);
-        if let Some(at) = found {
-            return Some(start + at as u64);
-        }
-    }
-    None
-}
-
-/// Where the task's vdso has a `syscall` instruction: where ours has one, after a look whether it is the same.
-fn syscall_in_vdso(memory: &Memory, vdso: u64) -> Result<u64, AgentError> {
-    const SYSCALL: [u8; 2] = [0x0f, 0x05];
-    let offset = vdso::syscall_offset().ok_or(AgentError::NoSyscallInstruction)?;
-    let found: [u8; 2] = memory.read_value(vdso + offset)?;
-    if found == SYSCALL { Ok(vdso + offset) } else { Err(AgentError::NoSyscallInstruction) }
 }
 
 #[cfg(test)]

@@ -161,6 +161,11 @@ impl<'fd> Batch<'fd> {
         self.push(step, number, args, Call::MAY_FAIL)
     }
 
+    /// Adds a call that clones a child, which makes it again for a grandchild, and ends.
+    pub fn call_twice(&mut self, step: &'static str, number: i64, args: &[Arg]) -> CallId {
+        self.push(step, number, args, Call::CLONES_TWICE)
+    }
+
     fn push(&mut self, step: &'static str, number: i64, args: &[Arg], flags: u32) -> CallId {
         let mut wide = [None; 6];
         for (slot, arg) in wide.iter_mut().zip(args) {

@@ -1,14 +1,17 @@
 //! Stopping a whole process tree, and letting it go again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::error::{Class, Explain, Problem, SysError, TaskName};
+use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
+use crate::procfs;
 use crate::supervise::Guardian;
-use crate::sys::ptrace::Resume;
+use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
+use crate::tracee::cgroup::FrozenCgroup;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
@@ -38,7 +41,9 @@ impl Explain for FreezeError {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::Outrun => Some("freeze its cgroup first, or try again".into()),
+            Self::Outrun => {
+                Some("run it in a cgroup (v2) of its own, which can be frozen, or try again".into())
+            }
             Self::Gone => None,
             Self::Traced { .. } => Some("detach the debugger or strace first".into()),
         }
@@ -63,6 +68,8 @@ pub struct FrozenThread {
     pub tid: i32,
     /// The stopped thread; taken out while it runs for us.
     pub stopped: Option<Stopped>,
+    /// What it stopped at.
+    stop: Stop,
 }
 
 impl FrozenThread {
@@ -83,7 +90,8 @@ pub struct FrozenTask {
     pub parent: Option<usize>,
     /// What it was doing.
     pub state: TaskState,
-    /// Its threads, in the order of `/proc/PID/task`: the leader first. Empty for a zombie.
+    /// Its threads that have not ended, in the order of `/proc/PID/task`: the leader first, if it has not ended before the
+    /// others. Empty for a zombie.
     pub threads: Vec<FrozenThread>,
     /// The agent, while it is in.
     pub agent: Option<Agent>,
@@ -101,33 +109,82 @@ impl FrozenTree {
     pub fn freeze(root: i32, limit: Duration) -> Result<Self, Problem> {
         crate::sys::process::hold_child_signal()?;
         let mut tree = Self { tasks: Vec::new() };
-        tree.tasks
-            .push(FrozenTask::seize(root, None, limit)?.ok_or_else(|| Problem::new(FreezeError::Gone))?);
-        for _ in 0..MAX_ROUNDS {
-            if !tree.seize_new_children(limit)? {
-                return Ok(tree);
-            }
+        let root = FrozenTask::seize(root, None, limit)?.ok_or_else(|| Problem::new(FreezeError::Gone))?;
+        let mut known = HashSet::from([root.pid]);
+        tree.tasks.push(root);
+        tree.seize_children_of(0, &mut known, limit)?;
+        if tree.catch_up(&mut known, limit)? {
+            return Ok(tree);
         }
-        Err(Problem::new(FreezeError::Outrun).task(&tree.tasks[0].name))
+        let (pid, name) = (tree.tasks[0].pid, tree.tasks[0].name.clone());
+        log::info!("{name} makes tasks faster than they can be stopped one by one");
+        let frozen = FrozenCgroup::of(pid, limit).of_task(&name).while_trying_to("freeze its cgroup")?;
+        if frozen.is_some() && tree.catch_up(&mut known, limit)? {
+            return Ok(tree);
+        }
+        Err(Problem::new(FreezeError::Outrun).task(&name))
     }
 
-    /// Stops children that are not yet ours; whether there were any.
-    fn seize_new_children(&mut self, limit: Duration) -> Result<bool, Problem> {
-        let mut found = false;
-        let mut at = 0;
+    /// Looks for new tasks until there are none; false if that does not come to an end.
+    fn catch_up(&mut self, known: &mut HashSet<i32>, limit: Duration) -> Result<bool, Problem> {
+        for _ in 0..MAX_ROUNDS {
+            if !self.seize_adopted(known, limit)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Stops everything below the tasks from place `from` on; they are stopped themselves, so they get no more children
+    /// of their own.
+    fn seize_children_of(
+        &mut self,
+        from: usize,
+        known: &mut HashSet<i32>,
+        limit: Duration,
+    ) -> Result<(), Problem> {
+        let mut at = from;
         while let Some(task) = self.tasks.get(at) {
-            for child in task.children() {
-                if self.tasks.iter().any(|t| t.pid == child) {
-                    continue;
-                }
-                if let Some(task) = FrozenTask::seize(child, Some(at), limit)? {
-                    self.tasks.push(task);
-                    found = true;
-                }
+            for child in task.children(task.threads.len()) {
+                self.seize_child(child, at, known, limit)?;
             }
             at += 1;
         }
+        Ok(())
+    }
+
+    /// Stops children that tasks were given meanwhile, because the parents of those ended. Whether there were any: then
+    /// more may have followed.
+    fn seize_adopted(&mut self, known: &mut HashSet<i32>, limit: Duration) -> Result<bool, Problem> {
+        let tasks = self.tasks.len();
+        let mut found = false;
+        for at in 0..tasks {
+            // Orphans go to the first living thread (`find_new_reaper` of kernel/exit.c).
+            let children = self.tasks.get(at).map(|task| task.children(1)).unwrap_or_default();
+            for child in children {
+                found |= self.seize_child(child, at, known, limit)?;
+            }
+        }
+        self.seize_children_of(tasks, known, limit)?;
         Ok(found)
+    }
+
+    /// Stops one child; whether it was new.
+    fn seize_child(
+        &mut self,
+        child: i32,
+        parent: usize,
+        known: &mut HashSet<i32>,
+        limit: Duration,
+    ) -> Result<bool, Problem> {
+        if known.contains(&child) {
+            return Ok(false);
+        }
+        if let Some(task) = FrozenTask::seize(child, Some(parent), limit)? {
+            known.insert(child);
+            self.tasks.push(task);
+        }
+        Ok(true)
     }
 
     /// Lets the tree go on as it was.
@@ -150,6 +207,7 @@ impl FrozenTree {
         // Should we die half way, the rest dies with us: by now the images are complete, and half a tree is no tree.
         let pids: Vec<i32> = self.tasks.iter().map(|task| task.pid).collect();
         let guardian = Guardian::of(&pids).map_err(|e| Problem::new(e).step("guard the end of the tree"))?;
+        self.stop_agents()?;
         for task in &mut self.tasks {
             if let Some(agent) = task.agent.take() {
                 agent.abandon(task).map_err(|e| Problem::new(e).task(&task.name))?;
@@ -177,9 +235,19 @@ impl FrozenTree {
         guardian.dismiss().map_err(|e| Problem::new(e).step("guard the end of the tree"))
     }
 
+    /// Asks all agents to stop, so that they do so at the same time.
+    fn stop_agents(&mut self) -> Result<(), Problem> {
+        for task in &mut self.tasks {
+            if let Some(agent) = &mut task.agent {
+                agent.begin_to_stop().map_err(|e| Problem::new(e).task(&task.name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the agents out and detaches; goes on after a failure, and returns the first.
     fn release(&mut self) -> Result<(), Problem> {
-        let mut first = Ok(());
+        let mut first = self.stop_agents();
         for task in &mut self.tasks {
             let name = task.name.clone();
             if let Some(agent) = task.agent.take()
@@ -210,11 +278,16 @@ impl Drop for FrozenTree {
     }
 }
 
-/// Waits a moment until the real parents have reaped their children, so that all pids are free.
+/// Waits a moment until the real parents have reaped their children, so that all pids are free. Not for a parent that
+/// called us: it may well wait for our end first.
 fn wait_until_reaped(tasks: &[FrozenTask]) {
     const LIMIT: Duration = Duration::from_millis(100);
     let deadline = Instant::now() + LIMIT;
+    let callers = callers();
     for task in tasks {
+        if parent_of(task.pid).is_some_and(|parent| callers.contains(&parent)) {
+            continue;
+        }
         while process_state(task.pid) == Some('Z') {
             if Instant::now() > deadline {
                 log::warn!(
@@ -226,6 +299,22 @@ fn wait_until_reaped(tasks: &[FrozenTask]) {
             std::thread::sleep(Duration::from_micros(100));
         }
     }
+}
+
+/// The process that started the command, whose worker we are, and those that started it; of the init of a pid namespace
+/// only if it did so itself, since else it is nobody's caller, and reaps whoever comes.
+fn callers() -> Vec<i32> {
+    let ancestors: Vec<i32> = std::iter::successors(Some(std::process::id() as i32), |pid| parent_of(*pid))
+        .skip(2)
+        .take_while(|pid| *pid > 0)
+        .collect();
+    let is_caller = |(distance, pid): &(usize, i32)| *distance == 0 || *pid != 1;
+    ancestors.into_iter().enumerate().filter(is_caller).map(|(_, pid)| pid).collect()
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    procfs::stat::parse(&stat).ok().map(|stat| stat.ppid)
 }
 
 /// Waits for the end of a thread that was killed.
@@ -244,30 +333,49 @@ impl FrozenTask {
     fn seize(pid: i32, parent: Option<usize>, limit: Duration) -> Result<Option<Self>, Problem> {
         let Some(name) = task_name(pid) else { return Ok(None) };
         let mut task = Self { pid, name, parent, state: TaskState::Alive, threads: Vec::new(), agent: None };
-        if process_state(pid) == Some('Z') {
-            task.state = TaskState::Zombie;
-            return Ok(Some(task));
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        loop {
-            let new: Vec<i32> = thread_ids(pid).filter(|tid| seen.insert(*tid)).collect();
-            if new.is_empty() {
-                break;
-            }
-            task.seize_threads(&new, limit).map_err(|e| e.task(&task.name))?;
-        }
+        task.seize_all(limit).map_err(|e| e.task(&task.name))?;
         if task.threads.is_empty() {
-            // It ended under our hands: either it waits for its parent now, or it is gone.
+            // Either it waits for its parent, or it is gone.
             if process_state(pid) != Some('Z') {
                 return Ok(None);
             }
             task.state = TaskState::Zombie;
         }
+        // It may have executed another program since we first looked.
+        task.name = task_name(pid).unwrap_or(task.name);
         Ok(Some(task))
     }
 
-    /// Stops some threads: all are asked before any is waited for.
-    fn seize_threads(&mut self, tids: &[i32], limit: Duration) -> Result<(), Problem> {
+    /// Stops threads until a look at all of them finds none that is not stopped.
+    fn seize_all(&mut self, limit: Duration) -> Result<(), Problem> {
+        let deadline = Instant::now() + limit;
+        let mut ended = HashSet::new();
+        loop {
+            let held: HashSet<i32> = self.threads.iter().map(|thread| thread.tid).collect();
+            let new = |tid: &i32| !held.contains(tid) && !ended.contains(tid);
+            let new: Vec<i32> = thread_ids(self.pid).filter(new).collect();
+            let changed = if new.is_empty() {
+                self.take_note_of_losses(limit)? || self.settle_stop(limit)?
+            } else {
+                self.seize_threads(&new, &mut ended, limit)?;
+                true
+            };
+            if !changed {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Problem::new(FreezeError::Outrun));
+            }
+        }
+    }
+
+    /// Stops some threads: all are asked before any is waited for. Those that have ended and are not gone go to `ended`.
+    fn seize_threads(
+        &mut self,
+        tids: &[i32],
+        ended: &mut HashSet<i32>,
+        limit: Duration,
+    ) -> Result<(), Problem> {
         let mut running = Vec::with_capacity(tids.len());
         for &tid in tids {
             match Running::seize(tid, 0) {
@@ -277,26 +385,117 @@ impl FrozenTask {
                 }
                 Err(SysError { errno: Errno::ESRCH, .. }) => {}
                 // What the kernel says of a thread that has ended, and is still there.
-                Err(SysError { errno: Errno::EPERM, .. }) if has_ended(self.pid, tid) => {}
+                Err(SysError { errno: Errno::EPERM, .. }) if has_ended(self.pid, tid) => {
+                    ended.insert(tid);
+                }
                 Err(e) => return Err(seize_error(tid, e)),
             }
         }
         for thread in running {
             let tid = thread.tid();
-            if let Some((stopped, state)) = wait_for_interrupt(thread, limit)? {
-                if let Stop::Group(signal) = state {
-                    self.state = TaskState::Stopped(signal);
+            match wait_for_interrupt(self.pid, thread, limit)? {
+                Some((stopped, stop)) => {
+                    self.threads.push(FrozenThread { tid, stopped: Some(stopped), stop });
                 }
-                self.threads.push(FrozenThread { tid, stopped: Some(stopped) });
+                // A leader that has ended stays as long as the other threads do, and cannot be let go.
+                None if has_ended(self.pid, tid) => {
+                    ended.insert(tid);
+                }
+                None => {}
             }
         }
         Ok(())
     }
 
-    /// Its children, as all of its threads have them.
-    fn children(&self) -> Vec<i32> {
+    /// Forgets threads that we held, and that are gone: killed from outside, or by another thread's `execve`, which then
+    /// goes on under the leader's id. Whether there were any.
+    fn take_note_of_losses(&mut self, limit: Duration) -> Result<bool, Problem> {
+        let mut lost = false;
+        for mut thread in std::mem::take(&mut self.threads) {
+            if thread.stopped().sigmask().is_err() {
+                lost = true;
+                let successor = wait_for_interrupt(self.pid, Running::adopt(thread.tid), limit)?;
+                let Some((stopped, stop)) = successor else { continue };
+                thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop };
+            }
+            self.threads.push(thread);
+        }
+        Ok(lost)
+    }
+
+    /// Completes a stop of the whole process that was under way when we came. Whether anything had to be done.
+    ///
+    /// A pending `SIGSTOP` is taken now, since it cannot be blocked and would stop the agent. From the moment a stop
+    /// begins, every thread must be in it: one that is not has the stop before it, and takes it when it goes on, before
+    /// its first instruction (`do_jobctl_trap` of kernel/signal.c).
+    fn settle_stop(&mut self, limit: Duration) -> Result<bool, Problem> {
+        let mut changed = false;
+        if let Some(at) = self.pending_stop()? {
+            self.resume_into_stop(at, limit)?;
+            changed = true;
+        }
+        let group = |thread: &FrozenThread| matches!(thread.stop, Stop::Group(_));
+        if self.threads.iter().any(group) && !self.threads.iter().all(group) {
+            for at in 0..self.threads.len() {
+                if self.threads.get(at).is_some_and(|thread| !group(thread)) {
+                    self.resume_into_stop(at, limit)?;
+                }
+            }
+            // Those that are in no stop even now were let go on by a SIGCONT.
+            let all = self.threads.iter().all(group);
+            if !all {
+                self.threads.iter_mut().for_each(|thread| thread.stop = Stop::Interrupt);
+            }
+            changed = true;
+        }
+        self.state = match self.threads.first().map(|thread| thread.stop) {
+            Some(Stop::Group(signal)) => TaskState::Stopped(signal),
+            _ => TaskState::Alive,
+        };
+        Ok(changed)
+    }
+
+    /// The place of a thread that has a `SIGSTOP` to take.
+    fn pending_stop(&self) -> Result<Option<usize>, SysError> {
+        for (at, thread) in self.threads.iter().enumerate() {
+            let own = queue_has(thread.tid, Queue::Thread, libc::SIGSTOP)?;
+            if own || at == 0 && queue_has(thread.tid, Queue::Shared, libc::SIGSTOP)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets a thread with a stop before it go on into that, past all signals that it takes first.
+    fn resume_into_stop(&mut self, at: usize, limit: Duration) -> Result<(), Problem> {
+        let Some(thread) = self.threads.get_mut(at) else { return Ok(()) };
+        let Some(mut stopped) = thread.stopped.take() else { return Ok(()) };
+        let mut signal = 0;
+        let (stopped, stop) = loop {
+            match stopped.resume(Resume::Cont, signal)?.wait(limit) {
+                Ok((next, Stop::Signal(taken))) => (stopped, signal) = (next, taken),
+                Ok((next, stop @ (Stop::Group(_) | Stop::Interrupt))) => break (next, stop),
+                Ok((next, _)) => (stopped, signal) = (next, 0),
+                Err(TraceError::Died { .. }) => {
+                    self.threads.remove(at);
+                    return Ok(());
+                }
+                Err(e) => return Err(e.into()),
+            }
+        };
+        *thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop };
+        Ok(())
+    }
+
+    /// The thread that stands for the task: its leader, or the first that lives if that has ended.
+    pub fn first_tid(&self) -> i32 {
+        self.threads.first().map_or(self.pid, |thread| thread.tid)
+    }
+
+    /// Children of its first `threads` threads.
+    fn children(&self, threads: usize) -> Vec<i32> {
         let mut children = Vec::new();
-        for thread in &self.threads {
+        for thread in self.threads.iter().take(threads) {
             let path = format!("/proc/{}/task/{}/children", self.pid, thread.tid);
             let text = fs::read_to_string(path).unwrap_or_default();
             children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
@@ -305,17 +504,49 @@ impl FrozenTask {
     }
 }
 
-/// Waits for the stop we asked for. A signal that arrives first is let through: the thread takes it, and then stops.
-fn wait_for_interrupt(thread: Running, limit: Duration) -> Result<Option<(Stopped, Stop)>, TraceError> {
+/// Waits for the stop we asked for; none if the thread ended instead. A signal that arrives first is let through: the
+/// thread takes it, and then stops.
+fn wait_for_interrupt(
+    pid: i32,
+    thread: Running,
+    limit: Duration,
+) -> Result<Option<(Stopped, Stop)>, TraceError> {
+    /// How often a silent thread is looked at.
+    const LOOK: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + limit;
+    let tid = thread.tid();
     let mut thread = thread;
     loop {
-        match thread.wait(limit) {
-            Ok((stopped, stop @ (Stop::Interrupt | Stop::Group(_)))) => return Ok(Some((stopped, stop))),
+        match thread.wait(limit.min(LOOK)) {
+            Ok((stopped, Stop::Interrupt)) => return Ok(Some((stopped, Stop::Interrupt))),
+            Ok((stopped, Stop::Group(_))) => return stopped.without_pending_stop(limit).map(Some),
             Ok((stopped, Stop::Signal(signal))) => thread = stopped.resume(Resume::Cont, signal)?,
             Ok((stopped, _)) => thread = stopped.resume(Resume::Cont, 0)?,
-            Err(TraceError::Died { .. }) => return Ok(None),
+            Err(TraceError::Died { .. } | TraceError::Sys(SysError { errno: Errno::ECHILD, .. })) => {
+                return Ok(None);
+            }
+            // The end of a leader is not reported as long as other threads live.
+            Err(TraceError::NotStopping { .. }) if has_ended(pid, tid) => return Ok(None),
+            Err(TraceError::NotStopping { .. }) if Instant::now() < deadline => thread = Running::adopt(tid),
+            Err(TraceError::NotStopping { wchan, .. }) => {
+                return Err(TraceError::NotStopping { tid, limit, wchan });
+            }
             Err(e) => return Err(e),
         }
+    }
+}
+
+/// Whether a signal waits in a queue.
+fn queue_has(tid: i32, queue: Queue, signal: i32) -> Result<bool, SysError> {
+    let mut from = 0;
+    let mut buffer = [[0; SIGINFO_SIZE]; 4];
+    loop {
+        let count = ptrace::peek_siginfo(tid, queue, from, &mut buffer)?;
+        let found = buffer.iter().take(count).any(|info| info.starts_with(&signal.to_le_bytes()));
+        if found || count < buffer.len() {
+            return Ok(found);
+        }
+        from += count as u64;
     }
 }
 
@@ -345,7 +576,7 @@ pub fn task_name(pid: i32) -> Option<TaskName> {
 }
 
 /// Whether a thread is a zombie or gone.
-fn has_ended(pid: i32, tid: i32) -> bool {
+pub(super) fn has_ended(pid: i32, tid: i32) -> bool {
     matches!(state_in(&format!("/proc/{pid}/task/{tid}/stat")), None | Some('Z' | 'X'))
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -60,4 +60,23 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+/// Writes slices to addresses of a process, whose pages are faulted in as by its own writes.
+pub fn write_scattered(pid: i32, parts: &[(u64, &[u8])]) -> Result<(), SysError> {
+    /// The kernel takes `UIO_MAXIOV` of each.
+    const AT_ONCE: usize = 1024;
+    for parts in parts.chunks(AT_ONCE) {
+        let local: Vec<IoSlice<'_>> = parts.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
+        let remote: Vec<RemoteIoVec> = parts
+            .iter()
+            .map(|(address, bytes)| RemoteIoVec { base: *address as usize, len: bytes.len() })
+            .collect();
+        let written = process_vm_writev(Pid::from_raw(pid), &local, &remote)
+            .map_err(SysError::of("process_vm_writev"))?;
+        if written != parts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() {
+            return Err(SysError { call: "process_vm_writev (short)", errno: nix::errno::Errno::EFAULT });
+        }
+    }
+    Ok(())
 }

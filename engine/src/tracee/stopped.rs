@@ -226,6 +226,16 @@ impl Stopped {
         Ok(Running::adopt(self.tid))
     }
 
+    /// Makes sure that a thread in the stop of its process does not stop once more for an interrupt when it is let go on:
+    /// it may have been in that stop before it was interrupted. What it is in then.
+    ///
+    /// An interrupt of a listening thread is always answered, by one stop (`PTRACE_LISTEN` in `ptrace(2)`).
+    pub fn without_pending_stop(self, limit: Duration) -> Result<(Self, Stop), TraceError> {
+        let thread = self.resume(Resume::Listen, 0)?;
+        thread.interrupt()?;
+        thread.wait(limit)
+    }
+
     /// Lets it go for good, with a signal or 0.
     pub fn detach(self, signal: i32) -> Result<(), SysError> {
         ptrace::resume(self.tid, Resume::Detach, signal)

@@ -1,11 +1,10 @@
-//! Kinds of files as the registry holds them: typed inside, erased only where all kinds are walked through.
+//! Kinds of files as the registry holds them: without their types.
 
 use std::os::fd::OwnedFd;
 
 use proto::messages::{FdTypes, FileEntry};
 
-use super::facts::FdFacts;
-use super::{FileKind, FileRefusal, FilesDump, FilesRestore, InTask};
+use super::{FdFacts, FileKind, FileRefusal, FilesDump, FilesRestore, InTask, RunBatch};
 use crate::error::Problem;
 use crate::image::NewImages;
 
@@ -31,6 +30,15 @@ pub trait ErasedFileKind: Sync {
     fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem>;
     /// [`FileKind::prepare`].
     fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem>;
+    /// [`FileKind::name`].
+    fn name_of(&self, entry: &FileEntry) -> Option<u32>;
+    /// [`FileKind::begin_session`].
+    fn begin_session(
+        &self,
+        cx: &mut FilesRestore<'_>,
+        session: i32,
+        leader: &mut RunBatch<'_>,
+    ) -> Result<(), Problem>;
     /// [`FileKind::restore`].
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
     /// [`FileKind::connect`].
@@ -106,6 +114,19 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
 
     fn prepare(&self, cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
         K::prepare(cx, tasks)
+    }
+
+    fn name_of(&self, entry: &FileEntry) -> Option<u32> {
+        K::name(&image_of::<K>(entry).ok()?)
+    }
+
+    fn begin_session(
+        &self,
+        cx: &mut FilesRestore<'_>,
+        session: i32,
+        leader: &mut RunBatch<'_>,
+    ) -> Result<(), Problem> {
+        K::begin_session(cx, session, leader)
     }
 
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {

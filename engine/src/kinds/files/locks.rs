@@ -92,7 +92,6 @@ struct Held {
 /// Locks of a tree that is being dumped.
 #[derive(Debug, Default)]
 struct Dumped {
-    tasks: BTreeSet<i32>,
     held: Vec<Held>,
 }
 
@@ -100,7 +99,6 @@ struct Dumped {
 pub(super) fn note(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<(), Problem> {
     let asked = cx.options.files.file_locks;
     let dumped = cx.state::<Dumped>();
-    dumped.tasks.insert(fd.pid);
     for line in fd.info.values("lock") {
         let text = String::from_utf8_lossy(line).split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
         if !asked {
@@ -135,12 +133,13 @@ pub(super) fn note(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<
 
 /// Refuses locks of descriptions that somebody outside of the tree has, too: they would still be held at restore.
 pub(super) fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+    let members = cx.members.clone();
     let dumped = cx.state::<Dumped>();
     let shared: Vec<&Held> = dumped.held.iter().filter(|held| held.lock.sort != Sort::Posix).collect();
     if shared.is_empty() {
         return;
     }
-    for pid in processes().into_iter().filter(|pid| !dumped.tasks.contains(pid)) {
+    for pid in processes().into_iter().filter(|pid| !members.contains(pid)) {
         for fd in super::list(pid) {
             let Ok(stat) = nix::sys::stat::stat(format!("/proc/{pid}/fd/{fd}").as_str()) else { continue };
             for held in shared.iter().filter(|held| held.inode == (stat.st_dev, stat.st_ino)) {

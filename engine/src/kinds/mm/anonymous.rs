@@ -15,8 +15,10 @@ pub struct AnonymousPrivate;
 
 impl MappingKind for AnonymousPrivate {
     const NAME: &'static str = "anonymous";
-    const NOT_SAVED: &'static [&'static str] =
-        &["names given with PR_SET_VMA", "sharing of pages with other processes after a fork", "NUMA policy"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "sharing of pages with other processes after a fork",
+        "NUMA policies of more than 500 mappings, on machines with one node",
+    ];
 
     fn claims(vma: &SmapsVma) -> bool {
         let named = matches!(vma.vma.name(), Name::Unnamed | Name::Heap | Name::Stack | Name::Anon(_));
@@ -25,7 +27,9 @@ impl MappingKind for AnonymousPrivate {
 
     fn owns(vma: &VmaEntry) -> bool {
         const SPECIAL: u32 = status::VDSO | status::VVAR | status::VSYSCALL;
-        vma.status & status::ANON_PRIVATE != 0 && vma.status & SPECIAL == 0
+        vma.status & status::ANON_PRIVATE != 0
+            && vma.status & SPECIAL == 0
+            && !super::hugetlb::is_hugetlb(vma)
     }
 
     fn contents(_vma: &SmapsVma) -> Contents {

@@ -33,7 +33,7 @@ impl MappingKind for FileMapping {
     }
 
     fn owns(vma: &VmaEntry) -> bool {
-        vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0
+        vma.status & (status::FILE_PRIVATE | status::FILE_SHARED) != 0 && vma.status & status::MEMFD == 0
     }
 
     fn contents(vma: &SmapsVma) -> Contents {

@@ -1,11 +1,10 @@
-//! Contents of private memory: which pages a process owns, how they get into an image, and how they come back.
+//! Contents of private memory: which pages a process owns, and how they get into an image.
 //!
 //! The target writes its own pages into the image file, which costs one copy and needs no buffer. Where it cannot (pages
 //! that it may not read, a limit on file sizes), we read them through `/proc/PID/mem`. Pages that were never touched, and
 //! pages that still are the kernel's page of zeros, are neither stored nor touched.
 
 use std::fs::File;
-use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 
@@ -15,9 +14,8 @@ use proto::messages::{PagemapEntry, PagemapHead};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::NewImages;
-use crate::procfs::smaps::SmapsVma;
 use crate::sys::pagemap::{self, PageRegion, Query, category};
-use crate::tracee::agent::{Agent, AgentError};
+use crate::tracee::agent::Agent;
 use crate::tracee::batch::{Batch, CallId};
 use crate::tracee::memory::Memory;
 
@@ -25,10 +23,10 @@ use crate::tracee::memory::Memory;
 pub const PAGE: u64 = 4096;
 /// `PE_PRESENT` of `pagemap_entry.flags`: the pages are in the pages file.
 pub const PE_PRESENT: u32 = 4;
-/// Entries of one `writev` or `preadv` (`UIO_MAXIOV` is 1024; fewer, so that several calls fit a message).
+/// Entries of one `pwritev` (`UIO_MAXIOV` is 1024; fewer, so that several calls fit a message).
 const IOV_MAX: usize = 512;
-/// Bytes of one `writev`: the kernel cuts longer ones at 2 GiB less a page.
-const MAX_CALL_BYTES: u64 = 1 << 30;
+/// Bytes of one batch: between two of them we look around.
+const BATCH_BYTES: u64 = 64 << 20;
 
 /// Consecutive pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,43 +37,96 @@ pub struct Run {
     pub end: u64,
     /// Whether the task itself can read them.
     pub readable: bool,
+    /// Where their bytes are in the pages file.
+    pub offset: u64,
 }
 
-/// Finds the pages of a mapping that belong to the process alone.
-pub fn own_pages(pagemap: &File, vma: &SmapsVma, runs: &mut Vec<Run>) -> Result<(), SysError> {
-    let (start, end) = (vma.vma.start, vma.vma.end);
-    let readable = vma.vma.perms.read;
-    match scan(pagemap, start, end, readable, runs) {
-        // Kernels before 6.7.
-        Err(SysError { errno: Errno::ENOTTY | Errno::EINVAL, .. }) => {
-            read_pagemap(pagemap, start, end, readable, runs)
-        }
-        done => done,
+impl Run {
+    fn len(&self) -> u64 {
+        self.end - self.start
     }
 }
 
-/// Takes all pages of a mapping.
-pub fn all_pages(vma: &SmapsVma, runs: &mut Vec<Run>) {
-    push(runs, Run { start: vma.vma.start, end: vma.vma.end, readable: vma.vma.perms.read });
+/// A range of addresses whose pages may be the process's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// First address behind.
+    pub end: u64,
+    /// Whether the task itself can read it.
+    pub readable: bool,
+    /// Whether all of its pages are taken.
+    pub whole: bool,
 }
 
-fn scan(pagemap: &File, start: u64, end: u64, readable: bool, runs: &mut Vec<Run>) -> Result<(), SysError> {
+/// What a scan found, in ascending order.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Pages that belong to the process alone.
+    pub runs: Vec<Run>,
+    /// Guard regions (`MADV_GUARD_INSTALL`): start and end of each.
+    pub guards: Vec<(u64, u64)>,
+}
+
+/// Looks at the pages in some ranges, in ascending order.
+pub fn find(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
+    let mut found = Found::default();
+    let mut rest = ranges;
+    let mut regions = vec![PageRegion::default(); 512];
+    while let Some((first, others)) = rest.split_first() {
+        if first.whole {
+            let Range { start, end, readable, .. } = *first;
+            push(&mut found.runs, Run { start, end, readable, offset: 0 });
+            rest = others;
+            continue;
+        }
+        // Neighbors are scanned as one: with many small mappings the calls cost more than the work.
+        let is_next = |pair: &[Range]| matches!(pair, [a, b] if a.end == b.start && !b.whole);
+        let together = 1 + rest.windows(2).take_while(|pair| is_next(pair)).count();
+        let (now, later) = rest.split_at(together);
+        let end = now.last().map_or(first.end, |last| last.end);
+        let mut ranges = now.iter().peekable();
+        let mut add = |region: PageRegion| {
+            if region.categories & category::GUARD != 0 {
+                found.guards.push((region.start, region.end));
+                return;
+            }
+            let mut at = region.start;
+            while at < region.end {
+                while ranges.next_if(|range| range.end <= at).is_some() {}
+                let Some(range) = ranges.peek() else { break };
+                let until = region.end.min(range.end);
+                push(&mut found.runs, Run { start: at, end: until, readable: range.readable, offset: 0 });
+                at = until;
+            }
+        };
+        scan(pagemap, first.start, end, &mut regions, &mut add)?;
+        rest = later;
+    }
+    Ok(found)
+}
+
+fn scan(
+    pagemap: &File,
+    start: u64,
+    end: u64,
+    regions: &mut [PageRegion],
+    add: &mut dyn FnMut(PageRegion),
+) -> Result<(), SysError> {
     let not = category::FILE | category::PFNZERO;
     let here = category::PRESENT | category::SWAPPED;
-    let query = Query { inverted: not, all_of: not, any_of: here, tell: category::FILE };
-    let mut regions = [PageRegion::default(); 512];
-    let mut at = start;
-    while at < end {
-        let (found, walked) = pagemap::scan(pagemap.as_fd(), at, end, query, &mut regions)?;
-        for region in regions.iter().take(found) {
-            push(runs, Run { start: region.start, end: region.end, readable });
+    for tell in [category::GUARD, 0] {
+        let query = Query { inverted: not, all_of: not, any_of: here, tell };
+        match pagemap::scan_all(pagemap.as_fd(), start, end, query, regions, add) {
+            // Kernels before 6.15 do not know guard regions.
+            Err(SysError { errno: Errno::EINVAL, .. }) => {}
+            // Kernels before 6.7.
+            Err(SysError { errno: Errno::ENOTTY, .. }) => break,
+            done => return done,
         }
-        if walked <= at {
-            break;
-        }
-        at = walked;
     }
-    Ok(())
+    read_pagemap(pagemap, start, end, add)
 }
 
 /// Reads `/proc/PID/pagemap` entry by entry (`Documentation/admin-guide/mm/pagemap.rst`).
@@ -83,8 +134,7 @@ fn read_pagemap(
     pagemap: &File,
     start: u64,
     end: u64,
-    readable: bool,
-    runs: &mut Vec<Run>,
+    add: &mut dyn FnMut(PageRegion),
 ) -> Result<(), SysError> {
     const PRESENT: u64 = 1 << 63;
     const SWAPPED: u64 = 1 << 62;
@@ -98,7 +148,7 @@ fn read_pagemap(
         for bytes in chunk.as_chunks().0 {
             let entry = u64::from_le_bytes(*bytes);
             if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0 {
-                push(runs, Run { start: at, end: at + PAGE, readable });
+                add(PageRegion { start: at, end: at + PAGE, categories: 0 });
             }
             at += PAGE;
         }
@@ -116,155 +166,145 @@ fn push(runs: &mut Vec<Run>, run: Run) {
 
 /// How many pages a list of runs has.
 pub fn count(runs: &[Run]) -> u64 {
-    runs.iter().map(|run| (run.end - run.start) / PAGE).sum()
+    runs.iter().map(|run| run.len() / PAGE).sum()
 }
 
-/// Writes `pagemap-PID.img` and `pages-ID.img`.
-///
-/// `target_may_write` is false when the target cannot write files of that size itself.
-pub fn dump(
-    images: &mut NewImages,
-    agent: &mut Agent,
-    pid: u64,
-    pages_id: u32,
-    runs: &[Run],
-    target_may_write: bool,
-) -> Result<(), Problem> {
+/// Gives runs, in ascending order, their places in the pages file.
+pub fn lay_out(runs: &mut [Run]) {
+    let mut offset = 0;
+    for run in runs {
+        run.offset = offset;
+        offset += run.len();
+    }
+}
+
+/// Writes `pagemap-PID.img`.
+pub fn write_map(images: &mut NewImages, pid: u64, pages_id: u32, runs: &[Run]) -> Result<(), Problem> {
     images.write_with(&proto::catalogue::PAGEMAP, pid, |writer| {
         writer.entry(&PagemapHead { pages_id })?;
-        for entry in merged(runs) {
-            writer.entry(&entry)?;
-        }
-        Ok(())
-    })?;
-    let mut file = images.create_file(&proto::catalogue::PAGES.file_name(pages_id.into()))?;
-    let mut rest = runs;
-    while let Some(first) = rest.first() {
-        let by_target = target_may_write && first.readable;
-        let same = rest.iter().take_while(|run| (target_may_write && run.readable) == by_target).count();
-        let (now, later) = rest.split_at(same);
-        if by_target {
-            write_by_target(agent, &file, now)?;
-        } else {
-            write_by_us(agent.memory(), &mut file, now)?;
-        }
-        rest = later;
-    }
-    Ok(())
-}
-
-/// Entries of a pagemap: neighbors of different protection are one run there.
-fn merged(runs: &[Run]) -> Vec<PagemapEntry> {
-    let mut merged: Vec<Run> = Vec::new();
-    for run in runs {
-        push(&mut merged, Run { readable: true, ..*run });
-    }
-    let entry = |run: &Run| {
-        let pages = (run.end - run.start) / PAGE;
-        PagemapEntry {
-            vaddr: run.start,
-            compat_nr_pages: pages as u32,
-            in_parent: None,
-            flags: Some(PE_PRESENT),
-            nr_pages: Some(pages),
-        }
-    };
-    merged.iter().map(entry).collect()
-}
-
-fn write_by_target(agent: &mut Agent, file: &File, runs: &[Run]) -> Result<(), Problem> {
-    let mut pieces = split(runs).peekable();
-    while pieces.peek().is_some() {
-        let mut batch = Batch::new();
-        let fd = batch.fd(file.as_fd());
-        let mut calls: Vec<(CallId, u64)> = Vec::new();
-        while pieces.peek().is_some() && !batch.is_nearly_full(2, IOV_MAX * 16) {
-            let mut iov = Vec::new();
-            let mut bytes = 0;
-            while let Some(run) = pieces
-                .next_if(|run| iov.len() < IOV_MAX * 2 && bytes + (run.end - run.start) <= MAX_CALL_BYTES)
-            {
-                iov.extend([run.start, run.end - run.start]);
-                bytes += run.end - run.start;
-            }
-            let vector = batch.input(iov.as_slice());
-            calls.push((batch.call("writev", libc::SYS_writev, args![fd, vector, iov.len() / 2]), bytes));
-        }
-        batch.call("close", libc::SYS_close, args![fd]);
-        let replies = agent.run(&batch).while_trying_to("write pages")?;
-        for (call, bytes) in calls {
-            let written = replies.result(call)? as u64;
-            if written != bytes {
-                finish_short_write(agent.memory(), file, runs)?;
-                return Ok(());
+        let mut last: Option<Run> = None;
+        for run in runs {
+            match &mut last {
+                // Neighbors of different protection are one run there.
+                Some(last) if last.end == run.start => last.end = run.end,
+                _ => {
+                    last.map_or(Ok(()), |last| writer.entry(&entry(last.start, last.len())))?;
+                    last = Some(*run);
+                }
             }
         }
-    }
-    Ok(())
-}
-
-/// A write that ended early did so for a reason, which the next byte tells.
-fn finish_short_write(_memory: &Memory, mut file: &File, _runs: &[Run]) -> Result<(), Problem> {
-    let page = [0_u8; PAGE as usize];
-    file.write_all(&page).map_err(SysError::io("write")).while_trying_to("write pages")?;
-    let errno = Errno::EIO;
-    Err(Problem::new(AgentError::Sys(SysError { call: "writev (short)", errno })).step("write pages"))
-}
-
-/// Runs cut to what one call can take.
-fn split(runs: &[Run]) -> impl Iterator<Item = Run> {
-    runs.iter().flat_map(|run| {
-        let pieces = (run.end - run.start).div_ceil(MAX_CALL_BYTES);
-        (0..pieces).map(|i| {
-            let start = run.start + i * MAX_CALL_BYTES;
-            Run { start, end: run.end.min(start + MAX_CALL_BYTES), readable: run.readable }
-        })
+        last.map_or(Ok(()), |last| writer.entry(&entry(last.start, last.len())))
     })
 }
 
-fn write_by_us(memory: &Memory, file: &mut File, runs: &[Run]) -> Result<(), Problem> {
-    let mut buffer = vec![0; 256 * 1024];
+/// An entry of a pagemap for `len` bytes that are in the pages file.
+pub fn entry(start: u64, len: u64) -> PagemapEntry {
+    let pages = len / PAGE;
+    PagemapEntry {
+        vaddr: start,
+        compat_nr_pages: pages as u32,
+        in_parent: None,
+        flags: Some(PE_PRESENT),
+        nr_pages: Some(pages),
+    }
+}
+
+/// How many bytes an entry of a pagemap stands for; none if that is no number.
+pub fn bytes_of(entry: &PagemapEntry) -> Option<u64> {
+    entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into()).checked_mul(PAGE)
+}
+
+/// Writes runs to their places in the pages file. Between pieces, `step` is told how many bytes were written.
+///
+/// `target_may_write` is false when the target cannot write files of that size itself.
+pub fn write(
+    agent: &mut Agent,
+    file: &File,
+    runs: &[Run],
+    target_may_write: bool,
+    step: &mut dyn FnMut(u64) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let mut pieces = split(runs).peekable();
+    let by_target = |run: &Run| target_may_write && run.readable;
+    while let Some(first) = pieces.peek() {
+        let wanted = by_target(first);
+        let mut batch = Batch::new();
+        let fd = batch.fd(file.as_fd());
+        let mut calls: Vec<(CallId, Vec<Run>)> = Vec::new();
+        let mut written = 0;
+        while written < BATCH_BYTES && !batch.is_nearly_full(2, IOV_MAX * 16) {
+            let mut vector: Vec<Run> = Vec::new();
+            while let Some(run) = pieces.next_if(|run| {
+                by_target(run) == wanted
+                    && vector.len() < IOV_MAX
+                    && vector.last().is_none_or(|last| last.offset + last.len() == run.offset)
+                    && written + run.len() <= BATCH_BYTES
+            }) {
+                written += run.len();
+                vector.push(run);
+            }
+            let Some(start) = vector.first() else { break };
+            let words: Vec<u64> = vector.iter().flat_map(|run| [run.start, run.len()]).collect();
+            let iov = batch.input(words.as_slice());
+            let args = args![fd, iov, vector.len(), start.offset, 0];
+            calls.push((batch.try_call("pwritev", libc::SYS_pwritev, args), vector));
+        }
+        if wanted {
+            batch.call("close", libc::SYS_close, args![fd]);
+            let replies = agent.run(&batch).while_trying_to("write pages")?;
+            for (call, vector) in &calls {
+                let done = match replies.result(*call) {
+                    Ok(done) => done as u64,
+                    // A page that even its owner cannot read, as with protection keys.
+                    Err(SysError { errno: Errno::EFAULT, .. }) => 0,
+                    Err(e) => return Err(Problem::new(e).step("write pages")),
+                };
+                write_rest(agent.memory(), file, vector, done)?;
+            }
+        } else {
+            for (_, vector) in &calls {
+                write_rest(agent.memory(), file, vector, 0)?;
+            }
+        }
+        step(written)?;
+    }
+    Ok(())
+}
+
+/// Writes ourselves what a target did not, after the first `done` bytes. If there was a reason, we meet it too.
+fn write_rest(memory: &Memory, file: &File, runs: &[Run], mut done: u64) -> Result<(), Problem> {
     for run in runs {
-        let mut at = run.start;
-        while at < run.end {
-            let len = ((run.end - at) as usize).min(buffer.len());
-            let chunk = buffer.get_mut(..len).unwrap_or_default();
-            memory.read(at, chunk).while_trying_to("read pages")?;
-            write_all(file, chunk).while_trying_to("write pages")?;
-            at += len as u64;
+        let skip = done.min(run.len());
+        done -= skip;
+        if skip < run.len() {
+            let rest = Run { start: run.start + skip, offset: run.offset + skip, ..*run };
+            write_by_us(memory, file, rest)?;
         }
     }
     Ok(())
 }
 
-fn write_all(file: &mut File, bytes: &[u8]) -> Result<(), SysError> {
-    let written: io::Result<()> = file.write_all(bytes);
-    written.map_err(SysError::io("write"))
+fn write_by_us(memory: &Memory, file: &File, run: Run) -> Result<(), Problem> {
+    let mut buffer = vec![0; (256 * 1024).min(run.len() as usize)];
+    let mut at = 0;
+    while at < run.len() {
+        let len = ((run.len() - at) as usize).min(buffer.len());
+        let chunk = buffer.get_mut(..len).unwrap_or_default();
+        memory.read(run.start + at, chunk).while_trying_to("read pages")?;
+        let written = file.write_all_at(chunk, run.offset + at);
+        written.map_err(SysError::io("write")).while_trying_to("write pages")?;
+        at += len as u64;
+    }
+    Ok(())
 }
 
-/// Where the bytes of a pages file go, cut to what one `preadv` can take: address and length of each piece.
-pub fn vectors(entries: &[PagemapEntry]) -> Vec<Vec<(u64, u64)>> {
-    let runs: Vec<Run> = entries
-        .iter()
-        .map(|entry| {
-            let pages = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
-            Run { start: entry.vaddr, end: entry.vaddr + pages * PAGE, readable: true }
+/// Runs cut to what one batch can take.
+fn split(runs: &[Run]) -> impl Iterator<Item = Run> {
+    runs.iter().flat_map(|run| {
+        (0..run.len().div_ceil(BATCH_BYTES)).map(|i| {
+            let start = run.start + i * BATCH_BYTES;
+            let end = run.end.min(start + BATCH_BYTES);
+            Run { start, end, readable: run.readable, offset: run.offset + i * BATCH_BYTES }
         })
-        .collect();
-    let mut vectors: Vec<Vec<(u64, u64)>> = Vec::new();
-    let mut bytes = 0;
-    for run in split(&runs) {
-        let len = run.end - run.start;
-        match vectors.last_mut() {
-            Some(last) if last.len() < IOV_MAX && bytes + len <= MAX_CALL_BYTES => {
-                last.push((run.start, len));
-            }
-            _ => {
-                vectors.push(vec![(run.start, len)]);
-                bytes = 0;
-            }
-        }
-        bytes += len;
-    }
-    vectors
+    })
 }

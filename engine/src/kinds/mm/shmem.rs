@@ -1,22 +1,20 @@
 //! Shared anonymous memory (`mmap(MAP_SHARED | MAP_ANONYMOUS)`): one object for all who inherited it.
 //!
-//! It shows as `/dev/zero (deleted)`, and its inode number tells which mappings are of one object. `/proc/PID/map_files`
-//! opens the object itself, which can then be read and written like a file, holes included; and mapping that descriptor
-//! gives a mapping like the first. Pagemaps of such objects hold offsets where others hold addresses.
+//! It shows as `/dev/zero (deleted)`, with hugetlb pages as `/anon_hugepage (deleted)`, and its inode number tells which
+//! mappings are of one object. `/proc/PID/map_files` opens the object itself, which can then be read and written like a
+//! file; and mapping that descriptor gives a mapping like the first.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 
-use proto::messages::{PagemapEntry, PagemapHead, VmaEntry};
+use proto::messages::VmaEntry;
 
-use super::pages::{PAGE, PE_PRESENT};
-use super::{Contents, MappingKind, status};
+use super::{Contents, MappingKind, hugetlb, shared, status};
 use crate::args;
-use crate::error::{Context as _, Problem, SysError};
-use crate::image::{NewImages, invalid};
+use crate::error::{Context as _, Problem};
+use crate::image::NewImages;
 use crate::kinds::files::{FileRefusal, FilesDump, FilesRestore};
 use crate::procfs::smaps::SmapsVma;
 use crate::sys::memory;
@@ -26,16 +24,16 @@ use crate::tracee::batch::Batch;
 #[derive(Debug)]
 pub struct SharedAnonymous;
 
-/// Objects of the tree, opened, by their inode numbers.
+/// Objects of the tree, opened, with their page sizes, by their numbers.
 #[derive(Debug, Default)]
-struct Dumped(BTreeMap<u64, File>);
+struct Dumped(BTreeMap<u64, (File, u64)>);
 
 /// Objects made again.
 #[derive(Debug, Default)]
 struct Restored(BTreeMap<u64, OwnedFd>);
 
-/// Largest piece that is copied at once.
-const CHUNK: usize = 1 << 20;
+/// Numbers of objects with hugetlb pages have this bit: their inodes are of another filesystem.
+const HUGE: u64 = 1 << 62;
 
 impl MappingKind for SharedAnonymous {
     const NAME: &'static str = "shared-anonymous";
@@ -43,11 +41,11 @@ impl MappingKind for SharedAnonymous {
         &["processes outside of the tree that share it, who do so no longer"];
 
     fn claims(vma: &SmapsVma) -> bool {
-        vma.vma.perms.shared && vma.vma.path == b"/dev/zero (deleted)"
+        vma.vma.perms.shared && (vma.vma.path == b"/dev/zero (deleted)" || hugetlb::is_anonymous(vma))
     }
 
     fn owns(vma: &VmaEntry) -> bool {
-        vma.status & status::ANON_SHARED != 0
+        vma.status & status::ANON_SHARED != 0 && vma.status & status::SYSV == 0
     }
 
     fn contents(_vma: &SmapsVma) -> Contents {
@@ -56,18 +54,17 @@ impl MappingKind for SharedAnonymous {
 
     fn dump(cx: &mut FilesDump<'_>, pid: i32, vma: &SmapsVma, entry: &mut VmaEntry) -> Result<(), Problem> {
         entry.status = status::REGULAR | status::ANON_SHARED;
-        entry.flags |= libc::MAP_ANONYMOUS as u32;
-        entry.shmid = vma.vma.inode;
-        if let Entry::Vacant(object) = cx.state::<Dumped>().0.entry(vma.vma.inode) {
-            let link = format!("/proc/{pid}/map_files/{:x}-{:x}", vma.vma.start, vma.vma.end);
-            object.insert(File::open(link).map_err(SysError::io("open(/proc/PID/map_files)"))?);
+        entry.flags |= libc::MAP_ANONYMOUS as u32 | hugetlb::flags(vma);
+        entry.shmid = if hugetlb::is_anonymous(vma) { HUGE | vma.vma.inode } else { vma.vma.inode };
+        if let Entry::Vacant(object) = cx.state::<Dumped>().0.entry(entry.shmid) {
+            object.insert((shared::open(pid, vma.vma.start, vma.vma.end)?, vma.page_size));
         }
         Ok(())
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        for (id, object) in std::mem::take(cx.state::<Dumped>()).0 {
-            write(images, id, &object).while_trying_to("write shared memory")?;
+        for (id, (object, page_size)) in std::mem::take(cx.state::<Dumped>()).0 {
+            shared::write(images, id, &object, page_size).while_trying_to("write shared memory")?;
         }
         Ok(())
     }
@@ -76,9 +73,15 @@ impl MappingKind for SharedAnonymous {
         if cx.state::<Restored>().0.contains_key(&vma.shmid) {
             return Ok(());
         }
+        let step = "make shared memory";
         let mappings = vmas.iter().filter(|other| Self::owns(other) && other.shmid == vma.shmid);
-        let size = mappings.map(|v| v.pgoff.saturating_add(v.end - v.start)).max().unwrap_or(0);
-        let object = make(cx, vma.shmid, size).while_trying_to("make shared memory")?;
+        let mapped = mappings.map(|v| v.pgoff.saturating_add(v.end - v.start)).max().unwrap_or(0);
+        // The end of it may be mapped by nobody any more, and still have contents.
+        let size = mapped.max(shared::size_in_image(cx.images, vma.shmid)?);
+        let page_size = hugetlb::page_size(vma.flags);
+        let size = size.next_multiple_of(page_size);
+        let object = memory::shared_object(size, hugetlb::of_flags(vma.flags)).while_trying_to(step)?;
+        shared::fill(cx.images, vma.shmid, object.as_fd(), size, page_size).while_trying_to(step)?;
         cx.state::<Restored>().0.insert(vma.shmid, object);
         Ok(())
     }
@@ -92,74 +95,9 @@ impl MappingKind for SharedAnonymous {
         let object = cx.peek::<Restored>().and_then(|r| r.0.get(&vma.shmid));
         let object = object.ok_or_else(|| Problem::new(FileRefusal::NoSuchId(vma.shmid as u32)))?;
         let fd = batch.fd(object.as_fd());
-        let of_object = VmaEntry { flags: vma.flags & !(libc::MAP_ANONYMOUS as u32), ..*vma };
-        super::map(&of_object, prot, fd, vma.pgoff, batch);
+        let flags = vma.flags & !(libc::MAP_ANONYMOUS as u32 | hugetlb::of_flags(vma.flags));
+        super::map(&VmaEntry { flags, ..*vma }, prot, fd, vma.pgoff, batch);
         batch.call("close", libc::SYS_close, args![fd]);
         Ok(())
     }
-}
-
-/// Writes one object: its pagemap, and its pages without the holes.
-fn write(images: &mut NewImages, id: u64, object: &File) -> Result<(), Problem> {
-    let runs = memory::data_runs(object)?;
-    let pages_id = images.next_pages_id();
-    images.write_with(&proto::catalogue::SHMEM_PAGEMAP, id, |writer| {
-        writer.entry(&PagemapHead { pages_id })?;
-        for (start, end) in &runs {
-            let pages = (end - start) / PAGE;
-            writer.entry(&PagemapEntry {
-                vaddr: *start,
-                compat_nr_pages: pages as u32,
-                in_parent: None,
-                flags: Some(PE_PRESENT),
-                nr_pages: Some(pages),
-            })?;
-        }
-        Ok(())
-    })?;
-    let file = images.create_file(&proto::catalogue::PAGES.file_name(pages_id.into()))?;
-    let mut at = 0;
-    for (start, end) in runs {
-        copy(object, start, &file, at, end - start)?;
-        at += end - start;
-    }
-    Ok(())
-}
-
-/// Makes an object of that size with the contents of its image.
-fn make(cx: &FilesRestore<'_>, id: u64, size: u64) -> Result<OwnedFd, Problem> {
-    let image = &proto::catalogue::SHMEM_PAGEMAP;
-    let (head, entries) = cx.images.read_with(image, id, |mut reader| {
-        let head: PagemapHead = reader.required()?;
-        Ok((head, reader.all::<PagemapEntry>()?))
-    })?;
-    let object = memory::shared_object(size)?;
-    let file = File::from(object.try_clone().map_err(SysError::io("dup"))?);
-    let pages = cx.images.open_file(&proto::catalogue::PAGES.file_name(head.pages_id.into()))?;
-    let mut at = 0;
-    for entry in entries {
-        let count = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
-        let len = count
-            .checked_mul(PAGE)
-            .filter(|len| entry.vaddr.checked_add(*len).is_some_and(|end| end <= size));
-        let len = len.ok_or_else(|| invalid(image, id, "pages lie behind the end of the memory"))?;
-        copy(&pages, at, &file, entry.vaddr, len)?;
-        at += len;
-    }
-    Ok(object)
-}
-
-/// Copies bytes from one file to another.
-fn copy(from: &File, mut from_at: u64, to: &File, mut to_at: u64, mut len: u64) -> Result<(), SysError> {
-    let mut buffer = vec![0; CHUNK.min(len as usize)];
-    while len > 0 {
-        let piece = (len as usize).min(buffer.len());
-        let chunk = buffer.get_mut(..piece).unwrap_or_default();
-        from.read_exact_at(chunk, from_at).map_err(SysError::io("read"))?;
-        to.write_all_at(chunk, to_at).map_err(SysError::io("write"))?;
-        from_at += piece as u64;
-        to_at += piece as u64;
-        len -= piece as u64;
-    }
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Where the parts of an agent's memory are, and what is written there before a thread enters.
 
+use std::rc::Rc;
+
 use parasite::abi::{
     MAX_CALLS, MAX_MESSAGE, SLOT_BATCH, SLOT_CALLS, SLOT_RESULTS, SLOT_STRIDE, SavedRegs, Slot,
     TRAMPOLINE_CODE, TRAMPOLINE_STRIDE,
@@ -7,6 +9,7 @@ use parasite::abi::{
 use zerocopy::FromZeros as _;
 
 use super::{BLOB, Saved};
+use crate::tracee::batch::Batch;
 use crate::tracee::regs;
 
 const PAGE: u64 = 4096;
@@ -53,6 +56,20 @@ impl Layout {
         self.slot(self.threads)
     }
 
+    /// The layout of an agent behind `place` others.
+    #[must_use]
+    pub fn at_place(self, place: usize) -> Self {
+        Self { base: self.base + place as u64 * Self::size(self.threads), ..self }
+    }
+
+    /// Adds the call that maps memory for an agent.
+    pub fn add_map(self, batch: &mut Batch<'_>) {
+        let prot = libc::PROT_READ | libc::PROT_EXEC;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let args = crate::args![self.base, Self::size(self.threads), prot, flags, -1, 0];
+        batch.call("mmap (for an agent)", libc::SYS_mmap, args);
+    }
+
     /// Bytes of memory that an agent for that many threads needs.
     pub fn size(threads: usize) -> u64 {
         Self { base: 0, threads }.end()
@@ -60,6 +77,11 @@ impl Layout {
 }
 
 impl Layout {
+    /// What all threads will do that this agent has room for, if it is the same.
+    pub(super) fn for_all(self, saved: Saved) -> Vec<Rc<Saved>> {
+        std::iter::repeat_n(Rc::new(saved), self.threads).collect()
+    }
+
     /// The slot of a thread that serves one batch of `batch_len` bytes.
     pub(super) fn fill_slot(self, index: usize, saved: &Saved, socket: i32, batch_len: usize) -> Slot {
         let mut slot = Slot::new_zeroed();
@@ -79,8 +101,9 @@ impl Layout {
     }
 
     /// The slot of the thread that serves until the engine is gone.
-    pub(super) fn fill_serving_slot(self, saved: &Saved, socket: i32) -> Slot {
-        let mut slot = self.fill_slot(0, saved, socket, 0);
+    pub(super) fn fill_serving_slot(self, saved: &Saved, wanted_socket: Option<i32>) -> Slot {
+        let mut slot = self.fill_slot(0, saved, -1, 0);
+        slot.wanted_socket = wanted_socket.unwrap_or(-1);
         slot.buffer = self.buffer();
         slot.results = self.results();
         slot.max_calls = MAX_CALLS as u64;
@@ -88,7 +111,7 @@ impl Layout {
     }
 
     /// Code, then the trampolines of all threads.
-    pub(super) fn code(self, saved: &[Saved]) -> Vec<u8> {
+    pub(super) fn code(self, saved: &[Rc<Saved>]) -> Vec<u8> {
         let mut code = BLOB.to_vec();
         code.resize((self.trampolines() - self.base) as usize, 0);
         for saved in saved {

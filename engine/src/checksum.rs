@@ -1,0 +1,242 @@
+//! Checksums of image files: XXH3 (64 bits) of each MiB, kept in a file of our own beside the set.
+//!
+//! They find what disks, networks and copies do to images. They are no signature: who can change an image can change its
+//! checksums too.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::Hasher as _;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use proto::messages::StasisChecksumEntry;
+use twox_hash::XxHash3_64;
+
+use crate::error::SysError;
+
+/// Bytes that one checksum covers; the last of a file may cover fewer.
+pub const BLOCK: u64 = 1 << 20;
+
+/// The checksum of a block.
+pub fn of(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
+}
+
+/// Size and checksums of one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileSums {
+    /// Its size in bytes.
+    pub size: u64,
+    /// One for each block.
+    pub blocks: Vec<u64>,
+}
+
+impl FileSums {
+    /// Reads a file and computes them.
+    pub fn read(file: &File) -> Result<Self, SysError> {
+        let mut follower = Follower::default();
+        follower.catch_up(file, true)?;
+        Ok(follower.sums)
+    }
+
+    /// The first difference between a file and these sums; none if it is what it was.
+    pub fn compare(&self, file: &File) -> Result<Option<Damage>, SysError> {
+        let size = file.metadata().map_err(SysError::io("fstat"))?.len();
+        if size != self.size {
+            return Ok(Some(Damage::Size { was: self.size, is: size }));
+        }
+        let mut buffer = vec![0; BLOCK.min(size) as usize];
+        for (at, sum) in (0..).step_by(BLOCK as usize).zip(&self.blocks) {
+            let len = BLOCK.min(size.saturating_sub(at)) as usize;
+            let block = buffer.get_mut(..len).unwrap_or_default();
+            file.read_exact_at(block, at).map_err(SysError::io("read"))?;
+            if of(block) != *sum {
+                return Ok(Some(Damage::Block(at)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It is longer or shorter.
+    #[error("it has {is} bytes, and had {was}")]
+    Size {
+        /// When it was written.
+        was: u64,
+        /// Now.
+        is: u64,
+    },
+    /// The block that begins here has changed.
+    #[error("the MiB at byte {0} is not what was written (its checksum differs)")]
+    Block(u64),
+}
+
+/// Computes the sums of a file that another process is still writing, from its start to its end.
+#[derive(Debug, Default)]
+pub struct Follower {
+    sums: FileSums,
+}
+
+impl Follower {
+    /// Reads whole blocks that are there by now; with `to_the_end`, also the last one.
+    pub fn catch_up(&mut self, file: &File, to_the_end: bool) -> Result<(), SysError> {
+        let size = file.metadata().map_err(SysError::io("fstat"))?.len();
+        let mut buffer = Vec::new();
+        loop {
+            let at = self.sums.blocks.len() as u64 * BLOCK;
+            let len = BLOCK.min(size.saturating_sub(at));
+            if len == 0 || (len < BLOCK && !to_the_end) {
+                break;
+            }
+            buffer.resize(len as usize, 0);
+            file.read_exact_at(&mut buffer, at).map_err(SysError::io("read"))?;
+            self.sums.blocks.push(of(&buffer));
+        }
+        self.sums.size = size;
+        Ok(())
+    }
+
+    /// Follows until `done` says that everything is written.
+    pub fn follow(mut self, file: &File, done: &dyn Fn() -> bool) -> Result<FileSums, SysError> {
+        while !done() {
+            self.catch_up(file, false)?;
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        self.catch_up(file, true)?;
+        Ok(self.sums)
+    }
+}
+
+/// Passes on what is written, and computes the sums on the way.
+pub struct Summing<W> {
+    output: W,
+    hasher: XxHash3_64,
+    sums: FileSums,
+}
+
+impl<W> std::fmt::Debug for Summing<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Summing").field("sums", &self.sums).finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> Summing<W> {
+    /// Nothing is written yet.
+    pub fn new(output: W) -> Self {
+        Self { output, hasher: XxHash3_64::new(), sums: FileSums::default() }
+    }
+
+    /// What was written to, and the sums.
+    pub fn finish(mut self) -> (W, FileSums) {
+        if !self.sums.size.is_multiple_of(BLOCK) {
+            self.end_block();
+        }
+        (self.output, self.sums)
+    }
+
+    fn end_block(&mut self) {
+        self.sums.blocks.push(self.hasher.finish());
+        self.hasher = XxHash3_64::new();
+    }
+}
+
+impl<W: Write> Write for Summing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = (BLOCK - self.sums.size % BLOCK) as usize;
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        let written = self.output.write(bytes)?;
+        self.hasher.write(bytes.get(..written).unwrap_or_default());
+        self.sums.size += written as u64;
+        if written == room {
+            self.end_block();
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// The sums of all files of a set, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetSums(pub BTreeMap<String, FileSums>);
+
+impl SetSums {
+    /// As entries of an image; the last one covers those before it.
+    pub fn entries(&self) -> Vec<StasisChecksumEntry> {
+        let mut entries: Vec<StasisChecksumEntry> = self
+            .0
+            .iter()
+            .map(|(name, sums)| StasisChecksumEntry {
+                file: name.clone(),
+                size: sums.size,
+                blocks: sums.blocks.clone(),
+            })
+            .collect();
+        entries.push(seal(&entries));
+        entries
+    }
+
+    /// From the entries of an image; none if they are damaged themselves.
+    pub fn from_entries(mut entries: Vec<StasisChecksumEntry>) -> Option<Self> {
+        let sealed_with = entries.pop()?;
+        if sealed_with != seal(&entries) {
+            return None;
+        }
+        let sums = entries.into_iter().map(|e| (e.file, FileSums { size: e.size, blocks: e.blocks }));
+        Some(Self(sums.collect()))
+    }
+}
+
+/// The entry that covers all others: it has no name.
+fn seal(entries: &[StasisChecksumEntry]) -> StasisChecksumEntry {
+    let bytes: Vec<u8> = entries.iter().flat_map(prost::Message::encode_to_vec).collect();
+    StasisChecksumEntry { file: String::new(), size: bytes.len() as u64, blocks: vec![of(&bytes)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_on_the_way_are_those_of_the_file() {
+        for len in [0, 1, BLOCK as usize - 1, BLOCK as usize, 2 * BLOCK as usize + 17] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + i / 1000) as u8).collect();
+            let file = tempfile::tempfile().unwrap();
+            let mut summing = Summing::new(&file);
+            for part in bytes.chunks(70_001) {
+                summing.write_all(part).unwrap();
+            }
+            let (_, sums) = summing.finish();
+            assert_eq!(sums, FileSums::read(&file).unwrap(), "{len} bytes");
+            assert_eq!(sums.compare(&file).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn damage_is_found_where_it_is() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![7; 3 * BLOCK as usize], 0).unwrap();
+        let sums = FileSums::read(&file).unwrap();
+        file.write_all_at(b"x", BLOCK + 5).unwrap();
+        assert_eq!(sums.compare(&file).unwrap(), Some(Damage::Block(BLOCK)));
+        file.set_len(17).unwrap();
+        assert_eq!(sums.compare(&file).unwrap(), Some(Damage::Size { was: 3 * BLOCK, is: 17 }));
+    }
+
+    #[test]
+    fn damaged_sums_are_no_sums() {
+        let sums = FileSums { size: 3, blocks: vec![1, 2] };
+        let set = SetSums([("a".to_owned(), sums.clone()), ("b".to_owned(), sums)].into());
+        assert_eq!(SetSums::from_entries(set.entries()), Some(set.clone()));
+        let mut changed = set.entries();
+        changed[1].blocks[0] = 9;
+        assert_eq!(SetSums::from_entries(changed), None);
+        assert_eq!(SetSums::from_entries(set.entries()[..2].to_vec()), None);
+    }
+}

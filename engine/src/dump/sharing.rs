@@ -1,0 +1,103 @@
+//! What tasks share with each other: address space, descriptor table, directories, signal handlers.
+//!
+//! `kcmp(2)` tells. It gives an order too, so each task is looked up among those seen before.
+
+use std::cmp::Ordering;
+
+use proto::messages::TaskKobjIdsEntry;
+
+use super::task::RelationRefusal;
+use crate::dump::inspect::TaskFacts;
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::sys::process::{Kcmp, kcmp};
+
+/// Ids of what a task has, and which of it no task before had.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// As images hold them: equal ids mean shared.
+    pub ids: TaskKobjIdsEntry,
+    /// Whether it is the first with this address space.
+    pub first_vm: bool,
+    /// Whether it is the first with this descriptor table.
+    pub first_files: bool,
+}
+
+/// Which tasks were seen, and the ids they got, in the order of each thing that tasks may share.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    vm: Vec<(i32, u32)>,
+    files: Vec<(i32, u32)>,
+    fs: Vec<(i32, u32)>,
+    sighand: Vec<(i32, u32)>,
+    tasks: u32,
+}
+
+impl Sharing {
+    /// Ids of a task's resources.
+    pub(super) fn ids(&mut self, pid: i32) -> Result<Shared, Problem> {
+        self.tasks += 1;
+        // The first id of each sort is the dumping program's own, by custom of the format.
+        let new = self.tasks + 1;
+        let step = "find out what it shares with others";
+        let (vm_id, first_vm) = find(&mut self.vm, Kcmp::Vm, pid, new).while_trying_to(step)?;
+        let (files_id, first_files) = find(&mut self.files, Kcmp::Files, pid, new).while_trying_to(step)?;
+        let (fs_id, _) = find(&mut self.fs, Kcmp::Fs, pid, new).while_trying_to(step)?;
+        let (sighand_id, _) = find(&mut self.sighand, Kcmp::Sighand, pid, new).while_trying_to(step)?;
+        let ids = TaskKobjIdsEntry { vm_id, files_id, fs_id, sighand_id, ..namespace_ids() };
+        Ok(Shared { ids, first_vm, first_files })
+    }
+}
+
+/// The id of a task's resource, and whether it is new.
+fn find(seen: &mut Vec<(i32, u32)>, kind: Kcmp, pid: i32, new: u32) -> Result<(u32, bool), SysError> {
+    let mut failed = None;
+    let place = seen.binary_search_by(|(other, _)| {
+        kcmp(kind, *other, pid).unwrap_or_else(|e| {
+            failed = Some(e);
+            Ordering::Equal
+        })
+    });
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    match place {
+        Ok(at) => Ok((seen.get(at).map_or(new, |(_, id)| *id), false)),
+        Err(at) => {
+            seen.insert(at, (pid, new));
+            Ok((new, true))
+        }
+    }
+}
+
+/// Threads that have a descriptor table or directories of their own (`unshare(2)`), which nothing restores.
+pub(super) fn refuse_unshared_threads(facts: &TaskFacts, problems: &mut Vec<Problem>) {
+    let kinds = [(Kcmp::Files, "descriptor table"), (Kcmp::Fs, "working directory, root and umask")];
+    for thread in facts.threads.iter().skip(1) {
+        for (kind, what) in kinds {
+            let problem = match kcmp(kind, facts.pid, thread.tid) {
+                Ok(Ordering::Equal) => continue,
+                Ok(_) => Problem::new(RelationRefusal::UnsharedThread(what)),
+                Err(e) => Problem::new(e).step("find out what it shares with its process"),
+            };
+            problems.push(problem.object(Object::Thread { tid: thread.tid }));
+        }
+    }
+}
+
+/// Ids of the namespaces, which all tasks have in common.
+pub(super) fn namespace_ids() -> TaskKobjIdsEntry {
+    TaskKobjIdsEntry {
+        vm_id: 1,
+        files_id: 1,
+        fs_id: 1,
+        sighand_id: 1,
+        pid_ns_id: Some(1),
+        net_ns_id: Some(2),
+        ipc_ns_id: Some(3),
+        uts_ns_id: Some(4),
+        time_ns_id: Some(5),
+        mnt_ns_id: Some(6),
+        user_ns_id: Some(7),
+        cgroup_ns_id: Some(8),
+    }
+}

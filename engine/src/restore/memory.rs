@@ -1,0 +1,111 @@
+//! A stub's memory: mapped, filled, protected and described.
+
+use proto::messages::VmaEntry;
+
+use super::fill;
+use super::set::{Alive, Task};
+use super::stub::{Stub, Stubs};
+use crate::error::{Context as _, Problem};
+use crate::image::Images;
+use crate::kinds::MAPPING_KINDS;
+use crate::kinds::files::{FileRefusal, FilesRestore};
+use crate::kinds::mm::{self, aio, bounds, pages, status, vdso};
+use crate::stats::RestoreStats;
+use crate::tracee::batch::Batch;
+
+/// Maps, fills and describes every task's memory.
+pub(super) fn restore(
+    stubs: &mut Stubs,
+    tasks: &[Task],
+    files: &mut FilesRestore<'_>,
+    images: &Images,
+    stats: &mut RestoreStats,
+) -> Result<(), Problem> {
+    let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = task.own_memory() else { continue };
+        map(stub, alive, &vmas, files).of_task(&stub.name)?;
+    }
+    for kind in MAPPING_KINDS {
+        kind.mapped(files)?;
+    }
+    let bytes = fill::fill(stubs, tasks, images, files.options)?;
+    stats.pages(bytes / pages::PAGE);
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = task.own_memory() else { continue };
+        if let Some(agent) = &mut stub.agent {
+            aio::restore(&alive.mm, agent).of_task(&stub.name)?;
+        }
+        protect(stub, alive)?;
+        describe(stub, alive, files)?;
+    }
+    Ok(())
+}
+
+/// Protection while contents are being filled in.
+fn filling_prot(alive: &Alive, vma: &VmaEntry) -> u32 {
+    let at = alive.pagemap.partition_point(|entry| {
+        entry.vaddr.saturating_add(pages::bytes_of(entry).unwrap_or(u64::MAX)) <= vma.start
+    });
+    let has_pages = alive.pagemap.get(at).is_some_and(|entry| entry.vaddr < vma.end);
+    if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
+}
+
+fn map(
+    stub: &mut Stub,
+    alive: &Alive,
+    vmas: &[&VmaEntry],
+    files: &mut FilesRestore<'_>,
+) -> Result<(), Problem> {
+    let step = "map its memory";
+    for vma in &alive.mm.vmas {
+        mm::kind_of(vma)?.prepare(files, vma, vmas).map_err(|p| p.object(mm::object(vma)))?;
+    }
+    // The vdso goes first: it is put where we ask only if nothing is near.
+    let is_vdso = |vma: &VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
+    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
+    let mut batch = Batch::new();
+    for vma in &first {
+        mm::kind_of(vma)?.restore(files, vma, vma.prot, &mut batch)?;
+    }
+    vdso::trim(&alive.mm.vmas, &mut batch);
+    for vma in rest {
+        if batch.is_nearly_full(8, 512) {
+            stub.run(step, &std::mem::take(&mut batch))?;
+        }
+        mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), &mut batch)?;
+        alive.extra.before_pages(vma, &mut batch);
+        mm::advise_before_pages(vma, &mut batch);
+    }
+    stub.run(step, &batch)?;
+    Ok(())
+}
+
+fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
+    let step = "protect its memory";
+    let mut batch = Batch::new();
+    alive.extra.guard(&mut batch, &mut |batch| stub.run(step, &std::mem::take(batch)).map(drop))?;
+    let special = status::VDSO | status::VVAR | status::VSYSCALL;
+    for vma in alive.mm.vmas.iter().filter(|vma| vma.status & special == 0) {
+        if batch.is_nearly_full(12, 256) {
+            stub.run(step, &std::mem::take(&mut batch))?;
+        }
+        mm::finish(vma, filling_prot(alive, vma), alive.extra.mlock_flags(vma), &mut batch);
+        alive.extra.at_last(vma, &mut batch);
+    }
+    stub.run(step, &batch)?;
+    Ok(())
+}
+
+fn describe(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    let name = stub.name.clone();
+    let exe = alive.mm.exe_file_id;
+    files.open(exe).of_task(&name)?;
+    let exe = files.opened(exe).ok_or(FileRefusal::NoSuchId(exe)).of_task(&name)?;
+    let mut batch = Batch::new();
+    let socket = stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd);
+    bounds::restore(&alive.mm, exe, socket + 1, &mut batch);
+    alive.extra.lock_later(&mut batch);
+    stub.run("describe its address space", &batch)?;
+    Ok(())
+}
