@@ -17,6 +17,7 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::options::{Afterwards, DumpOptions};
+use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
@@ -35,6 +36,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let mut stats = DumpStats::default();
 
     target::check(options.tree).map_err(untouched)?;
+    room::make_ours(0).map_err(untouched)?;
     let mut images = NewImages::new(&options.images_dir);
     if options.skip_checksums {
         images = images.without_checksums();
@@ -49,6 +51,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let facts = task::inspect(&tree, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
+    task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
     }

@@ -30,6 +30,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
 
 /// Kinds of mappings. Exactly one claims each mapping, so their order means nothing.
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
+    mm::aio::AioRing::ERASED,
     mm::anonymous::AnonymousPrivate::ERASED,
     mm::file::FileMapping::ERASED,
     mm::hugetlb::HugetlbPrivate::ERASED,

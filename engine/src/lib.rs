@@ -18,6 +18,7 @@ pub mod plan;
 pub mod procfs;
 pub(crate) mod progress;
 pub mod restore;
+pub mod room;
 pub mod stats;
 pub mod supervise;
 pub(crate) mod sys;

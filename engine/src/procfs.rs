@@ -13,6 +13,7 @@ pub mod integer;
 pub mod io;
 pub mod limits;
 pub mod link;
+pub mod locks;
 pub mod maps;
 pub mod mountinfo;
 pub mod smaps;

@@ -57,8 +57,8 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
-        state::descriptors(&mut stubs, &tasks, &mut files)?;
         state::create_threads(&mut stubs, &tasks)?;
+        state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
@@ -67,6 +67,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         finish::go(stubs, &tasks, options)
     };
     let root = build().map_err(one)?;
+    files.succeeded();
     stats.finished();
     // The tree runs: a work directory that cannot be written is no reason to say that this failed.
     if let Err(problem) = stats.write(&options.work_dir) {

@@ -11,13 +11,16 @@
 pub mod fcntl;
 pub mod ipc;
 pub mod memory;
+pub mod mount;
 pub mod pagemap;
 pub mod pidfd;
 pub mod probe;
 pub mod process;
 pub mod ptrace;
+pub mod rlimit;
 pub mod socket;
 pub mod timer;
 pub mod tty;
 pub mod userfault;
 pub mod vdso;
+pub mod xattr;

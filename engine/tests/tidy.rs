@@ -14,8 +14,16 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 21] = [
-    ("files/erased.rs", "how the registry holds kinds of files"),
+const NO_KINDS: [(&str, &str); 29] = [
+    ("files/device.rs", "other paths to a device"),
+    ("files/erased.rs", "the trait as the registry holds it"),
+    ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
+    ("files/ghost.rs", "removed files, whichever kind has them open"),
+    ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
+    ("files/name.rs", "whether the name of a file leads to it"),
+    ("files/policy.rs", "what the user decides about descriptors"),
+    ("files/remap.rs", "what stands in for a name"),
+    ("files/validation.rs", "whether a file is what it was"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/inet_address.rs", "addresses of internet sockets"),
     ("files/inet_groups.rs", "multicast groups of internet sockets"),
@@ -42,7 +50,8 @@ const NO_KINDS: [(&str, &str); 21] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 9] = [
+const UNSAFE_FILES: [(&str, &str); 10] = [
+    ("engine/tests/files.rs", "prepares a target between fork and execve"),
     ("engine/tests/freeze.rs", "prepares a target between fork and execve"),
     ("engine/tests/kill.rs", "prepares a target between fork and execve"),
     ("engine/tests/refusals.rs", "prepares a target between fork and execve"),

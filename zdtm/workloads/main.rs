@@ -1,5 +1,6 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
+mod aio;
 mod busyloop00;
 mod capability;
 mod caps00;
@@ -26,15 +27,24 @@ mod eventfs00;
 mod exit_signal;
 mod fd;
 mod fd01;
+mod fd_limit;
 mod fd_offset;
+mod fd_sparse;
 mod fdt_shared;
 mod fifo;
+mod fifo_ghost;
 mod fifo_ro;
 mod fifo_rowo_pair;
 mod fifo_upon_unix_socket;
+mod file_aio;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
+mod file_fown;
+mod file_lease;
+mod file_lease04;
+mod file_locks;
+mod file_locks_several;
 mod file_read;
 mod file_shared;
 mod filter;
@@ -45,6 +55,8 @@ mod fpu02;
 mod fpu03;
 mod futex;
 mod futex_rl;
+mod ghost_holes;
+mod ghost_on_rofs;
 mod gpr00;
 mod groups;
 mod heap;
@@ -177,6 +189,7 @@ mod stopped;
 mod stopped12;
 mod stopped_in_call;
 mod symlink;
+mod symlink01;
 mod sysv_shm;
 mod sysv_shm_outside;
 mod task_settings;
@@ -192,6 +205,7 @@ mod timer;
 mod timerfd;
 mod timers;
 mod timers01;
+mod tmpfile00;
 mod tty00;
 mod tty02;
 mod tty03;
@@ -200,8 +214,16 @@ mod unbound_sock;
 mod unix;
 mod unix_sock;
 mod unix_socket;
+mod unlink_fifo;
 mod unlink_fstat00;
+mod unlink_fstat01;
+mod unlink_fstat02;
+mod unlink_fstat03;
+mod unlink_fstat041;
+mod unlink_largefile;
 mod unlink_mmap00;
+mod unlink_mmap01;
+mod unlink_regular00;
 mod vdso00;
 mod vdso01;
 mod vdso02;
@@ -219,6 +241,7 @@ use zdtm::workload::Workload;
 
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
+    Workload { name: "aio", run: aio::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
@@ -232,6 +255,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cwd00", run: cwd00::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
+    Workload { name: "deleted_dev", run: symlink01::device },
     Workload { name: "deleted_unix_sock", run: deleted_unix_sock::run },
     Workload { name: "devices", run: devices::run },
     Workload { name: "different_creds", run: different_creds::run },
@@ -244,15 +268,24 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "exit_signal", run: exit_signal::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
+    Workload { name: "fd_limit", run: fd_limit::run },
+    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
+    Workload { name: "fifo-ghost", run: fifo_ghost::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "fifo_upon_unix_socket", run: fifo_upon_unix_socket::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
+    Workload { name: "file_fown", run: file_fown::run },
+    Workload { name: "file_aio", run: file_aio::run },
+    Workload { name: "file_lease", run: file_lease::run },
+    Workload { name: "file_lease04", run: file_lease04::run },
+    Workload { name: "file_locks", run: file_locks::run },
+    Workload { name: "file_locks_several", run: file_locks_several::run },
     Workload { name: "file_read", run: file_read::run },
     Workload { name: "file_shared", run: file_shared::run },
     Workload { name: "fork", run: fork::run },
@@ -262,6 +295,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fpu03", run: fpu03::run },
     Workload { name: "futex", run: futex::run },
     Workload { name: "futex-rl", run: futex_rl::run },
+    Workload { name: "ghost_holes", run: ghost_holes::run },
+    Workload { name: "ghost_on_rofs", run: ghost_on_rofs::run },
     Workload { name: "gpr00", run: gpr00::run },
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
@@ -389,6 +424,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "stopped12", run: stopped12::run },
     Workload { name: "stopped_in_call", run: stopped_in_call::run },
     Workload { name: "symlink", run: symlink::run },
+    Workload { name: "symlink01", run: symlink01::symbolic_link },
     Workload { name: "sysv-shm", run: sysv_shm::run },
     Workload { name: "sysv-shm-outside", run: sysv_shm_outside::run },
     Workload { name: "task_settings", run: task_settings::run },
@@ -404,12 +440,21 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
+    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },
+    Workload { name: "unlink_fifo", run: unlink_fifo::run },
     Workload { name: "unlink_fstat00", run: unlink_fstat00::run },
+    Workload { name: "unlink_fstat01", run: unlink_fstat01::run },
+    Workload { name: "unlink_fstat02", run: unlink_fstat02::run },
+    Workload { name: "unlink_fstat03", run: unlink_fstat03::run },
+    Workload { name: "unlink_fstat041", run: unlink_fstat041::run },
+    Workload { name: "unlink_largefile", run: unlink_largefile::run },
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
+    Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
+    Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },

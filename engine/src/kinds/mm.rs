@@ -1,5 +1,6 @@
 //! Memory: which kind claims a mapping, what of its contents is saved, and how it is mapped again.
 
+pub mod aio;
 pub mod anonymous;
 pub mod bounds;
 pub mod extra;
@@ -46,6 +47,8 @@ pub mod status {
     pub const SOCKET: u32 = 1 << 11;
     /// Data of the vdso.
     pub const VVAR: u32 = 1 << 12;
+    /// A ring of asynchronous I/O.
+    pub const AIO_RING: u32 = 1 << 13;
     /// A mapping of a memory file.
     pub const MEMFD: u32 = 1 << 14;
 }
@@ -89,6 +92,8 @@ pub enum Contents {
     None,
     /// Pages that the process wrote to.
     OwnPages,
+    /// All of it.
+    AllPages,
 }
 
 /// One kind of mapping.

@@ -266,7 +266,8 @@ pub fn mapped(cx: &mut FilesDump<'_>, pid: i32, ino: u64) -> Result<Option<u32>,
     let Some(fd) = super::list(pid).into_iter().find(has) else { return Ok(None) };
     let pidfd = crate::sys::pidfd::open(pid)?;
     let described = cx.dump_fd(pid, pidfd.as_fd(), fd)?;
-    Ok((described.r#type == i32::from(FdTypes::Packetsk)).then_some(described.id))
+    let packet = described.filter(|file| file.r#type == i32::from(FdTypes::Packetsk));
+    Ok(packet.map(|file| file.id))
 }
 
 #[cfg(test)]
