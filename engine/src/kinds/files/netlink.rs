@@ -225,7 +225,7 @@ mod tests {
     fn joined_groups_are_listed() {
         // NETLINK_ROUTE, RTNLGRP_LINK and RTNLGRP_NEXTHOP: whoever likes may listen.
         let fd = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
-        assert_eq!(groups(fd.as_fd()).unwrap(), []);
+        assert_eq!(groups(fd.as_fd()).unwrap(), Vec::<u32>::new());
         for group in [1, 32] {
             set_number(fd.as_fd(), LEVEL, ADD_MEMBERSHIP, group).unwrap();
         }
