@@ -52,6 +52,8 @@ pub enum NetworkLock {
     /// By a table of nftables.
     #[default]
     Nftables,
+    /// By chains of iptables.
+    Iptables,
     /// Not at all.
     Skip,
 }
@@ -145,6 +147,15 @@ pub struct PlanOptions {
     pub connections: Connections,
     /// Leave out TCP connections that nobody has accepted.
     pub skip_in_flight: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
+}
+
+/// Options of `cleanup`, which removes what killed commands left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CleanupOptions {
+    /// Remove network locks that wait for a restore, too.
+    pub all: bool,
     /// What is logged, and where.
     pub log: LogOptions,
 }

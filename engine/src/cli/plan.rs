@@ -11,7 +11,7 @@ pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
     Ok(PlanOptions {
         tree: dump::tree(given)?,
         shell_job: given.flag("shell-job"),
-        connections: dump::connections(given)?,
+        connections: dump::connections(given),
         skip_in_flight: given.flag("skip-in-flight"),
         external_unix: dump::external_unix(given)?,
         log: log_options(given, &work_dir),
