@@ -61,7 +61,8 @@ pub(crate) fn check(pid: i32) -> Result<(), Problem> {
     if status.kthread.unwrap_or(false) || stat.flags & PF_KTHREAD != 0 {
         return Err(Problem::new(TargetRefusal::KernelThread));
     }
-    if stat.state == procfs::stat::State::Zombie {
+    // A first thread that has ended is no end of the process: others may live, and one may be executing a program.
+    if stat.state == procfs::stat::State::Zombie && stat.num_threads <= 1 {
         return Err(Problem::new(TargetRefusal::Zombie));
     }
     refuse_ancestors(pid)?;

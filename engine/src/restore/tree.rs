@@ -209,7 +209,15 @@ impl Nursery<'_, '_> {
         } else {
             Agent::enter_clone(new.pid, stopped, layout, socket)
         };
-        let agent = Some(agent.while_trying_to("enter the agent")?);
+        let mut agent = agent.while_trying_to("enter the agent")?;
+        if shares_table {
+            // Its answer says that its socket has its number. Before that, a descriptor that somebody else in the table gets
+            // could be under that number, and be replaced.
+            let mut batch = Batch::new();
+            batch.call("getpid", libc::SYS_getpid, args![]);
+            agent.run(&batch).while_trying_to("enter the agent")?;
+        }
+        let agent = Some(agent);
         let space = if shares_memory { makers_space } else { self.spaces.len() };
         let mut batch = Batch::new();
         if !shares_table {
