@@ -9,6 +9,8 @@
 )]
 
 pub mod fcntl;
+pub mod handle;
+pub mod inotify;
 pub mod ipc;
 pub mod memory;
 pub mod pagemap;

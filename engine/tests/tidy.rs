@@ -14,13 +14,15 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 16] = [
+const NO_KINDS: [(&str, &str); 18] = [
     ("files/erased.rs", "how the registry holds kinds of files"),
+    ("files/foreign.rs", "what is refused, and why"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
+    ("files/watched.rs", "how watched inodes are found, which inotify and fanotify have in common"),
     ("files/socket_options.rs", "options that sockets of all families have"),
     ("files/tty/dump.rs", "how a terminal is dumped"),
     ("files/tty/pair.rs", "a pseudo-terminal that is made again"),

@@ -254,6 +254,8 @@ catalogue! {
     STASIS_MM = common("stasis-mm-%u.img", "STASIS_MM", 0x5374_6132, Payload::All("stasis_mm_entry"));
     /// `stasis-tty.img`: State of pseudo-terminals that has no place elsewhere.
     STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
+    /// `stasis-notify.img`: State of inotify instances that has no place elsewhere.
+    STASIS_NOTIFY = common("stasis-notify.img", "STASIS_NOTIFY", 0x5374_6151, Payload::All("stasis_notify_entry"));
 
     // Files without header and entries.
 

@@ -8,8 +8,12 @@ pub mod epoll;
 pub mod erased;
 pub mod eventfd;
 pub mod fifo;
+pub mod foreign;
 pub mod inet;
+pub mod inotify;
 pub mod memfd;
+pub mod namespace;
+pub mod pidfd;
 pub mod pipe;
 pub mod pipe_data;
 pub mod regular;
@@ -22,6 +26,7 @@ pub mod tty;
 pub mod unix;
 pub mod unix_names;
 pub mod unix_world;
+pub mod watched;
 
 pub use erased::{Erase, Erased, ErasedFileKind};
 
@@ -41,7 +46,7 @@ use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::procfs::fdinfo::FdInfo;
 use crate::procfs::{self, link};
-use crate::sys::{fcntl, pidfd, process, socket};
+use crate::sys::{self, fcntl, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
 /// What is known about one descriptor of a stopped task.
@@ -134,7 +139,7 @@ impl<'a> FdFacts<'a> {
     /// A duplicate of our own: the same description.
     pub fn dup(&self) -> Result<BorrowedFd<'_>, SysError> {
         if self.dup.get().is_none() {
-            let fd = pidfd::getfd(self.pidfd, self.fd)?;
+            let fd = sys::pidfd::getfd(self.pidfd, self.fd)?;
             // Nobody else sets it: the cell is ours, and single-threaded.
             let _already_set = self.dup.set(fd);
         }
@@ -156,6 +161,9 @@ pub enum FileRefusal {
     /// No kind claims it.
     #[error("descriptors of this kind are not supported yet")]
     NoKind,
+    /// No kind claims it, and there is a reason.
+    #[error("it is {}, {}", .0.what, .0.why)]
+    Foreign(&'static foreign::Foreign),
     /// More than one does.
     #[error("several kinds claim it: {0}")]
     SeveralKinds(String),
@@ -178,6 +186,7 @@ impl Explain for FileRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::NoKind => Some("close it first, or wait for a version that knows it".into()),
+            Self::Foreign(foreign) => Some(foreign.help.into()),
             Self::Locked(_) => Some("--file-locks is not implemented yet; release the lock first".into()),
             _ => None,
         }
@@ -239,12 +248,20 @@ pub trait FileKind: 'static {
     ) -> Result<(), Problem> {
         Ok(())
     }
+    /// Does what must come when everything else is done, for what came before would be noticed.
+    fn settle(_cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
 }
 
 /// Lets a kind act inside of the task that has a certain file.
 pub trait InTask {
     /// Has a task that holds file `id` run a batch; `fd` is its number there.
-    fn run_where(&mut self, id: u32, batch: &mut dyn FnMut(i32, &mut Batch<'_>)) -> Result<Replies, Problem>;
+    fn run_where<'fd>(
+        &mut self,
+        id: u32,
+        batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
+    ) -> Result<Replies, Problem>;
 
     /// Has the task with this pid run a batch, before it has any file; nothing if there is no such task.
     ///
@@ -460,7 +477,7 @@ impl<'a> FilesDump<'a> {
     /// The id of an open file that we hold ourselves, as somebody in the tree will.
     pub fn dump_own(&mut self, fd: &OwnedFd) -> Result<u32, Problem> {
         let pid = std::process::id() as i32;
-        let pidfd = pidfd::open(pid)?;
+        let pidfd = sys::pidfd::open(pid)?;
         Ok(self.dump_fd(pid, pidfd.as_fd(), std::os::fd::AsRawFd::as_raw_fd(fd))?.id)
     }
 
@@ -469,9 +486,14 @@ impl<'a> FilesDump<'a> {
         self.entries.push(entry);
     }
 
+    /// The entry of an id.
+    fn entry_mut(&mut self, id: u32) -> Option<&mut FileEntry> {
+        self.entries.get_mut((id as usize).checked_sub(1)?)
+    }
+
     /// The unix socket with this id, to complete what is said of it.
     fn unix_entry(&mut self, id: u32) -> Option<&mut proto::messages::UnixSkEntry> {
-        self.entries.get_mut((id as usize).checked_sub(1)?)?.usk.as_mut()
+        self.entry_mut(id)?.usk.as_mut()
     }
 
     /// The id of a name that another kind looks after.
@@ -528,7 +550,7 @@ pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusa
     let mut claiming = super::FILE_KINDS.iter().filter(|kind| kind.claims(fd));
     match (claiming.next(), claiming.next()) {
         (Some(kind), None) => Ok(*kind),
-        (None, _) => Err(FileRefusal::NoKind),
+        (None, _) => Err(foreign::known(fd).map_or(FileRefusal::NoKind, FileRefusal::Foreign)),
         (Some(a), Some(b)) => Err(FileRefusal::SeveralKinds(format!("{}, {}", a.name(), b.name()))),
     }
 }
@@ -630,9 +652,11 @@ impl<'a> FilesRestore<'a> {
     }
 
     /// Closes our own descriptors: from now on the tasks alone hold their files, and see when the last holder is gone.
-    pub fn close(&mut self) {
+    pub fn close(&mut self) -> Result<(), Problem> {
         self.opened.clear();
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.settle(self))?;
         self.states = States::default();
+        Ok(())
     }
 
     /// Ties files to each other.
