@@ -13,8 +13,10 @@ use task::{Erase as _, ErasedTaskKind};
 
 /// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
 pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
+    files::bpf_map::BpfMap::ERASED,
     files::epoll::Epoll::ERASED,
     files::eventfd::Eventfd::ERASED,
+    files::fanotify::Fanotify::ERASED,
     files::fifo::Fifo::ERASED,
     files::inet::Inet::ERASED,
     files::inotify::Inotify::ERASED,

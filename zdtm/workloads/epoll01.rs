@@ -36,7 +36,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     watch(&twice, 5)?;
     drop(closed);
     // SAFETY: as above.
-    let _same_number = std::os::fd::IntoRawFd::into_raw_fd(unsafe { dup2_raw(&other, replaced.as_raw_fd()) }?);
+    let _same_number =
+        std::os::fd::IntoRawFd::into_raw_fd(unsafe { dup2_raw(&other, replaced.as_raw_fd()) }?);
     let child = cx.child(|cx| {
         let _held = &given_away;
         cx.wait_for("end")

@@ -1,5 +1,6 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
+mod bpf_map;
 mod busyloop00;
 mod capability;
 mod caps00;
@@ -21,11 +22,12 @@ mod directory;
 mod dumpable01;
 mod dumpable02;
 mod env00;
-mod epoll01;
 mod epoll;
+mod epoll01;
 mod epoll_transition;
 mod eventfs00;
 mod exit_signal;
+mod fanotify00;
 mod fd;
 mod fd01;
 mod fd_from_pidfd;
@@ -41,6 +43,7 @@ mod file_cloexec;
 mod file_read;
 mod file_shared;
 mod filter;
+mod foreign;
 mod fork;
 mod fpu00;
 mod fpu01;
@@ -53,8 +56,8 @@ mod groups;
 mod heap;
 mod helper_zombie_child;
 mod hugetlb00;
-mod inotify00;
 mod inotify;
+mod inotify00;
 mod inotify_pending;
 mod link10;
 mod loginuid;
@@ -206,6 +209,7 @@ use zdtm::workload::Workload;
 
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
+    Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
@@ -231,6 +235,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "epoll-transition", run: epoll_transition::run },
     Workload { name: "eventfs00", run: eventfs00::run },
     Workload { name: "exit_signal", run: exit_signal::run },
+    Workload { name: "fanotify00", run: fanotify00::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
     Workload { name: "fd_from_pidfd", run: fd_from_pidfd::run },
@@ -245,6 +250,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "file_cloexec", run: file_cloexec::run },
     Workload { name: "file_read", run: file_read::run },
     Workload { name: "file_shared", run: file_shared::run },
+    Workload { name: "foreign", run: foreign::run },
     Workload { name: "fork", run: fork::run },
     Workload { name: "fpu00", run: fpu00::run },
     Workload { name: "fpu01", run: fpu01::run },

@@ -12,10 +12,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let (reader, writer) = pipe()?;
     let (silent, silent_end) = pipe()?;
     let child = cx.child(|cx| {
-        let mut fds = [
-            PollFd::new(silent.as_fd(), PollFlags::POLLIN),
-            PollFd::new(reader.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut fds =
+            [PollFd::new(silent.as_fd(), PollFlags::POLLIN), PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
         cx.post("waits")?;
         ensure_eq!(poll(&mut fds, PollTimeout::NONE)?, 1, "files that are ready");
         ensure_eq!(fds[0].revents(), Some(PollFlags::empty()), "the silent pipe");

@@ -4,9 +4,11 @@
 //! tasks may share. Dump gives each description one id and has its kind describe it once. Restore has the kind make it
 //! once, in the engine, and passes it to every task that has a number for it.
 
+pub mod bpf_map;
 pub mod epoll;
 pub mod erased;
 pub mod eventfd;
+pub mod fanotify;
 pub mod fifo;
 pub mod foreign;
 pub mod inet;

@@ -182,7 +182,8 @@ fn connect_moved(
     let file = cx.open(watch.id)?;
     tasks.run_where(id, &mut |epoll, batch| {
         let file = batch.fd(file);
-        let aside = args![if taken.is_some() { Arg::from(number) } else { file }, libc::F_DUPFD_CLOEXEC, number + 1];
+        let aside =
+            args![if taken.is_some() { Arg::from(number) } else { file }, libc::F_DUPFD_CLOEXEC, number + 1];
         let aside = Arg::Result(batch.call("fcntl(F_DUPFD_CLOEXEC)", libc::SYS_fcntl, aside));
         if taken.is_some() {
             batch.call("dup2", libc::SYS_dup2, args![file, number]);

@@ -50,12 +50,7 @@ static FOREIGN: &[Foreign] = &[
         why: "which is tied to kernel objects outside of the tree",
         help: "let a process outside of the tree attach the program, or close it first",
     },
-    Foreign {
-        name: "btf",
-        what: "BPF type information",
-        why: "which is not kept in images",
-        help: CLOSE,
-    },
+    Foreign { name: "btf", what: "BPF type information", why: "which is not kept in images", help: CLOSE },
     Foreign {
         name: "seccomp notify",
         what: "a seccomp listener",
@@ -90,6 +85,18 @@ static FOREIGN: &[Foreign] = &[
         name: "sync_file",
         what: "a fence of a graphics device",
         why: "which is state of the device",
+        help: CLOSE,
+    },
+    Foreign {
+        name: "/dev/net/tun",
+        what: "a TUN or TAP descriptor",
+        why: "whose network device goes with it",
+        help: "close it first, and let the program open it again",
+    },
+    Foreign {
+        name: "/dev/rtc0",
+        what: "a hardware clock",
+        why: "whose alarm is one for the whole machine",
         help: CLOSE,
     },
     Foreign {

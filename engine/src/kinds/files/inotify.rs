@@ -121,8 +121,11 @@ impl FileKind for Inotify {
 
     fn restore(cx: &mut FilesRestore<'_>, image: &InotifyFileEntry) -> Result<OwnedFd, Problem> {
         if cx.state::<Made>().overflown.is_none() {
-            let entries: Vec<StasisNotifyEntry> =
-                if cx.images.has(&STASIS_NOTIFY, 0) { cx.images.read(&STASIS_NOTIFY, 0)? } else { Vec::new() };
+            let entries: Vec<StasisNotifyEntry> = if cx.images.has(&STASIS_NOTIFY, 0) {
+                cx.images.read(&STASIS_NOTIFY, 0)?
+            } else {
+                Vec::new()
+            };
             let overflown = entries.iter().filter(|entry| entry.overflow()).map(|entry| entry.id);
             cx.state::<Made>().overflown = Some(overflown.collect());
         }

@@ -115,7 +115,8 @@ impl FileKind for Namespace {
 /// The path of a namespace, by a task that is in it.
 fn find(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<String, Problem> {
     let none = || Problem::new(NamespaceRefusal::NoTask(image.ns_cflag));
-    let kind = NamespaceKind::ALL.into_iter().find(|kind| clone_flag(*kind) == image.ns_cflag).ok_or_else(none)?;
+    let kind =
+        NamespaceKind::ALL.into_iter().find(|kind| clone_flag(*kind) == image.ns_cflag).ok_or_else(none)?;
     let tree: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
     // Zombies have no ids.
     for task in tree.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {

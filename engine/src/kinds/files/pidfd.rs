@@ -53,7 +53,9 @@ impl Explain for PidfdRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::Outside(_) => Some("dump a tree that has both processes, or close the descriptor first".into()),
+            Self::Outside(_) => {
+                Some("dump a tree that has both processes, or close the descriptor first".into())
+            }
             Self::NoSuchTask(_) => None,
         }
     }
@@ -138,7 +140,7 @@ fn object() -> Object {
 /// The pid in the innermost of the namespaces that the process is in.
 fn inner(fd: &FdFacts<'_>) -> Result<i32, procfs::ParseError> {
     let all = fd.info.value("NSpid").unwrap_or_default();
-    let last = all.split(|byte| byte.is_ascii_whitespace()).rfind(|word| !word.is_empty());
+    let last = all.split(u8::is_ascii_whitespace).rfind(|word| !word.is_empty());
     let last = last.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
     last.map_or_else(|| fd.info.decimal("NSpid"), Ok)
 }

@@ -46,7 +46,9 @@ impl Explain for WatchedRefusal {
 
     fn help(&self) -> Option<String> {
         let text = match self {
-            Self::NoPath { .. } => "end the watch first, or keep the file open in the process that watches it",
+            Self::NoPath { .. } => {
+                "end the watch first, or keep the file open in the process that watches it"
+            }
             Self::Missing => "put the file back under its name",
         };
         Some(text.to_owned())
@@ -67,6 +69,11 @@ impl std::fmt::Display for DeviceName {
         let (major, minor) = self.numbers();
         write!(f, "{major}:{minor}")
     }
+}
+
+/// Major and minor number of a device in the kernel's own encoding.
+pub fn device_numbers(device: u32) -> (u32, u32) {
+    DeviceName(device).numbers()
 }
 
 /// What an image says of a watched inode.
@@ -191,14 +198,21 @@ pub fn check(device: u32, number: u64, file: u32, entry: &FhEntry) -> Result<(),
         let found = file != 0 || parse_handle(entry).is_some_and(|h| open(device, number, &h).is_some());
         return if found { Ok(()) } else { Err(no_path(device, number)) };
     };
-    if MADE_BY_RESTORE.iter().any(|place| path.starts_with(place)) || absolute(path).symlink_metadata().is_ok() {
+    if MADE_BY_RESTORE.iter().any(|place| path.starts_with(place))
+        || absolute(path).symlink_metadata().is_ok()
+    {
         return Ok(());
     }
     Err(Problem::new(WatchedRefusal::Missing).object(Object::Path(absolute(path))))
 }
 
 /// Finds it again.
-pub fn reach(cx: &mut FilesRestore<'_>, place: (u32, u64), file: u32, entry: &FhEntry) -> Result<Way, Problem> {
+pub fn reach(
+    cx: &mut FilesRestore<'_>,
+    place: (u32, u64),
+    file: u32,
+    entry: &FhEntry,
+) -> Result<Way, Problem> {
     let (device, number) = place;
     if file != 0 {
         let fd = cx.open(file)?.try_clone_to_owned().map_err(SysError::io("fcntl(F_DUPFD_CLOEXEC)"))?;
