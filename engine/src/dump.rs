@@ -7,7 +7,7 @@
 pub mod inspect;
 mod memory;
 mod settle;
-mod sharing;
+pub(crate) mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
 

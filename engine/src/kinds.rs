@@ -13,13 +13,18 @@ use task::{Erase as _, ErasedTaskKind};
 
 /// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
 pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
+    files::bpf_map::BpfMap::ERASED,
     files::epoll::Epoll::ERASED,
     files::eventfd::Eventfd::ERASED,
+    files::fanotify::Fanotify::ERASED,
     files::fifo::Fifo::ERASED,
     files::inet::Inet::ERASED,
+    files::inotify::Inotify::ERASED,
     files::memfd::Memfd::ERASED,
+    files::namespace::Namespace::ERASED,
     files::netlink::Netlink::ERASED,
     files::packet::Packet::ERASED,
+    files::pidfd::Pidfd::ERASED,
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
     files::tty::Tty::ERASED,

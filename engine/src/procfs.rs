@@ -9,6 +9,7 @@ mod text;
 pub mod auxv;
 pub mod children;
 pub mod fdinfo;
+pub mod fsnotify;
 pub mod integer;
 pub mod io;
 pub mod limits;

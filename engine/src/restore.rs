@@ -57,13 +57,14 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
+        // Threads first: a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.release()?;
-        files.close();
+        files.close()?;
         finish::go(stubs, &tasks, options)
     };
     let root = build().map_err(one)?;

@@ -8,7 +8,11 @@
     reason = "the module is private to the crate; `pub` says which functions its files offer"
 )]
 
+pub mod bpf;
+pub mod fanotify;
 pub mod fcntl;
+pub mod handle;
+pub mod inotify;
 pub mod ipc;
 pub mod memory;
 pub mod mount;

@@ -14,9 +14,10 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 29] = [
+const NO_KINDS: [(&str, &str); 31] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
+    ("files/foreign.rs", "what is refused, and why"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
     ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
@@ -34,6 +35,7 @@ const NO_KINDS: [(&str, &str); 29] = [
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
+    ("files/watched.rs", "how watched inodes are found, which inotify and fanotify have in common"),
     ("files/socket_options.rs", "options that sockets of all families have"),
     ("files/tty/dump.rs", "how a terminal is dumped"),
     ("files/tty/pair.rs", "a pseudo-terminal that is made again"),

@@ -262,6 +262,8 @@ catalogue! {
     STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
     /// `stasis-network.img`: What holds packets back between dump and restore.
     STASIS_NETWORK = common("stasis-network.img", "STASIS_NETWORK", 0x5374_6127, Payload::All("stasis_network_entry"));
+    /// `stasis-notify.img`: State of inotify instances that has no place elsewhere.
+    STASIS_NOTIFY = common("stasis-notify.img", "STASIS_NOTIFY", 0x5374_6151, Payload::All("stasis_notify_entry"));
 
     // Files without header and entries.
 

@@ -1,6 +1,7 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
 mod aio;
+mod bpf_map;
 mod busyloop00;
 mod capability;
 mod caps00;
@@ -23,10 +24,14 @@ mod dumpable01;
 mod dumpable02;
 mod env00;
 mod epoll;
+mod epoll01;
+mod epoll_transition;
 mod eventfs00;
 mod exit_signal;
+mod fanotify00;
 mod fd;
 mod fd01;
+mod fd_from_pidfd;
 mod fd_limit;
 mod fd_offset;
 mod fd_sparse;
@@ -48,6 +53,7 @@ mod file_locks_several;
 mod file_read;
 mod file_shared;
 mod filter;
+mod foreign;
 mod fork;
 mod fpu00;
 mod fpu01;
@@ -63,6 +69,9 @@ mod heap;
 mod helper_zombie_child;
 mod hugetlb00;
 mod inet;
+mod inotify;
+mod inotify00;
+mod inotify_pending;
 mod link10;
 mod loginuid;
 mod mapping;
@@ -82,6 +91,7 @@ mod mlock_setuid;
 mod mmx00;
 mod mprotect00;
 mod mtime_mmap;
+mod namespace_files;
 mod nanosleep;
 mod oom_score_adj;
 mod opath_file;
@@ -92,15 +102,22 @@ mod personality;
 mod pid00;
 mod pid_file;
 mod pid_reuse;
+mod pidfd_child;
+mod pidfd_dead;
+mod pidfd_kill;
+mod pidfd_outside;
+mod pidfd_self;
 mod pipe00;
 mod pipe01;
 mod pipe02;
 mod pipe03;
 mod pipe_loop00;
 mod pipe_shared00;
+mod poll;
 mod posix_timers;
 mod posix_timers_pending;
 mod proc_self;
+mod process_fd;
 mod pstree;
 mod pthread00;
 mod pthread01;
@@ -242,6 +259,7 @@ use zdtm::workload::Workload;
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
+    Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
@@ -264,12 +282,16 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "dumpable02", run: dumpable02::run },
     Workload { name: "env00", run: env00::run },
     Workload { name: "epoll", run: epoll::run },
+    Workload { name: "epoll01", run: epoll01::run },
+    Workload { name: "epoll-transition", run: epoll_transition::run },
     Workload { name: "eventfs00", run: eventfs00::run },
     Workload { name: "exit_signal", run: exit_signal::run },
+    Workload { name: "fanotify00", run: fanotify00::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
     Workload { name: "fd_limit", run: fd_limit::run },
     Workload { name: "fd_sparse", run: fd_sparse::run },
+    Workload { name: "fd_from_pidfd", run: fd_from_pidfd::run },
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
@@ -288,6 +310,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "file_locks_several", run: file_locks_several::run },
     Workload { name: "file_read", run: file_read::run },
     Workload { name: "file_shared", run: file_shared::run },
+    Workload { name: "foreign", run: foreign::run },
     Workload { name: "fork", run: fork::run },
     Workload { name: "fpu00", run: fpu00::run },
     Workload { name: "fpu01", run: fpu01::run },
@@ -302,6 +325,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "heap", run: heap::run },
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
+    Workload { name: "inotify00", run: inotify00::run },
+    Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
     Workload { name: "maps00", run: maps00::run },
@@ -320,6 +345,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mmx00", run: mmx00::run },
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
+    Workload { name: "namespace_files", run: namespace_files::run },
     Workload { name: "nanosleep", run: nanosleep::run },
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
@@ -330,12 +356,18 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pid00", run: pid00::run },
     Workload { name: "pid_file", run: pid_file::run },
     Workload { name: "pid_reuse", run: pid_reuse::run },
+    Workload { name: "pidfd_child", run: pidfd_child::run },
+    Workload { name: "pidfd_dead", run: pidfd_dead::run },
+    Workload { name: "pidfd_kill", run: pidfd_kill::run },
+    Workload { name: "pidfd_outside", run: pidfd_outside::run },
+    Workload { name: "pidfd_self", run: pidfd_self::run },
     Workload { name: "pipe00", run: pipe00::run },
     Workload { name: "pipe01", run: pipe01::run },
     Workload { name: "pipe02", run: pipe02::run },
     Workload { name: "pipe03", run: pipe03::run },
     Workload { name: "pipe_loop00", run: pipe_loop00::run },
     Workload { name: "pipe_shared00", run: pipe_shared00::run },
+    Workload { name: "poll", run: poll::run },
     Workload { name: "posix_timers", run: posix_timers::run },
     Workload { name: "posix_timers_pending", run: posix_timers_pending::run },
     Workload { name: "proc-self", run: proc_self::run },

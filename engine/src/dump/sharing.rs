@@ -85,7 +85,7 @@ pub(super) fn refuse_unshared_threads(facts: &TaskFacts, problems: &mut Vec<Prob
 }
 
 /// Ids of the namespaces, which all tasks have in common.
-pub(super) fn namespace_ids() -> TaskKobjIdsEntry {
+pub(crate) fn namespace_ids() -> TaskKobjIdsEntry {
     TaskKobjIdsEntry {
         vm_id: 1,
         files_id: 1,

@@ -4,23 +4,29 @@
 //! tasks may share. Dump gives each description one id and has its kind describe it once. Restore has the kind make it
 //! once, in the engine, and passes it to every task that has a number for it.
 
+pub mod bpf_map;
 pub mod device;
 pub mod epoll;
 pub mod erased;
 pub mod eventfd;
 pub mod facts;
+pub mod fanotify;
 pub mod fifo;
+pub mod foreign;
 pub mod ghost;
 pub mod inet;
 pub mod inet_address;
 pub mod inet_groups;
 pub mod inet_options;
+pub mod inotify;
 pub mod locks;
 pub mod memfd;
 pub mod name;
+pub mod namespace;
 pub mod netlink;
 pub mod packet;
 pub mod packet_diag;
+pub mod pidfd;
 pub mod pipe;
 pub mod pipe_data;
 pub mod policy;
@@ -37,6 +43,7 @@ pub mod unix;
 pub mod unix_names;
 pub mod unix_world;
 pub mod validation;
+pub mod watched;
 
 use std::any::{Any, TypeId};
 use std::cmp::Ordering;
@@ -50,7 +57,7 @@ use crate::dump::inspect::TaskFacts;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
-use crate::sys::{fcntl, pidfd, process, socket};
+use crate::sys::{self, fcntl, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
 pub use erased::{Erase, Erased, ErasedFileKind};
@@ -62,6 +69,9 @@ pub enum FileRefusal {
     /// No kind claims it.
     #[error("descriptors of this kind are not supported yet")]
     NoKind,
+    /// No kind claims it, and there is a reason.
+    #[error("it is {}, {}", .0.what, .0.why)]
+    Foreign(&'static foreign::Foreign),
     /// More than one does.
     #[error("several kinds claim it: {0}")]
     SeveralKinds(String),
@@ -81,6 +91,7 @@ impl Explain for FileRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::NoKind => Some("close it first, or wait for a version that knows it".into()),
+            Self::Foreign(foreign) => Some(foreign.help.into()),
             _ => None,
         }
     }
@@ -149,12 +160,21 @@ pub trait FileKind: 'static {
     ) -> Result<(), Problem> {
         Ok(())
     }
+    /// Does what must come when everything else is done, for what came before would be noticed.
+    fn settle(_cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
 }
 
 /// Lets a kind act inside of the task that has a certain file.
 pub trait InTask {
     /// Has a task that holds file `id` run a batch; `fd` is its number there.
-    fn run_where(&mut self, id: u32, batch: &mut dyn FnMut(i32, &mut Batch<'_>)) -> Result<Replies, Problem>;
+    fn run_where<'fd>(
+        &mut self,
+        id: u32,
+        batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
+    ) -> Result<Replies, Problem>;
+
     /// Has the task with this pid run a batch; nothing if there is no such task.
     ///
     /// `spare` is a descriptor number that the batch may use in between, before the task has its files.
@@ -417,14 +437,14 @@ impl<'a> FilesDump<'a> {
     /// The id of an open file that we hold ourselves, as somebody in the tree will.
     pub fn dump_own(&mut self, fd: &OwnedFd) -> Result<u32, Problem> {
         let pid = std::process::id() as i32;
-        let pidfd = pidfd::open(pid)?;
+        let pidfd = sys::pidfd::open(pid)?;
         let entry = self.dump_fd(pid, pidfd.as_fd(), std::os::fd::AsRawFd::as_raw_fd(fd))?;
         entry.map(|entry| entry.id).ok_or_else(|| Problem::new(FileRefusal::NoKind))
     }
 
-    /// The unix socket with this id, to complete what is said of it.
-    fn unix_entry(&mut self, id: u32) -> Option<&mut proto::messages::UnixSkEntry> {
-        self.entry_mut(id)?.usk.as_mut()
+    /// Adds an entry whose id [`FilesDump::new_id`] has just given.
+    fn push(&mut self, entry: FileEntry) {
+        self.entries.push(entry);
     }
 
     /// The entry of an id.
@@ -432,9 +452,9 @@ impl<'a> FilesDump<'a> {
         self.entries.get_mut((id as usize).checked_sub(1)?)
     }
 
-    /// Adds an entry whose id [`FilesDump::new_id`] has just given.
-    fn push(&mut self, entry: FileEntry) {
-        self.entries.push(entry);
+    /// The unix socket with this id, to complete what is said of it.
+    fn unix_entry(&mut self, id: u32) -> Option<&mut proto::messages::UnixSkEntry> {
+        self.entry_mut(id)?.usk.as_mut()
     }
 
     /// The id of a name that another kind looks after.
@@ -511,7 +531,7 @@ pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusa
     let mut claiming = super::FILE_KINDS.iter().filter(|kind| kind.claims(fd));
     match (claiming.next(), claiming.next()) {
         (Some(kind), None) => Ok(*kind),
-        (None, _) => Err(FileRefusal::NoKind),
+        (None, _) => Err(foreign::known(fd).map_or(FileRefusal::NoKind, FileRefusal::Foreign)),
         (Some(a), Some(b)) => Err(FileRefusal::SeveralKinds(format!("{}, {}", a.name(), b.name()))),
     }
 }
@@ -637,9 +657,11 @@ impl<'a> FilesRestore<'a> {
     }
 
     /// Closes our own descriptors: from now on the tasks alone hold their files, and see when the last holder is gone.
-    pub fn close(&mut self) {
+    pub fn close(&mut self) -> Result<(), Problem> {
         self.opened.clear();
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.settle(self))?;
         self.states = States::default();
+        Ok(())
     }
 
     /// Takes away what was on disk for the restore alone, when the tree runs.

@@ -240,7 +240,11 @@ pub(super) struct InStubs<'a> {
 }
 
 impl InTask for InStubs<'_> {
-    fn run_where(&mut self, id: u32, fill: &mut dyn FnMut(i32, &mut Batch<'_>)) -> Result<Replies, Problem> {
+    fn run_where<'fd>(
+        &mut self,
+        id: u32,
+        fill: &mut dyn FnMut(i32, &mut Batch<'fd>),
+    ) -> Result<Replies, Problem> {
         for (task, stub) in self.tasks.iter().zip(&mut self.stubs.0) {
             let fds = task.alive.iter().flat_map(|alive| &alive.fds);
             if let Some(fd) = fds.into_iter().find(|fd| fd.id == id) {

@@ -23,6 +23,13 @@ pub fn open(pid: i32) -> Result<OwnedFd, SysError> {
     }
 }
 
+/// A descriptor for a process or thread, with flags of `pidfd_open(2)`.
+pub fn open_with(pid: i32, flags: u32) -> Result<OwnedFd, SysError> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
+    owned(fd, "pidfd_open")
+}
+
 /// A duplicate of descriptor `fd` of that process: the same open file description.
 pub fn getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd, SysError> {
     // SAFETY: takes numbers only.

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 
 use super::Facts;
 
-/// Lines of fdinfo that are not compared: `pos` is compared apart, `ino` and `eventfd-id` are numbers that the kernel
-/// gives to new objects, the others count down or up.
-const VOLATILE: &[&str] = &["pos", "ino", "eventfd-id", "it_value", "ticks"];
+/// Lines of fdinfo that are not compared: `pos` is compared apart, `ino`, `eventfd-id` and `map_id` are numbers that the
+/// kernel gives to new objects, the others count down or up.
+const VOLATILE: &[&str] = &["pos", "ino", "eventfd-id", "map_id", "it_value", "ticks"];
 
 /// Adds the descriptors of a process.
 pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {

@@ -52,6 +52,8 @@ pub trait ErasedFileKind: Sync {
         tasks: &mut dyn InTask,
         entry: &FileEntry,
     ) -> Result<(), Problem>;
+    /// [`FileKind::settle`].
+    fn settle(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem>;
 }
 
 /// Turns a [`FileKind`] into an [`ErasedFileKind`].
@@ -152,5 +154,9 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
         entry: &FileEntry,
     ) -> Result<(), Problem> {
         K::connect(cx, tasks, &image_of::<K>(entry)?)
+    }
+
+    fn settle(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        K::settle(cx)
     }
 }
