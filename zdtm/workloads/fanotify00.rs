@@ -92,6 +92,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         Vec::<u64>::new(),
         "events of the filesystem before anything is removed"
     );
+    // An event that waits holds its file.
+    mount.events()?;
     fs::remove_file(&file)?;
     ensure_eq!(filesystem.events()?, [libc::FAN_DELETE_SELF], "events of the filesystem");
     Ok(())

@@ -54,9 +54,12 @@ const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_RDONLY: u32 = 1 << 3;
 const BPF_F_WRONLY: u32 = 1 << 4;
 
-/// Elements by map: what was dumped, or what is to be restored.
+/// A key and its value.
+type Element = (Vec<u8>, Vec<u8>);
+
+/// Elements by map.
 #[derive(Debug, Default)]
-struct Elements(BTreeMap<u32, Vec<(Vec<u8>, Vec<u8>)>>);
+struct Elements(BTreeMap<u32, Vec<Element>>);
 
 /// Maps that were made, by the id that they had.
 #[derive(Debug, Default)]
@@ -139,14 +142,13 @@ impl FileKind for BpfMap {
     }
 
     fn restore(cx: &mut FilesRestore<'_>, image: &BpfmapFileEntry) -> Result<OwnedFd, Problem> {
-        let id = match cx.state::<Made>().0.get(&image.map_id) {
-            Some((_, id)) => *id,
-            None => {
-                let map = make(cx.images, image).about(object).while_trying_to("make the map")?;
-                let id = bpf::info(map.as_fd())?.id;
-                cx.state::<Made>().0.insert(image.map_id, (map, id));
-                id
-            }
+        let id = if let Some((_, id)) = cx.state::<Made>().0.get(&image.map_id) {
+            *id
+        } else {
+            let map = make(cx.images, image).about(object).while_trying_to("make the map")?;
+            let id = bpf::info(map.as_fd())?.id;
+            cx.state::<Made>().0.insert(image.map_id, (map, id));
+            id
         };
         let limits = match image.flags as i32 & libc::O_ACCMODE {
             libc::O_RDONLY => BPF_F_RDONLY,
@@ -164,7 +166,7 @@ fn object() -> Object {
 }
 
 /// All elements of a map.
-fn read(map: BorrowedFd<'_>, key: usize, value: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SysError> {
+fn read(map: BorrowedFd<'_>, key: usize, value: usize) -> Result<Vec<Element>, SysError> {
     let mut elements = Vec::new();
     let mut at = bpf::next_key(map, None, key)?;
     while let Some(this) = at {
@@ -178,7 +180,7 @@ fn read(map: BorrowedFd<'_>, key: usize, value: usize) -> Result<Vec<(Vec<u8>, V
 }
 
 /// The elements of a map in the images.
-fn load(images: &Images, image: &BpfmapFileEntry) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Problem> {
+fn load(images: &Images, image: &BpfmapFileEntry) -> Result<Vec<Element>, Problem> {
     if !images.has(&BPFMAP_DATA, 0) {
         return Ok(Vec::new());
     }
