@@ -24,10 +24,38 @@ pub struct DumpOptions {
     pub files: FileOptions,
     /// Compute no checksums.
     pub skip_checksums: bool,
+    /// What becomes of TCP connections.
+    pub connections: Connections,
+    /// Leave out TCP connections that nobody has accepted.
+    pub skip_in_flight: bool,
+    /// How packets are held back.
+    pub network_lock: NetworkLock,
     /// Say at the end what was dumped and how long it took.
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+}
+
+/// What becomes of TCP connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connections {
+    /// They stand in the way of a dump.
+    #[default]
+    Refused,
+    /// `--tcp-established`: they go on.
+    Kept,
+    /// `--tcp-close`: they are closed when the tree runs again.
+    Closed,
+}
+
+/// How packets are held back while nobody is there to take them (`--network-lock`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkLock {
+    /// By a table of nftables.
+    #[default]
+    Nftables,
+    /// Not at all.
+    Skip,
 }
 
 /// Unix sockets outside of the tree whose loss is accepted (`--ext-unix-sk`, `--external unix[INO]`).
@@ -69,6 +97,8 @@ pub struct RestoreOptions {
     pub parent: Parent,
     /// Run or leave stopped.
     pub afterwards: Afterwards,
+    /// What becomes of TCP connections.
+    pub connections: Connections,
     /// Descriptors that the caller left open for us, and what each stands for (`--inherit-fd`).
     pub inherit_fds: Vec<(i32, String)>,
     /// Do not compare images with their checksums.

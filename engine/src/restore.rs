@@ -63,6 +63,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
+        files.release()?;
         files.close();
         finish::go(stubs, &tasks, options)
     };

@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 24] = [
+const NO_KINDS: [(&str, &str); 29] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
@@ -25,6 +25,11 @@ const NO_KINDS: [(&str, &str); 24] = [
     ("files/remap.rs", "what stands in for a name"),
     ("files/validation.rs", "whether a file is what it was"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
+    ("files/inet_address.rs", "addresses of internet sockets"),
+    ("files/inet_groups.rs", "multicast groups of internet sockets"),
+    ("files/inet_options.rs", "options of internet sockets"),
+    ("files/packet_diag.rs", "what the kernel tells about packet sockets"),
+    ("files/tcp.rs", "the connections among internet sockets, which are one kind in images"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),

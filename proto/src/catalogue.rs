@@ -260,6 +260,8 @@ catalogue! {
     STASIS_MM = common("stasis-mm-%u.img", "STASIS_MM", 0x5374_6132, Payload::All("stasis_mm_entry"));
     /// `stasis-tty.img`: State of pseudo-terminals that has no place elsewhere.
     STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
+    /// `stasis-network.img`: What holds packets back between dump and restore.
+    STASIS_NETWORK = common("stasis-network.img", "STASIS_NETWORK", 0x5374_6127, Payload::All("stasis_network_entry"));
 
     // Files without header and entries.
 

@@ -191,7 +191,11 @@ mod tests {
 
     #[test]
     fn an_idle_process_does_not_change() {
-        let mut child = std::process::Command::new("sleep").arg("20").spawn().unwrap();
+        // Positions of files that others have open, too, may change at any time.
+        let nothing = || std::process::Stdio::null();
+        let mut command = std::process::Command::new("sleep");
+        command.arg("20").stdin(nothing()).stdout(nothing()).stderr(nothing());
+        let mut child = command.spawn().unwrap();
         let pid = child.id() as i32;
         let scope = Scope { tasks: true, files: true, positions: true, maps: true };
         // The child is this program until it has executed the other.

@@ -9,8 +9,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -144,21 +142,17 @@ impl Context {
         self.posted(&format!("go.{}", self.barriers + 1))
     }
 
-    /// Starts a thread that runs `body`. It has all the memory that a thread gets when this returns, so that whoever looks
-    /// from outside does not see it being set up.
+    /// Starts a thread, and returns when it has begun to run `body`: what a thread sets up for itself before that is done,
+    /// its signal mask and its memory for instance.
     pub fn thread(&self, body: impl FnOnce(&Self) -> Verdict + Send + 'static) -> Thread {
         let cx = self.clone();
-        let is_ready = Arc::new(AtomicBool::new(false));
-        let tell = Arc::clone(&is_ready);
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
-            // The first allocation gives it a heap of its own.
-            drop(std::hint::black_box(vec![0_u8; 64]));
-            tell.store(true, Ordering::Release);
+            let _nobody_waits = begun.send(());
             body(&cx)
         });
-        while !is_ready.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        // An error means that it panicked, which its join tells.
+        let _begun = begins.recv();
         Thread(thread)
     }
 

@@ -62,6 +62,7 @@ mod groups;
 mod heap;
 mod helper_zombie_child;
 mod hugetlb00;
+mod inet;
 mod link10;
 mod loginuid;
 mod mapping;
@@ -85,6 +86,7 @@ mod nanosleep;
 mod oom_score_adj;
 mod opath_file;
 mod orphans;
+mod packet_sock;
 mod pdeath_sig;
 mod personality;
 mod pid00;
@@ -109,6 +111,7 @@ mod pty01;
 mod pty02;
 mod pty03;
 mod pty04;
+mod raw_socket;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;
@@ -138,17 +141,39 @@ mod sigactions;
 mod sigaltstack;
 mod signalfd00;
 mod sigpending;
+mod sk_freebind;
+mod sk_netlink;
 mod sk_unix01;
 mod sk_unix_dgram_ghost;
 mod sk_unix_listen;
 mod sk_unix_rel;
 mod sk_unix_unconn;
 mod sleeping00;
+mod sock_filter;
+mod sock_opts;
+mod socket_aio;
 mod socket_close_data;
 mod socket_close_data01;
+mod socket_dgram_data;
+mod socket_dump_tcp_close;
 mod socket_listen;
+mod socket_loop00;
 mod socket_queues;
+mod socket_raw;
+mod socket_tcp;
+mod socket_tcp_close;
+mod socket_tcp_fin;
+mod socket_tcp_half;
+mod socket_tcp_in_flight;
+mod socket_tcp_local;
+mod socket_tcp_reuseport;
+mod socket_tcp_syn_sent;
+mod socket_tcp_talk;
+mod socket_tcpbuf;
 mod socket_udp;
+mod socket_udp_broadcast;
+mod socket_udp_corked;
+mod socket_udp_shutdown;
 mod sockets00;
 mod sockets01;
 mod sockets02;
@@ -170,6 +195,7 @@ mod sysv_shm_outside;
 mod task_settings;
 mod tasks_many;
 mod tasks_shared;
+mod tcp;
 mod tcp_established;
 mod terminal;
 mod thp_disable;
@@ -184,6 +210,7 @@ mod tty00;
 mod tty02;
 mod tty03;
 mod umask00;
+mod unbound_sock;
 mod unix;
 mod unix_sock;
 mod unix_socket;
@@ -297,6 +324,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
     Workload { name: "orphans", run: orphans::run },
+    Workload { name: "packet_sock", run: packet_sock::run },
     Workload { name: "pdeath_sig", run: pdeath_sig::run },
     Workload { name: "personality", run: personality::run },
     Workload { name: "pid00", run: pid00::run },
@@ -314,13 +342,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
     Workload { name: "pthread01", run: pthread01::run },
+    Workload { name: "pthread_timers", run: pthread_timers::run },
+    Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "pty00", run: pty00::run },
     Workload { name: "pty01", run: pty01::run },
     Workload { name: "pty02", run: pty02::run },
     Workload { name: "pty03", run: pty03::run },
     Workload { name: "pty04", run: pty04::run },
-    Workload { name: "pthread_timers", run: pthread_timers::run },
-    Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "rlimits00", run: rlimits00::run },
     Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },
@@ -349,17 +377,39 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "signalfd00", run: signalfd00::run },
     Workload { name: "sigpending", run: sigpending::run },
+    Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
     Workload { name: "sk-unix-listen", run: sk_unix_listen::run },
     Workload { name: "sk-unix-rel", run: sk_unix_rel::run },
     Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
     Workload { name: "sk-unix01", run: sk_unix01::run },
     Workload { name: "sleeping00", run: sleeping00::run },
+    Workload { name: "sock_filter", run: sock_filter::run },
+    Workload { name: "sock_opts", run: sock_opts::run },
+    Workload { name: "socket-dump-tcp-close", run: socket_dump_tcp_close::run },
+    Workload { name: "socket-raw", run: socket_raw::run },
+    Workload { name: "socket-tcp", run: socket_tcp::run },
+    Workload { name: "socket-tcp-close", run: socket_tcp_close::run },
+    Workload { name: "socket-tcp-fin", run: socket_tcp_fin::run },
+    Workload { name: "socket-tcp-half", run: socket_tcp_half::run },
+    Workload { name: "socket-tcp-in-flight", run: socket_tcp_in_flight::run },
+    Workload { name: "socket-tcp-local", run: socket_tcp_local::run },
+    Workload { name: "socket-tcp-reuseport", run: socket_tcp_reuseport::run },
+    Workload { name: "socket-tcp-syn-sent", run: socket_tcp_syn_sent::run },
+    Workload { name: "socket-tcp-talk", run: socket_tcp_talk::run },
+    Workload { name: "socket-tcpbuf", run: socket_tcpbuf::run },
+    Workload { name: "socket_aio", run: socket_aio::run },
     Workload { name: "socket_close_data", run: socket_close_data::run },
     Workload { name: "socket_close_data01", run: socket_close_data01::run },
+    Workload { name: "socket_dgram_data", run: socket_dgram_data::run },
     Workload { name: "socket_listen", run: socket_listen::run },
+    Workload { name: "socket_loop00", run: socket_loop00::run },
     Workload { name: "socket_queues", run: socket_queues::run },
     Workload { name: "socket_udp", run: socket_udp::run },
+    Workload { name: "socket_udp-broadcast", run: socket_udp_broadcast::run },
+    Workload { name: "socket_udp-corked", run: socket_udp_corked::run },
+    Workload { name: "socket_udp_shutdown", run: socket_udp_shutdown::run },
     Workload { name: "sockets00", run: sockets00::run },
     Workload { name: "sockets01", run: sockets01::run },
     Workload { name: "sockets02", run: sockets02::run },
@@ -386,12 +436,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "thread_settings", run: thread_settings::run },
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
+    Workload { name: "timers01", run: timers01::run },
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
-    Workload { name: "timers01", run: timers01::run },
     Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
+    Workload { name: "unbound_sock", run: unbound_sock::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },
     Workload { name: "unlink_fifo", run: unlink_fifo::run },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
-use crate::options::{Afterwards, DumpOptions, ExternalUnix, Timeout};
+use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, NetworkLock, Timeout};
 use crate::supervise::{self, Role};
 
 use super::grammar::Given;
@@ -28,12 +28,38 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         timeout: given
             .value("timeout")
             .map_or_else(Timeout::default, |s: u32| Timeout(Duration::from_secs(s.into()))),
+        connections: connections(given)?,
+        skip_in_flight: given.flag("skip-in-flight"),
+        network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
         files: files::options(given),
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
     })
+}
+
+/// What becomes of TCP connections.
+pub(super) fn connections(given: &Given) -> Result<Connections, UsageError> {
+    match (given.flag("tcp-established"), given.flag("tcp-close")) {
+        (false, false) => Ok(Connections::Refused),
+        (true, false) => Ok(Connections::Kept),
+        (false, true) => Ok(Connections::Closed),
+        (true, true) => Err(UsageError::Contradiction("--tcp-established", "--tcp-close")),
+    }
+}
+
+/// How packets are held back.
+pub(super) fn network_lock(given: &Given) -> Result<NetworkLock, UsageError> {
+    match given.value::<String>("network-lock").as_deref() {
+        None | Some("nftables") => Ok(NetworkLock::Nftables),
+        Some("skip") => Ok(NetworkLock::Skip),
+        Some(other) => Err(UsageError::BadValue {
+            option: "--network-lock METHOD".into(),
+            value: other.into(),
+            reason: "the methods are nftables and skip".into(),
+        }),
+    }
 }
 
 /// Unix sockets outside of the tree whose loss is accepted.

@@ -143,6 +143,10 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("timeout", None, Value("SECONDS"), What, &[Verb::Dump], "How long the tree may take to freeze [default: 10]"),
 
     works("ext-unix-sk", Some('x'), Maybe("INODE"), What, DR, "Accept that unix sockets (or this one) lose a peer outside of the tree"),
+    works("tcp-established", None, Flag, What, DR, "Keep TCP connections"),
+    works("tcp-close", None, Flag, What, DR, "Close TCP connections"),
+    works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
+    works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), skip"),
 
     works("link-remap", None, Flag, Files, DR, "Give removed files that have other names one more, until they are restored"),
     works("ghost-limit", None, Value("SIZE"), Files, D, "Largest removed file that is kept, without its holes [default: 1M]"),
@@ -183,9 +187,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("root", Some('r'), Value("DIR"), DR, "Root of the mount namespace"),
     refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
     refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
-    refused("tcp-established", None, Flag, DR, "Established TCP connections"),
-    refused("tcp-close", None, Flag, DR, "TCP connections as closed"),
-    refused("skip-in-flight", None, Flag, DR, "Leave out TCP connections that are being made"),
     refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),
     refused("irmap-scan-path", None, Values("PATH"), D, "Where to search for them"),
     refused("manage-cgroups", None, Maybe("MODE"), DR, "Cgroups: none, props, soft, full, strict, ignore"),
@@ -195,7 +196,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
     refused("cgroup-yard", None, Value("DIR"), DR, "Where cgroups are mounted"),
     refused("freeze-cgroup", None, Value("DIR"), D, "Freeze with this cgroup"),
-    refused("network-lock", None, Value("METHOD"), DR, "How packets are held back: iptables, nftables, skip"),
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),

@@ -8,7 +8,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::options::{
-    Afterwards, CheckScope, ExternalUnix, FileOptions, GhostLimit, Parent, Timeout, Unsupported, Validation,
+    Afterwards, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, NetworkLock, Parent, Timeout,
+    Unsupported, Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -51,7 +52,7 @@ fn a_dump_has_defaults() {
 
 #[test]
 fn every_option_of_a_dump_arrives() {
-    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 -x=7 --external unix[8] \
+    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 --tcp-established --network-lock skip -x=7 --external unix[8] \
         --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
         --external file[1d:7] --on-unsupported device=close";
     let expected = DumpOptions {
@@ -61,6 +62,9 @@ fn every_option_of_a_dump_arrives() {
         afterwards: Afterwards::LeaveRunning,
         shell_job: true,
         timeout: Timeout(Duration::from_secs(3)),
+        connections: Connections::Kept,
+        skip_in_flight: false,
+        network_lock: NetworkLock::Skip,
         external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
         files: FileOptions {
             ghost_limit: GhostLimit(2 << 20),
@@ -186,7 +190,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 }
 
 #[rstest]
-#[case("dump -t 1 --tcp-established", "--tcp-established is not implemented yet")]
+#[case("dump -t 1 --force-irmap", "--force-irmap is not implemented yet")]
 #[case(
     "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
     "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"

@@ -12,9 +12,15 @@ pub mod facts;
 pub mod fifo;
 pub mod ghost;
 pub mod inet;
+pub mod inet_address;
+pub mod inet_groups;
+pub mod inet_options;
 pub mod locks;
 pub mod memfd;
 pub mod name;
+pub mod netlink;
+pub mod packet;
+pub mod packet_diag;
 pub mod pipe;
 pub mod pipe_data;
 pub mod policy;
@@ -24,6 +30,7 @@ pub mod signalfd;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
+pub mod tcp;
 pub mod timerfd;
 pub mod tty;
 pub mod unix;
@@ -104,6 +111,10 @@ pub trait FileKind: 'static {
     fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
         Ok(())
     }
+    /// Does what must come last, when the images are complete and the tasks are about to be killed.
+    fn leave(_cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Finds what would make a restore fail, before anything is created.
     fn check(_cx: &FilesRestore<'_>, _image: &Self::Image) -> Result<(), Problem> {
         Ok(())
@@ -126,6 +137,10 @@ pub trait FileKind: 'static {
     }
     /// Makes it.
     fn restore(cx: &mut FilesRestore<'_>, image: &Self::Image) -> Result<OwnedFd, Problem>;
+    /// Does what must come last, when all tasks are ready to run.
+    fn release(_cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Ties it to other files, when all of them are in their tasks.
     fn connect(
         _cx: &mut FilesRestore<'_>,
@@ -224,6 +239,8 @@ pub struct FilesDump<'a> {
     pub options: &'a DumpOptions,
     /// Whether the tree runs: then nothing may be changed, not even for a moment.
     pub looks_only: bool,
+    /// Whether the tasks are changed before they are killed ([`FileKind::leave`]).
+    pub must_leave: bool,
     /// Pids of all tasks of the tree, in our pid namespace.
     members: BTreeSet<i32>,
     tasks: Vec<SeenTask>,
@@ -239,6 +256,7 @@ impl<'a> FilesDump<'a> {
         Self {
             options,
             looks_only: false,
+            must_leave: false,
             members: BTreeSet::new(),
             tasks: Vec::new(),
             entries: Vec::new(),
@@ -432,6 +450,16 @@ impl<'a> FilesDump<'a> {
         id
     }
 
+    /// The internet socket with this id, to complete what is said of it.
+    fn inet_entry(&mut self, id: u32) -> Option<&mut proto::messages::InetSkEntry> {
+        self.entries.get_mut((id as usize).checked_sub(1)?)?.isk.as_mut()
+    }
+
+    /// Does what must come last, before the tasks are killed.
+    pub fn leave(&mut self) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.leave(self))
+    }
+
     /// Puts an entry into the place that was reserved for its id.
     fn replace(&mut self, entry: FileEntry) {
         if let Some(slot) = self.entries.get_mut(entry.id as usize - 1) {
@@ -454,18 +482,18 @@ impl<'a> FilesDump<'a> {
     }
 
     /// Writes `files.img` and the kinds' own files.
-    pub fn finish(mut self, images: &mut NewImages) -> Result<(), Problem> {
+    pub fn finish(&mut self, images: &mut NewImages) -> Result<(), Problem> {
         for kind in super::FILE_KINDS {
-            kind.finish(&mut self, images)?;
+            kind.finish(self, images)?;
         }
         for kind in super::MAPPING_KINDS {
-            kind.finish(&mut self, images)?;
+            kind.finish(self, images)?;
         }
         std::mem::take(self.state::<socket_queue::Sockets>()).write(images)?;
-        locks::finish(&mut self, images)?;
-        remap::finish(&mut self, images)?;
-        policy::finish(&mut self, images)?;
-        device::finish(&mut self, images)?;
+        locks::finish(self, images)?;
+        remap::finish(self, images)?;
+        policy::finish(self, images)?;
+        device::finish(self, images)?;
         // What was reserved for a file that was refused, and is lost as the user wanted, is nobody's.
         self.entries.retain(|entry| entry.r#type != i32::from(FdTypes::Und));
         images.write(&proto::catalogue::FILES, 0, &self.entries)
@@ -563,6 +591,11 @@ impl<'a> FilesRestore<'a> {
     /// Makes what kinds make by certain tasks, or together.
     pub fn prepare(&mut self, tasks: &mut dyn InTask) -> Result<(), Problem> {
         super::FILE_KINDS.iter().try_for_each(|kind| kind.prepare(self, tasks))
+    }
+
+    /// Does what must come last, before the tasks run.
+    pub fn release(&mut self) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.release(self))
     }
 
     /// All ids.

@@ -7,6 +7,7 @@ pub mod extra;
 pub mod file;
 pub mod hugetlb;
 pub mod memfd;
+pub mod packet;
 pub mod pages;
 pub mod shared;
 pub mod shmem;
@@ -42,6 +43,8 @@ pub mod status {
     pub const ANON_PRIVATE: u32 = 1 << 9;
     /// A segment of System V shared memory.
     pub const SYSV: u32 = 1 << 10;
+    /// Memory of a socket.
+    pub const SOCKET: u32 = 1 << 11;
     /// Data of the vdso.
     pub const VVAR: u32 = 1 << 12;
     /// A ring of asynchronous I/O.

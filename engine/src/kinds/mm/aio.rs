@@ -128,13 +128,13 @@ struct Ring {
     room: u32,
     head: u32,
     tail: u32,
-    valid: bool,
+    has_magic: bool,
 }
 
 impl Ring {
     fn read(agent: &Agent, address: u64) -> Result<Self, SysError> {
         let [_id, room, head, tail, magic] = agent.memory().read_value::<[u32; 5]>(address)?;
-        Ok(Self { room, head, tail, valid: magic == MAGIC })
+        Ok(Self { room, head, tail, has_magic: magic == MAGIC })
     }
 }
 
@@ -161,7 +161,7 @@ fn make(entry: &AioRingEntry, vma: &VmaEntry, agent: &mut Agent) -> Result<(), P
         return Err(Problem::new(AioRefusal::OtherSize { was: room(bytes) as u32, is: new.room }));
     }
     let old = Ring::read(agent, vma.start)?;
-    let has_contents = old.valid && (old.head, old.tail) != (0, 0);
+    let has_contents = old.has_magic && (old.head, old.tail) != (0, 0);
     let mut events = Vec::new();
     if has_contents {
         if old.head >= new.room || old.tail >= new.room {
