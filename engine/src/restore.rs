@@ -56,9 +56,9 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
-        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
-        // Threads first: a descriptor may be one of a thread, or lead to its files in /proc.
+        // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
+        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;

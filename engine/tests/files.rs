@@ -213,6 +213,26 @@ fn a_pipe_to_outside_is_handed_in_or_lost() {
 }
 
 #[test]
+fn an_owner_of_signals_may_have_ended() {
+    if !is_root() {
+        return;
+    }
+    let mut case = Case::new();
+    let mut owner = Command::new("sleep").arg("1000").spawn().unwrap();
+    let file = open(&case.path("file"));
+    // SAFETY: takes numbers only.
+    let set = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETOWN, owner.id()) };
+    assert_eq!(set, 0);
+    case.start(vec![(FD, file)]);
+    assert_says(&case.dump(&[]), &["0: "]);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let told = format!("process {}, which was to get its signals, does not exist", owner.id());
+    assert_says(&case.restore(&[], Vec::new()), &["0: ", &told]);
+    assert_eq!(case.link(FD), Some(case.path("file")));
+}
+
+#[test]
 fn another_node_does_for_a_device() {
     if !is_root() {
         return;

@@ -48,6 +48,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         Errno::result(unsafe { libc::fcntl(reader.as_raw_fd(), F_SETSIG, signal) })?;
         pipes.push((reader, writer));
     }
+    let (socket, peer) = nix::sys::socket::socketpair(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::Stream,
+        None,
+        nix::sys::socket::SockFlag::empty(),
+    )?;
+    call(&socket, F_SETOWN_EX, [0, other].as_mut_ptr())?;
+    pipes.push((socket, peer));
     let before = pipes.iter().map(|(reader, _)| look(reader)).collect::<Result<Vec<_>, _>>()?;
     cx.barrier()?;
     let after = pipes.iter().map(|(reader, _)| look(reader)).collect::<Result<Vec<_>, _>>()?;

@@ -48,7 +48,7 @@ pub mod watched;
 use std::any::{Any, TypeId};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
@@ -684,10 +684,23 @@ fn kind_of(entry: &FileEntry) -> Result<&'static dyn ErasedFileKind, Problem> {
     kind.copied().ok_or_else(|| Problem::new(FileRefusal::NoKindOfType(name)))
 }
 
+/// Sets who gets a file's signals. Who is not there any more does not get them, as if it had ended beside the tree.
+fn set_owner(fd: BorrowedFd<'_>, owner: &FownEntry) -> Result<(), Problem> {
+    match fcntl::set_owner(fd, owner) {
+        Err(SysError { errno: nix::errno::Errno::ESRCH, .. }) => {
+            let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
+            let pid = owner.pid as i32;
+            log::warn!("{}: process {pid}, which was to get its signals, does not exist", link.display());
+            Ok(())
+        }
+        set => set.while_trying_to("set the owner of its signals"),
+    }
+}
+
 /// Gives a new description flags, position and owner that creating it did not.
 pub fn set_common(fd: BorrowedFd<'_>, flags: u32, owner: Option<&FownEntry>) -> Result<(), Problem> {
     if let Some(owner) = owner {
-        fcntl::set_owner(fd, owner).while_trying_to("set the owner of its signals")?;
+        set_owner(fd, owner)?;
     }
     let settable = OFlag::O_APPEND | OFlag::O_ASYNC | OFlag::O_DIRECT | OFlag::O_NOATIME | OFlag::O_NONBLOCK;
     let wanted = OFlag::from_bits_truncate(flags as i32) & settable;

@@ -333,5 +333,5 @@ fn take_lease(cx: &FilesRestore<'_>, lease: &FileLockEntry, tasks: &mut dyn InTa
         }
     }
     let owner = cx.regular(id).map_or_else(|_| FownEntry::default(), |reg| reg.fown);
-    fcntl::set_owner(file, &owner).while_trying_to("set the owner of its signals")
+    super::set_owner(file, &owner)
 }
