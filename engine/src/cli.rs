@@ -5,6 +5,7 @@
 
 mod argv;
 mod check;
+mod cleanup;
 pub mod crit;
 mod dump;
 mod failure;
@@ -22,7 +23,7 @@ use nix::unistd::AccessFlags;
 
 use crate::config::{Entry, Sources};
 use crate::error::SysError;
-use crate::options::{CheckOptions, DumpOptions, LogLevel, LogOptions, PlanOptions, RestoreOptions};
+use crate::options::{CheckOptions, CleanupOptions, DumpOptions, LogLevel, LogOptions, PlanOptions, RestoreOptions};
 
 pub use failure::{Failure, UsageError};
 use grammar::{Detail, Given, Verbosity};
@@ -45,6 +46,8 @@ pub enum Invocation {
     Check(CheckOptions),
     /// `plan`.
     Plan(PlanOptions),
+    /// `cleanup`.
+    Cleanup(CleanupOptions),
     /// `crit`.
     Crit(crit::CritArgs),
 }
@@ -91,6 +94,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, sources: &Sources) -> Res
         Verb::Restore => Invocation::Restore(restore::options(&given)?),
         Verb::Check => Invocation::Check(check::options(&given)?),
         Verb::Plan => Invocation::Plan(plan::options(&given)?),
+        Verb::Cleanup => Invocation::Cleanup(cleanup::options(&given)),
     })
 }
 
@@ -105,6 +109,7 @@ pub fn run(invocation: &Invocation) -> Result<u8, Failure> {
         Invocation::Restore(options) => restore::run(options),
         Invocation::Check(options) => check::run(options),
         Invocation::Plan(options) => plan::run(options),
+        Invocation::Cleanup(options) => cleanup::run(options),
         Invocation::Crit(args) => crit::run(args.clone()).map(|()| 0).map_err(Failure::from),
     }
 }

@@ -234,6 +234,7 @@ pub enum Action {
     Plan,
     Check,
     Verify,
+    Cleanup,
 }
 
 impl fmt::Display for Action {
@@ -244,6 +245,7 @@ impl fmt::Display for Action {
             Self::Plan => "plan a dump of",
             Self::Check => "check",
             Self::Verify => "verify",
+            Self::Cleanup => "clean up",
         })
     }
 }

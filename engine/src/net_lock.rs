@@ -1,413 +1,294 @@
-//! Holding packets of connections back while nobody is there to take them, with nftables over netlink.
+//! Holding packets of connections back while nobody is there to take them.
 //!
-//! A lock is a table of our own: two chains, in front of all others at the way in and out, drop packets whose addresses are in
-//! a set. Packets that we make ourselves carry a mark and pass ([`packet::MARK`]).
+//! - [`Lock::hold`]: while a dump looks at connections, until the lock is dropped.
+//! - [`persist`]: from the end of a dump to the end of a restore, under a name that the images know.
+//! - [`remove`]: at the end of a restore.
+//! - [`sweep`]: finds locks that nobody will remove: the dump that made them was killed, or the images they wait with are gone.
+//!   Each lock carries a note by which that can be told.
 //!
-//! - [`Lock::hold`]: while a dump looks at connections. The table belongs to our netlink socket (`NFT_TABLE_F_OWNER`), so the
-//!   kernel removes it when we end, however we end.
-//! - [`persist`]: from the end of a dump to the end of a restore. That table has the name that the images know, and nobody else.
-//! - [`remove`]: at the end of a restore. [`leftovers`] are tables of that sort whose images were never restored.
+//! Packets that we make ourselves carry a mark and pass ([`crate::tcp_repair::packet::MARK`]).
 
-use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+pub mod iptables;
+pub mod nftables;
 
-use netlink_bindings::nftables::{
-    Chained, Nfgenmsg, OpGettableDump, PushDataAttrs, PushExprListAttrs, Request,
-};
-use netlink_bindings::traits::{NetlinkRequest as _, Pusher};
-use nix::errno::Errno;
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
-use crate::error::SysError;
-use crate::sys::socket;
-use crate::tcp_repair::packet;
+use proto::catalogue::{INVENTORY, STASIS_NETWORK};
+use proto::messages::StasisNetworkEntry;
 
-/// From `include/uapi/linux/netlink.h` and `include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h`.
-const NETLINK_NETFILTER: i32 = 12;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFPROTO_INET: u8 = 1;
-const TABLE_OWNER: u32 = 2;
-/// Hooks of `include/uapi/linux/netfilter.h`: what is for us, and what is from us.
-const HOOKS: [(&CStr, u32); 2] = [(c"in", 1), (c"out", 3)];
-/// In front of everything but connection tracking.
-const PRIORITY: i32 = -150;
-const ACCEPT: u32 = 1;
-const DROP: u32 = 0;
-/// Registers: one of 16 bytes, and the first of those of 4.
-const REGISTER: u32 = 1;
-const FIRST_WORD: u32 = 8;
-const META_MARK: u32 = 3;
-const META_FAMILY: u32 = 15;
-const META_PROTOCOL: u32 = 16;
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-/// Elements in one message: nested attributes end at 64 KiB.
-const AT_ONCE: usize = 400;
-/// Messages of one write: the kernel wants a transaction in one piece, and its default for a piece is some 200 KiB.
-const ROOM: i32 = 32 << 20;
-/// What names of tables of ours begin with.
+use crate::error::{Class, Explain, SysError};
+use crate::image::Images;
+use crate::procfs;
+
+/// What names of locks of ours begin with.
 pub const PREFIX: &str = "stasis-";
+/// Bytes of a note: `NFT_USERDATA_MAXLEN` of `include/uapi/linux/netfilter/nf_tables.h`, and the length of a comment of iptables.
+const LONGEST_NOTE: usize = 250;
 
 /// Two ends of a connection.
 pub type Ends = (SocketAddr, SocketAddr);
 
-/// A family of addresses, as packets have them.
-struct Family {
-    set: &'static CStr,
-    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
-    number: u8,
-    /// Where source and destination are in the header, and how long they are.
-    source: u32,
-    destination: u32,
-    len: u32,
+/// Who holds the packets back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// A table of nftables, over netlink.
+    Nftables,
+    /// Chains of iptables, by its programs.
+    Iptables,
 }
 
-const FAMILIES: [Family; 2] = [
-    Family { set: c"ipv4", number: 2, source: 12, destination: 16, len: 4 },
-    Family { set: c"ipv6", number: 10, source: 8, destination: 24, len: 16 },
-];
+impl Method {
+    const ALL: [Self; 2] = [Self::Nftables, Self::Iptables];
 
-/// A lock that ends with us.
+    /// The word in options and images.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+
+    /// The reverse of [`Method::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
+    }
+}
+
+/// Why packets cannot be held back, or let pass.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] SysError),
+    /// A program is missing, or cannot be run.
+    #[error("{0} cannot be run: {1}")]
+    NoProgram(&'static str, String),
+    /// A program refused.
+    #[error("{0} said: {1}")]
+    Program(&'static str, String),
+}
+
+impl Explain for LockError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Kernel(e) => e.class(),
+            Self::NoProgram(..) => Class::Environment,
+            Self::Program(..) => Class::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Kernel(e) => e.help(),
+            Self::NoProgram(..) => Some("install iptables, or pass --network-lock nftables".into()),
+            Self::Program(..) => None,
+        }
+    }
+}
+
+/// A lock that ends when this is dropped.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "closing it removes the table")] OwnedFd);
+pub enum Lock {
+    /// Closing the socket is enough, and the kernel does that for whoever dies.
+    Nftables(nftables::Held),
+    /// Taken away by hand.
+    Iptables(iptables::Held),
+}
 
 impl Lock {
-    /// Holds packets of these connections back until this is dropped.
-    pub fn hold(connections: &[Ends]) -> Result<Self, SysError> {
-        let socket = open()?;
-        let name = table_name(&format!("{PREFIX}dump-{}", std::process::id()))?;
-        transact(socket.as_fd(), build(&name, TABLE_OWNER, connections))?;
-        Ok(Self(socket))
+    /// Holds packets of these connections back.
+    pub fn hold(method: Method, name: &str, note: &Note, connections: &[Ends]) -> Result<Self, LockError> {
+        Ok(match method {
+            Method::Nftables => Self::Nftables(nftables::Held::new(name, &note.to_bytes(), connections)?),
+            Method::Iptables => Self::Iptables(iptables::Held::new(name, &note.to_bytes(), connections)?),
+        })
     }
 }
 
 /// Holds packets of these connections back until [`remove`].
-pub fn persist(name: &str, connections: &[Ends]) -> Result<(), SysError> {
-    let socket = open()?;
-    transact(socket.as_fd(), build(&table_name(name)?, 0, connections))
-}
-
-/// Lets packets pass again; no table of that name is as good.
-pub fn remove(name: &str) -> Result<(), SysError> {
-    let socket = open()?;
-    let name = table_name(name)?;
-    let mut batch = begin();
-    batch.request().op_deltable_do(&header()).encode().push_name(&name);
-    match transact(socket.as_fd(), batch) {
-        Err(SysError { errno: Errno::ENOENT, .. }) => Ok(()),
-        done => done,
+pub fn persist(method: Method, name: &str, note: &Note, connections: &[Ends]) -> Result<(), LockError> {
+    match method {
+        Method::Nftables => Ok(nftables::persist(name, &note.to_bytes(), connections)?),
+        Method::Iptables => iptables::persist(name, &note.to_bytes(), connections),
     }
 }
 
-/// Names of our tables that are there.
-pub fn leftovers() -> Result<BTreeSet<String>, SysError> {
-    let socket = open()?;
-    let request = Request::new().op_gettable_dump(&header());
-    let mut message = Vec::new();
-    let payload = request.payload();
-    message.extend(((16 + payload.len()) as u32).to_ne_bytes());
-    message.extend((NFNL_SUBSYS_NFTABLES << 8 | 1).to_ne_bytes());
-    message.extend((request.flags() | libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(payload);
-    nix::unistd::write(socket.as_fd(), &message).map_err(SysError::of("write(NETLINK_NETFILTER)"))?;
-    let mut names = BTreeSet::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let len = nix::unistd::read(socket.as_fd(), &mut buffer)
-            .map_err(SysError::of("read(NETLINK_NETFILTER)"))?;
-        let mut end = len == 0;
-        for (kind, payload) in messages(buffer.get(..len).unwrap_or_default()) {
-            match kind {
-                NLMSG_DONE => end = true,
-                NLMSG_ERROR => return Err(SysError { call: "NFT_MSG_GETTABLE", errno: error(payload) }),
-                _ if payload.len() < Nfgenmsg::len() => {}
-                _ => {
-                    let (_, attributes) = decode(&request, payload);
-                    let name = attributes.get_name().ok().and_then(|name| name.to_str().ok());
-                    names.extend(name.filter(|name| name.starts_with(PREFIX)).map(str::to_owned));
-                }
-            }
-        }
-        if end {
-            return Ok(names);
-        }
+/// Lets packets pass again; no lock of that name is as good.
+pub fn remove(method: Method, name: &str) -> Result<(), LockError> {
+    match method {
+        Method::Nftables => Ok(nftables::remove(name)?),
+        Method::Iptables => iptables::remove(name),
     }
 }
 
-fn decode<'a>(
-    _: &OpGettableDump<'_>,
-    payload: &'a [u8],
-) -> <OpGettableDump<'a> as netlink_bindings::traits::NetlinkRequest>::ReplyType<'a> {
-    <OpGettableDump<'_> as netlink_bindings::traits::NetlinkRequest>::decode_reply(payload)
+/// A name for a lock that no other has: at most 28 characters, for iptables.
+pub fn new_name(tree: i32) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let moment = since.map_or(0, |since| since.as_nanos() as u64 & 0xffff_ffff_ffff);
+    format!("{PREFIX}{tree}-{moment:x}")
 }
 
-fn open() -> Result<OwnedFd, SysError> {
-    let socket = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_NETFILTER)?;
-    socket::set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, ROOM)?;
-    // An end of file for a kernel that answers less than it was asked.
-    let patience = [5_u64.to_ne_bytes(), 0_u64.to_ne_bytes()].concat();
-    socket::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
-    Ok(socket)
+/// What a lock says about itself: the process that made it, and the images that it waits with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Pid and start time of the process that made it.
+    maker: (i32, u64),
+    /// Where the images are; none where the path is too long for a note.
+    images: Option<PathBuf>,
 }
 
-fn table_name(name: &str) -> Result<CString, SysError> {
-    CString::new(name).map_err(|_zero_byte| SysError { call: "name of a table", errno: Errno::EINVAL })
-}
-
-fn header() -> Nfgenmsg {
-    let mut header = Nfgenmsg::new();
-    header.nfgen_family = NFPROTO_INET;
-    header
-}
-
-/// Header of the messages that begin and end a transaction.
-fn bounds() -> Nfgenmsg {
-    let mut header = Nfgenmsg::new();
-    header._res_id_be = NFNL_SUBSYS_NFTABLES.to_be();
-    header
-}
-
-fn begin() -> Chained<'static> {
-    let mut batch = Chained::new(1);
-    batch.request().op_batch_begin_do(&bounds());
-    batch
-}
-
-/// A whole lock: table, chains, sets and what is in them.
-fn build(table: &CStr, flags: u32, connections: &[Ends]) -> Chained<'static> {
-    let mut batch = begin();
-    batch.request().set_create().op_newtable_do(&header()).encode().push_name(table).push_flags(flags);
-    for (number, family) in FAMILIES.iter().enumerate() {
-        batch
-            .request()
-            .set_create()
-            .op_newset_do(&header())
-            .encode()
-            .push_table(table)
-            .push_name(family.set)
-            .push_flags(0)
-            .push_key_type(0)
-            .push_key_len(key_len(family))
-            .push_id(number as u32 + 1);
-        let keys: Vec<Vec<u8>> = connections.iter().flat_map(|ends| keys(family, *ends)).collect();
-        for keys in keys.chunks(AT_ONCE) {
-            let mut request = batch.request().set_create().op_newsetelem_do(&header());
-            let mut elements = request.encode().push_table(table).push_set(family.set).nested_elements();
-            for key in keys {
-                elements = elements.nested_elem().nested_key().push_value(key).end_nested().end_nested();
-            }
-        }
+impl Note {
+    /// A note by us.
+    pub fn new(images: &Path) -> Self {
+        let pid = std::process::id() as i32;
+        let images = std::path::absolute(images).ok();
+        Self { maker: (pid, start_time(pid).unwrap_or(0)), images }
     }
-    for (chain, hook) in HOOKS {
-        batch
-            .request()
-            .set_create()
-            .op_newchain_do(&header())
-            .encode()
-            .push_table(table)
-            .push_name(chain)
-            .nested_hook()
-            .push_num(hook)
-            .push_priority(PRIORITY)
-            .end_nested()
-            .push_policy(ACCEPT)
-            .push_type(c"filter");
-        let mut rule = batch.request().set_create().set_append().op_newrule_do(&header());
-        let list = rule.encode().push_table(table).push_chain(chain).nested_expressions();
-        let list = compare(meta(list, META_MARK), &packet::MARK.to_ne_bytes());
-        drop(verdict(list, ACCEPT));
-        drop(rule);
-        for family in &FAMILIES {
-            let mut rule = batch.request().set_create().set_append().op_newrule_do(&header());
-            let list = rule.encode().push_table(table).push_chain(chain).nested_expressions();
-            let list = compare(meta(list, META_FAMILY), &[family.number]);
-            let list = compare(meta(list, META_PROTOCOL), &[libc::IPPROTO_TCP as u8]);
-            let words = family.len / 4;
-            let list = load(list, FIRST_WORD, NETWORK_HEADER, family.source, family.len);
-            let list = load(list, FIRST_WORD + words, TRANSPORT_HEADER, 0, 2);
-            let list = load(list, FIRST_WORD + words + 1, NETWORK_HEADER, family.destination, family.len);
-            let list = load(list, FIRST_WORD + 2 * words + 1, TRANSPORT_HEADER, 2, 2);
-            drop(verdict(look_up(list, family.set), DROP));
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} ", self.maker.0, self.maker.1).into_bytes();
+        let path = self.images.as_ref().map_or(&b""[..], |path| path.as_os_str().as_bytes());
+        // A comment of iptables is quoted, and a line.
+        if bytes.len() + path.len() <= LONGEST_NOTE && !path.iter().any(|byte| b"\"\\\n".contains(byte)) {
+            bytes.extend(path);
         }
+        bytes
     }
-    batch
-}
 
-fn key_len(family: &Family) -> u32 {
-    2 * (family.len + 4)
-}
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut words = bytes.splitn(3, |byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u64>().ok();
+        let maker = (i32::try_from(number()?).ok()?, number()?);
+        let path = words.next().filter(|path| !path.is_empty());
+        let images = path.map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())));
+        Some(Self { maker, images })
+    }
 
-/// The keys of a connection, for packets of each direction; none if it is of the other family.
-fn keys(family: &Family, (local, remote): Ends) -> Vec<Vec<u8>> {
-    let octets = |address: SocketAddr| match address.ip().to_canonical() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    let key = |from: SocketAddr, to: SocketAddr| {
-        let mut key = Vec::with_capacity(40);
-        for end in [from, to] {
-            key.extend(octets(end));
-            key.extend(end.port().to_be_bytes());
-            // A register is filled up.
-            key.extend([0; 2]);
+    /// What becomes of a lock with this note.
+    fn fate(&self, name: &str) -> Fate {
+        if start_time(self.maker.0) == Some(self.maker.1) {
+            return Fate::InUse(self.maker.0);
         }
-        key
-    };
-    let keys = vec![key(local, remote), key(remote, local)];
-    keys.into_iter().filter(|key| key.len() == key_len(family) as usize).collect()
+        let Some(dir) = &self.images else { return Fate::Unknown };
+        if waits(dir, name) { Fate::Waits(dir.clone()) } else { Fate::Stale(dir.clone()) }
+    }
 }
 
-fn meta<P: Pusher>(list: PushExprListAttrs<P>, key: u32) -> PushExprListAttrs<P> {
-    list.nested_elem().nested_data_meta().push_key(key).push_dreg(REGISTER).end_nested().end_nested()
+fn start_time(pid: i32) -> Option<u64> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    procfs::stat::parse(&text).ok().map(|stat| stat.starttime)
 }
 
-fn compare<P: Pusher>(list: PushExprListAttrs<P>, value: &[u8]) -> PushExprListAttrs<P> {
-    let compare = list.nested_elem().nested_data_cmp().push_sreg(REGISTER).push_op(0);
-    compare.nested_data().push_value(value).end_nested().end_nested().end_nested()
+/// Whether a complete set of images is there, and knows this lock.
+fn waits(dir: &Path, name: &str) -> bool {
+    let images = Images::open(dir);
+    images.has(&INVENTORY, 0)
+        && images.read_single(&STASIS_NETWORK, 0).is_ok_and(|entry: StasisNetworkEntry| entry.table == name)
 }
 
-fn load<P: Pusher>(
-    list: PushExprListAttrs<P>,
-    register: u32,
-    base: u32,
-    offset: u32,
-    len: u32,
-) -> PushExprListAttrs<P> {
-    let load = list.nested_elem().nested_data_payload().push_dreg(register).push_base(base);
-    load.push_offset(offset).push_len(len).end_nested().end_nested()
+/// What becomes of a lock that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The process that made it still works.
+    InUse(i32),
+    /// It waits for a restore from this directory.
+    Waits(PathBuf),
+    /// Nobody will remove it: there are no such images.
+    Stale(PathBuf),
+    /// It does not say.
+    Unknown,
 }
 
-/// Compares what was loaded with the elements of a set.
-fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &CStr) -> PushExprListAttrs<P> {
-    let mut lookup = list.nested_elem().nested_data_lookup().push_set(set);
-    // NFTA_LOOKUP_SREG is 2 in the kernel's header; netlink-bindings 0.3 writes 3, which is the destination.
-    let bytes = lookup.as_vec_mut();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes.extend(8_u16.to_ne_bytes());
-    bytes.extend(2_u16.to_ne_bytes());
-    bytes.extend(FIRST_WORD.to_be_bytes());
-    lookup.end_nested().end_nested()
-}
-
-fn verdict<P: Pusher>(list: PushExprListAttrs<P>, code: u32) -> PushExprListAttrs<P> {
-    let data: PushDataAttrs<_> = list.nested_elem().nested_data_immediate().push_dreg(0).nested_data();
-    data.nested_verdict().push_code(code).end_nested().end_nested().end_nested().end_nested()
-}
-
-/// Has the kernel do all or nothing.
-fn transact(socket: BorrowedFd<'_>, mut batch: Chained<'static>) -> Result<(), SysError> {
-    batch.request().op_batch_end_do(&bounds());
-    let batch = batch.finalize();
-    let mut bytes = batch.buf().clone();
-    let last = acknowledge_last_only(&mut bytes);
-    nix::unistd::write(socket, &bytes).map_err(SysError::of("write(NETLINK_NETFILTER)"))?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let len = nix::unistd::read(socket, &mut buffer).map_err(SysError::of("read(NETLINK_NETFILTER)"))?;
-        for (kind, payload) in messages(buffer.get(..len).unwrap_or_default()) {
-            if kind != NLMSG_ERROR {
-                continue;
-            }
-            match error(payload) {
-                Errno::UnknownErrno if payload.get(12..16) == Some(&last.to_ne_bytes()[..]) => return Ok(()),
-                Errno::UnknownErrno => {}
-                errno => return Err(SysError { call: "nftables transaction", errno }),
-            }
-        }
-        if len == 0 {
-            return Err(SysError { call: "nftables transaction", errno: Errno::EIO });
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse(pid) => write!(f, "process {pid} is using it"),
+            Self::Waits(dir) => write!(f, "it waits for a restore from {}", dir.display()),
+            Self::Stale(dir) => write!(f, "{} holds no images of it any more", dir.display()),
+            Self::Unknown => f.write_str("it does not say whose it is"),
         }
     }
 }
 
-/// Only the message before the last, which ends the transaction, is to be acknowledged; errors come anyway. Its number.
-fn acknowledge_last_only(bytes: &mut [u8]) -> u32 {
-    let mut starts = Vec::new();
-    let mut at = 0;
-    while let Some(length) = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|b| u32::from_ne_bytes(*b)) {
-        starts.push(at);
-        at += (length.max(16) as usize).next_multiple_of(4);
-    }
-    let chosen = starts.len().checked_sub(2).and_then(|n| starts.get(n)).copied().unwrap_or(0);
-    for start in starts {
-        if let Some(flags) = bytes.get_mut(start + 6..).and_then(<[u8]>::first_chunk_mut::<2>) {
-            let ack = if start == chosen { libc::NLM_F_ACK as u16 } else { 0 };
-            *flags = (u16::from_ne_bytes(*flags) & !(libc::NLM_F_ACK as u16) | ack).to_ne_bytes();
-        }
-    }
-    bytes.get(chosen + 8..).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_ne_bytes(*b))
+/// Which locks to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// Those that nobody else will remove.
+    Stale,
+    /// Those that wait for a restore, too.
+    All,
 }
 
-/// Type and payload of each message.
-fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+/// A lock that was found, and whether it was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub fate: Fate,
+    /// Whether it is gone now.
+    pub removed: bool,
+}
+
+/// Finds our locks, and removes some of them.
+pub fn sweep(which: Sweep) -> Result<Vec<Found>, LockError> {
     let mut found = Vec::new();
-    while let Some(length) = bytes.first_chunk().map(|b| u32::from_ne_bytes(*b) as usize) {
-        let kind = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_ne_bytes(*b));
-        let Some(payload) = bytes.get(16..length) else { break };
-        found.push((kind, payload));
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    let nftables = nftables::list().unwrap_or_default();
+    let tables = nftables.into_iter().map(|lock| (Method::Nftables, lock));
+    let chains = iptables::list()?.into_iter().map(|lock| (Method::Iptables, lock));
+    for (method, (name, note)) in tables.chain(chains) {
+        let fate = Note::parse(&note).map_or(Fate::Unknown, |note| note.fate(&name));
+        let removed = match fate {
+            Fate::Stale(_) => true,
+            Fate::InUse(_) => false,
+            Fate::Waits(_) | Fate::Unknown => which == Sweep::All,
+        };
+        if removed {
+            remove(method, &name)?;
+        }
+        found.push(Found { name, fate, removed });
     }
-    found
-}
-
-/// What an answer says; an unknown error stands for none.
-fn error(payload: &[u8]) -> Errno {
-    Errno::from_raw(payload.first_chunk().map_or(libc::EBADMSG, |b| -i32::from_ne_bytes(*b)))
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
 
-    fn connect(host: &str) -> Option<(TcpStream, TcpStream)> {
-        let listener = TcpListener::bind((host, 0)).ok()?;
-        let client = TcpStream::connect(listener.local_addr().ok()?).ok()?;
-        Some((client, listener.accept().ok()?.0))
-    }
-
-    fn ends(stream: &TcpStream) -> Ends {
-        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    #[test]
+    fn notes_survive() {
+        let note = Note::new(Path::new("/images of/it"));
+        assert_eq!(Note::parse(&note.to_bytes()), Some(note.clone()));
+        assert_eq!(note.fate("stasis-1"), Fate::InUse(std::process::id() as i32));
+        let long = Note { images: Some("/".repeat(300).into()), ..note };
+        assert_eq!(Note::parse(&long.to_bytes()).unwrap().images, None);
+        assert_eq!((Note::parse(b""), Note::parse(b"x y /z")), (None, None));
     }
 
     #[test]
-    fn packets_are_held_back_until_the_lock_ends() {
-        for host in ["127.0.0.1", "::1"] {
-            let Some((mut client, mut server)) = connect(host) else { continue };
-            let Ok(lock) = Lock::hold(&[ends(&client)]) else { return };
-            let (mut free, mut other) = connect(host).unwrap();
-            client.write_all(b"held").unwrap();
-            free.write_all(b"free").unwrap();
-            let mut bytes = [0; 4];
-            other.read_exact(&mut bytes).unwrap();
-            server.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-            assert!(server.read(&mut bytes).is_err(), "the lock lets packets pass");
-            drop(lock);
-            server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            server.read_exact(&mut bytes).unwrap();
-            assert_eq!(&bytes, b"held");
-        }
-    }
-
-    #[test]
-    fn a_lasting_lock_is_found_and_removed() {
-        let name = format!("{PREFIX}test-{}", std::process::id());
-        let ends: Vec<Ends> = (1..2000_u16)
-            .map(|port| (SocketAddr::from(([192, 0, 2, 1], port)), SocketAddr::from(([192, 0, 2, 2], 80))))
-            .collect();
-        if persist(&name, &ends).is_err() {
-            assert!(!nix::unistd::geteuid().is_root(), "root cannot lock");
+    fn a_lock_without_images_is_removed_by_the_next_sweep() {
+        let name = new_name(1);
+        let gone = Note { maker: (std::process::id() as i32, 1), images: Some("/nowhere/at/all".into()) };
+        if persist(Method::Nftables, &name, &gone, &[]).is_err() {
             return;
         }
-        assert!(leftovers().unwrap().contains(&name));
-        remove(&name).unwrap();
-        assert!(!leftovers().unwrap().contains(&name));
-        remove(&name).unwrap();
+        let found = sweep(Sweep::Stale).unwrap();
+        let ours = found.into_iter().find(|found| found.name == name);
+        // Somebody else's sweep may have been faster.
+        assert!(ours.is_none_or(|ours| ours.removed && ours.fate == Fate::Stale("/nowhere/at/all".into())));
+        assert!(sweep(Sweep::Stale).unwrap().into_iter().all(|found| found.name != name));
+    }
+
+    #[test]
+    fn a_lock_in_use_stays() {
+        let name = new_name(2);
+        let Ok(lock) = Lock::hold(Method::Nftables, &name, &Note::new(Path::new("/nowhere")), &[]) else { return };
+        let ours = |found: Vec<Found>| found.into_iter().find(|found| found.name == name);
+        assert!(ours(sweep(Sweep::All).unwrap()).is_some_and(|ours| !ours.removed));
+        drop(lock);
+        assert_eq!(ours(sweep(Sweep::Stale).unwrap()), None);
     }
 }

@@ -54,6 +54,8 @@ pub enum NetworkLock {
     /// By a table of nftables.
     #[default]
     Nftables,
+    /// By chains of iptables.
+    Iptables,
     /// Not at all.
     Skip,
 }
@@ -141,6 +143,15 @@ pub enum Parent {
 pub struct PlanOptions {
     /// The dump.
     pub dump: DumpOptions,
+}
+
+/// Options of `cleanup`, which removes what killed commands left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CleanupOptions {
+    /// Remove network locks that wait for a restore, too.
+    pub all: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
 }
 
 /// Options of `check`.

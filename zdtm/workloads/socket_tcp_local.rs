@@ -1,12 +1,19 @@
 //! Both ends of a TCP connection are in the tree; data waits in both directions, and its addresses stay.
 
+use std::net::TcpStream;
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict, exit_now};
 
 use crate::tcp;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let (client, server) = tcp::connect(tcp::host(cx))?;
+    let (listener, address) = tcp::listen(tcp::host(cx))?;
+    // Programs that never ask for it have no SO_REUSEADDR, and their connections are at the listener's port all the same.
+    setsockopt(&listener, sockopt::ReuseAddr, &false)?;
+    let client = TcpStream::connect(address)?;
+    let server = listener.accept()?.0;
     tcp::say(&client, b"to the server")?;
     tcp::say(&server, b"to the client")?;
     let addresses = (client.local_addr()?, client.peer_addr()?);
@@ -25,5 +32,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     tcp::say(&client, b"thanks")?;
     ensure_eq!((client.local_addr()?, client.peer_addr()?), addresses, "addresses");
     ensure_eq!(client.nodelay()?, true, "TCP_NODELAY");
+    ensure_eq!(getsockopt(&listener, sockopt::ReuseAddr)?, false, "SO_REUSEADDR");
+    let next = TcpStream::connect(address)?;
+    tcp::talk(&next, &listener.accept()?.0)?;
     child.join()
 }

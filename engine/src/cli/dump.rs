@@ -28,7 +28,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         timeout: given
             .value("timeout")
             .map_or_else(Timeout::default, |s: u32| Timeout(Duration::from_secs(s.into()))),
-        connections: connections(given)?,
+        connections: connections(given),
         skip_in_flight: given.flag("skip-in-flight"),
         network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
@@ -40,12 +40,12 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
 }
 
 /// What becomes of TCP connections.
-pub(super) fn connections(given: &Given) -> Result<Connections, UsageError> {
+pub(super) fn connections(given: &Given) -> Connections {
     match (given.flag("tcp-established"), given.flag("tcp-close")) {
-        (false, false) => Ok(Connections::Refused),
-        (true, false) => Ok(Connections::Kept),
-        (false, true) => Ok(Connections::Closed),
-        (true, true) => Err(UsageError::Contradiction("--tcp-established", "--tcp-close")),
+        (false, false) => Connections::Refused,
+        (true, false) => Connections::Kept,
+        // Callers give both, and mean the latter.
+        (_, true) => Connections::Closed,
     }
 }
 
@@ -53,11 +53,12 @@ pub(super) fn connections(given: &Given) -> Result<Connections, UsageError> {
 pub(super) fn network_lock(given: &Given) -> Result<NetworkLock, UsageError> {
     match given.value::<String>("network-lock").as_deref() {
         None | Some("nftables") => Ok(NetworkLock::Nftables),
+        Some("iptables") => Ok(NetworkLock::Iptables),
         Some("skip") => Ok(NetworkLock::Skip),
         Some(other) => Err(UsageError::BadValue {
             option: "--network-lock METHOD".into(),
             value: other.into(),
-            reason: "the methods are nftables and skip".into(),
+            reason: "the methods are nftables, iptables and skip".into(),
         }),
     }
 }

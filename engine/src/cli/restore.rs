@@ -31,7 +31,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         images_dir,
         parent,
         afterwards,
-        connections: super::dump::connections(given)?,
+        connections: super::dump::connections(given),
         inherit_fds: given
             .values::<String>("inherit-fd")
             .iter()

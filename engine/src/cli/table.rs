@@ -10,10 +10,11 @@ pub(super) enum Verb {
     Restore,
     Check,
     Plan,
+    Cleanup,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 4] = [Self::Dump, Self::Restore, Self::Check, Self::Plan];
+    pub(super) const ALL: [Self; 5] = [Self::Dump, Self::Restore, Self::Check, Self::Plan, Self::Cleanup];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -21,6 +22,7 @@ impl Verb {
             Self::Restore => "restore",
             Self::Check => "check",
             Self::Plan => "plan",
+            Self::Cleanup => "cleanup",
         }
     }
 
@@ -30,6 +32,7 @@ impl Verb {
             Self::Restore => "Bring a process tree back from image files",
             Self::Check => "Say whether this kernel can do what is needed",
             Self::Plan => "Say what a dump would meet, and touch nothing",
+            Self::Cleanup => "Remove what killed commands left behind",
         }
     }
 }
@@ -146,7 +149,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("tcp-established", None, Flag, What, DR, "Keep TCP connections"),
     works("tcp-close", None, Flag, What, DR, "Close TCP connections"),
     works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
-    works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), skip"),
+    works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), iptables, skip"),
 
     works("link-remap", None, Flag, Files, DR, "Give removed files that have other names one more, until they are restored"),
     works("ghost-limit", None, Value("SIZE"), Files, D, "Largest removed file that is kept, without its holes [default: 1M]"),
@@ -173,7 +176,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("feature", None, Values("NAME"), Check, C, "Look at this feature only (repeatable); \"list\" names them all"),
     works("extra", None, Flag, Check, C, "Look also at what some workloads need"),
     works("experimental", None, Flag, Check, C, "Look also at what is young"),
-    works("all", None, Flag, Check, C, "Look at everything"),
+    works("all", None, Flag, Check, &[Verb::Check, Verb::Cleanup], "Look at everything; remove also what waits for a restore"),
 
     works("verbosity", Some('v'), Maybe("LEVEL"), Log, ALL, "0 silent, 1 errors, 2 warnings (default), 3 info, 4 debug; -v, -vv add to it, -v4 sets it"),
     works("log-file", Some('o'), Value("FILE"), Log, ALL, "Log to FILE, relative to the work directory"),

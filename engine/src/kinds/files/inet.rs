@@ -352,7 +352,11 @@ fn make(
     };
     options().map_err(|p| p.step("set its options"))?;
     if image.state == State::Listen.number() && is_tcp {
+        // Connections that it has accepted are there already, at the same port.
+        set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         socket::listen(socket, image.backlog as i32)?;
+        let reuse = image.opts.reuseaddr.unwrap_or(false).into();
+        set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, reuse)?;
     }
     set_common(socket, image.flags, Some(&image.fown))?;
     Ok(fd)

@@ -22,7 +22,7 @@ use super::socket_queue::{Saved, Sockets};
 use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
-use crate::net_lock::{self, Ends, Lock};
+use crate::net_lock::{self, Ends, Lock, Method, Note, Sweep};
 use crate::options::{Connections, NetworkLock};
 use crate::sys::socket::{self, get_number};
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
@@ -49,8 +49,8 @@ struct Seen {
 struct Dumped {
     connections: Vec<Seen>,
     lock: Option<Lock>,
-    /// Name of the lock that lasts.
-    table: Option<String>,
+    /// The lock that lasts: its method, name and note.
+    lasting: Option<(Method, String, Note)>,
 }
 
 /// Looks at a socket: completes its entry, or refuses.
@@ -145,13 +145,21 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         return Ok(());
     }
     cx.must_leave = true;
-    if cx.options.network_lock == NetworkLock::Nftables {
+    let method = match cx.options.network_lock {
+        NetworkLock::Nftables => Some(Method::Nftables),
+        NetworkLock::Iptables => Some(Method::Iptables),
+        NetworkLock::Skip => None,
+    };
+    if let Some(method) = method {
+        sweep();
         let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
-        let lock = Lock::hold(&ends).while_trying_to("hold back the packets of its connections")?;
-        cx.state::<Dumped>().lock = Some(lock);
-        let table = format!("{}{}-{:x}", net_lock::PREFIX, cx.options.tree, now());
-        images.write(&proto::catalogue::STASIS_NETWORK, 0, &[StasisNetworkEntry { table: table.clone() }])?;
-        cx.state::<Dumped>().table = Some(table);
+        let note = Note::new(&cx.options.images_dir);
+        let name = net_lock::new_name(cx.options.tree);
+        let lock = Lock::hold(method, &format!("{name}x"), &note, &ends);
+        cx.state::<Dumped>().lock = Some(lock.while_trying_to("hold back the packets of its connections")?);
+        let entry = StasisNetworkEntry { table: name.clone(), method: Some(method.name().into()) };
+        images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
+        cx.state::<Dumped>().lasting = Some((method, name, note));
     }
     for seen in &connections {
         let saved = Connection::save(seen.fd.as_fd(), seen.ends.0, seen.ends.1);
@@ -176,26 +184,30 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     Ok(())
 }
 
-/// A number that no other dump has.
-fn now() -> u128 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos())
+/// Removes what killed dumps, or images that are gone, left behind.
+fn sweep() {
+    match net_lock::sweep(Sweep::Stale) {
+        Ok(found) => found.into_iter().filter(|found| found.removed).for_each(|found| {
+            log::warn!("removed the network lock {}, which was left behind: {}", found.name, found.fate);
+        }),
+        Err(e) => log::warn!("cannot look for network locks that were left behind: {e}"),
+    }
 }
 
 /// The tasks are about to be killed: their sockets are to end without a word.
 pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
     let dumped = cx.state::<Dumped>();
-    if let Some(table) = &dumped.table {
+    if let Some((method, name, note)) = &dumped.lasting {
         let ends: Vec<Ends> = dumped.connections.iter().map(|c| c.ends).collect();
-        net_lock::persist(table, &ends).while_trying_to("hold back packets until the restore")?;
+        net_lock::persist(*method, name, note, &ends).while_trying_to("hold back packets until the restore")?;
     }
     let mut silent = Vec::new();
     for seen in &dumped.connections {
         match Repair::start(seen.fd.as_fd()) {
             Ok(repair) => silent.push(repair),
             Err(e) => {
-                if let Some(table) = &dumped.table
-                    && let Err(e) = net_lock::remove(table)
+                if let Some((method, name, _)) = &dumped.lasting
+                    && let Err(e) = net_lock::remove(*method, name)
                 {
                     log::error!("cannot let packets pass again: {e}");
                 }
@@ -340,7 +352,9 @@ pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
     if cx.images.has(image, 0) {
         let entry: StasisNetworkEntry = cx.images.read_single(image, 0)?;
         if entry.table.starts_with(net_lock::PREFIX) {
-            net_lock::remove(&entry.table).while_trying_to("let packets of its connections pass again")?;
+            let method = entry.method.as_deref().and_then(Method::from_name).unwrap_or(Method::Nftables);
+            net_lock::remove(method, &entry.table)
+                .while_trying_to("let packets of its connections pass again")?;
         }
     }
     for connection in std::mem::take(&mut cx.state::<Made>().silent) {
