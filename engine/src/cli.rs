@@ -23,7 +23,9 @@ use nix::unistd::AccessFlags;
 
 use crate::config::{Entry, Sources};
 use crate::error::SysError;
-use crate::options::{CheckOptions, CleanupOptions, DumpOptions, LogLevel, LogOptions, PlanOptions, RestoreOptions};
+use crate::options::{
+    CheckOptions, CleanupOptions, DumpOptions, LogLevel, LogOptions, PlanOptions, RestoreOptions,
+};
 
 pub use failure::{Failure, UsageError};
 use grammar::{Detail, Given, Verbosity};

@@ -285,7 +285,9 @@ mod tests {
     #[test]
     fn a_lock_in_use_stays() {
         let name = new_name(2);
-        let Ok(lock) = Lock::hold(Method::Nftables, &name, &Note::new(Path::new("/nowhere")), &[]) else { return };
+        let Ok(lock) = Lock::hold(Method::Nftables, &name, &Note::new(Path::new("/nowhere")), &[]) else {
+            return;
+        };
         let ours = |found: Vec<Found>| found.into_iter().find(|found| found.name == name);
         assert!(ours(sweep(Sweep::All).unwrap()).is_some_and(|ours| !ours.removed));
         drop(lock);

@@ -22,6 +22,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_ONSTACK, SigSet::empty());
     // SAFETY: the handler only stores into an atomic.
     unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+    if cx.args().first().is_some_and(|word| word == "none") {
+        return without(cx);
+    }
     let other = cx.thread(|cx| {
         let stack = Mapping::anonymous(SIZE, READ_WRITE)?;
         exchange(Some(stack))?;
@@ -39,6 +42,20 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let place = HANDLER_STACK.load(Ordering::Relaxed);
     ensure!((stack.address()..stack.address() + SIZE).contains(&place), "the handler ran at {place:#x}");
     other.join()
+}
+
+/// A handler that may run on an alternate stack runs on the ordinary one where there is none.
+fn without(cx: &mut Context) -> Verdict {
+    let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: the kernel reads the structure; the old stack is not asked for.
+    Errno::result(unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) })?;
+    cx.barrier()?;
+    raise(Signal::SIGUSR1)?;
+    let place = HANDLER_STACK.load(Ordering::Relaxed);
+    let local = 0_u8;
+    let here = (&raw const local).addr();
+    ensure!(place.abs_diff(here) < 1 << 20, "the handler ran at {place:#x}, far from {here:#x}");
+    Ok(())
 }
 
 /// Sets a new stack, if one is given; returns the one before.

@@ -108,7 +108,8 @@ pub fn list() -> Result<Vec<(String, Vec<u8>)>, LockError> {
 
 /// Our chains, in rules as `iptables -S` shows them.
 fn parse(text: &str) -> Vec<(String, Vec<u8>)> {
-    let names = text.lines().filter_map(|line| line.strip_prefix("-N ")).filter(|name| name.starts_with(PREFIX));
+    let names =
+        text.lines().filter_map(|line| line.strip_prefix("-N ")).filter(|name| name.starts_with(PREFIX));
     let note = |name: &str| {
         let rules = format!("-A {name} ");
         let noted = text.lines().find(|line| line.starts_with(&rules) && line.contains("--comment"))?;
@@ -146,7 +147,8 @@ mod tests {
         let text = "-P INPUT ACCEPT\n-N other\n-N stasis-7-a\n-N stasis-8-b\n-A INPUT -j stasis-7-a\n\
             -A stasis-7-a -m mark --mark 0x53746173 -m comment --comment \"12 34 /a b\" -j RETURN\n\
             -A stasis-7-a -s 10.0.0.1/32 -p tcp -j DROP\n";
-        let expected = [("stasis-7-a".to_owned(), b"12 34 /a b".to_vec()), ("stasis-8-b".to_owned(), Vec::new())];
+        let expected =
+            [("stasis-7-a".to_owned(), b"12 34 /a b".to_vec()), ("stasis-8-b".to_owned(), Vec::new())];
         assert_eq!(parse(text), expected);
     }
 

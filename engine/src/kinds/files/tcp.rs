@@ -199,7 +199,8 @@ pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
     let dumped = cx.state::<Dumped>();
     if let Some((method, name, note)) = &dumped.lasting {
         let ends: Vec<Ends> = dumped.connections.iter().map(|c| c.ends).collect();
-        net_lock::persist(*method, name, note, &ends).while_trying_to("hold back packets until the restore")?;
+        net_lock::persist(*method, name, note, &ends)
+            .while_trying_to("hold back packets until the restore")?;
     }
     let mut silent = Vec::new();
     for seen in &dumped.connections {

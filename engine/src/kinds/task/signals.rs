@@ -77,9 +77,8 @@ impl TaskKind for Handlers {
     }
 }
 
-/// `SS_ONSTACK` and `SS_DISABLE` of `include/uapi/linux/signal.h`.
+/// `SS_ONSTACK` of `include/uapi/linux/signal.h`.
 const SS_ONSTACK: u32 = 1;
-const SS_DISABLE: u32 = 2;
 
 impl TaskKind for AltStack {
     const NAME: &'static str = "sigaltstack";
@@ -99,10 +98,8 @@ impl TaskKind for AltStack {
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
         let Some(sas) = &cx.thread()?.sas else { return Ok(()) };
-        if sas.ss_flags & SS_DISABLE != 0 {
-            return Ok(());
-        }
-        // Whether a thread runs on its stack follows from its stack pointer, and may not be said.
+        // Also if it has none: the root is a fork of ours, and has inherited one whose memory is gone. Whether a thread runs
+        // on its stack follows from its stack pointer, and may not be said.
         let stack = batch.input(&[sas.ss_sp, u64::from(sas.ss_flags & !SS_ONSTACK), sas.ss_size]);
         batch.call("sigaltstack", libc::SYS_sigaltstack, args![stack, 0]);
         Ok(())
