@@ -60,16 +60,16 @@ pub struct Guardian(Option<(OwnedFd, i32)>);
 impl Guardian {
     /// Guards these tasks.
     pub fn of(tasks: &[i32]) -> Result<Self, SysError> {
-        if tasks.len() < 2 { Ok(Self(None)) } else { Self::even_of_one(tasks) }
+        if tasks.len() < 2 { Ok(Self(None)) } else { Self::with_sockets(tasks, &[]) }
     }
 
-    /// Guards these tasks, for reasons that concern a single one, too.
-    pub fn even_of_one(tasks: &[i32]) -> Result<Self, SysError> {
+    /// Guards these tasks, even a single one, and silences these TCP sockets of theirs (our duplicates) before it kills them.
+    pub fn with_sockets(tasks: &[i32], silenced: &[i32]) -> Result<Self, SysError> {
         // Opened while they surely live, so that no stranger who gets such a pid later can be meant.
         let tasks = tasks.iter().map(|pid| pidfd::open(*pid)).collect::<Result<Vec<_>, _>>()?;
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
         match process::fork()? {
-            None => process::kill_when_cut(&reader, writer, &tasks),
+            None => process::kill_when_cut(&reader, writer, &tasks, silenced),
             Some(pid) => Ok(Self(Some((writer, pid)))),
         }
     }

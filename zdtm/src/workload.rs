@@ -146,17 +146,15 @@ impl Context {
     /// from outside does not see it being set up.
     pub fn thread(&self, body: impl FnOnce(&Self) -> Verdict + Send + 'static) -> Thread {
         let cx = self.clone();
-        let is_ready = Arc::new(AtomicBool::new(false));
-        let tell = Arc::clone(&is_ready);
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
             // The first allocation gives it a heap of its own.
             drop(std::hint::black_box(vec![0_u8; 64]));
-            tell.store(true, Ordering::Release);
+            let _nobody_waits = begun.send(());
             body(&cx)
         });
-        while !is_ready.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        // An error means that it panicked, which its join tells.
+        let _begun = begins.recv();
         Thread(thread)
     }
 

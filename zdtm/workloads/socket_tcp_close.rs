@@ -21,8 +21,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         tcp::hear_end(&server)?;
     }
     drop(server);
+    let is_read = cx.args().get(1).is_some_and(|how| how == "read");
+    if is_read {
+        tcp::hear(&client, b"the last words")?;
+    }
     cx.barrier()?;
-    tcp::hear(&client, b"the last words")?;
+    if !is_read {
+        tcp::hear(&client, b"the last words")?;
+    }
     if reset {
         let error = (&client).read(&mut [0; 1]).map_err(|e| e.kind());
         ensure_eq!(error, Err(std::io::ErrorKind::ConnectionReset), "the first read");

@@ -259,10 +259,10 @@ pub struct FilesDump<'a> {
     pub options: &'a DumpOptions,
     /// Whether the tree runs: then nothing may be changed, not even for a moment.
     pub looks_only: bool,
-    /// Whether the tasks are changed before they are killed ([`FileKind::leave`]).
-    pub must_leave: bool,
     /// Pids of all tasks of the tree, in our pid namespace.
     members: BTreeSet<i32>,
+    /// Duplicates, which their kind holds open, of sockets that must end without a word ([`FileKind::leave`]).
+    pub silenced: Vec<std::os::fd::RawFd>,
     tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
@@ -276,8 +276,8 @@ impl<'a> FilesDump<'a> {
         Self {
             options,
             looks_only: false,
-            must_leave: false,
             members: BTreeSet::new(),
+            silenced: Vec::new(),
             tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),

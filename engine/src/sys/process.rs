@@ -176,12 +176,16 @@ pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::Ow
     unsafe { libc::_exit(0) }
 }
 
+/// `TCP_REPAIR` of `include/uapi/linux/tcp.h`.
+const TCP_REPAIR: i32 = 19;
+
 /// What a forked guardian does: waits for a byte from its parent, and kills these tasks when the end of the pipe comes
-/// instead. It makes plain system calls only, as a fork must of a process that may have other threads.
+/// instead, after it has silenced these TCP sockets, so that they end without a word to their peers. It makes plain system calls only, as a fork must of a process that may have other threads.
 pub fn kill_when_cut(
     pipe: &std::os::fd::OwnedFd,
     other_end: std::os::fd::OwnedFd,
     tasks: &[std::os::fd::OwnedFd],
+    silenced: &[i32],
 ) -> ! {
     use std::os::fd::AsRawFd as _;
     drop(other_end);
@@ -195,6 +199,12 @@ pub fn kill_when_cut(
             break read;
         }
     };
+    for socket in silenced.iter().filter(|_| read != 1) {
+        let on = 1_i32;
+        let (level, len) = (libc::IPPROTO_TCP, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: the kernel reads a number; a descriptor that is no such socket is an error that means nothing.
+        unsafe { libc::setsockopt(*socket, level, TCP_REPAIR, (&raw const on).cast(), len) };
+    }
     for task in tasks.iter().filter(|_| read != 1) {
         let null = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: takes numbers and no siginfo; one that is gone already is an error that means nothing.

@@ -204,10 +204,13 @@ impl FrozenTree {
 
     /// From here on, should we die, the tree dies with us: the images are complete, and half a tree is no tree.
     ///
-    /// A single task needs a guardian only if something is done to it before it is killed.
-    pub fn guard_the_end(&self, changed: bool) -> Result<Guardian, Problem> {
+    /// TCP sockets that are to be silenced (our duplicates) are so then, too; a single task needs a guardian for them only.
+    pub fn guard_the_end(&self, silenced: &[i32]) -> Result<Guardian, Problem> {
         let pids: Vec<i32> = self.tasks.iter().map(|task| task.pid).collect();
-        let guardian = if changed { Guardian::even_of_one(&pids) } else { Guardian::of(&pids) };
+        let guardian = match silenced {
+            [] => Guardian::of(&pids),
+            sockets => Guardian::with_sockets(&pids, sockets),
+        };
         guardian.map_err(|e| Problem::new(e).step("guard the end of the tree"))
     }
 

@@ -84,6 +84,10 @@ impl Explain for InetRefusal {
 #[derive(Debug, Default)]
 struct Known(HashMap<(i32, i32), HashMap<u32, u8>>);
 
+/// Which addresses are this machine's.
+#[derive(Debug, Default)]
+struct Locals(HashMap<IpAddr, bool>);
+
 /// Options that a type of socket may have.
 fn tables(kind: i32) -> Vec<Place> {
     let datagrams = if kind == libc::SOCK_STREAM { &[] } else { inet_options::NOT_OF_STREAMS };
@@ -170,7 +174,9 @@ impl FileKind for Inet {
             own.options.extend(inet_groups::joined(socket, is_v6));
             datagrams(cx, fd, socket, &mut entry)?;
         }
-        own.nonlocal = (!is_local(own_address.ip())).then_some(true);
+        let locals = &mut cx.state::<Locals>().0;
+        let local = *locals.entry(own_address.ip()).or_insert_with(|| is_local(own_address.ip()));
+        own.nonlocal = (!local).then_some(true);
         if own != StasisSocketEntry::default() {
             cx.state::<Sockets>().own.insert(id, own);
         }

@@ -76,8 +76,11 @@ pub(super) fn scope(address: SocketAddr) -> u32 {
     }
 }
 
-/// The name of an interface.
+/// The name of an interface; none has the number 0.
 pub(super) fn interface_name(index: u32) -> Option<String> {
+    if index == 0 {
+        return None;
+    }
     interfaces().find(|(_, i)| *i == index).map(|(name, _)| name)
 }
 

@@ -270,13 +270,14 @@ pub struct Fresh(HashMap<(i32, i32, i32), Values>);
 
 /// The options of a table that a socket has, in its order; none where it has no such option.
 fn values(fd: BorrowedFd<'_>, table: &[Place]) -> Values {
-    let value = |&(level, name, size): &Place| {
-        let mut value = vec![0; size];
-        let len = get_option(fd, level, name, &mut value).ok()?;
-        value.truncate(len);
-        Some(value)
-    };
-    table.iter().map(value).collect()
+    table.iter().map(|place| value(fd, place)).collect()
+}
+
+fn value(fd: BorrowedFd<'_>, &(level, name, size): &Place) -> Option<Vec<u8>> {
+    let mut value = vec![0; size];
+    let len = get_option(fd, level, name, &mut value).ok()?;
+    value.truncate(len);
+    Some(value)
 }
 
 impl Fresh {
@@ -290,15 +291,15 @@ impl Fresh {
         let key = (facts.domain, facts.kind, facts.protocol);
         let fresh = self.0.entry(key).or_insert_with(|| {
             let new = socket::create(facts.domain, facts.kind, facts.protocol);
-            new.map_or_else(|_| vec![None; table.len()], |new| values(new.as_fd(), table))
+            new.map_or_else(|_| vec![Some(Vec::new()); table.len()], |new| values(new.as_fd(), table))
         });
-        let differing = table.iter().zip(values(fd, table)).zip(fresh);
-        differing
-            .filter(|((_, value), fresh)| value != *fresh)
-            .filter_map(|(((level, name, _), value), _)| {
-                Some(StasisSocketOption { level: *level as u32, name: *name as u32, value: value? })
-            })
-            .collect()
+        // What a new socket does not have, others like it do not have either.
+        let known = table.iter().zip(fresh).filter_map(|(place, fresh)| Some((place, fresh.as_ref()?)));
+        let differing = known.filter_map(|(place, fresh)| {
+            let value = value(fd, place).filter(|value| value != fresh)?;
+            Some(StasisSocketOption { level: place.0 as u32, name: place.1 as u32, value })
+        });
+        differing.collect()
     }
 }
 

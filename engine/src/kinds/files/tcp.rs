@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStreamEntry};
@@ -144,7 +144,7 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     if connections.is_empty() {
         return Ok(());
     }
-    cx.must_leave = true;
+    cx.silenced = connections.iter().map(|seen| seen.fd.as_raw_fd()).collect();
     let method = match cx.options.network_lock {
         NetworkLock::Nftables => Some(Method::Nftables),
         NetworkLock::Iptables => Some(Method::Iptables),
