@@ -8,6 +8,7 @@ mod check;
 pub mod crit;
 mod dump;
 mod failure;
+mod files;
 mod grammar;
 pub mod output;
 mod plan;

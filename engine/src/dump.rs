@@ -17,6 +17,7 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::options::{Afterwards, DumpOptions};
+use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
@@ -35,6 +36,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let mut stats = DumpStats::default();
 
     target::check(options.tree).map_err(untouched)?;
+    room::make_ours(0).map_err(untouched)?;
     let mut images = NewImages::new(&options.images_dir);
     if options.skip_checksums {
         images = images.without_checksums();
@@ -49,12 +51,13 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let facts = task::inspect(&tree, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
+    task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
-    let write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
+    let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
@@ -67,15 +70,26 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
         // What is still to be written is in copies, and nobody has to wait for it.
         tree.thaw().map_err(running)?;
         stats.thawed_after(frozen);
+        drop(files);
         copies.write(&mut images, &mut stats, lifeline).map_err(running)?;
         images.commit(&task::inventory()).map_err(running)?;
     } else {
         images.commit(&task::inventory()).map_err(running)?;
         stats.thawed_after(frozen);
         let stop = options.afterwards == Afterwards::LeaveStopped;
-        let finished = if stop { tree.leave_stopped() } else { tree.kill() };
+        let finished = if stop { tree.leave_stopped() } else { end(tree, &mut files) };
         finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
     }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
     Ok(stats)
+}
+
+/// Ends the tree, whose images are complete: should we die from here on, it dies with us.
+fn end(tree: FrozenTree, files: &mut FilesDump<'_>) -> Result<(), Problem> {
+    let guardian = tree.guard_the_end(files.must_leave)?;
+    if let Err(problem) = files.leave() {
+        guardian.dismiss()?;
+        return Err(problem);
+    }
+    tree.kill(guardian)
 }

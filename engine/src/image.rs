@@ -126,6 +126,11 @@ impl NewImages {
         self.pages_files
     }
 
+    /// Takes note of a file outside of the directory that is about to be made for the set, to be removed with it.
+    pub fn will_create(&mut self, path: &Path) {
+        self.written.push(path.to_owned());
+    }
+
     /// Creates one file.
     pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
         if !self.begun {

@@ -22,6 +22,8 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::inotify::Inotify::ERASED,
     files::memfd::Memfd::ERASED,
     files::namespace::Namespace::ERASED,
+    files::netlink::Netlink::ERASED,
+    files::packet::Packet::ERASED,
     files::pidfd::Pidfd::ERASED,
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
@@ -33,10 +35,12 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
 
 /// Kinds of mappings. Exactly one claims each mapping, so their order means nothing.
 pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
+    mm::aio::AioRing::ERASED,
     mm::anonymous::AnonymousPrivate::ERASED,
     mm::file::FileMapping::ERASED,
     mm::hugetlb::HugetlbPrivate::ERASED,
     mm::memfd::MemfdMapping::ERASED,
+    mm::packet::PacketRings::ERASED,
     mm::shmem::SharedAnonymous::ERASED,
     mm::sysv::SysvShm::ERASED,
     mm::vdso::Vdso::ERASED,

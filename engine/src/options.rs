@@ -20,12 +20,42 @@ pub struct DumpOptions {
     pub timeout: Timeout,
     /// Unix sockets outside of the tree whose loss is accepted.
     pub external_unix: ExternalUnix,
+    /// What becomes of open files.
+    pub files: FileOptions,
     /// Compute no checksums.
     pub skip_checksums: bool,
+    /// What becomes of TCP connections.
+    pub connections: Connections,
+    /// Leave out TCP connections that nobody has accepted.
+    pub skip_in_flight: bool,
+    /// How packets are held back.
+    pub network_lock: NetworkLock,
     /// Say at the end what was dumped and how long it took.
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+}
+
+/// What becomes of TCP connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connections {
+    /// They stand in the way of a dump.
+    #[default]
+    Refused,
+    /// `--tcp-established`: they go on.
+    Kept,
+    /// `--tcp-close`: they are closed when the tree runs again.
+    Closed,
+}
+
+/// How packets are held back while nobody is there to take them (`--network-lock`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkLock {
+    /// By a table of nftables.
+    #[default]
+    Nftables,
+    /// Not at all.
+    Skip,
 }
 
 /// Unix sockets outside of the tree whose loss is accepted (`--ext-unix-sk`, `--external unix[INO]`).
@@ -67,6 +97,8 @@ pub struct RestoreOptions {
     pub parent: Parent,
     /// Run or leave stopped.
     pub afterwards: Afterwards,
+    /// What becomes of TCP connections.
+    pub connections: Connections,
     /// Descriptors that the caller left open for us, and what each stands for (`--inherit-fd`).
     pub inherit_fds: Vec<(i32, String)>,
     /// Do not compare images with their checksums.
@@ -77,6 +109,8 @@ pub struct RestoreOptions {
     pub pidfile: Option<PathBuf>,
     /// Session and terminal belong to the caller.
     pub shell_job: bool,
+    /// What becomes of open files.
+    pub files: FileOptions,
     /// Say at the end what was restored and how long it took.
     pub display_stats: bool,
     /// What is logged, and where.
@@ -102,17 +136,11 @@ pub enum Parent {
     Sibling,
 }
 
-/// Options of `plan`, which looks at a tree and touches nothing.
+/// Options of `plan`, which looks at a tree and touches nothing: those of the dump that is planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanOptions {
-    /// Host pid of the root of the tree.
-    pub tree: i32,
-    /// Session and terminal belong to the caller.
-    pub shell_job: bool,
-    /// Unix sockets outside of the tree whose loss is accepted.
-    pub external_unix: ExternalUnix,
-    /// What is logged, and where.
-    pub log: LogOptions,
+    /// The dump.
+    pub dump: DumpOptions,
 }
 
 /// Options of `check`.
@@ -149,6 +177,58 @@ pub struct Timeout(pub Duration);
 impl Default for Timeout {
     fn default() -> Self {
         Self(Duration::from_secs(10))
+    }
+}
+
+/// What becomes of open files. Dump and restore read different fields of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileOptions {
+    /// Largest removed file that is kept.
+    pub ghost_limit: GhostLimit,
+    /// Files that have lost the name they are known by get another one until they are restored.
+    pub link_remap: bool,
+    /// File locks are taken along.
+    pub file_locks: bool,
+    /// How a restore recognizes a file that it opens again.
+    pub validation: Validation,
+    /// Permissions of files may differ from what they were.
+    pub skip_rwx_check: bool,
+    /// A device may be opened by another path than before.
+    pub evasive_devices: bool,
+    /// Resources that live outside of the tree, by their keys; they are handed in at restore.
+    pub external: Vec<String>,
+    /// What becomes of descriptors that cannot be saved, by kind.
+    pub on_unsupported: Vec<(String, Unsupported)>,
+}
+
+/// How a restore recognizes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    /// By its size and, if it is a program, by its build id.
+    #[default]
+    BuildId,
+    /// By its size.
+    FileSize,
+}
+
+/// What becomes of a descriptor that cannot be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsupported {
+    /// The dump is refused.
+    Refuse,
+    /// The restored task does not have it.
+    Close,
+    /// It is opened again by its name, without what is known of its state.
+    Reopen,
+}
+
+/// Bytes of the largest removed file that is kept, holes not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GhostLimit(pub u64);
+
+impl Default for GhostLimit {
+    fn default() -> Self {
+        Self(1 << 20)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
-use crate::options::{DumpOptions, PlanOptions};
+use crate::options::PlanOptions;
 use crate::procfs::{self, smaps, status::Status};
 use crate::sys::pidfd;
 use crate::tracee::freeze::task_name;
@@ -52,8 +52,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at the tree at `options.tree`.
-    pub fn of(options: &PlanOptions) -> Result<Self> {
+    /// Looks at the tree of a dump with these options.
+    pub fn of(PlanOptions { dump: options }: &PlanOptions) -> Result<Self> {
         let fail = |problem| Error {
             action: Action::Plan,
             target: target::describe(options.tree),
@@ -61,10 +61,7 @@ impl Plan {
             state: TargetState::Untouched,
         };
         target::check(options.tree).map_err(fail)?;
-        let external_unix = options.external_unix.clone();
-        let dump_options =
-            DumpOptions { shell_job: options.shell_job, external_unix, ..DumpOptions::default() };
-        let mut files = FilesDump::new(&dump_options);
+        let mut files = FilesDump::new(options);
         files.looks_only = true;
         let mut plan = Self::default();
         let mut left = vec![options.tree];
@@ -102,6 +99,7 @@ impl Plan {
 impl TaskPlan {
     fn of(name: TaskName, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
         let pid = name.host_pid;
+        files.add_member(pid);
         let status: Status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
         let mut plan = Self {
             name,
@@ -134,10 +132,14 @@ impl TaskPlan {
                     continue;
                 }
             };
-            let verdict = files::claim(&facts)
-                .map_err(Problem::new)
-                .and_then(|kind| files.dump_fd(pid, pidfd.as_fd(), fd).map(|_| kind.name()));
-            plan.fds.push((facts.object(), verdict.map_or_else(Verdict::Refused, Verdict::Taken)));
+            let verdict = match files.dump_fd(pid, pidfd.as_fd(), fd) {
+                Ok(Some(_)) => {
+                    Verdict::Taken(files::claim(&facts).map_or("opened again", |kind| kind.name()))
+                }
+                Ok(None) => Verdict::Taken("lost, as --on-unsupported says"),
+                Err(problem) => Verdict::Refused(problem),
+            };
+            plan.fds.push((facts.object(), verdict));
         }
         Ok(plan)
     }

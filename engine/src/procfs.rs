@@ -14,6 +14,7 @@ pub mod integer;
 pub mod io;
 pub mod limits;
 pub mod link;
+pub mod locks;
 pub mod maps;
 pub mod mountinfo;
 pub mod smaps;

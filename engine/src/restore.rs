@@ -63,10 +63,12 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
+        files.release()?;
         files.close()?;
         finish::go(stubs, &tasks, options)
     };
     let root = build().map_err(one)?;
+    files.succeeded();
     stats.finished();
     // The tree runs: a work directory that cannot be written is no reason to say that this failed.
     if let Err(problem) = stats.write(&options.work_dir) {

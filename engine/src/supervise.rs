@@ -60,9 +60,11 @@ pub struct Guardian(Option<(OwnedFd, i32)>);
 impl Guardian {
     /// Guards these tasks.
     pub fn of(tasks: &[i32]) -> Result<Self, SysError> {
-        if tasks.len() < 2 {
-            return Ok(Self(None));
-        }
+        if tasks.len() < 2 { Ok(Self(None)) } else { Self::even_of_one(tasks) }
+    }
+
+    /// Guards these tasks, for reasons that concern a single one, too.
+    pub fn even_of_one(tasks: &[i32]) -> Result<Self, SysError> {
         // Opened while they surely live, so that no stranger who gets such a pid later can be meant.
         let tasks = tasks.iter().map(|pid| pidfd::open(*pid)).collect::<Result<Vec<_>, _>>()?;
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;

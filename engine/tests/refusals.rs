@@ -129,7 +129,8 @@ fn privileges_are_needed() {
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     // The executable may lie where nobody else can reach it.
     let copy = dir.path().join("stasis");
-    fs::copy(STASIS, &copy).unwrap();
+    // Copied by another process: a child that another test forks at this moment would have it open for writing.
+    assert!(Command::new("cp").arg(STASIS).arg(&copy).status().unwrap().success());
     let mut command = Command::new(&copy);
     command.args(["dump", "-t", &sleeper.pid(), "-D"]).arg(dir.path()).uid(65534).gid(65534);
     let output = command.output().unwrap();
@@ -258,7 +259,7 @@ fn images_may_be_of_another_machine_or_time() {
 }
 
 #[rstest]
-#[case::changed(true, "the file has 6 bytes, it had 5 when it was dumped")]
+#[case::changed(true, "the file has changed since: it has 6 bytes and had 5")]
 #[case::missing(false, "the file does not exist any more")]
 fn files_may_have_changed(#[case] exists: bool, #[case] says: &str) {
     if !is_root() {

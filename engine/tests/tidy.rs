@@ -14,10 +14,23 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 18] = [
-    ("files/erased.rs", "how the registry holds kinds of files"),
+const NO_KINDS: [(&str, &str); 31] = [
+    ("files/device.rs", "other paths to a device"),
+    ("files/erased.rs", "the trait as the registry holds it"),
+    ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
+    ("files/ghost.rs", "removed files, whichever kind has them open"),
+    ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
+    ("files/name.rs", "whether the name of a file leads to it"),
+    ("files/policy.rs", "what the user decides about descriptors"),
+    ("files/remap.rs", "what stands in for a name"),
+    ("files/validation.rs", "whether a file is what it was"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
+    ("files/inet_address.rs", "addresses of internet sockets"),
+    ("files/inet_groups.rs", "multicast groups of internet sockets"),
+    ("files/inet_options.rs", "options of internet sockets"),
+    ("files/packet_diag.rs", "what the kernel tells about packet sockets"),
+    ("files/tcp.rs", "the connections among internet sockets, which are one kind in images"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
@@ -39,7 +52,8 @@ const NO_KINDS: [(&str, &str); 18] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 9] = [
+const UNSAFE_FILES: [(&str, &str); 10] = [
+    ("engine/tests/files.rs", "prepares a target between fork and execve"),
     ("engine/tests/freeze.rs", "prepares a target between fork and execve"),
     ("engine/tests/kill.rs", "prepares a target between fork and execve"),
     ("engine/tests/refusals.rs", "prepares a target between fork and execve"),

@@ -248,6 +248,12 @@ catalogue! {
     STASIS_THREADS = common("stasis-threads.img", "STASIS_THREADS", 0x5374_6101, Payload::All("stasis_thread_entry"));
     /// `stasis-sockets.img`: State of sockets that has no place elsewhere.
     STASIS_SOCKETS = common("stasis-sockets.img", "STASIS_SOCKETS", 0x5374_6113, Payload::All("stasis_socket_entry"));
+    /// `stasis-ghosts.img`: Times and attributes of removed files.
+    STASIS_GHOSTS = common("stasis-ghosts.img", "STASIS_GHOSTS", 0x5374_6110, Payload::All("stasis_ghost_entry"));
+    /// `stasis-policy.img`: What of the tree's descriptors was lost, and what must be handed in, as the user decided.
+    STASIS_POLICY = common("stasis-policy.img", "STASIS_POLICY", 0x5374_6111, Payload::All("stasis_policy_entry"));
+    /// `stasis-devices.img`: Which devices nodes were.
+    STASIS_DEVICES = common("stasis-devices.img", "STASIS_DEVICES", 0x5374_6112, Payload::All("stasis_device_entry"));
     /// `stasis-checksums.img`: Checksums of all other files.
     STASIS_CHECKSUMS = common("stasis-checksums.img", "STASIS_CHECKSUMS", 0x5374_6131, Payload::All("stasis_checksum_entry"));
     /// `stasis-mm-%u.img`: Properties of an address space that have no place elsewhere.
@@ -256,6 +262,8 @@ catalogue! {
     STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
     /// `stasis-notify.img`: State of inotify instances that has no place elsewhere.
     STASIS_NOTIFY = common("stasis-notify.img", "STASIS_NOTIFY", 0x5374_6151, Payload::All("stasis_notify_entry"));
+    /// `stasis-network.img`: What holds packets back between dump and restore.
+    STASIS_NETWORK = common("stasis-network.img", "STASIS_NETWORK", 0x5374_6127, Payload::All("stasis_network_entry"));
 
     // Files without header and entries.
 

@@ -53,6 +53,9 @@ pub struct Entry {
     /// What of the outside view changes by itself while the target runs, and is therefore not compared.
     #[serde(default)]
     pub moves: Vec<Moves>,
+    /// What of the machine there is only once: entries that name the same never run at the same time.
+    #[serde(default)]
+    pub exclusive: Vec<Exclusive>,
     /// Time limit in seconds, where the runner's default is too short.
     #[serde(default)]
     pub timeout: Option<u64>,
@@ -125,6 +128,14 @@ pub enum Moves {
     Positions,
     /// Mappings.
     Maps,
+}
+
+/// What of the machine there is only once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exclusive {
+    /// Numbers of pseudo-terminals: the one of a killed tree goes to whoever opens one next.
+    PtyNumbers,
 }
 
 /// How to see that a program is ready.

@@ -16,6 +16,8 @@ pub enum Need {
     SysResource,
     /// Network administration.
     NetAdmin,
+    /// ICMP sockets that need no privilege, for our group (`net.ipv4.ping_group_range`).
+    Ping,
     /// AVX registers.
     Avx,
     /// AVX-512 registers.
@@ -38,6 +40,7 @@ const WORDS: &[(&str, Need)] = &[
     ("root", Need::Root),
     ("sys-resource", Need::SysResource),
     ("net-admin", Need::NetAdmin),
+    ("ping", Need::Ping),
     ("avx", Need::Avx),
     ("avx512", Need::Avx512),
     ("loginuid", Need::Loginuid),
@@ -93,6 +96,7 @@ impl Need {
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned()),
             Self::SysResource => without_capability(24, "CAP_SYS_RESOURCE"),
             Self::NetAdmin => without_capability(12, "CAP_NET_ADMIN"),
+            Self::Ping => without_ping(),
             Self::Avx => (!std::arch::is_x86_feature_detected!("avx")).then(|| "no AVX".to_owned()),
             Self::Avx512 => {
                 (!std::arch::is_x86_feature_detected!("avx512f")).then(|| "no AVX-512".to_owned())
@@ -130,6 +134,13 @@ fn without_capability(number: u32, name: &str) -> Option<String> {
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0);
     (effective & (1 << number) == 0).then(|| format!("no {name}"))
+}
+
+fn without_ping() -> Option<String> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+    let ping = SockProtocol::Icmp;
+    let made = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, ping);
+    made.is_err().then(|| "net.ipv4.ping_group_range lets nobody have ICMP sockets".to_owned())
 }
 
 fn libc_registers_rseq() -> bool {

@@ -105,18 +105,28 @@ impl Facts {
         self.map.insert(subject, text.into());
     }
 
-    /// Replaces the number in `pipe:[123]` by the order in which it was met.
+    /// Replaces the number in `pipe:[123]` by the order in which it was met, as that in `/tmp/#123 (deleted)`, which is the
+    /// kernel's name for a file without one.
     fn link(&mut self, link: &str) -> String {
+        let unnamed = link.strip_suffix(" (deleted)").and_then(|rest| rest.rsplit_once("/#"));
+        if let Some((folder, number)) = unnamed
+            && number.parse::<u64>().is_ok()
+        {
+            return format!("{folder}/#{} (deleted)", self.order(number));
+        }
         let number = link.strip_suffix(']').and_then(|rest| rest.rsplit_once(":["));
         let Some((kind, number)) = number.filter(|(_, number)| number.parse::<u64>().is_ok()) else {
             return link.to_owned();
         };
+        format!("{kind}:[#{}]", self.order(number))
+    }
+
+    fn order(&mut self, number: &str) -> usize {
         let known = self.objects.iter().position(|object| object == number);
-        let order = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             self.objects.push(number.to_owned());
             self.objects.len() - 1
-        });
-        format!("{kind}:[#{order}]")
+        })
     }
 }
 
@@ -176,11 +186,16 @@ mod tests {
         assert_eq!(facts.link("pipe:[77]"), "pipe:[#0]");
         assert_eq!(facts.link("anon_inode:[eventfd]"), "anon_inode:[eventfd]");
         assert_eq!(facts.link("/tmp/a"), "/tmp/a");
+        assert_eq!(facts.link("/tmp/#9 (deleted)"), "/tmp/#2 (deleted)");
     }
 
     #[test]
     fn an_idle_process_does_not_change() {
-        let mut child = std::process::Command::new("sleep").arg("20").spawn().unwrap();
+        // Positions of files that others have open, too, may change at any time.
+        let nothing = || std::process::Stdio::null();
+        let mut command = std::process::Command::new("sleep");
+        command.arg("20").stdin(nothing()).stdout(nothing()).stderr(nothing());
+        let mut child = command.spawn().unwrap();
         let pid = child.id() as i32;
         let scope = Scope { tasks: true, files: true, positions: true, maps: true };
         // The child is this program until it has executed the other.

@@ -1,5 +1,7 @@
 //! One entry, from start to leftovers, in a process of its own.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{self, Place};
-use crate::entry::{self, Entry, Expect, Stop};
+use crate::entry::{self, Entry, Exclusive, Expect, Stop};
 use crate::outcome::{Failure, Outcome, Phase};
 use crate::probe;
 use crate::procfs;
@@ -60,8 +62,9 @@ const STEP: Duration = Duration::from_mins(10);
 /// Carries out an order; whatever happens, nothing of the tree is left.
 pub fn carry_out(order: &Order) -> Outcome {
     let mut phase = Phase::Runner;
-    let result = Watch::start(Duration::from_secs(order.timeout)).and_then(|watch| {
-        let entry = entry::load(&order.file)?;
+    let result = entry::load(&order.file).and_then(|entry| {
+        let _alone = wait_until_alone(&entry.exclusive)?;
+        let watch = Watch::start(Duration::from_secs(order.timeout))?;
         let port = target::free_port()?;
         let here = order.file.parent().unwrap_or(Path::new("/")).to_owned();
         let values = Values { port, dir: order.dir.clone(), name: order.name.clone(), here };
@@ -72,6 +75,20 @@ pub fn carry_out(order: &Order) -> Outcome {
         Ok(()) => Outcome::Passed,
         Err(error) => Outcome::Failed(Failure { phase, message: format!("{error:#}") }),
     }
+}
+
+/// Waits until no other trial, of any runner on this machine, has what there is only once; it is ours as long as the files
+/// are open.
+fn wait_until_alone(things: &[Exclusive]) -> Result<Vec<File>> {
+    // In the same order for all, so that nobody waits in a circle.
+    let things: BTreeSet<Exclusive> = things.iter().copied().collect();
+    let lock = |thing: Exclusive| {
+        let path = std::env::temp_dir().join(format!("zdtm-{thing:?}.lock"));
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+        Ok(file)
+    };
+    things.into_iter().map(lock).collect()
 }
 
 struct Trial<'a> {

@@ -142,10 +142,18 @@ impl Context {
         self.posted(&format!("go.{}", self.barriers + 1))
     }
 
-    /// Starts a thread that runs `body`.
+    /// Starts a thread, and returns when it has begun to run `body`: what a thread sets up for itself before that is done,
+    /// its signal mask and its memory for instance.
     pub fn thread(&self, body: impl FnOnce(&Self) -> Verdict + Send + 'static) -> Thread {
         let cx = self.clone();
-        Thread(std::thread::spawn(move || body(&cx)))
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let _nobody_waits = begun.send(());
+            body(&cx)
+        });
+        // An error means that it panicked, which its join tells.
+        let _begun = begins.recv();
+        Thread(thread)
     }
 
     /// Starts a child that runs `body`; a failure goes to the log and becomes exit code 1.

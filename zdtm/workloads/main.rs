@@ -1,5 +1,6 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
+mod aio;
 mod bpf_map;
 mod busyloop00;
 mod capability;
@@ -31,15 +32,24 @@ mod fanotify00;
 mod fd;
 mod fd01;
 mod fd_from_pidfd;
+mod fd_limit;
 mod fd_offset;
+mod fd_sparse;
 mod fdt_shared;
 mod fifo;
+mod fifo_ghost;
 mod fifo_ro;
 mod fifo_rowo_pair;
 mod fifo_upon_unix_socket;
+mod file_aio;
 mod file_append;
 mod file_attr;
 mod file_cloexec;
+mod file_fown;
+mod file_lease;
+mod file_lease04;
+mod file_locks;
+mod file_locks_several;
 mod file_read;
 mod file_shared;
 mod filter;
@@ -51,11 +61,14 @@ mod fpu02;
 mod fpu03;
 mod futex;
 mod futex_rl;
+mod ghost_holes;
+mod ghost_on_rofs;
 mod gpr00;
 mod groups;
 mod heap;
 mod helper_zombie_child;
 mod hugetlb00;
+mod inet;
 mod inotify;
 mod inotify00;
 mod inotify_pending;
@@ -83,6 +96,7 @@ mod nanosleep;
 mod oom_score_adj;
 mod opath_file;
 mod orphans;
+mod packet_sock;
 mod pdeath_sig;
 mod personality;
 mod pid00;
@@ -114,6 +128,7 @@ mod pty01;
 mod pty02;
 mod pty03;
 mod pty04;
+mod raw_socket;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;
@@ -143,17 +158,39 @@ mod sigactions;
 mod sigaltstack;
 mod signalfd00;
 mod sigpending;
+mod sk_freebind;
+mod sk_netlink;
 mod sk_unix01;
 mod sk_unix_dgram_ghost;
 mod sk_unix_listen;
 mod sk_unix_rel;
 mod sk_unix_unconn;
 mod sleeping00;
+mod sock_filter;
+mod sock_opts;
+mod socket_aio;
 mod socket_close_data;
 mod socket_close_data01;
+mod socket_dgram_data;
+mod socket_dump_tcp_close;
 mod socket_listen;
+mod socket_loop00;
 mod socket_queues;
+mod socket_raw;
+mod socket_tcp;
+mod socket_tcp_close;
+mod socket_tcp_fin;
+mod socket_tcp_half;
+mod socket_tcp_in_flight;
+mod socket_tcp_local;
+mod socket_tcp_reuseport;
+mod socket_tcp_syn_sent;
+mod socket_tcp_talk;
+mod socket_tcpbuf;
 mod socket_udp;
+mod socket_udp_broadcast;
+mod socket_udp_corked;
+mod socket_udp_shutdown;
 mod sockets00;
 mod sockets01;
 mod sockets02;
@@ -169,11 +206,13 @@ mod stopped;
 mod stopped12;
 mod stopped_in_call;
 mod symlink;
+mod symlink01;
 mod sysv_shm;
 mod sysv_shm_outside;
 mod task_settings;
 mod tasks_many;
 mod tasks_shared;
+mod tcp;
 mod tcp_established;
 mod terminal;
 mod thp_disable;
@@ -183,15 +222,25 @@ mod timer;
 mod timerfd;
 mod timers;
 mod timers01;
+mod tmpfile00;
 mod tty00;
 mod tty02;
 mod tty03;
 mod umask00;
+mod unbound_sock;
 mod unix;
 mod unix_sock;
 mod unix_socket;
+mod unlink_fifo;
 mod unlink_fstat00;
+mod unlink_fstat01;
+mod unlink_fstat02;
+mod unlink_fstat03;
+mod unlink_fstat041;
+mod unlink_largefile;
 mod unlink_mmap00;
+mod unlink_mmap01;
+mod unlink_regular00;
 mod vdso00;
 mod vdso01;
 mod vdso02;
@@ -209,6 +258,7 @@ use zdtm::workload::Workload;
 
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
+    Workload { name: "aio", run: aio::run },
     Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
@@ -223,6 +273,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cwd00", run: cwd00::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
+    Workload { name: "deleted_dev", run: symlink01::device },
     Workload { name: "deleted_unix_sock", run: deleted_unix_sock::run },
     Workload { name: "devices", run: devices::run },
     Workload { name: "different_creds", run: different_creds::run },
@@ -239,15 +290,24 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
     Workload { name: "fd_from_pidfd", run: fd_from_pidfd::run },
+    Workload { name: "fd_limit", run: fd_limit::run },
+    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fd_offset", run: fd_offset::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
+    Workload { name: "fifo-ghost", run: fifo_ghost::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "fifo_upon_unix_socket", run: fifo_upon_unix_socket::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
+    Workload { name: "file_fown", run: file_fown::run },
+    Workload { name: "file_aio", run: file_aio::run },
+    Workload { name: "file_lease", run: file_lease::run },
+    Workload { name: "file_lease04", run: file_lease04::run },
+    Workload { name: "file_locks", run: file_locks::run },
+    Workload { name: "file_locks_several", run: file_locks_several::run },
     Workload { name: "file_read", run: file_read::run },
     Workload { name: "file_shared", run: file_shared::run },
     Workload { name: "foreign", run: foreign::run },
@@ -258,6 +318,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fpu03", run: fpu03::run },
     Workload { name: "futex", run: futex::run },
     Workload { name: "futex-rl", run: futex_rl::run },
+    Workload { name: "ghost_holes", run: ghost_holes::run },
+    Workload { name: "ghost_on_rofs", run: ghost_on_rofs::run },
     Workload { name: "gpr00", run: gpr00::run },
     Workload { name: "groups", run: groups::run },
     Workload { name: "heap", run: heap::run },
@@ -288,6 +350,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
     Workload { name: "orphans", run: orphans::run },
+    Workload { name: "packet_sock", run: packet_sock::run },
     Workload { name: "pdeath_sig", run: pdeath_sig::run },
     Workload { name: "personality", run: personality::run },
     Workload { name: "pid00", run: pid00::run },
@@ -311,13 +374,13 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
     Workload { name: "pthread01", run: pthread01::run },
+    Workload { name: "pthread_timers", run: pthread_timers::run },
+    Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "pty00", run: pty00::run },
     Workload { name: "pty01", run: pty01::run },
     Workload { name: "pty02", run: pty02::run },
     Workload { name: "pty03", run: pty03::run },
     Workload { name: "pty04", run: pty04::run },
-    Workload { name: "pthread_timers", run: pthread_timers::run },
-    Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "rlimits00", run: rlimits00::run },
     Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },
@@ -346,17 +409,39 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "signalfd00", run: signalfd00::run },
     Workload { name: "sigpending", run: sigpending::run },
+    Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
     Workload { name: "sk-unix-listen", run: sk_unix_listen::run },
     Workload { name: "sk-unix-rel", run: sk_unix_rel::run },
     Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
     Workload { name: "sk-unix01", run: sk_unix01::run },
     Workload { name: "sleeping00", run: sleeping00::run },
+    Workload { name: "sock_filter", run: sock_filter::run },
+    Workload { name: "sock_opts", run: sock_opts::run },
+    Workload { name: "socket-dump-tcp-close", run: socket_dump_tcp_close::run },
+    Workload { name: "socket-raw", run: socket_raw::run },
+    Workload { name: "socket-tcp", run: socket_tcp::run },
+    Workload { name: "socket-tcp-close", run: socket_tcp_close::run },
+    Workload { name: "socket-tcp-fin", run: socket_tcp_fin::run },
+    Workload { name: "socket-tcp-half", run: socket_tcp_half::run },
+    Workload { name: "socket-tcp-in-flight", run: socket_tcp_in_flight::run },
+    Workload { name: "socket-tcp-local", run: socket_tcp_local::run },
+    Workload { name: "socket-tcp-reuseport", run: socket_tcp_reuseport::run },
+    Workload { name: "socket-tcp-syn-sent", run: socket_tcp_syn_sent::run },
+    Workload { name: "socket-tcp-talk", run: socket_tcp_talk::run },
+    Workload { name: "socket-tcpbuf", run: socket_tcpbuf::run },
+    Workload { name: "socket_aio", run: socket_aio::run },
     Workload { name: "socket_close_data", run: socket_close_data::run },
     Workload { name: "socket_close_data01", run: socket_close_data01::run },
+    Workload { name: "socket_dgram_data", run: socket_dgram_data::run },
     Workload { name: "socket_listen", run: socket_listen::run },
+    Workload { name: "socket_loop00", run: socket_loop00::run },
     Workload { name: "socket_queues", run: socket_queues::run },
     Workload { name: "socket_udp", run: socket_udp::run },
+    Workload { name: "socket_udp-broadcast", run: socket_udp_broadcast::run },
+    Workload { name: "socket_udp-corked", run: socket_udp_corked::run },
+    Workload { name: "socket_udp_shutdown", run: socket_udp_shutdown::run },
     Workload { name: "sockets00", run: sockets00::run },
     Workload { name: "sockets01", run: sockets01::run },
     Workload { name: "sockets02", run: sockets02::run },
@@ -371,6 +456,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "stopped12", run: stopped12::run },
     Workload { name: "stopped_in_call", run: stopped_in_call::run },
     Workload { name: "symlink", run: symlink::run },
+    Workload { name: "symlink01", run: symlink01::symbolic_link },
     Workload { name: "sysv-shm", run: sysv_shm::run },
     Workload { name: "sysv-shm-outside", run: sysv_shm_outside::run },
     Workload { name: "task_settings", run: task_settings::run },
@@ -382,15 +468,25 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "thread_settings", run: thread_settings::run },
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
+    Workload { name: "timers01", run: timers01::run },
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
-    Workload { name: "timers01", run: timers01::run },
+    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
+    Workload { name: "unbound_sock", run: unbound_sock::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },
+    Workload { name: "unlink_fifo", run: unlink_fifo::run },
     Workload { name: "unlink_fstat00", run: unlink_fstat00::run },
+    Workload { name: "unlink_fstat01", run: unlink_fstat01::run },
+    Workload { name: "unlink_fstat02", run: unlink_fstat02::run },
+    Workload { name: "unlink_fstat03", run: unlink_fstat03::run },
+    Workload { name: "unlink_fstat041", run: unlink_fstat041::run },
+    Workload { name: "unlink_largefile", run: unlink_largefile::run },
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
+    Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
+    Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },

@@ -1,21 +1,25 @@
-//! Data goes round through a ring of pipes and processes without a fault.
+//! Data goes round through a ring of pipes, or of fifos, and processes without a fault.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 
-use nix::unistd::pipe;
-use zdtm::workload::{Child, Context, Verdict, check_pattern, pattern};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{mkfifo, pipe};
+use zdtm::workload::{Child, Context, Failure, Verdict, check_pattern, pattern};
 use zdtm::{ensure, ensure_eq};
 
 const PROCESSES: usize = 4;
 const LENGTH: usize = 3000;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let (first_out, first_in) = pipe()?;
+    let mut links =
+        (0..=PROCESSES).map(|number| link(cx, number)).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let (first_out, first_in) = links.next().ok_or_else(|| Failure::new("no link"))?;
     let mut output = first_out;
     let mut children = Vec::new();
-    for _ in 0..PROCESSES {
-        let (next_out, next_in) = pipe()?;
+    for (next_out, next_in) in links {
         let (from, to) = (output.try_clone()?, next_in.try_clone()?);
         children.push(cx.child(|_| relay(File::from(from), File::from(to)))?);
         output = next_out;
@@ -45,6 +49,19 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     cx.barrier()?;
     driver.join()?;
     children.into_iter().try_for_each(Child::join)
+}
+
+/// Both ends of a pipe; of a fifo, where the argument says so.
+fn link(cx: &Context, number: usize) -> Result<(OwnedFd, OwnedFd), Failure> {
+    if cx.args().is_empty() {
+        return Ok(pipe()?);
+    }
+    let path = cx.path(&format!("fifo-{number}"));
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let reader = open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
+    let writer = open(&path, OFlag::O_WRONLY, Mode::empty())?;
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok((reader, writer))
 }
 
 /// Hands on what comes, and ends after the block of full stops.

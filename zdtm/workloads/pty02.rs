@@ -50,11 +50,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         ensure!(terminal()? != 0, "the leader has no controlling terminal");
         write(&own, b"hello")?;
         foreground.join()?;
-        without.join()
+        without.join()?;
+        // The terminal's session ends with its leader.
+        cx.wait_for("asked")
     })?;
     cx.wait_for("set-up")?;
     cx.barrier()?;
     ensure_eq!(read_exactly(&master, 5)?, b"hello", "written to /dev/tty");
     ensure_eq!(get_number(&master, libc::TIOCGSID)?, leader.pid.as_raw(), "session, asked of the master");
+    cx.post("asked")?;
     leader.join()
 }

@@ -7,8 +7,9 @@ use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let server = UdpSocket::bind("127.0.0.1:0")?;
-    let client = UdpSocket::bind("127.0.0.1:0")?;
+    let host = if cx.args().first().is_some_and(|word| word == "6") { "[::1]:0" } else { "127.0.0.1:0" };
+    let server = UdpSocket::bind(host)?;
+    let client = UdpSocket::bind(host)?;
     client.connect(server.local_addr()?)?;
     let (at, from) = (server.local_addr()?, client.local_addr()?);
     cx.barrier()?;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
-use crate::options::{Afterwards, DumpOptions, ExternalUnix, Timeout};
+use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, NetworkLock, Timeout};
 use crate::supervise::{self, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, log_options, need_directory, output, start_log};
+use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -28,38 +28,65 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         timeout: given
             .value("timeout")
             .map_or_else(Timeout::default, |s: u32| Timeout(Duration::from_secs(s.into()))),
+        connections: connections(given)?,
+        skip_in_flight: given.flag("skip-in-flight"),
+        network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
+        files: files::options(given),
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
     })
 }
 
+/// What becomes of TCP connections.
+pub(super) fn connections(given: &Given) -> Result<Connections, UsageError> {
+    match (given.flag("tcp-established"), given.flag("tcp-close")) {
+        (false, false) => Ok(Connections::Refused),
+        (true, false) => Ok(Connections::Kept),
+        (false, true) => Ok(Connections::Closed),
+        (true, true) => Err(UsageError::Contradiction("--tcp-established", "--tcp-close")),
+    }
+}
+
+/// How packets are held back.
+pub(super) fn network_lock(given: &Given) -> Result<NetworkLock, UsageError> {
+    match given.value::<String>("network-lock").as_deref() {
+        None | Some("nftables") => Ok(NetworkLock::Nftables),
+        Some("skip") => Ok(NetworkLock::Skip),
+        Some(other) => Err(UsageError::BadValue {
+            option: "--network-lock METHOD".into(),
+            value: other.into(),
+            reason: "the methods are nftables and skip".into(),
+        }),
+    }
+}
+
 /// Unix sockets outside of the tree whose loss is accepted.
-pub(super) fn external_unix(given: &Given) -> Result<ExternalUnix, UsageError> {
+fn external_unix(given: &Given) -> Result<ExternalUnix, UsageError> {
     let mut accepted = ExternalUnix::default();
-    let bad = |option: &str, value: &str, reason: &str| UsageError::BadValue {
+    let bad = |option: &str, value: &str| UsageError::BadValue {
         option: option.to_owned(),
         value: value.to_owned(),
-        reason: reason.to_owned(),
+        reason: "an inode number is a number".to_owned(),
     };
     for value in given.values::<String>("ext-unix-sk") {
         match value.parse() {
             _ if value == "+" => accepted.all = true,
             Ok(inode) => accepted.inodes.push(inode),
-            Err(_) => return Err(bad("--ext-unix-sk[=INODE]", &value, "an inode number is a number")),
+            Err(_) => return Err(bad("--ext-unix-sk[=INODE]", &value)),
         }
     }
     for value in given.values::<String>("external") {
-        let inode = value.strip_prefix("unix[").and_then(|rest| rest.strip_suffix(']'));
-        let reason = "only unix[INODE] is implemented yet";
-        let inode = inode.and_then(|inode| inode.parse().ok());
-        accepted.inodes.push(inode.ok_or_else(|| bad("--external RESOURCE", &value, reason))?);
+        if let Some(inode) = value.strip_prefix("unix[") {
+            let inode = inode.strip_suffix(']').and_then(|inode| inode.parse().ok());
+            accepted.inodes.push(inode.ok_or_else(|| bad("--external RESOURCE", &value))?);
+        }
     }
     Ok(accepted)
 }
 
-pub(super) fn tree(given: &Given) -> Result<i32, UsageError> {
+fn tree(given: &Given) -> Result<i32, UsageError> {
     given.value("tree").ok_or(UsageError::Missing { command: given.verb.name(), option: "--tree PID" })
 }
 

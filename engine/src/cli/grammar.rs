@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::files::is_unfinished_external;
 use super::table::{Group, OPTIONS, REFUSED_COMMANDS, Spec, Takes, Verb};
 
 /// The whole grammar.
@@ -75,6 +76,9 @@ fn values(arg: Arg, spec: &Spec, name: &'static str) -> Arg {
         ("tree", _) => arg.value_parser(value_parser!(i32).range(1..)).allow_negative_numbers(true),
         ("timeout", _) => arg.value_parser(value_parser!(u32)),
         ("verbosity", _) => arg.value_parser(verbosity),
+        ("ghost-limit", _) => arg.value_parser(super::files::size),
+        ("file-validation", _) => arg.value_parser(super::files::validation),
+        ("on-unsupported", _) => arg.value_parser(super::files::unsupported),
         (_, "FILE" | "DIR" | "PATH") => arg.value_parser(value_parser!(PathBuf)),
         _ => arg.value_parser(NonEmptyStringValueParser::new()),
     }
@@ -136,6 +140,12 @@ impl Given {
                 _ => self.matches.value_source(spec.long) == Some(ValueSource::CommandLine),
             })
             .map(|spec| format!("--{}", spec.long))
+            .chain(
+                self.values::<String>("external")
+                    .into_iter()
+                    .filter(|key| is_unfinished_external(key))
+                    .map(|key| format!("--external {key}")),
+            )
             .collect()
     }
 

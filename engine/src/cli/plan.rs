@@ -4,20 +4,14 @@ use crate::options::PlanOptions;
 use crate::plan::Plan;
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, dump, log_options, output, start_log};
+use super::{Failure, UsageError, dump, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
-    let (_, work_dir) = directories(given);
-    Ok(PlanOptions {
-        tree: dump::tree(given)?,
-        shell_job: given.flag("shell-job"),
-        external_unix: dump::external_unix(given)?,
-        log: log_options(given, &work_dir),
-    })
+    Ok(PlanOptions { dump: dump::options(given)? })
 }
 
 pub(super) fn run(options: &PlanOptions) -> Result<u8, Failure> {
-    start_log(&options.log)?;
+    start_log(&options.dump.log)?;
     let plan = Plan::of(options)?;
     output::print(&plan.to_string());
     Ok(plan.exit_code())

@@ -10,7 +10,7 @@ use crate::error::SysError;
 use crate::options::{Afterwards, Parent, RestoreOptions};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, log_options, need_directory, output, start_log};
+use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -31,6 +31,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         images_dir,
         parent,
         afterwards,
+        connections: super::dump::connections(given)?,
         inherit_fds: given
             .values::<String>("inherit-fd")
             .iter()
@@ -38,6 +39,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
             .collect::<Result<_, _>>()?,
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
+        files: files::options(given),
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
@@ -50,12 +52,12 @@ fn inherited(value: &str) -> Result<(i32, String), UsageError> {
     let parse = || {
         let (number, resource) = value.strip_prefix("fd[")?.split_once("]:")?;
         let number = number.parse().ok().filter(|n| *n >= 0)?;
-        resource.starts_with("socket:[").then(|| (number, resource.to_owned()))
+        files::is_inheritable(resource).then(|| (number, resource.to_owned()))
     };
     parse().ok_or_else(|| UsageError::BadValue {
         option: "--inherit-fd fd[N]:RESOURCE".into(),
         value: value.into(),
-        reason: "a resource is socket:[INODE]".into(),
+        reason: "a resource is socket:[INODE], pipe:[INODE], file[MNT:INODE] or a path".into(),
     })
 }
 

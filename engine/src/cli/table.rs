@@ -55,6 +55,7 @@ pub(super) enum Takes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
     What,
+    Files,
     Where,
     Afterwards,
     Log,
@@ -67,6 +68,7 @@ impl Group {
     pub(super) const fn heading(self) -> &'static str {
         match self {
             Self::What => "What",
+            Self::Files => "Open files",
             Self::Where => "Where",
             Self::Afterwards => "Afterwards",
             Self::Log => "Log and statistics",
@@ -109,7 +111,7 @@ const R: &[Verb] = &[Verb::Restore];
 const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore];
 const C: &[Verb] = &[Verb::Check];
 
-use Group::{Afterwards, Check, Config, Log, What, Where};
+use Group::{Afterwards, Check, Config, Files, Log, What, Where};
 use Takes::{Flag, Maybe, Value, Values};
 
 const fn works(
@@ -141,8 +143,21 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("timeout", None, Value("SECONDS"), What, &[Verb::Dump], "How long the tree may take to freeze [default: 10]"),
 
     works("ext-unix-sk", Some('x'), Maybe("INODE"), What, DR, "Accept that unix sockets (or this one) lose a peer outside of the tree"),
-    works("external", None, Values("RESOURCE"), What, DR, "Resource outside of the tree: unix[INODE]"),
-    works("inherit-fd", None, Values("fd[N]:RESOURCE"), What, R, "Use our descriptor N for a resource: socket:[INODE]"),
+    works("tcp-established", None, Flag, What, DR, "Keep TCP connections"),
+    works("tcp-close", None, Flag, What, DR, "Close TCP connections"),
+    works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
+    works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), skip"),
+
+    works("link-remap", None, Flag, Files, DR, "Give removed files that have other names one more, until they are restored"),
+    works("ghost-limit", None, Value("SIZE"), Files, D, "Largest removed file that is kept, without its holes [default: 1M]"),
+    works("file-locks", Some('l'), Flag, Files, DR, "Take file locks along"),
+    works("file-validation", None, Value("METHOD"), Files, DR, "How files are recognized: buildid (and size) or filesize [default: buildid]"),
+    works("skip-file-rwx-check", None, Flag, Files, DR, "Accept files whose permissions have changed"),
+    works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE]"),
+    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
+    works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
+    works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
 
     works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
     works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
@@ -172,16 +187,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("root", Some('r'), Value("DIR"), DR, "Root of the mount namespace"),
     refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
     refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
-    refused("tcp-established", None, Flag, DR, "Established TCP connections"),
-    refused("tcp-close", None, Flag, DR, "TCP connections as closed"),
-    refused("skip-in-flight", None, Flag, DR, "Leave out TCP connections that are being made"),
-    refused("file-locks", Some('l'), Flag, DR, "File locks"),
-    refused("link-remap", None, Flag, DR, "Give deleted files a name for the time between"),
-    refused("ghost-limit", None, Value("SIZE"), D, "Largest deleted file that is dumped"),
-    refused("ghost-fiemap", None, Flag, D, "Find the holes of deleted files with FIEMAP"),
     refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),
     refused("irmap-scan-path", None, Values("PATH"), D, "Where to search for them"),
-    refused("evasive-devices", None, Flag, DR, "Any path to the same device"),
     refused("manage-cgroups", None, Maybe("MODE"), DR, "Cgroups: none, props, soft, full, strict, ignore"),
     refused("cgroup-root", None, Values("[CONTROLLER:]PATH"), DR, "Root of the cgroups"),
     refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
@@ -189,9 +196,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
     refused("cgroup-yard", None, Value("DIR"), DR, "Where cgroups are mounted"),
     refused("freeze-cgroup", None, Value("DIR"), D, "Freeze with this cgroup"),
-    refused("network-lock", None, Value("METHOD"), DR, "How packets are held back: iptables, nftables, skip"),
-    refused("file-validation", None, Value("METHOD"), DR, "How files are recognized: filesize, buildid"),
-    refused("skip-file-rwx-check", None, Flag, DR, "Accept files whose permissions have changed"),
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),

@@ -7,7 +7,10 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::*;
-use crate::options::{Afterwards, CheckScope, ExternalUnix, Parent, Timeout};
+use crate::options::{
+    Afterwards, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, NetworkLock, Parent, Timeout,
+    Unsupported, Validation,
+};
 
 /// Parses a line split at blanks, without any configuration file.
 fn parse_line(line: &str) -> Result<Invocation, Failure> {
@@ -49,7 +52,9 @@ fn a_dump_has_defaults() {
 
 #[test]
 fn every_option_of_a_dump_arrives() {
-    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 -x=7 --external unix[8]";
+    let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 --tcp-established --network-lock skip -x=7 --external unix[8] \
+        --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
+        --external file[1d:7] --on-unsupported device=close";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -57,7 +62,20 @@ fn every_option_of_a_dump_arrives() {
         afterwards: Afterwards::LeaveRunning,
         shell_job: true,
         timeout: Timeout(Duration::from_secs(3)),
+        connections: Connections::Kept,
+        skip_in_flight: false,
+        network_lock: NetworkLock::Skip,
         external_unix: ExternalUnix { all: false, inodes: vec![7, 8] },
+        files: FileOptions {
+            ghost_limit: GhostLimit(2 << 20),
+            link_remap: true,
+            file_locks: true,
+            validation: Validation::FileSize,
+            skip_rwx_check: true,
+            evasive_devices: true,
+            external: vec!["unix[8]".into(), "file[1d:7]".into()],
+            on_unsupported: vec![("device".into(), Unsupported::Close)],
+        },
         skip_checksums: false,
         display_stats: true,
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
@@ -172,11 +190,12 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 }
 
 #[rstest]
-#[case("dump -t 1 --tcp-established", "--tcp-established is not implemented yet")]
+#[case("dump -t 1 --force-irmap", "--force-irmap is not implemented yet")]
 #[case(
-    "dump -t 1 --evasive-devices --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--file-locks, --ghost-limit, --evasive-devices, --manage-cgroups and --cpu-cap are not implemented yet"
+    "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
+    "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
+#[case("dump -t 1 --external mnt[/x]:y", "--external mnt[/x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]

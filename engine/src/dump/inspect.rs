@@ -129,6 +129,12 @@ fn abort_rseq(memory: &Memory, rseq: RseqConfiguration, saved: &mut Saved) -> Re
 }
 
 impl TaskFacts {
+    /// The limit of its descriptor numbers.
+    pub fn descriptors(&self) -> procfs::limits::Limit {
+        let unlimited = procfs::limits::Limit { soft: u64::MAX, hard: u64::MAX };
+        self.limits.get(libc::RLIMIT_NOFILE as usize).copied().unwrap_or(unlimited)
+    }
+
     /// Reads everything; refuses what cannot be looked at.
     pub fn read(task: &FrozenTask) -> Result<Self, Problem> {
         let pid = task.first_tid();

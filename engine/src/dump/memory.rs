@@ -20,6 +20,7 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::procfs::limits;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::progress::Progress;
+use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::agent::Agent;
@@ -90,15 +91,17 @@ pub(super) fn write(
         }
         lifeline.check()?;
         let name = task.name.clone();
+        // A copy has a socket pair of its own; to write, a task gets a descriptor of the file.
+        let has_room = room::free_numbers(facts.pid, image.descriptors(), facts.descriptors()) >= 2;
         let memory = Memory {
             pid: image.pid.into(),
             ranges: ranges(facts, |_| true),
             bytes: estimate(facts),
-            target_may_write: may_write(facts),
+            target_may_write: has_room && may_write(facts),
             extra: extra::look(facts, agent).of_task(&name)?,
             name,
         };
-        let may_copy = options.afterwards == Afterwards::LeaveRunning && memory.bytes > SMALL;
+        let may_copy = options.afterwards == Afterwards::LeaveRunning && memory.bytes > SMALL && has_room;
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
         match copy {
@@ -270,17 +273,19 @@ fn estimate(facts: &TaskFacts) -> u64 {
 
 fn is_in_fork(vma: &SmapsVma) -> bool {
     let left_out = [VmFlag::DontCopy, VmFlag::WipeOnFork, VmFlag::HugeTlb];
-    !left_out.iter().any(|flag| vma.flags.has(*flag))
+    // What is shared with the kernel changes in a copy, too.
+    !vma.vma.perms.shared && !left_out.iter().any(|flag| vma.flags.has(*flag))
 }
 
 /// Where a task's own pages may be, in those mappings that `wanted` wants.
 fn ranges(facts: &TaskFacts, wanted: impl Fn(&SmapsVma) -> bool) -> Vec<pages::Range> {
     let mut ranges: Vec<pages::Range> = Vec::new();
     for vma in facts.vmas.iter().filter(|vma| wanted(vma)) {
-        let contents = mm::claim(vma).map(|kind| kind.contents(vma));
-        if contents.is_ok_and(|contents| contents == Contents::OwnPages) {
+        let contents = mm::claim(vma).map_or(Contents::None, |kind| kind.contents(vma));
+        if contents != Contents::None {
             let (start, end, readable) = (vma.vma.start, vma.vma.end, vma.vma.perms.read);
-            ranges.push(pages::Range { start, end, readable });
+            let whole = contents == Contents::AllPages;
+            ranges.push(pages::Range { start, end, readable, whole });
         }
     }
     ranges

@@ -14,12 +14,13 @@ use crate::args;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
-use crate::kinds::mm::{self, bounds};
+use crate::kinds::mm::{self, aio, bounds};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::link::NamespaceKind;
+use crate::room;
 use crate::supervise::Lifeline;
 use crate::tracee::agent::Agent;
 use crate::tracee::batch::{Batch, Output};
@@ -85,10 +86,16 @@ impl TaskImages {
     pub(super) fn has_memory(&self) -> bool {
         self.alive.as_ref().is_some_and(|alive| alive.mm.is_some())
     }
+
+    /// How many descriptors it has, if it is the first task with its table.
+    pub(super) fn descriptors(&self) -> Option<usize> {
+        self.alive.as_ref()?.fdinfo.as_ref().map(Vec::len)
+    }
 }
 
+/// What a task has that lives.
 #[derive(Debug)]
-struct Alive {
+pub(super) struct Alive {
     ids: TaskKobjIdsEntry,
     fs: FsEntry,
     /// None if an earlier task has the same address space.
@@ -116,6 +123,7 @@ pub(super) fn look(
     let mut sharing = Sharing::default();
     let mut images = Vec::new();
     for (task, facts) in tree.tasks.iter().zip(facts) {
+        files.add_member(task.pid);
         let mut found = Vec::new();
         let image = match facts {
             Some(facts) => look_at_task(facts, task.state, &mut sharing, files, &mut found),
@@ -182,6 +190,7 @@ fn look_at_task(
     let mm = if shared.first_vm {
         let mut mm = bounds::look(facts, files)?;
         look_at_mappings(facts, files, &mut mm, problems);
+        mm.aios = aio::describe(&mm.vmas);
         Some(mm)
     } else {
         None
@@ -320,6 +329,12 @@ pub(crate) fn outside_leader(root: i32) -> Option<Problem> {
     Some(Problem::new(RelationRefusal::Outside { what, id }))
 }
 
+/// Takes descriptors out of all tables that are to be lost.
+pub(super) fn without_closed(images: &mut [TaskImages], files: &mut FilesDump<'_>) {
+    let tables = images.iter_mut().filter_map(|image| image.alive.as_mut()?.fdinfo.as_mut());
+    tables.for_each(|table| files.without_closed(table));
+}
+
 /// Puts an agent into each task and asks what only the task knows. Tasks answer while others are being asked.
 pub(super) fn ask(
     tree: &mut FrozenTree,
@@ -330,13 +345,16 @@ pub(super) fn ask(
     let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
     let mm_questions = bounds::Questions::ask(leaders.batch());
     let others = Questions::of(&[Scope::Thread]);
-    for (task, facts) in tree.tasks.iter_mut().zip(facts) {
+    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&*images) {
         let Some(facts) = facts else { continue };
         lifeline.check()?;
         let name = task.name.clone();
+        // The agent's socket is one end of a pair.
+        let raised = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors()).of_task(&name)?;
         let saved = facts.threads.iter().map(|t| t.saved.clone()).collect();
         let agent = Agent::inject(task, saved, facts.vdso(), &facts.code());
         let agent = agent.of_task(&name).while_trying_to("put the agent in")?;
+        drop(raised);
         let agent = task.agent.insert(agent);
         agent.send(leaders.batch_ref()).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
     }

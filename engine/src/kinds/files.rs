@@ -5,157 +5,63 @@
 //! once, in the engine, and passes it to every task that has a number for it.
 
 pub mod bpf_map;
+pub mod device;
 pub mod epoll;
 pub mod erased;
 pub mod eventfd;
+pub mod facts;
 pub mod fanotify;
 pub mod fifo;
 pub mod foreign;
+pub mod ghost;
 pub mod inet;
+pub mod inet_address;
+pub mod inet_groups;
+pub mod inet_options;
 pub mod inotify;
+pub mod locks;
 pub mod memfd;
+pub mod name;
 pub mod namespace;
+pub mod netlink;
+pub mod packet;
+pub mod packet_diag;
 pub mod pidfd;
 pub mod pipe;
 pub mod pipe_data;
+pub mod policy;
 pub mod regular;
+pub mod remap;
 pub mod signalfd;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
+pub mod tcp;
 pub mod timerfd;
 pub mod tty;
 pub mod unix;
 pub mod unix_names;
 pub mod unix_world;
+pub mod validation;
 pub mod watched;
 
-pub use erased::{Erase, Erased, ErasedFileKind};
-
 use std::any::{Any, TypeId};
-use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
 
-use crate::dump::inspect::{TaskFacts, read_proc};
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError, TaskName};
+use crate::dump::inspect::TaskFacts;
+use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::image::{Images, NewImages};
-use crate::options::{DumpOptions, RestoreOptions};
-use crate::procfs::fdinfo::FdInfo;
-use crate::procfs::{self, link};
+use crate::options::{DumpOptions, RestoreOptions, Unsupported};
 use crate::sys::{self, fcntl, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
-/// What is known about one descriptor of a stopped task.
-#[derive(Debug)]
-pub struct FdFacts<'a> {
-    /// The task's pid in our pid namespace.
-    pub pid: i32,
-    /// Its number.
-    pub fd: i32,
-    /// The text of `/proc/PID/fd/N`.
-    pub link: Vec<u8>,
-    /// `stat(2)` of what it refers to.
-    pub stat: libc::stat,
-    /// `/proc/PID/fdinfo/N`.
-    pub info: FdInfo,
-    /// What kind of socket it is, if it is one.
-    pub socket: Option<SocketFacts>,
-    pidfd: BorrowedFd<'a>,
-    dup: OnceCell<OwnedFd>,
-}
-
-/// Family, type and protocol of a socket, as socket(2) takes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketFacts {
-    /// `AF_UNIX`, `AF_INET`, …
-    pub domain: i32,
-    /// `SOCK_STREAM`, `SOCK_DGRAM`, …
-    pub kind: i32,
-    /// `IPPROTO_TCP`, …
-    pub protocol: i32,
-}
-
-impl<'a> FdFacts<'a> {
-    /// Reads one descriptor.
-    pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32) -> Result<Self, Problem> {
-        let path = format!("/proc/{pid}/fd/{fd}");
-        let link = nix::fcntl::readlink(path.as_str()).map_err(SysError::of("readlink"))?;
-        let link = std::os::unix::ffi::OsStringExt::into_vec(link);
-        let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
-        let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
-        let info = read_proc(format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
-            .map_err(|p| p.object(object()))?;
-        let mut facts = Self { pid, fd, link, stat, info, socket: None, pidfd, dup: OnceCell::new() };
-        if matches!(facts.link(), link::Link::Socket(_)) && !facts.is_path_only() {
-            facts.socket = Some(facts.read_socket().map_err(|e| Problem::new(e).object(facts.object()))?);
-        }
-        Ok(facts)
-    }
-
-    fn read_socket(&self) -> Result<SocketFacts, SysError> {
-        let socket = self.dup()?;
-        let number = |name| socket::get_number(socket, libc::SOL_SOCKET, name);
-        Ok(SocketFacts {
-            domain: number(libc::SO_DOMAIN)?,
-            kind: number(libc::SO_TYPE)?,
-            protocol: number(libc::SO_PROTOCOL)?,
-        })
-    }
-
-    /// What the link says it is.
-    pub fn link(&self) -> link::Link<'_> {
-        link::parse(&self.link)
-    }
-
-    /// How messages name it.
-    pub fn object(&self) -> Object {
-        Object::Fd { fd: self.fd, link: String::from_utf8_lossy(&self.link).into_owned() }
-    }
-
-    /// Flags of the description, without the descriptor's own close-on-exec.
-    pub fn flags(&self) -> i32 {
-        self.info.flags & !libc::O_CLOEXEC
-    }
-
-    /// Whether the descriptor is closed by execve.
-    pub fn is_cloexec(&self) -> bool {
-        self.info.flags & libc::O_CLOEXEC != 0
-    }
-
-    /// Whether it was opened with `O_PATH`.
-    pub fn is_path_only(&self) -> bool {
-        self.info.flags & libc::O_PATH != 0
-    }
-
-    /// The file type bits of its mode.
-    pub fn file_type(&self) -> u32 {
-        self.stat.st_mode & libc::S_IFMT
-    }
-
-    /// A duplicate of our own: the same description.
-    pub fn dup(&self) -> Result<BorrowedFd<'_>, SysError> {
-        if self.dup.get().is_none() {
-            let fd = sys::pidfd::getfd(self.pidfd, self.fd)?;
-            // Nobody else sets it: the cell is ours, and single-threaded.
-            let _already_set = self.dup.set(fd);
-        }
-        self.dup.get().map(|fd| fd.as_fd()).ok_or(SysError { call: "pidfd_getfd", errno: Errno::EBADF })
-    }
-
-    /// Who gets its signals (`F_SETOWN_EX`, `F_SETSIG`).
-    pub fn owner(&self) -> Result<FownEntry, SysError> {
-        if self.is_path_only() {
-            return Ok(FownEntry::default());
-        }
-        fcntl::owner(self.dup()?)
-    }
-}
+pub use erased::{Erase, Erased, ErasedFileKind};
+pub use facts::{FdFacts, SocketFacts};
 
 /// Why a descriptor cannot be dumped or restored.
 #[derive(Debug, thiserror::Error)]
@@ -175,9 +81,6 @@ pub enum FileRefusal {
     /// An id without a file.
     #[error("the image set has no file with id {0}")]
     NoSuchId(u32),
-    /// Locks, leases.
-    #[error("it holds a file lock ({0})")]
-    Locked(String),
 }
 
 impl Explain for FileRefusal {
@@ -189,7 +92,6 @@ impl Explain for FileRefusal {
         match self {
             Self::NoKind => Some("close it first, or wait for a version that knows it".into()),
             Self::Foreign(foreign) => Some(foreign.help.into()),
-            Self::Locked(_) => Some("--file-locks is not implemented yet; release the lock first".into()),
             _ => None,
         }
     }
@@ -220,6 +122,10 @@ pub trait FileKind: 'static {
     fn finish(_cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
         Ok(())
     }
+    /// Does what must come last, when the images are complete and the tasks are about to be killed.
+    fn leave(_cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Finds what would make a restore fail, before anything is created.
     fn check(_cx: &FilesRestore<'_>, _image: &Self::Image) -> Result<(), Problem> {
         Ok(())
@@ -242,6 +148,10 @@ pub trait FileKind: 'static {
     }
     /// Makes it.
     fn restore(cx: &mut FilesRestore<'_>, image: &Self::Image) -> Result<OwnedFd, Problem>;
+    /// Does what must come last, when all tasks are ready to run.
+    fn release(_cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Ties it to other files, when all of them are in their tasks.
     fn connect(
         _cx: &mut FilesRestore<'_>,
@@ -264,18 +174,18 @@ pub trait InTask {
         id: u32,
         batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
     ) -> Result<Replies, Problem>;
-
-    /// Has the task with this pid run a batch, before it has any file; nothing if there is no such task.
+    /// Has the task with this pid run a batch; nothing if there is no such task.
     ///
-    /// `spare` is a descriptor number that the batch may use in between.
+    /// `spare` is a descriptor number that the batch may use in between, before the task has its files.
     fn run_in<'fd>(
         &mut self,
         pid: i32,
         batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
     ) -> Result<Option<Replies>, Problem>;
-
     /// A task that will hold file `id`, with the effective ids that it will have.
     fn holder(&self, id: u32) -> Option<socket::Credentials>;
+    /// The file that is a certain descriptor of a task.
+    fn file_of(&self, pid: i32, fd: i32) -> Option<u32>;
 }
 
 /// Has a task, which the giver knows, run a batch.
@@ -306,6 +216,8 @@ struct Known {
     fd: i32,
 }
 
+/// What makes a file that is known by a link alone another one: the link, the inode, flags.
+type PathKey = (Vec<u8>, (u64, u64), i32);
 /// What is known of a task whose table was described.
 #[derive(Debug, Clone)]
 pub struct SeenTask {
@@ -346,10 +258,14 @@ pub struct FilesDump<'a> {
     pub options: &'a DumpOptions,
     /// Whether the tree runs: then nothing may be changed, not even for a moment.
     pub looks_only: bool,
+    /// Whether the tasks are changed before they are killed ([`FileKind::leave`]).
+    pub must_leave: bool,
+    /// Pids of all tasks of the tree, in our pid namespace.
+    members: BTreeSet<i32>,
     tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
-    paths: HashMap<(Vec<u8>, i32), u32>,
+    paths: HashMap<PathKey, u32>,
     states: States,
 }
 
@@ -359,6 +275,8 @@ impl<'a> FilesDump<'a> {
         Self {
             options,
             looks_only: false,
+            must_leave: false,
+            members: BTreeSet::new(),
             tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),
@@ -382,6 +300,11 @@ impl<'a> FilesDump<'a> {
         self.entries.len() as u32 + 1
     }
 
+    /// Takes note of a task of the tree.
+    pub fn add_member(&mut self, pid: i32) {
+        self.members.insert(pid);
+    }
+
     /// Describes the whole descriptor table of a task; every refusal goes to `problems`.
     pub fn dump_table(
         &mut self,
@@ -396,7 +319,7 @@ impl<'a> FilesDump<'a> {
                 continue;
             }
             match self.dump_fd(facts.pid, facts.pidfd.as_fd(), fd) {
-                Ok(entry) => table.push(entry),
+                Ok(entry) => table.extend(entry),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -404,18 +327,50 @@ impl<'a> FilesDump<'a> {
     }
 
     /// Describes one descriptor of a task. Nothing of the task is changed, so it need not be stopped for a mere look.
-    pub fn dump_fd(&mut self, pid: i32, pidfd: BorrowedFd<'_>, fd: i32) -> Result<FdinfoEntry, Problem> {
+    ///
+    /// None if the user would rather lose it than have the dump refused.
+    pub fn dump_fd(
+        &mut self,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+        fd: i32,
+    ) -> Result<Option<FdinfoEntry>, Problem> {
         let facts = FdFacts::read(pid, pidfd, fd)?;
-        let kind = claim(&facts).map_err(|e| Problem::new(e).object(facts.object()))?;
-        let id = self.description(kind, &facts).map_err(|p| p.object(facts.object()))?;
-        let flags = if facts.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };
-        Ok(FdinfoEntry {
-            id,
-            flags,
-            r#type: kind.file_type().into(),
-            fd: fd as u32,
-            ..FdinfoEntry::default()
-        })
+        let described = self.describe_fd(&facts).or_else(|problem| self.instead(&facts, problem));
+        described.map_err(|p| p.object(facts.object()))
+    }
+
+    /// What the user wants done about a descriptor that is refused.
+    fn instead(&mut self, facts: &FdFacts<'_>, problem: Problem) -> Result<Option<FdinfoEntry>, Problem> {
+        let name = policy::name_of(facts);
+        match policy::choice(&self.options.files, &name) {
+            _ if problem.cause.class() != Class::Refused => Err(problem),
+            Unsupported::Refuse => Err(problem),
+            Unsupported::Close => {
+                policy::note_lost(self, facts, &name, Unsupported::Close, &problem);
+                Ok(None)
+            }
+            Unsupported::Reopen => {
+                let id = self.description(regular::Regular::ERASED, facts)?;
+                policy::note_lost(self, facts, &name, Unsupported::Reopen, &problem);
+                Ok(Some(entry_of(facts, regular::Regular::ERASED, id)))
+            }
+        }
+    }
+
+    fn describe_fd(&mut self, facts: &FdFacts<'_>) -> Result<Option<FdinfoEntry>, Problem> {
+        let kind = match policy::external_file(&self.options.files, facts) {
+            Some(_) => regular::Regular::ERASED,
+            None => claim(facts)?,
+        };
+        let id = self.description(kind, facts)?;
+        locks::note(self, facts, id)?;
+        Ok(Some(entry_of(facts, kind, id)))
+    }
+
+    /// Takes descriptors out of a table that are to be lost, as was found when all were known.
+    pub fn without_closed(&mut self, table: &mut Vec<FdinfoEntry>) {
+        table.retain(|entry| !policy::is_closed(self, entry.id));
     }
 
     /// The id of the description, which is described when it is met for the first time.
@@ -448,14 +403,16 @@ impl<'a> FilesDump<'a> {
         Ok(id)
     }
 
-    /// The id of a file that is known by its path alone: a working directory, a mapped file.
-    pub fn add_path(&mut self, path: &[u8], flags: i32, stat: &libc::stat) -> Result<u32, Problem> {
-        let key = (path.to_vec(), flags);
+    /// The id of a file that is known by a link in `/proc` alone: a working directory, a mapped file.
+    pub fn add_path(&mut self, seen: &name::Seen<'_>, flags: i32) -> Result<u32, Problem> {
+        let key = (seen.link.to_vec(), seen.inode(), flags);
         if let Some(id) = self.paths.get(&key) {
             return Ok(*id);
         }
         let id = self.new_id();
-        self.entries.push(regular::entry_for_path(id, path, flags, stat)?);
+        self.entries.push(FileEntry { id, ..FileEntry::default() });
+        let entry = regular::entry_for_path(self, id, seen, flags)?;
+        self.replace(entry);
         self.paths.insert(key, id);
         Ok(id)
     }
@@ -480,12 +437,8 @@ impl<'a> FilesDump<'a> {
     pub fn dump_own(&mut self, fd: &OwnedFd) -> Result<u32, Problem> {
         let pid = std::process::id() as i32;
         let pidfd = sys::pidfd::open(pid)?;
-        Ok(self.dump_fd(pid, pidfd.as_fd(), std::os::fd::AsRawFd::as_raw_fd(fd))?.id)
-    }
-
-    /// Adds an entry for a file that no task has.
-    fn push(&mut self, entry: FileEntry) {
-        self.entries.push(entry);
+        let entry = self.dump_fd(pid, pidfd.as_fd(), std::os::fd::AsRawFd::as_raw_fd(fd))?;
+        entry.map(|entry| entry.id).ok_or_else(|| Problem::new(FileRefusal::NoKind))
     }
 
     /// The entry of an id.
@@ -496,6 +449,11 @@ impl<'a> FilesDump<'a> {
     /// The unix socket with this id, to complete what is said of it.
     fn unix_entry(&mut self, id: u32) -> Option<&mut proto::messages::UnixSkEntry> {
         self.entry_mut(id)?.usk.as_mut()
+    }
+
+    /// Adds an entry whose id [`FilesDump::new_id`] has just given.
+    fn push(&mut self, entry: FileEntry) {
+        self.entries.push(entry);
     }
 
     /// The id of a name that another kind looks after.
@@ -509,6 +467,16 @@ impl<'a> FilesDump<'a> {
             ..FileEntry::default()
         });
         id
+    }
+
+    /// The internet socket with this id, to complete what is said of it.
+    fn inet_entry(&mut self, id: u32) -> Option<&mut proto::messages::InetSkEntry> {
+        self.entries.get_mut((id as usize).checked_sub(1)?)?.isk.as_mut()
+    }
+
+    /// Does what must come last, before the tasks are killed.
+    pub fn leave(&mut self) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.leave(self))
     }
 
     /// Puts an entry into the place that was reserved for its id.
@@ -526,29 +494,39 @@ impl<'a> FilesDump<'a> {
         for kind in super::FILE_KINDS {
             kind.check_dumped(self, problems);
         }
+        locks::check_dumped(self, problems);
         for kind in super::MAPPING_KINDS {
             kind.check_dumped(self, problems);
         }
     }
 
     /// Writes `files.img` and the kinds' own files.
-    pub fn finish(mut self, images: &mut NewImages) -> Result<(), Problem> {
+    pub fn finish(&mut self, images: &mut NewImages) -> Result<(), Problem> {
         for kind in super::FILE_KINDS {
-            kind.finish(&mut self, images)?;
+            kind.finish(self, images)?;
         }
         for kind in super::MAPPING_KINDS {
-            kind.finish(&mut self, images)?;
+            kind.finish(self, images)?;
         }
         std::mem::take(self.state::<socket_queue::Sockets>()).write(images)?;
+        locks::finish(self, images)?;
+        remap::finish(self, images)?;
+        policy::finish(self, images)?;
+        device::finish(self, images)?;
+        // What was reserved for a file that was refused, and is lost as the user wanted, is nobody's.
+        self.entries.retain(|entry| entry.r#type != i32::from(FdTypes::Und));
         images.write(&proto::catalogue::FILES, 0, &self.entries)
     }
 }
 
+/// A line of a descriptor table.
+fn entry_of(fd: &FdFacts<'_>, kind: &dyn ErasedFileKind, id: u32) -> FdinfoEntry {
+    let flags = if fd.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };
+    FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd.fd as u32, ..FdinfoEntry::default() }
+}
+
 /// The one kind that claims a descriptor.
 pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusal> {
-    if let Some(lock) = fd.info.value("lock") {
-        return Err(FileRefusal::Locked(String::from_utf8_lossy(lock).into_owned()));
-    }
     let mut claiming = super::FILE_KINDS.iter().filter(|kind| kind.claims(fd));
     match (claiming.next(), claiming.next()) {
         (Some(kind), None) => Ok(*kind),
@@ -573,6 +551,12 @@ pub struct FilesRestore<'a> {
     pub options: &'a RestoreOptions,
     /// The image set.
     pub images: &'a Images,
+    /// What was decided when it was dumped.
+    policy: policy::Policy,
+    /// What stands in for names.
+    remaps: remap::Remaps,
+    /// Which devices nodes were.
+    devices: device::Devices,
     entries: BTreeMap<u32, FileEntry>,
     opened: HashMap<u32, OwnedFd>,
     states: States,
@@ -585,7 +569,10 @@ impl<'a> FilesRestore<'a> {
         let entries = entries.into_iter().map(|e| (e.id, e)).collect();
         let mut states = States::default();
         *states.get() = socket_queue::Sockets::load(images)?;
-        Ok(Self { options, images, entries, opened: HashMap::new(), states })
+        let remaps = remap::Remaps::read(images)?;
+        let policy = policy::Policy::read(images)?;
+        let devices = device::Devices::read(images)?;
+        Ok(Self { options, images, policy, remaps, devices, entries, opened: HashMap::new(), states })
     }
 
     /// What a kind keeps for itself.
@@ -598,21 +585,36 @@ impl<'a> FilesRestore<'a> {
         self.states.peek()
     }
 
-    /// Finds what would make a restore of any file fail.
-    pub fn check(&self, problems: &mut Vec<Problem>) {
+    /// Finds what would make a restore of any file fail; `file_of` gives the id of a descriptor of a task.
+    pub fn check(&self, file_of: &dyn Fn(i32, i32) -> Option<u32>, problems: &mut Vec<Problem>) {
+        policy::check(self, problems);
         let names: HashSet<u32> =
             self.entries.values().filter_map(|entry| kind_of(entry).ok()?.name_of(entry)).collect();
+        let mut told = HashSet::new();
         for entry in self.entries.values().filter(|entry| !names.contains(&entry.id)) {
             let checked = kind_of(entry).and_then(|kind| kind.check(self, entry));
-            if let Err(problem) = checked {
+            if let Err(problem) = checked
+                // A file that many entries stand for is told about once.
+                && told.insert(format!("{:?} {}", problem.object, problem.cause))
+            {
                 problems.push(problem);
             }
         }
+        let name = |pid, fd| {
+            let id = file_of(pid, fd).filter(|id| !self.remaps.has(*id))?;
+            self.regular(id).ok().map(|reg| reg.name.clone())
+        };
+        locks::check(self, &name, problems);
     }
 
     /// Makes what kinds make by certain tasks, or together.
     pub fn prepare(&mut self, tasks: &mut dyn InTask) -> Result<(), Problem> {
         super::FILE_KINDS.iter().try_for_each(|kind| kind.prepare(self, tasks))
+    }
+
+    /// Does what must come last, before the tasks run.
+    pub fn release(&mut self) -> Result<(), Problem> {
+        super::FILE_KINDS.iter().try_for_each(|kind| kind.release(self))
     }
 
     /// All ids.
@@ -661,10 +663,16 @@ impl<'a> FilesRestore<'a> {
         Ok(())
     }
 
+    /// Takes away what was on disk for the restore alone, when the tree runs.
+    pub fn succeeded(mut self) {
+        self.remaps.remove_spent();
+    }
+
     /// Ties files to each other.
     pub fn connect(&mut self, tasks: &mut dyn InTask) -> Result<(), Problem> {
         let entries: Vec<FileEntry> = self.entries.values().cloned().collect();
-        entries.iter().try_for_each(|entry| kind_of(entry)?.connect(self, tasks, entry))
+        entries.iter().try_for_each(|entry| kind_of(entry)?.connect(self, tasks, entry))?;
+        locks::restore(self, tasks)
     }
 }
 

@@ -1,11 +1,13 @@
 //! Memory: which kind claims a mapping, what of its contents is saved, and how it is mapped again.
 
+pub mod aio;
 pub mod anonymous;
 pub mod bounds;
 pub mod extra;
 pub mod file;
 pub mod hugetlb;
 pub mod memfd;
+pub mod packet;
 pub mod pages;
 pub mod shared;
 pub mod shmem;
@@ -41,8 +43,12 @@ pub mod status {
     pub const ANON_PRIVATE: u32 = 1 << 9;
     /// A segment of System V shared memory.
     pub const SYSV: u32 = 1 << 10;
+    /// Memory of a socket.
+    pub const SOCKET: u32 = 1 << 11;
     /// Data of the vdso.
     pub const VVAR: u32 = 1 << 12;
+    /// A ring of asynchronous I/O.
+    pub const AIO_RING: u32 = 1 << 13;
     /// A mapping of a memory file.
     pub const MEMFD: u32 = 1 << 14;
 }
@@ -86,6 +92,8 @@ pub enum Contents {
     None,
     /// Pages that the process wrote to.
     OwnPages,
+    /// All of it.
+    AllPages,
 }
 
 /// One kind of mapping.

@@ -187,7 +187,6 @@ fn take_device(line: &mut Line<'_>) -> Result<(u32, u32), ParseError> {
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
-    use std::time::{Duration, Instant};
 
     use proptest::prelude::{any, prop, proptest};
     use rstest::rstest;
@@ -264,7 +263,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
     }
 
     #[test]
-    fn a_hundred_thousand_mappings_are_read_quickly() {
+    fn a_hundred_thousand_mappings_are_read() {
         let mut text = String::new();
         for i in 0..100_000_u64 {
             let start = 0x7f00_0000_0000 + i * 0x2000;
@@ -275,9 +274,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
             )
             .unwrap();
         }
-        let started = Instant::now();
         assert_eq!(parse(text.as_bytes()).unwrap().len(), 100_000);
-        assert!(started.elapsed() < Duration::from_millis(500), "took {:?}", started.elapsed());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::error::{Context as _, Problem};
 use crate::image::Images;
 use crate::kinds::MAPPING_KINDS;
 use crate::kinds::files::{FileRefusal, FilesRestore};
-use crate::kinds::mm::{self, bounds, pages, status, vdso};
+use crate::kinds::mm::{self, aio, bounds, pages, status, vdso};
 use crate::stats::RestoreStats;
 use crate::tracee::batch::Batch;
 
@@ -33,6 +33,9 @@ pub(super) fn restore(
     stats.pages(bytes / pages::PAGE);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = task.own_memory() else { continue };
+        if let Some(agent) = &mut stub.agent {
+            aio::restore(&alive.mm, agent).of_task(&stub.name)?;
+        }
         protect(stub, alive)?;
         describe(stub, alive, files)?;
     }

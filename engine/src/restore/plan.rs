@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
+use super::state::file_of;
 use super::tree;
 use crate::arch;
 use crate::dump::inspect::read_proc;
@@ -12,6 +13,7 @@ use crate::error::{Class, Explain, Object, Problem};
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
 use crate::procfs;
+use crate::room;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
 
@@ -83,12 +85,13 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
+    problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
     if hole(tasks).is_none() {
         problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
     }
-    files.check(&mut problems);
+    files.check(&|pid, fd| file_of(tasks, pid, fd), &mut problems);
     match births {
         Ok(steps) if problems.is_empty() => Ok(steps),
         Ok(_) => Err(problems),
@@ -109,6 +112,22 @@ fn free_pids(tasks: &[Task]) -> impl Iterator<Item = i32> {
     let max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok();
     let max = max.and_then(|text| text.trim().parse().ok()).unwrap_or(PID_MAX);
     (2..max).rev().filter(move |pid| !taken.contains(pid) && task_name(*pid).is_none())
+}
+
+/// How many descriptors we must be allowed: for all files at once, and in each stub for the highest number and those that
+/// its agent uses.
+fn descriptors(tasks: &[Task], files: &FilesRestore<'_>) -> u64 {
+    let numbers = tasks.iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds);
+    let highest = numbers.map(|entry| u64::from(entry.fd) + 1).max().unwrap_or(0);
+    // An agent has a number of its own and uses the next; those of others in the same table are passed over.
+    let sharing =
+        tasks.iter().flat_map(|task| &task.alive).filter(|alive| alive.shares.files.is_some()).count();
+    let own = |task: &Task| {
+        let fds = task.alive.iter().flat_map(|alive| &alive.fds);
+        tree::socket_number(fds.map(|entry| entry.fd as i32).collect()) as u64
+    };
+    let agents = tasks.iter().map(own).max().unwrap_or(0) + 4 + 2 * sharing as u64;
+    highest.max(agents).max(files.ids().len() as u64 + room::RESERVE)
 }
 
 /// A problem if a pid is not free. One that a zombie holds is waited for, for a moment.

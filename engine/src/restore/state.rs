@@ -82,8 +82,13 @@ fn install(
     /// Descriptors in one message, so that its calls fit too.
     const AT_ONCE: usize = 80;
     let mut used = sockets;
+    // What is in its place stays there, so the lowest free number only grows.
+    let mut lowest = 0;
     for fds in alive.fds.chunks(AT_ONCE) {
-        let mut arrivals = (0..).filter(|n| !used.contains(n));
+        while used.contains(&lowest) {
+            lowest += 1;
+        }
+        let mut arrivals = (lowest..).filter(|n| !used.contains(n));
         let mut batch = Batch::new();
         let mut moves = Vec::new();
         for fd in fds {
@@ -272,4 +277,15 @@ impl InTask for InStubs<'_> {
         let (uid, gid) = creds.map_or((0, 0), |creds| (creds.euid, creds.egid));
         Some(Credentials { pid: task.pid as u32, uid, gid })
     }
+
+    fn file_of(&self, pid: i32, fd: i32) -> Option<u32> {
+        file_of(self.tasks, pid, fd)
+    }
+}
+
+/// The file that is a certain descriptor of a task.
+pub(super) fn file_of(tasks: &[Task], pid: i32, fd: i32) -> Option<u32> {
+    let alive = tasks.iter().find(|task| task.pid == pid)?.alive.as_ref()?;
+    let at = alive.fds.binary_search_by_key(&(fd as u32), |entry| entry.fd).ok()?;
+    alive.fds.get(at).map(|entry| entry.id)
 }

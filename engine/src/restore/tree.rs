@@ -323,7 +323,7 @@ fn close_all_but(fd: i32, batch: &mut Batch<'_>) {
 }
 
 /// A number of which neither itself nor the next is used.
-fn socket_number(used: BTreeSet<i32>) -> i32 {
+pub(super) fn socket_number(used: BTreeSet<i32>) -> i32 {
     (3..i32::MAX).find(|n| !used.contains(n) && !used.contains(&(n + 1))).unwrap_or(3)
 }
 

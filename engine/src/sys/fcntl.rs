@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::unistd::{Uid, geteuid, getuid, setresuid};
 use proto::messages::FownEntry;
 
 use crate::error::SysError;
@@ -43,8 +44,22 @@ pub fn owner(fd: BorrowedFd<'_>) -> Result<FownEntry, SysError> {
     Ok(FownEntry { uid, euid, signum: signum as u32, pid_type, pid })
 }
 
-/// Sets both, where they are not what a new file has.
+/// Sets both, where they are not what a new file has. An owner is set as the user who did so the first time, whose
+/// right to send signals counts.
 pub fn set_owner(fd: BorrowedFd<'_>, entry: &FownEntry) -> Result<(), SysError> {
+    let ours = (getuid(), geteuid());
+    let theirs = (Uid::from_raw(entry.uid), Uid::from_raw(entry.euid));
+    if entry.pid == 0 || ours == theirs {
+        return set_owner_as_we_are(fd, entry);
+    }
+    // The saved one lets us come back.
+    setresuid(theirs.0, theirs.1, ours.1).map_err(SysError::of("setresuid"))?;
+    let set = set_owner_as_we_are(fd, entry);
+    setresuid(ours.0, ours.1, ours.1).map_err(SysError::of("setresuid"))?;
+    set
+}
+
+fn set_owner_as_we_are(fd: BorrowedFd<'_>, entry: &FownEntry) -> Result<(), SysError> {
     let fd = fd.as_raw_fd();
     if entry.signum != 0 {
         // SAFETY: takes numbers only.
@@ -58,4 +73,23 @@ pub fn set_owner(fd: BorrowedFd<'_>, entry: &FownEntry) -> Result<(), SysError> 
         Errno::result(set).map_err(SysError::of("fcntl(F_SETOWN_EX)"))?;
     }
     Ok(())
+}
+
+/// Lets nobody get the file's signals.
+pub fn clear_owner(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+    let nobody = OwnerEx { kind: 1, pid: 0 };
+    // SAFETY: the kernel reads a live variable.
+    let set = unsafe { libc::fcntl(fd.as_raw_fd(), F_SETOWN_EX, &raw const nobody) };
+    Errno::result(set).map(|_| ()).map_err(SysError::of("fcntl(F_SETOWN_EX)"))
+}
+
+/// A descriptor that we were started with; none if it is not open.
+pub fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
+    // SAFETY: takes numbers only.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if fd < 0 || flags < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and what we were started with is nobody's to close.
+    Some(unsafe { BorrowedFd::borrow_raw(fd) })
 }

@@ -324,3 +324,14 @@ pub fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> Resul
     let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const filter).cast(), len) };
     Errno::result(set).map(|_| ()).map_err(SysError::of("setsockopt(SO_ATTACH_FILTER)"))
 }
+/// From `include/uapi/linux/sockios.h`.
+const SIOCOUTQNSD: libc::c_ulong = 0x894b;
+
+/// Bytes of a TCP socket that were written and never sent.
+pub fn never_sent(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one number.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCOUTQNSD, &raw mut bytes) };
+    Errno::result(done).map_err(SysError::of("ioctl(SIOCOUTQNSD)"))?;
+    Ok(bytes)
+}

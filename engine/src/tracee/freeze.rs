@@ -202,11 +202,17 @@ impl FrozenTree {
         self.release()
     }
 
-    /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap.
-    pub fn kill(mut self) -> Result<(), Problem> {
-        // Should we die half way, the rest dies with us: by now the images are complete, and half a tree is no tree.
+    /// From here on, should we die, the tree dies with us: the images are complete, and half a tree is no tree.
+    ///
+    /// A single task needs a guardian only if something is done to it before it is killed.
+    pub fn guard_the_end(&self, changed: bool) -> Result<Guardian, Problem> {
         let pids: Vec<i32> = self.tasks.iter().map(|task| task.pid).collect();
-        let guardian = Guardian::of(&pids).map_err(|e| Problem::new(e).step("guard the end of the tree"))?;
+        let guardian = if changed { Guardian::even_of_one(&pids) } else { Guardian::of(&pids) };
+        guardian.map_err(|e| Problem::new(e).step("guard the end of the tree"))
+    }
+
+    /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap.
+    pub fn kill(mut self, guardian: Guardian) -> Result<(), Problem> {
         self.stop_agents()?;
         for task in &mut self.tasks {
             if let Some(agent) = task.agent.take() {

@@ -53,7 +53,12 @@ fn lines(info: &str, positions: bool) -> Vec<(String, String)> {
             "tfd" => text.split(" pos:").next().unwrap_or(text),
             _ => text,
         };
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        // Such a lock belongs to the description. The process is the one that took it, which may have ended since.
+        if key == "lock" && words.get(1) == Some(&"FLOCK") && words.len() > 4 {
+            words.remove(4);
+        }
+        let text = words.join(" ");
         let same = found.iter().filter(|(known, _)| known.split('#').next() == Some(key)).count();
         let key = if same == 0 { key.to_owned() } else { format!("{key}#{same}") };
         found.push((key, text));
@@ -71,6 +76,13 @@ mod tests {
         let keys = |positions| lines(info, positions).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         assert_eq!(keys(true), ["pos", "flags", "mnt_id"]);
         assert_eq!(keys(false), ["flags", "mnt_id"]);
+    }
+
+    #[test]
+    fn who_took_a_flock_is_not_compared() {
+        let info = "lock:\t1: FLOCK  ADVISORY  WRITE 9 fe:00:7 0 EOF\nlock:\t2: POSIX  ADVISORY  READ 9 fe:00:7 0 4\n";
+        let texts: Vec<String> = lines(info, false).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["1: FLOCK ADVISORY WRITE fe:00:7 0 EOF", "2: POSIX ADVISORY READ 9 fe:00:7 0 4"]);
     }
 
     #[test]

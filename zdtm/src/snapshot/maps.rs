@@ -25,6 +25,7 @@ pub(super) fn read(facts: &mut Facts, pid: i32) -> Result<()> {
     let text = fs::read(format!("/proc/{pid}/smaps")).context("smaps")?;
     for mapping in merge(parse(&String::from_utf8_lossy(&text))) {
         let Mapping { start, end, permissions, offset, path, flags } = mapping;
+        let path = facts.link(&path);
         facts.add(
             format!("task {pid} map {start:012x}-{end:012x}"),
             format!("{permissions} offset {offset:x} {path} [{flags}]"),

@@ -151,7 +151,8 @@ impl Moved {
                 let stat = nix::sys::stat::stat(format!("/proc/{pid}/fd/{fd}").as_str());
                 if stat.is_ok_and(|stat| stat.st_ino == self.watch.inode) && self.is((pid, fd))? {
                     let pidfd = pidfd::open(pid)?;
-                    return Ok(cx.dump_fd(pid, pidfd.as_fd(), fd)?.id);
+                    let file = cx.dump_fd(pid, pidfd.as_fd(), fd)?.map(|entry| entry.id);
+                    return file.ok_or_else(|| Problem::new(EpollRefusal::NumberReused(self.watch.fd)));
                 }
             }
         }

@@ -26,6 +26,8 @@ pub trait ErasedFileKind: Sync {
     fn check_dumped(&self, cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>);
     /// [`FileKind::finish`].
     fn finish(&self, cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// [`FileKind::leave`].
+    fn leave(&self, cx: &mut FilesDump<'_>) -> Result<(), Problem>;
     /// [`FileKind::check`].
     fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem>;
     /// [`FileKind::prepare`].
@@ -41,6 +43,8 @@ pub trait ErasedFileKind: Sync {
     ) -> Result<(), Problem>;
     /// [`FileKind::restore`].
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem>;
+    /// [`FileKind::release`].
+    fn release(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem>;
     /// [`FileKind::connect`].
     fn connect(
         &self,
@@ -110,6 +114,10 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
         K::finish(cx, images)
     }
 
+    fn leave(&self, cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+        K::leave(cx)
+    }
+
     fn check(&self, cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem> {
         K::check(cx, &image_of::<K>(entry)?)
     }
@@ -133,6 +141,10 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
 
     fn restore(&self, cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {
         K::restore(cx, &image_of::<K>(entry)?)
+    }
+
+    fn release(&self, cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        K::release(cx)
     }
 
     fn connect(

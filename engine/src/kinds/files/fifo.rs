@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use proto::messages::{FdTypes, FifoEntry, FileEntry};
 
 use super::pipe_data::{self, Contents};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, set_common};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, remap, set_common};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::procfs::link::Link;
@@ -22,9 +22,27 @@ use crate::procfs::link::Link;
 #[derive(Debug)]
 pub struct Fifo;
 
-/// Contents by the pipe's id.
+/// Pipes behind the names, by device and inode number, and their contents.
 #[derive(Debug, Default)]
-struct Dumped(BTreeMap<u32, Contents>);
+struct Dumped {
+    ids: BTreeMap<(u64, u64), u32>,
+    contents: BTreeMap<u32, Contents>,
+}
+
+impl Dumped {
+    /// The id of a pipe: its inode number, where no other file system has the same.
+    fn id(&mut self, inode: (u64, u64)) -> u32 {
+        if let Some(id) = self.ids.get(&inode) {
+            return *id;
+        }
+        let mut id = inode.1 as u32;
+        while self.ids.values().any(|taken| *taken == id) {
+            id = id.wrapping_add(1);
+        }
+        self.ids.insert(inode, id);
+        id
+    }
+}
 
 impl FileKind for Fifo {
     const NAME: &'static str = "fifo";
@@ -43,19 +61,19 @@ impl FileKind for Fifo {
     }
 
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FifoEntry, Problem> {
-        let pipe_id = fd.stat.st_ino as u32;
+        let pipe_id = cx.state::<Dumped>().id((fd.stat.st_dev, fd.stat.st_ino));
         let regf_id = cx.add_named(fd)?;
         let end = fd.dup()?;
         let (reads, _) = pipe_data::ends(fd.flags());
-        if reads && !cx.state::<Dumped>().0.contains_key(&pipe_id) {
+        if reads && !cx.state::<Dumped>().contents.contains_key(&pipe_id) {
             let contents = Contents::read(end).while_trying_to("copy what is in the fifo")?;
-            cx.state::<Dumped>().0.insert(pipe_id, contents);
+            cx.state::<Dumped>().contents.insert(pipe_id, contents);
         }
         Ok(FifoEntry { id, pipe_id, regf_id: Some(regf_id) })
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let fifos = std::mem::take(cx.state::<Dumped>()).0;
+        let fifos = std::mem::take(cx.state::<Dumped>()).contents;
         pipe_data::write(images, &proto::catalogue::FIFO_DATA, &fifos)
     }
 
@@ -63,23 +81,31 @@ impl FileKind for Fifo {
         let file = cx.regular(image.regf_id.unwrap_or(0))?.clone();
         let path = OsStr::from_bytes(file.name.as_bytes());
         let about = || Object::Path(path.into());
+        let removed = remap::open(cx, &file).about(about)?;
         if !cx.state::<Restored>().0.contains_key(&image.pipe_id) {
-            let both =
-                nix::fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty());
-            let both = both.map_err(SysError::of("open")).about(about)?;
+            let both = match &removed {
+                Some(both) => both.try_clone().map_err(SysError::io("dup"))?,
+                None => open(path, OFlag::O_RDWR).about(about)?,
+            };
             let mut all = pipe_data::load(cx.images, &proto::catalogue::FIFO_DATA)?;
             if let Some(contents) = all.remove(&image.pipe_id) {
                 contents.fill(both.as_fd()).about(about).while_trying_to("fill the fifo")?;
             }
             cx.state::<Restored>().0.insert(image.pipe_id, both);
         }
-        let open = OFlag::from_bits_retain(file.flags as i32 & libc::O_ACCMODE)
-            | OFlag::O_CLOEXEC
-            | OFlag::O_NONBLOCK;
-        let fd = nix::fcntl::open(path, open, Mode::empty()).map_err(SysError::of("open")).about(about)?;
+        let fd = match removed {
+            Some(both) => pipe_data::reopen(both.as_fd(), file.flags as i32).about(about)?,
+            None => open(path, OFlag::from_bits_retain(file.flags as i32 & libc::O_ACCMODE)).about(about)?,
+        };
         set_common(fd.as_fd(), file.flags, Some(&file.fown))?;
         Ok(fd)
     }
+}
+
+/// Opens a fifo without waiting for whoever has the other end.
+fn open(path: &OsStr, access: OFlag) -> Result<OwnedFd, SysError> {
+    let flags = access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    nix::fcntl::open(path, flags, Mode::empty()).map_err(SysError::of("open"))
 }
 
 /// Both ends of each fifo, held until all tasks have theirs.

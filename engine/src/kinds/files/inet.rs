@@ -1,28 +1,36 @@
-//! Internet sockets, IPv4 and IPv6, that are not connected by TCP: listening, bound, fresh, and UDP.
+//! Internet sockets, IPv4 and IPv6: UDP, UDP-Lite, ICMP, raw, and TCP, whose connections are in `tcp.rs`.
 //!
-//! Everything is read from a duplicate of the descriptor: addresses, options, and the state and backlog of a TCP socket
-//! (`TCP_INFO`, tcp(7)). A TCP connection has a partner outside and is refused by name.
+//! Addresses and options are read from a duplicate of the descriptor. Which directions are shut down, sock_diag(7) tells of UDP;
+//! of others the poll events do, as far as they go. Groups that a socket has joined cannot be listed, but a socket can be
+//! asked about each group that its machine is in (`MCAST_MSFILTER`). Datagrams that wait are peeked at, and come back as packets
+//! from those who sent them (`tcp_repair::packet`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use proto::messages::{FdTypes, FileEntry, InetSkEntry, IpOptsEntry, TcpOptsEntry};
+use nix::errno::Errno;
+use proto::messages::{FdTypes, FileEntry, InetSkEntry, StasisSocketEntry, TcpOptsEntry};
 
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, set_common, socket_options};
+use super::inet_address::{self, any, bytes, of_image, parse, words};
+use super::inet_groups;
+use super::socket_options::{self, Fresh, Place};
+use super::socket_queue::{self, Saved, Sockets};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, inet_options, set_common, sock_diag, tcp};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::sys::socket::{self, End, get_number, get_option, set_number};
+use crate::image::{NewImages, invalid};
+use crate::sys::socket::{self, End, get_number, set_number};
+use crate::tcp_repair::{State, packet};
 
-/// Internet sockets without a connection.
+/// Internet sockets.
 #[derive(Debug)]
 pub struct Inet;
 
-/// Why such a socket cannot be dumped.
+/// Why such a socket cannot be dumped or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum InetRefusal {
     /// It is connected.
-    #[error(
-        "tcp {from} -> {to}, {state}: connections are dumped only on request (--tcp-established), which is not supported yet"
-    )]
+    #[error("tcp {from} -> {to}, {state}: connections are dumped only on request")]
     Connected {
         /// Our address.
         from: String,
@@ -32,11 +40,25 @@ pub enum InetRefusal {
         state: &'static str,
     },
     /// Somebody waits to be accepted.
-    #[error("{0} connections wait to be accepted, which is not supported yet")]
+    #[error("{0} connections wait to be accepted, and what they hold cannot be seen")]
     Backlog(u32),
-    /// It holds data.
-    #[error("{0} bytes wait to be read, which is not supported yet")]
-    Queued(i32),
+    /// Half of a handshake.
+    #[error("it is in state {0}, which lasts a moment only")]
+    State(&'static str),
+    /// Data that is collected.
+    #[error("{0} bytes are collected in it (UDP_CORK), and cannot be seen")]
+    Corked(i32),
+    /// The address is gone.
+    #[error("no interface has the address {0} any more")]
+    NoAddress(IpAddr),
+    /// Somebody else is bound to it.
+    #[error("{address} is in use by {by}")]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+        /// Who has it.
+        by: String,
+    },
 }
 
 impl Explain for InetRefusal {
@@ -45,38 +67,42 @@ impl Explain for InetRefusal {
     }
 
     fn help(&self) -> Option<String> {
-        match self {
-            Self::Connected { .. } => Some("close the connection first".into()),
-            Self::Backlog(_) | Self::Queued(_) => Some("try again in a moment".into()),
-        }
+        Some(match self {
+            Self::Connected { .. } => {
+                "pass --tcp-established, or --tcp-close to have it closed, or close the connection first"
+                    .into()
+            }
+            Self::Backlog(_) => "pass --skip-in-flight to leave them out, or try again in a moment".into(),
+            Self::State(_) | Self::Corked(_) => "try again in a moment".into(),
+            Self::NoAddress(ip) => format!("give {ip} to an interface first (ip address add)"),
+            Self::Taken { .. } => "stop that process first".into(),
+        })
     }
 }
 
-/// States of `include/net/tcp_states.h`, from 1.
-const STATES: [&str; 11] = [
-    "ESTABLISHED",
-    "SYN_SENT",
-    "SYN_RECV",
-    "FIN_WAIT1",
-    "FIN_WAIT2",
-    "TIME_WAIT",
-    "CLOSE",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "LISTEN",
-    "CLOSING",
-];
-const ESTABLISHED: u32 = 1;
-const CLOSE: u32 = 7;
-const LISTEN: u32 = 10;
+/// What the kernel tells about sockets, by family and protocol.
+#[derive(Debug, Default)]
+struct Known(HashMap<(i32, i32), HashMap<u32, u8>>);
+
+/// Options that a type of socket may have.
+fn tables(kind: i32) -> Vec<Place> {
+    let datagrams = if kind == libc::SOCK_STREAM { &[] } else { inet_options::NOT_OF_STREAMS };
+    [socket_options::MORE, inet_options::MORE, datagrams].concat()
+}
+
+fn is_datagram_of_udp(kind: i32, protocol: i32) -> bool {
+    kind == libc::SOCK_DGRAM && [libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE].contains(&protocol)
+}
 
 impl FileKind for Inet {
     const NAME: &'static str = "inet";
     const NOT_SAVED: &'static [&'static str] = &[
-        "multicast memberships",
-        "socket filters",
-        "statistics",
-        "options of IP and TCP that images have no place for",
+        "statistics, and the route that was found",
+        "packets that wait in raw and ICMP sockets",
+        "urgent data of TCP",
+        "programs of reuseport groups",
+        "errors that wait to be read (MSG_ERRQUEUE)",
+        "the address of a TCP socket whose connection is over",
     ];
     const TYPE: FdTypes = FdTypes::Inetsk;
     type Image = InetSkEntry;
@@ -84,8 +110,12 @@ impl FileKind for Inet {
     fn claims(fd: &FdFacts<'_>) -> bool {
         fd.socket.is_some_and(|s| {
             let inet = [libc::AF_INET, libc::AF_INET6].contains(&s.domain);
-            let known = [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)];
-            inet && known.contains(&(s.kind, s.protocol))
+            let ping = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&s.protocol);
+            inet && match s.kind {
+                libc::SOCK_STREAM => s.protocol == libc::IPPROTO_TCP,
+                libc::SOCK_DGRAM => ping || is_datagram_of_udp(s.kind, s.protocol),
+                kind => kind == libc::SOCK_RAW,
+            }
         })
     }
 
@@ -93,237 +123,327 @@ impl FileKind for Inet {
         &mut entry.isk
     }
 
-    fn dump(_cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<InetSkEntry, Problem> {
+    fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<InetSkEntry, Problem> {
         let Some(facts) = fd.socket else { return Err(Problem::new(super::FileRefusal::NoKind)) };
         let socket = fd.dup()?;
-        let own = parse(&socket::address(socket, End::Own)?);
+        let own_address = parse(&socket::address(socket, End::Own)?).unwrap_or_else(|| any(facts.domain));
         let peer = socket::address(socket, End::Peer).ok().and_then(|bytes| parse(&bytes));
-        let is_tcp = facts.protocol == libc::IPPROTO_TCP;
-        let (state, backlog) = if is_tcp {
-            tcp_state(socket, own, peer)?
-        } else {
-            let queued = socket::queued(socket)?;
-            if queued != 0 {
-                return Err(Problem::new(InetRefusal::Queued(queued)));
-            }
-            (if peer.is_some() { ESTABLISHED } else { CLOSE }, 0)
-        };
+        let peer_address = peer.unwrap_or_else(|| any(facts.domain));
         let is_v6 = facts.domain == libc::AF_INET6;
-        let any = if is_v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let any = SocketAddr::new(any, 0);
-        let (own, peer) = (own.unwrap_or(any), peer.unwrap_or(any));
-        let v6only =
-            if is_v6 { Some(get_number(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)? != 0) } else { None };
-        Ok(InetSkEntry {
+        let is_tcp = facts.protocol == libc::IPPROTO_TCP && facts.kind == libc::SOCK_STREAM;
+        let mut entry = InetSkEntry {
             id,
             ino: fd.stat.st_ino as u32,
             family: facts.domain as u32,
             r#type: facts.kind as u32,
             proto: facts.protocol as u32,
-            state,
-            src_port: own.port().into(),
-            dst_port: peer.port().into(),
+            state: if peer.is_some() { State::Established.number() } else { State::Close.number() },
+            src_port: own_address.port().into(),
+            dst_port: peer_address.port().into(),
             flags: fd.flags() as u32,
-            backlog,
-            src_addr: words(own.ip()),
-            dst_addr: words(peer.ip()),
+            src_addr: words(own_address.ip()),
+            dst_addr: words(peer_address.ip()),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).while_trying_to("read its options")?,
-            v6only,
-            ip_opts: Some(ip_options(socket)?),
-            tcp_opts: if is_tcp { Some(tcp_options(socket)?) } else { Some(TcpOptsEntry::default()) },
+            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            v6only: if is_v6 {
+                Some(get_number(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)? != 0)
+            } else {
+                None
+            },
+            ip_opts: Some(inet_options::read_ip(socket, facts)?),
+            ifname: inet_address::interface_name(
+                inet_address::scope(own_address).max(inet_address::scope(peer_address)),
+            ),
+            tcp_opts: if is_tcp {
+                Some(inet_options::read_tcp(socket)?)
+            } else {
+                Some(TcpOptsEntry::default())
+            },
             ns_id: Some(2),
             ..InetSkEntry::default()
-        })
+        };
+        let options = cx.state::<Fresh>().differences(socket, facts, &tables(facts.kind));
+        let mut own = StasisSocketEntry { options, ..StasisSocketEntry::default() };
+        if is_tcp {
+            tcp::dump(cx, fd, socket, &mut entry, &mut own, (own_address, peer_address))?;
+        } else {
+            own.options.extend(inet_groups::joined(socket, is_v6));
+            datagrams(cx, fd, socket, &mut entry)?;
+        }
+        own.nonlocal = (!is_local(own_address.ip())).then_some(true);
+        if own != StasisSocketEntry::default() {
+            cx.state::<Sockets>().own.insert(id, own);
+        }
+        Ok(entry)
     }
 
-    fn restore(_cx: &mut FilesRestore<'_>, image: &InetSkEntry) -> Result<OwnedFd, Problem> {
-        let own = address(image, &image.src_addr, image.src_port);
+    fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        tcp::finish(cx, images)
+    }
+
+    fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+        tcp::leave(cx)
+    }
+
+    fn check(cx: &FilesRestore<'_>, image: &InetSkEntry) -> Result<(), Problem> {
+        check(cx, image)
+    }
+
+    fn prepare(cx: &mut FilesRestore<'_>, _tasks: &mut dyn InTask) -> Result<(), Problem> {
+        tcp::prepare(cx)
+    }
+
+    fn restore(cx: &mut FilesRestore<'_>, image: &InetSkEntry) -> Result<OwnedFd, Problem> {
+        let own = own_address(image);
         let name = own.map_or_else(|| "unbound".to_owned(), |a| a.to_string());
-        make(image, own).about(|| Object::Named { kind: "socket", name })
+        make(cx, image, own).about(|| Object::Named { kind: "socket", name })
+    }
+
+    fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        tcp::release(cx)
     }
 }
 
-/// Makes a socket as it was.
-fn make(image: &InetSkEntry, own: Option<SocketAddr>) -> Result<OwnedFd, Problem> {
+/// What is special about sockets of datagrams: directions that are shut down, and what waits.
+fn datagrams(
+    cx: &mut FilesDump<'_>,
+    fd: &FdFacts<'_>,
+    socket: BorrowedFd<'_>,
+    entry: &mut InetSkEntry,
+) -> Result<(), Problem> {
+    let (kind, protocol) = (entry.r#type as i32, entry.proto as i32);
+    if !is_datagram_of_udp(kind, protocol) {
+        return Ok(());
+    }
+    let key = (entry.family as i32, protocol);
+    if let std::collections::hash_map::Entry::Vacant(place) = cx.state::<Known>().0.entry(key) {
+        place.insert(sock_diag::udp_shutdown(key.0, key.1).while_trying_to("ask the kernel about sockets")?);
+    }
+    let known = cx.state::<Known>().0.get(&key);
+    let shutdown = known.and_then(|known| known.get(&(fd.stat.st_ino as u32))).copied().unwrap_or(0);
+    entry.shutdown = Some(i32::from(shutdown)).filter(|bits| *bits != 0);
+    // UDP_CORK is 1 (include/uapi/linux/udp.h).
+    let unsent = socket::unsent(socket)?;
+    if unsent > 0 && get_number(socket, protocol, 1).is_ok_and(|corked| corked != 0) {
+        return Err(Problem::new(InetRefusal::Corked(unsent)));
+    }
+    if cx.looks_only {
+        return Ok(());
+    }
+    let packets = socket_queue::peek(socket, kind, 0)?;
+    if !packets.is_empty() {
+        let saved = packets.into_iter().map(|packet| Saved::of(packet, Vec::new())).collect();
+        cx.state::<Sockets>().packets.insert(entry.id, saved);
+    }
+    Ok(())
+}
+
+/// Whether an address is one of this machine's, or stands for all of them.
+fn is_local(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        return true;
+    }
+    match std::net::UdpSocket::bind((ip, 0)) {
+        Ok(_) => true,
+        Err(e) => e.raw_os_error() != Some(libc::EADDRNOTAVAIL),
+    }
+}
+
+/// The interface of link-local addresses of an image.
+pub(super) fn scope(image: &InetSkEntry) -> u32 {
+    image.ifname.as_deref().and_then(inet_address::interface_index).unwrap_or(0)
+}
+
+fn own_address(image: &InetSkEntry) -> Option<SocketAddr> {
+    of_image(image, &image.src_addr, image.src_port, scope(image))
+}
+
+/// Finds addresses that cannot be had, and images that make no sense.
+fn check(cx: &FilesRestore<'_>, image: &InetSkEntry) -> Result<(), Problem> {
+    let damaged = |what| Err(invalid(&proto::catalogue::FILES, 0, what));
+    if ![libc::AF_INET, libc::AF_INET6].contains(&(image.family as i32)) {
+        return damaged("an internet socket is of an unknown family");
+    }
+    let Some(own) = own_address(image) else {
+        return damaged("an internet socket has an impossible address");
+    };
+    let is_tcp = image.proto as i32 == libc::IPPROTO_TCP && image.r#type as i32 == libc::SOCK_STREAM;
+    let Some(state) = State::from_number(image.state) else {
+        return damaged("an internet socket is in an unknown state");
+    };
+    let extra = cx.peek::<Sockets>().and_then(|sockets| sockets.own.get(&image.id));
+    let is_connected = is_tcp && state.is_connected();
+    if is_connected && cx.options.connections != crate::options::Connections::Closed {
+        tcp::load(cx.images, image)?;
+    }
+    if extra.is_some_and(|own| own.nonlocal == Some(true) || own.peer_gone == Some(true)) {
+        return Ok(());
+    }
+    let freebind = image.ip_opts.as_ref().is_some_and(|ip| ip.freebind == Some(true));
+    if !freebind && !is_local(own.ip()) {
+        return Err(Problem::new(InetRefusal::NoAddress(own.ip())));
+    }
+    if own.port() == 0 || is_connected || image.r#type as i32 == libc::SOCK_RAW {
+        return Ok(());
+    }
+    try_to_bind(image, own)
+}
+
+/// Binds a socket to the address, for the while, to find out who else is.
+fn try_to_bind(image: &InetSkEntry, own: SocketAddr) -> Result<(), Problem> {
     let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
+    before_binding(fd.as_fd(), image)?;
+    if image.opts.so_reuseport == Some(true) {
+        return Ok(());
+    }
+    set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    match socket::bind(fd.as_fd(), &bytes(own)) {
+        Err(SysError { errno: Errno::EADDRINUSE, .. }) => {
+            let by = sock_diag::bound_to(image.family as i32, image.proto as i32, own.port())?;
+            let by = by.map_or_else(|| "somebody who cannot be seen".to_owned(), super::unix::owner);
+            Err(Problem::new(InetRefusal::Taken { address: own, by }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What decides to which addresses a socket may be bound, and must be set before.
+pub(super) fn before_binding(fd: BorrowedFd<'_>, image: &InetSkEntry) -> Result<(), SysError> {
+    // Raw sockets serve one family from the beginning.
+    if let Some(v6only) = image.v6only.filter(|_| image.r#type as i32 != libc::SOCK_RAW) {
+        set_number(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6only.into())?;
+    }
+    if image.opts.so_reuseport == Some(true) {
+        set_number(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    inet_options::set_freebind(fd, image.family as i32)
+}
+
+/// Makes a socket as it was.
+fn make(
+    cx: &mut FilesRestore<'_>,
+    image: &InetSkEntry,
+    address: Option<SocketAddr>,
+) -> Result<OwnedFd, Problem> {
+    let sockets = cx.state::<Sockets>();
+    let own = sockets.own.get(&image.id).cloned().unwrap_or_default();
+    let packets = sockets.packets.remove(&image.id).unwrap_or_default();
+    let is_tcp = image.proto as i32 == libc::IPPROTO_TCP && image.r#type as i32 == libc::SOCK_STREAM;
+    let fd = match tcp::take(cx, image.id) {
+        Some(connection) => connection,
+        None if is_tcp && (own.peer_gone == Some(true) || is_to_be_closed(cx, image)) => {
+            tcp::make_closed(image, &own, &packets)?
+        }
+        None => make_unconnected(image, address, &packets)?,
+    };
     let socket = fd.as_fd();
-    if let Some(v6only) = image.v6only {
-        set_number(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6only.into())?;
-    }
-    socket_options::write(socket, &image.opts).while_trying_to("set its options")?;
-    if let Some(options) = &image.ip_opts {
-        set_ip_options(socket, options)?;
-    }
-    if let Some(own) = own.filter(|own| own.port() != 0) {
-        // Others of the tree may be bound to the same address already.
-        set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        socket::bind(socket, &bytes(own)).while_trying_to("bind it to its address")?;
-    }
-    set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, image.opts.reuseaddr.unwrap_or(false).into())?;
-    if let Some(options) = image.tcp_opts.as_ref().filter(|_| image.proto == libc::IPPROTO_TCP as u32) {
-        set_tcp_options(socket, options)?;
-    }
-    if image.state == LISTEN {
+    let options = || -> Result<(), Problem> {
+        socket_options::write(socket, &image.opts)?;
+        if let Some(options) = &image.ip_opts {
+            inet_options::write_ip(socket, image.family as i32, options)?;
+        }
+        socket_options::write_more(socket, &own.options, &tables(image.r#type as i32))?;
+        if let Some(options) = image.tcp_opts.as_ref().filter(|_| is_tcp) {
+            inet_options::write_tcp(socket, options)?;
+        }
+        inet_groups::join(socket, &own.options)?;
+        Ok(())
+    };
+    options().map_err(|p| p.step("set its options"))?;
+    if image.state == State::Listen.number() && is_tcp {
         socket::listen(socket, image.backlog as i32)?;
-    } else if image.state == ESTABLISHED
-        && let Some(peer) = address(image, &image.dst_addr, image.dst_port)
-    {
-        socket::connect(socket, &bytes(peer)).while_trying_to("connect it to its peer")?;
     }
     set_common(socket, image.flags, Some(&image.fown))?;
     Ok(fd)
 }
 
-/// State and backlog of a TCP socket; a refusal of whatever has a partner.
-fn tcp_state(
-    socket: BorrowedFd<'_>,
-    own: Option<SocketAddr>,
-    peer: Option<SocketAddr>,
-) -> Result<(u32, u32), Problem> {
-    // struct tcp_info of include/uapi/linux/tcp.h: the state is its first byte. For a listening socket, tcpi_unacked (at
-    // 24) counts the connections that wait, and tcpi_sacked (at 28) is how many may.
-    let mut info = [0_u8; 104];
-    get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
-    let word =
-        |at: usize| info.get(at..at + 4).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_ne_bytes(*b));
-    let state = u32::from(info.first().copied().unwrap_or(0));
-    match state {
-        LISTEN if word(24) != 0 => Err(Problem::new(InetRefusal::Backlog(word(24)))),
-        LISTEN => Ok((state, word(28))),
-        CLOSE => Ok((state, 0)),
-        _ => {
-            let text = |a: Option<SocketAddr>| a.map_or_else(|| "?".to_owned(), |a| a.to_string());
-            let state =
-                STATES.get((state as usize).wrapping_sub(1)).copied().unwrap_or("in an unknown state");
-            Err(Problem::new(InetRefusal::Connected { from: text(own), to: text(peer), state }))
+/// Connections that the user wants closed.
+fn is_to_be_closed(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
+    let connected = State::from_number(image.state).is_some_and(State::is_connected);
+    connected && cx.options.connections == crate::options::Connections::Closed
+}
+
+/// Makes and binds a socket; connects one that has a peer, and gives it what waited.
+fn make_unconnected(
+    image: &InetSkEntry,
+    address: Option<SocketAddr>,
+    packets: &[Saved],
+) -> Result<OwnedFd, Problem> {
+    let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
+    let socket = fd.as_fd();
+    let is_raw = image.r#type as i32 == libc::SOCK_RAW;
+    before_binding(socket, image)?;
+    let is_bound = |address: &SocketAddr| {
+        if is_raw {
+            !address.ip().is_unspecified()
+        } else {
+            address.port() != 0 || !address.ip().is_unspecified()
+        }
+    };
+    // Others of the tree may be bound to the same address already.
+    set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if let Some(address) = address.filter(is_bound) {
+        let address = if is_raw { SocketAddr::new(address.ip(), 0) } else { address };
+        socket::bind(socket, &bytes(address)).while_trying_to("bind it to its address")?;
+    }
+    set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, image.opts.reuseaddr.unwrap_or(false).into())?;
+    let peer = of_image(image, &image.dst_addr, image.dst_port, scope(image));
+    if image.state == State::Established.number()
+        && let Some(peer) = peer
+    {
+        socket::connect(socket, &bytes(peer)).while_trying_to("connect it to its peer")?;
+    } else if image.state == State::SynSent.number()
+        && let Some(peer) = peer
+    {
+        set_common(socket, libc::O_NONBLOCK as u32, None)?;
+        match socket::connect(socket, &bytes(peer)) {
+            Err(SysError { errno: Errno::EINPROGRESS, .. }) | Ok(()) => {}
+            Err(e) => return Err(Problem::new(e).step("ask its peer for a connection again")),
         }
     }
+    if let Some(address) = address {
+        queue(socket, address, packets).while_trying_to("queue its datagrams again")?;
+    }
+    let how = match image.shutdown.unwrap_or(0) {
+        1 => Some(nix::sys::socket::Shutdown::Read),
+        2 => Some(nix::sys::socket::Shutdown::Write),
+        3 => Some(nix::sys::socket::Shutdown::Both),
+        _ => None,
+    };
+    if let Some(how) = how {
+        match nix::sys::socket::shutdown(socket.as_raw_fd(), how) {
+            // It is shut down all the same.
+            Ok(()) | Err(Errno::ENOTCONN) => {}
+            Err(errno) => return Err(Problem::new(SysError { call: "shutdown", errno })),
+        }
+    }
+    Ok(fd)
 }
 
-fn ip_options(socket: BorrowedFd<'_>) -> Result<IpOptsEntry, SysError> {
-    let number = |name| get_number(socket, libc::IPPROTO_IP, name);
-    Ok(IpOptsEntry {
-        freebind: Some(number(libc::IP_FREEBIND)? != 0).filter(|set| *set),
-        tos: Some(number(libc::IP_TOS)? as u32).filter(|tos| *tos != 0),
-        ttl: Some(number(libc::IP_TTL)? as u32),
-        pktinfo: Some(number(libc::IP_PKTINFO)? != 0).filter(|set| *set),
-        ..IpOptsEntry::default()
-    })
-}
-
-fn set_ip_options(socket: BorrowedFd<'_>, options: &IpOptsEntry) -> Result<(), SysError> {
-    let values = [
-        (libc::IP_FREEBIND, options.freebind.map(i32::from)),
-        (libc::IP_PKTINFO, options.pktinfo.map(i32::from)),
-        (libc::IP_TOS, options.tos.map(|tos| tos as i32)),
-        (libc::IP_TTL, options.ttl.map(|ttl| ttl as i32)),
-    ];
-    for (name, value) in values {
-        if let Some(value) = value
-            && get_number(socket, libc::IPPROTO_IP, name)? != value
-        {
-            set_number(socket, libc::IPPROTO_IP, name, value)?;
+/// Has datagrams arrive as they did.
+fn queue(socket: BorrowedFd<'_>, own: SocketAddr, packets: &[Saved]) -> Result<(), Problem> {
+    for packet in packets {
+        let from = packet.own.source.as_deref().and_then(parse);
+        let Some(from) = from else { continue };
+        let before = socket::queued(socket)?;
+        let to = if own.ip().is_unspecified() || own.ip().is_multicast() {
+            let loopback: IpAddr = match from.ip().to_canonical() {
+                IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            };
+            SocketAddr::new(loopback, own.port())
+        } else {
+            own
+        };
+        packet::inject_datagram(from, to, &packet.bytes)?;
+        // It comes over the loopback device, as a rule at once.
+        for _ in 0..100 {
+            if before != 0 || socket::queued(socket)? != 0 || packet.bytes.is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
     Ok(())
-}
-
-fn tcp_options(socket: BorrowedFd<'_>) -> Result<TcpOptsEntry, SysError> {
-    let number = |name| get_number(socket, libc::IPPROTO_TCP, name);
-    Ok(TcpOptsEntry {
-        cork: Some(number(libc::TCP_CORK)? != 0).filter(|set| *set),
-        nodelay: Some(number(libc::TCP_NODELAY)? != 0).filter(|set| *set),
-        keepcnt: Some(number(libc::TCP_KEEPCNT)? as u32),
-        keepidle: Some(number(libc::TCP_KEEPIDLE)? as u32),
-        keepintvl: Some(number(libc::TCP_KEEPINTVL)? as u32),
-    })
-}
-
-fn set_tcp_options(socket: BorrowedFd<'_>, options: &TcpOptsEntry) -> Result<(), SysError> {
-    let values = [
-        (libc::TCP_CORK, options.cork.map(i32::from)),
-        (libc::TCP_NODELAY, options.nodelay.map(i32::from)),
-        (libc::TCP_KEEPCNT, options.keepcnt.map(|n| n as i32)),
-        (libc::TCP_KEEPIDLE, options.keepidle.map(|n| n as i32)),
-        (libc::TCP_KEEPINTVL, options.keepintvl.map(|n| n as i32)),
-    ];
-    for (name, value) in values {
-        if let Some(value) = value
-            && get_number(socket, libc::IPPROTO_TCP, name)? != value
-        {
-            set_number(socket, libc::IPPROTO_TCP, name, value)?;
-        }
-    }
-    Ok(())
-}
-
-/// An address in the words of an image: the bytes of the network, read as the machine reads words.
-fn words(ip: IpAddr) -> Vec<u32> {
-    match ip {
-        IpAddr::V4(ip) => vec![u32::from_ne_bytes(ip.octets())],
-        IpAddr::V6(ip) => ip.octets().as_chunks().0.iter().map(|b| u32::from_ne_bytes(*b)).collect(),
-    }
-}
-
-/// An address of an image.
-fn address(image: &InetSkEntry, words: &[u32], port: u32) -> Option<SocketAddr> {
-    let octets: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let ip = if image.family == libc::AF_INET6 as u32 {
-        IpAddr::V6(<[u8; 16]>::try_from(octets).ok()?.into())
-    } else {
-        IpAddr::V4(<[u8; 4]>::try_from(octets.get(..4)?).ok()?.into())
-    };
-    Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
-}
-
-/// Parses `struct sockaddr_in` or `struct sockaddr_in6`.
-fn parse(bytes: &[u8]) -> Option<SocketAddr> {
-    let family = i32::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    let ip = match family {
-        libc::AF_INET => IpAddr::from(*bytes.get(4..)?.first_chunk::<4>()?),
-        libc::AF_INET6 => IpAddr::from(*bytes.get(8..)?.first_chunk::<16>()?),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
-/// The reverse of [`parse`].
-fn bytes(address: SocketAddr) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(28);
-    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
-    bytes.extend((family as u16).to_ne_bytes());
-    bytes.extend(address.port().to_be_bytes());
-    match address.ip() {
-        IpAddr::V4(ip) => {
-            bytes.extend(ip.octets());
-            bytes.extend([0; 8]);
-        }
-        IpAddr::V6(ip) => {
-            bytes.extend([0; 4]);
-            bytes.extend(ip.octets());
-            bytes.extend([0; 4]);
-        }
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("127.0.0.1:80")]
-    #[case("0.0.0.0:65535")]
-    #[case("[::1]:443")]
-    #[case("[fe80::1:2]:1")]
-    fn addresses_survive(#[case] text: &str) {
-        let address: SocketAddr = text.parse().unwrap();
-        assert_eq!(parse(&bytes(address)), Some(address));
-        let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET } as u32;
-        let image = InetSkEntry { family, ..InetSkEntry::default() };
-        assert_eq!(super::address(&image, &words(address.ip()), address.port().into()), Some(address));
-    }
 }

@@ -4,16 +4,17 @@
 //! seen directly, but a pipe tells its other end when nobody holds it any more (`POLLERR`, `POLLHUP`).
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use proto::messages::{FdTypes, FileEntry, PipeEntry};
 
 use super::pipe_data::{self, Contents};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, set_common};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, policy, set_common};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
+use crate::options::Unsupported;
 use crate::procfs::link::Link;
 
 /// Anonymous pipes.
@@ -35,7 +36,11 @@ impl Explain for PipeRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::OtherEndOutside => Some("dump the common parent, or redirect the output to a file".into()),
+            Self::OtherEndOutside => Some(
+                "dump the common parent, or pass --external pipe[INO] and hand it in at restore with --inherit-fd, or \
+                 lose it with --on-unsupported pipe=close"
+                    .into(),
+            ),
         }
     }
 }
@@ -43,6 +48,10 @@ impl Explain for PipeRefusal {
 /// One pipe, as it shows while its ends are found.
 #[derive(Debug)]
 struct Seen {
+    /// Files that are its ends.
+    ids: Vec<u32>,
+    /// Its whole inode number.
+    inode: u64,
     has_reader: bool,
     has_writer: bool,
     /// A duplicate of the first end found, to ask the pipe about the other.
@@ -79,28 +88,39 @@ impl FileKind for Pipe {
         let contents = if reads { Some(Contents::read(end)?) } else { None };
         let pipes = &mut cx.state::<Dumped>().0;
         if let Some(seen) = pipes.get_mut(&pipe_id) {
+            seen.ids.push(id);
             seen.has_reader |= reads;
             seen.has_writer |= writes;
             seen.contents = seen.contents.take().or(contents);
         } else {
             let end = end.try_clone_to_owned().map_err(SysError::io("dup"))?;
             let (has_reader, has_writer) = (reads, writes);
-            pipes.insert(pipe_id, Seen { has_reader, has_writer, end, object: fd.object(), contents });
+            let (ids, inode, object) = (vec![id], fd.stat.st_ino, fd.object());
+            pipes.insert(pipe_id, Seen { ids, inode, has_reader, has_writer, end, object, contents });
         }
         let fown = fd.owner().while_trying_to("read the owner of its signals")?;
         Ok(PipeEntry { id, pipe_id, flags: flags as u32, fown })
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        for seen in cx.state::<Dumped>().0.values() {
+        let pipes = std::mem::take(cx.state::<Dumped>()).0;
+        for seen in pipes.values() {
             match is_held_outside(seen) {
                 Ok(false) => {}
+                Ok(true) if policy::is_external_pipe(&cx.options.files, seen.inode) => {
+                    policy::note_external(cx, format!("pipe:[{}]", seen.inode as u32));
+                }
+                Ok(true) if policy::choice(&cx.options.files, Self::NAME) == Unsupported::Close => {
+                    let lost = Problem::new(PipeRefusal::OtherEndOutside).object(seen.object.clone());
+                    seen.ids.iter().for_each(|id| policy::close(cx, *id, Self::NAME, &lost));
+                }
                 Ok(true) => {
                     problems.push(Problem::new(PipeRefusal::OtherEndOutside).object(seen.object.clone()));
                 }
                 Err(problem) => problems.push(problem.object(seen.object.clone())),
             }
         }
+        cx.state::<Dumped>().0 = pipes;
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
@@ -115,6 +135,9 @@ impl FileKind for Pipe {
     }
 
     fn restore(cx: &mut FilesRestore<'_>, image: &PipeEntry) -> Result<OwnedFd, Problem> {
+        if let Some(handed) = policy::inherited(cx, &[format!("pipe:[{}]", image.pipe_id)]) {
+            return from_outside(handed, image).while_trying_to("take the pipe that was handed in");
+        }
         if !cx.state::<Restored>().0.contains_key(&image.pipe_id) {
             let made = make(cx, image.pipe_id)?;
             cx.state::<Restored>().0.insert(image.pipe_id, made);
@@ -132,6 +155,18 @@ impl FileKind for Pipe {
         set_common(fd.as_fd(), image.flags, Some(&image.fown))?;
         Ok(fd)
     }
+}
+
+/// An end of a pipe that somebody else made: what we were given, if it is the right end, or another of the same pipe.
+fn from_outside(handed: BorrowedFd<'_>, image: &PipeEntry) -> Result<OwnedFd, Problem> {
+    let flags = nix::fcntl::fcntl(handed, FcntlArg::F_GETFL).map_err(SysError::of("fcntl(F_GETFL)"))?;
+    let fd = if pipe_data::ends(flags) == pipe_data::ends(image.flags as i32) {
+        handed.try_clone_to_owned().map_err(SysError::io("dup"))?
+    } else {
+        pipe_data::reopen(handed, image.flags as i32)?
+    };
+    set_common(fd.as_fd(), image.flags, Some(&image.fown))?;
+    Ok(fd)
 }
 
 /// Whether an end that no task of the tree has is open all the same.

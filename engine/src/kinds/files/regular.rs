@@ -3,17 +3,24 @@
 //! Everything about them is seen from outside: `/proc/PID/fd/N`, `fdinfo`, `stat(2)`. They are opened again by name, so
 //! the name must lead to the same file, and the file must be what it was.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use proto::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, set_common};
+use super::name::{self, Seen};
+use super::policy::{self, PolicyRefusal};
+use super::validation::{self, Difference};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, remap, set_common};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::image::NewImages;
+use crate::options::Validation;
 use crate::procfs::link::Link;
 
 /// Files that are opened again by their name.
@@ -23,37 +30,9 @@ pub struct Regular;
 /// Why such a file cannot be dumped or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RegularRefusal {
-    /// Its name was removed.
-    #[error("the file was unlinked; keeping unlinked files is not supported yet")]
-    Unlinked,
-    /// It cannot be reached from the root.
-    #[error("the file cannot be reached from the root directory")]
-    Unreachable,
-    /// Another file has its name now.
-    #[error("another file has taken the name {}", String::from_utf8_lossy(name).escape_debug())]
-    Replaced {
-        /// The name.
-        name: Vec<u8>,
-    },
-    /// Its size is not what it was.
-    #[error("the file has {is} bytes, it had {was} when it was dumped")]
-    SizeChanged {
-        /// Bytes when it was dumped.
-        was: u64,
-        /// Bytes now.
-        is: u64,
-    },
-    /// Its type or permissions are not what they were.
-    #[error("the file has mode {is:o}, it had {was:o} when it was dumped")]
-    ModeChanged {
-        /// When it was dumped.
-        was: u32,
-        /// Now.
-        is: u32,
-    },
-    /// Images hold names as UTF-8.
-    #[error("its name is not UTF-8, which images cannot hold")]
-    NotUtf8,
+    /// It is not what it was.
+    #[error("the file has changed since: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Changed(Vec<Difference>),
     /// It is gone.
     #[error("the file does not exist any more")]
     Missing,
@@ -65,12 +44,18 @@ impl Explain for RegularRefusal {
     }
 
     fn help(&self) -> Option<String> {
-        match self {
-            Self::SizeChanged { .. } | Self::ModeChanged { .. } | Self::Missing => {
-                Some("put the file back as it was when the process was dumped".into())
+        let text = match self {
+            Self::Missing => "put the file back as it was when the process was dumped",
+            Self::Changed(differences) => {
+                let mode = differences.iter().all(|d| matches!(d, Difference::Mode { .. }));
+                if mode {
+                    "put the file back as it was, or pass --skip-file-rwx-check"
+                } else {
+                    "put the file back as it was when the process was dumped"
+                }
             }
-            _ => None,
-        }
+        };
+        Some(text.to_owned())
     }
 }
 
@@ -82,10 +67,33 @@ fn is_stateless_device(stat: &libc::stat) -> bool {
     libc::major(stat.st_rdev) == 1 && MEMORY_DEVICES.contains(&libc::minor(stat.st_rdev))
 }
 
+/// Inodes of the tree's regular files.
+#[derive(Debug, Default)]
+struct Dumped {
+    /// Those that somebody appends to: their size says nothing.
+    growing: BTreeSet<(u64, u64)>,
+    /// Those of all entries.
+    inodes: Vec<(u32, (u64, u64))>,
+}
+
+/// The build id of an open file. To open one that somebody has a lease on would break the lease.
+fn build_id(fd: &FdFacts<'_>, seen: &Seen<'_>) -> Vec<u32> {
+    let reads = fd.flags() & (libc::O_ACCMODE | libc::O_PATH) != libc::O_WRONLY && !fd.is_path_only();
+    if reads && let Ok(dup) = fd.dup().and_then(|fd| fd.try_clone_to_owned().map_err(SysError::io("dup"))) {
+        return validation::build_id_through(dup);
+    }
+    if fd.info.value("lock").is_some() { Vec::new() } else { validation::build_id_of(&seen.reach) }
+}
+
 impl FileKind for Regular {
     const NAME: &'static str = "regular";
-    const NOT_SAVED: &'static [&'static str] =
-        &["contents of files that keep their names", "credentials of the opener", "read-ahead state"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "contents of files that keep their names",
+        "credentials of the opener",
+        "read-ahead state",
+        "of a removed file: flags of chattr(1), security labels, times of birth and change",
+        "the name that a removed file shows, if another file has it at restore: it gets a number",
+    ];
     const TYPE: FdTypes = FdTypes::Reg;
     type Image = RegFileEntry;
 
@@ -104,88 +112,130 @@ impl FileKind for Regular {
         &mut entry.reg
     }
 
-    fn dump(_cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<RegFileEntry, Problem> {
-        let name = match fd.link() {
-            Link::Path(path) => path,
-            Link::Unreachable(_) => return Err(Problem::new(RegularRefusal::Unreachable)),
-            _ => return Err(Problem::new(RegularRefusal::Unlinked)),
-        };
-        check_name(name, &fd.stat)?;
+    fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<RegFileEntry, Problem> {
         let fown = fd.owner().while_trying_to("read the owner of its signals")?;
         let pos = if fd.is_path_only() { 0 } else { fd.info.pos as u64 };
-        Ok(describe(id, name, fd.flags(), pos, fown, &fd.stat))
+        if let Some(key) = policy::external_file(&cx.options.files, fd) {
+            let external = describe(id, &key, fd.flags(), pos, fown, &fd.stat);
+            return Ok(RegFileEntry { ext: Some(true), size: None, mode: None, ..external });
+        }
+        let reach = format!("/proc/{}/fd/{}", fd.pid, fd.fd);
+        let seen = Seen { link: &fd.link, stat: &fd.stat, reach };
+        if let Some((path, stat)) = device::other_node(cx, &seen) {
+            device::note(cx, id, &path, &stat);
+            return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
+        }
+        let name = name::of_file(cx, id, &seen)?;
+        device::note(cx, id, &name, &fd.stat);
+        let mut entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
+        if entry.size.is_some() {
+            if fd.flags() & libc::O_APPEND != 0 {
+                cx.state::<Dumped>().growing.insert(seen.inode());
+            }
+            cx.state::<Dumped>().inodes.push((id, seen.inode()));
+            let is_program = fd.stat.st_mode & 0o111 != 0;
+            if is_program && cx.options.files.validation == Validation::BuildId {
+                entry.build_id = build_id(fd, &seen);
+            }
+        }
+        Ok(entry)
     }
 
-    fn check(_cx: &FilesRestore<'_>, image: &RegFileEntry) -> Result<(), Problem> {
-        let path = OsStr::from_bytes(image.name.as_bytes());
-        let about = |p: Problem| p.object(Object::Path(path.into()));
-        if path.as_bytes().starts_with(b"/proc/") {
-            // Of a task that is not there yet.
-            return Ok(());
-        }
-        let stat = match nix::sys::stat::lstat(path) {
-            Ok(stat) => stat,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(about(Problem::new(RegularRefusal::Missing))),
-            Err(errno) => return Err(about(Problem::new(SysError { call: "lstat", errno }))),
-        };
-        if let Some(was) = image.mode
-            && was != stat.st_mode
-        {
-            return Err(about(Problem::new(RegularRefusal::ModeChanged { was, is: stat.st_mode })));
-        }
-        if let Some(was) = image.size
-            && was != stat.st_size as u64
-        {
-            return Err(about(Problem::new(RegularRefusal::SizeChanged { was, is: stat.st_size as u64 })));
+    fn finish(cx: &mut FilesDump<'_>, _images: &mut NewImages) -> Result<(), Problem> {
+        let Dumped { growing, inodes } = std::mem::take(cx.state::<Dumped>());
+        for (id, _) in inodes.iter().filter(|(_, inode)| growing.contains(inode)) {
+            if let Some(reg) = cx.entry_mut(*id).and_then(|entry| entry.reg.as_mut()) {
+                reg.size = None;
+            }
         }
         Ok(())
     }
 
-    fn restore(_cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<OwnedFd, Problem> {
+    fn check(cx: &FilesRestore<'_>, image: &RegFileEntry) -> Result<(), Problem> {
         let path = OsStr::from_bytes(image.name.as_bytes());
-        reopen(image).about(|| Object::Path(path.into())).while_trying_to("open the file again")
+        let about = |p: Problem| p.object(Object::Path(path.into()));
+        if image.ext() && !policy::is_handed_in(cx, &image.name) {
+            return Err(about(Problem::new(PolicyRefusal::NotHandedIn(image.name.clone()))));
+        }
+        if image.ext() || policy::is_handed_in(cx, &image.name) {
+            return Ok(());
+        }
+        if cx.remaps.has(image.id) {
+            return remap::check(cx, image).map_err(about);
+        }
+        if path.as_bytes().starts_with(b"/proc/") {
+            // Of a task that is not there yet.
+            return Ok(());
+        }
+        if device::elsewhere(cx, image).map_err(|e| about(e.into()))?.is_some() {
+            return Ok(());
+        }
+        match nix::sys::stat::lstat(path) {
+            Ok(_) => {}
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(about(Problem::new(RegularRefusal::Missing))),
+            Err(errno) => return Err(about(Problem::new(SysError { call: "lstat", errno }))),
+        }
+        validation::check(&cx.options.files, Path::new(path), image).map_err(about)
+    }
+
+    fn restore(cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<OwnedFd, Problem> {
+        if let Some(fd) = policy::handed_in(cx, std::slice::from_ref(&image.name))? {
+            return Ok(fd);
+        }
+        if let Some(fd) = remap::open(cx, image)? {
+            return Ok(fd);
+        }
+        let other = device::elsewhere(cx, image)?;
+        let path = other.as_deref().unwrap_or(Path::new(&image.name));
+        reopen(path, image).about(|| Object::Path(path.into())).while_trying_to("open the file again")
     }
 }
 
-/// Opens a file as it was open.
-fn reopen(image: &RegFileEntry) -> Result<OwnedFd, Problem> {
+/// Whether a file was opened as one that has no name (`O_TMPFILE`).
+pub(super) fn is_unnamed(flags: i32) -> bool {
+    flags & libc::O_TMPFILE == libc::O_TMPFILE
+}
+
+/// Opens a file as it was open, by a path that leads to it now.
+pub(super) fn reopen(path: &Path, image: &RegFileEntry) -> Result<OwnedFd, Problem> {
     let flags = OFlag::from_bits_retain(image.flags as i32);
     // These act when a file is opened, and were spent then.
-    let spent = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC | OFlag::O_ASYNC;
+    let mut spent = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC | OFlag::O_ASYNC;
+    if is_unnamed(image.flags as i32) {
+        spent |= OFlag::O_TMPFILE;
+    }
     let open = (flags - spent) | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let path = OsStr::from_bytes(image.name.as_bytes());
     let fd = nix::fcntl::open(path, open, Mode::empty()).map_err(SysError::of("open"))?;
     if !flags.contains(OFlag::O_PATH) {
-        if image.pos != 0 {
-            nix::unistd::lseek(fd.as_fd(), image.pos as i64, nix::unistd::Whence::SeekSet)
-                .map_err(SysError::of("lseek"))?;
-        }
-        set_common(fd.as_fd(), image.flags, Some(&image.fown))?;
+        set_state(&fd, image)?;
     }
     Ok(fd)
 }
 
-/// Refuses a file that its name does not lead to.
-fn check_name(name: &[u8], stat: &libc::stat) -> Result<(), Problem> {
-    if std::str::from_utf8(name).is_err() {
-        return Err(Problem::new(RegularRefusal::NotUtf8));
+/// Gives a file that was opened its position and what else opening does not set.
+pub(super) fn set_state(fd: &OwnedFd, image: &RegFileEntry) -> Result<(), Problem> {
+    let is_regular = image.mode.is_none_or(|mode| mode & libc::S_IFMT == libc::S_IFREG);
+    if image.pos != 0 || is_regular {
+        nix::unistd::lseek(fd.as_fd(), image.pos as i64, nix::unistd::Whence::SeekSet)
+            .map_err(SysError::of("lseek"))?;
     }
-    let replaced = || Problem::new(RegularRefusal::Replaced { name: name.to_vec() });
-    match nix::sys::stat::lstat(OsStr::from_bytes(name)) {
-        Ok(found) if (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino) => Ok(()),
-        Ok(_) => Err(replaced()),
-        Err(Errno::ENOENT) => Err(Problem::new(RegularRefusal::Unlinked)),
-        Err(errno) => Err(Problem::new(SysError { call: "lstat", errno }).step("find the file by its name")),
-    }
+    set_common(fd.as_fd(), image.flags, Some(&image.fown))
 }
 
-fn describe(id: u32, name: &[u8], flags: i32, pos: u64, fown: FownEntry, stat: &libc::stat) -> RegFileEntry {
+pub(super) fn describe(
+    id: u32,
+    name: &str,
+    flags: i32,
+    pos: u64,
+    fown: FownEntry,
+    stat: &libc::stat,
+) -> RegFileEntry {
     RegFileEntry {
         id,
         flags: flags as u32,
         pos,
         fown,
-        name: String::from_utf8_lossy(name).into_owned(),
+        name: name.to_owned(),
         size: (stat.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(stat.st_size as u64),
         mode: Some(stat.st_mode),
         ..RegFileEntry::default()
@@ -194,17 +244,19 @@ fn describe(id: u32, name: &[u8], flags: i32, pos: u64, fown: FownEntry, stat: &
 
 /// An entry for a file that no descriptor refers to.
 pub(super) fn entry_for_path(
+    cx: &mut FilesDump<'_>,
     id: u32,
-    path: &[u8],
+    seen: &Seen<'_>,
     flags: i32,
-    stat: &libc::stat,
 ) -> Result<FileEntry, Problem> {
-    let path = match crate::procfs::link::parse(path) {
-        Link::Path(path) => path,
-        Link::Deleted(_) => return Err(Problem::new(RegularRefusal::Unlinked)),
-        _ => return Err(Problem::new(RegularRefusal::Unreachable)),
-    };
-    check_name(path, stat)?;
-    let reg = describe(id, path, flags, 0, FownEntry::default(), stat);
+    let name = name::of_file(cx, id, seen)?;
+    device::note(cx, id, &name, seen.stat);
+    let mut reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
+    if reg.size.is_some() {
+        cx.state::<Dumped>().inodes.push((id, seen.inode()));
+        if cx.options.files.validation == Validation::BuildId {
+            reg.build_id = validation::build_id_of(&seen.reach);
+        }
+    }
     Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() })
 }

@@ -3,10 +3,11 @@
 //! Asking for one socket makes the kernel look through all of them, so all are asked for at once, and kept.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 
 use netlink_bindings::traits::NetlinkRequest;
-use netlink_bindings::unix_diag;
+use netlink_bindings::{inet_diag, unix_diag};
 use nix::errno::Errno;
 
 use crate::error::SysError;
@@ -16,6 +17,8 @@ use crate::sys::socket;
 const NETLINK_SOCK_DIAG: i32 = 4;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// From `include/net/tcp_states.h`.
+const SYN_SENT: u32 = 2;
 /// `struct nlmsghdr`: length, type, flags, sequence number, port.
 const HEADER: usize = 16;
 /// Room for one read; the kernel sends no more than 32 KiB at once.
@@ -79,13 +82,85 @@ pub fn unix_sockets() -> Result<HashMap<u32, UnixFacts>, SysError> {
     Ok(sockets)
 }
 
+/// Which directions of sockets of UDP or UDP-Lite are shut down, by inode number: 1 for reading, 2 for writing.
+pub fn udp_shutdown(family: i32, protocol: i32) -> Result<HashMap<u32, u8>, SysError> {
+    let mut sockets = HashMap::new();
+    inet_sockets(family, protocol, u32::MAX, |message, attributes| {
+        sockets.insert(message.inode, attributes.get_shutdown().unwrap_or(0));
+    })?;
+    Ok(sockets)
+}
+
+/// The inode number of a socket that is bound to a port.
+pub fn bound_to(family: i32, protocol: i32, port: u16) -> Result<Option<u32>, SysError> {
+    let mut found = None;
+    inet_sockets(family, protocol, u32::MAX, |message, _| {
+        if message.sockid.sport() == port && message.inode != 0 {
+            found = Some(message.inode);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Whom TCP sockets that are asking for a connection ask, by inode number: getpeername(2) does not tell.
+pub fn asked_for(family: i32) -> Result<HashMap<u32, SocketAddr>, SysError> {
+    let mut peers = HashMap::new();
+    inet_sockets(family, libc::IPPROTO_TCP, 1 << SYN_SENT, |message, _| {
+        let ip = if family == libc::AF_INET6 {
+            Some(IpAddr::from(message.sockid.dst))
+        } else {
+            message.sockid.dst.first_chunk::<4>().map(|octets| IpAddr::from(*octets))
+        };
+        if let Some(ip) = ip {
+            peers.insert(message.inode, SocketAddr::new(ip, message.sockid.dport()));
+        }
+    })?;
+    Ok(peers)
+}
+
+/// Sockets of a family and a protocol, in any of these states.
+fn inet_sockets(
+    family: i32,
+    protocol: i32,
+    states: u32,
+    mut take: impl FnMut(&inet_diag::Msg, inet_diag::IterableReplyAttrs<'_>),
+) -> Result<(), SysError> {
+    let mut header = inet_diag::ReqV2::new();
+    header.family = family as u8;
+    header.protocol = protocol as u8;
+    header.states = states;
+    let request = inet_diag::Request::new().op_udp_diag_dump(&header);
+    ask(&request, |payload| {
+        if payload.len() < inet_diag::Msg::len() {
+            return;
+        }
+        let (message, attributes) = decode(&request, payload);
+        take(&message, attributes);
+    })
+}
+
+/// The inode number of the netlink socket at a port of a protocol: a column of `/proc/net/netlink`.
+pub fn netlink_port(protocol: u32, port: u32) -> Option<u32> {
+    let table = std::fs::read_to_string("/proc/net/netlink").ok()?;
+    netlink_line(&table, protocol, port)
+}
+
+fn netlink_line(table: &str, protocol: u32, port: u32) -> Option<u32> {
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let has = |words: &Vec<&str>| {
+        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u32>().ok());
+        (number(1) == Some(protocol) && number(2) == Some(port)).then(|| number(9)).flatten()
+    };
+    lines.into_iter().find_map(|words| has(&words))
+}
+
 /// Decodes an answer to this request.
 fn decode<'a, R: NetlinkRequest>(_request: &R, payload: &'a [u8]) -> R::ReplyType<'a> {
     R::decode_reply(payload)
 }
 
 /// Asks, and hands the payload of each answer to `take`.
-fn ask(request: &impl NetlinkRequest, mut take: impl FnMut(&[u8])) -> Result<(), SysError> {
+pub fn ask(request: &impl NetlinkRequest, mut take: impl FnMut(&[u8])) -> Result<(), SysError> {
     let netlink_bindings::traits::Protocol::Raw { request_type, .. } = request.protocol() else {
         return Err(SysError { call: "netlink request", errno: Errno::EPROTO });
     };
@@ -165,6 +240,15 @@ mod tests {
             split(&whole[..length], |_, _| panic!("half a message is none"));
         }
         split(&[0xff; 64], |_, _| panic!("nonsense is none"));
+    }
+
+    #[test]
+    fn owners_of_netlink_ports_are_found() {
+        let table = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
+            00000000c6669e3a 4   0          00000000 0        0        0     2        0        1593\n\
+            000000002b6f4f52 4   77         00000000 0        0        0     2        0        1595\n";
+        assert_eq!(netlink_line(table, 4, 77), Some(1595));
+        assert_eq!((netlink_line(table, 6, 77), netlink_line("x\ny", 4, 77)), (None, None));
     }
 
     #[test]

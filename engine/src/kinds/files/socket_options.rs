@@ -67,6 +67,16 @@ pub enum OptionRefusal {
         /// Bytes it got.
         is: u32,
     },
+    /// The kernel takes none, or not this value.
+    #[error("option {name} of level {level} cannot be set: {why}")]
+    Unset {
+        /// Its level.
+        level: i32,
+        /// Its number.
+        name: i32,
+        /// What the kernel said.
+        why: SysError,
+    },
 }
 
 impl Explain for OptionRefusal {
@@ -74,6 +84,7 @@ impl Explain for OptionRefusal {
         match self {
             Self::Ebpf => Class::Refused,
             Self::Buffer { .. } => Class::Environment,
+            Self::Unset { why, .. } => why.class(),
         }
     }
 
@@ -83,6 +94,7 @@ impl Explain for OptionRefusal {
             Self::Buffer { buffer: "send", .. } => {
                 Some("restore with CAP_NET_ADMIN, or raise net.core.wmem_max".into())
             }
+            Self::Unset { why, .. } => why.help(),
             Self::Buffer { .. } => Some("restore with CAP_NET_ADMIN, or raise net.core.rmem_max".into()),
         }
     }
@@ -295,11 +307,12 @@ pub fn write_more(
     fd: BorrowedFd<'_>,
     options: &[StasisSocketOption],
     table: &[Place],
-) -> Result<(), SysError> {
-    for (level, name, _) in table {
-        let saved = options.iter().find(|o| (o.level as i32, o.name as i32) == (*level, *name));
+) -> Result<(), OptionRefusal> {
+    for &(level, name, _) in table {
+        let saved = options.iter().find(|o| (o.level as i32, o.name as i32) == (level, name));
         if let Some(option) = saved {
-            set_option(fd, *level, *name, &option.value)?;
+            let set = set_option(fd, level, name, &option.value);
+            set.map_err(|why| OptionRefusal::Unset { level, name, why })?;
         }
     }
     Ok(())

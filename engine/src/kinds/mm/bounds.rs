@@ -13,6 +13,7 @@ use crate::args;
 use crate::dump::inspect::{TaskFacts, read_proc};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::kinds::files::FilesDump;
+use crate::kinds::files::name::Seen;
 use crate::procfs;
 use crate::tracee::batch::{Batch, CallId, Replies, Word};
 
@@ -54,7 +55,7 @@ pub fn path_id(pid: i32, link: &'static str, files: &mut FilesDump<'_>) -> Resul
     let path = path.about(|| Object::Path(link_path.clone().into()))?;
     let about = || Object::Named { kind: link, name: path.to_string_lossy().into_owned() };
     let stat = nix::sys::stat::stat(link_path.as_str()).map_err(SysError::of("stat")).about(about)?;
-    files.add_path(path.as_bytes(), 0, &stat).about(about)
+    files.add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link_path.clone() }, 0).about(about)
 }
 
 /// Calls that ask the task for the rest.

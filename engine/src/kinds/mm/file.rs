@@ -9,11 +9,16 @@ use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, status};
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::kinds::files::name::Seen;
 use crate::kinds::files::{FileRefusal, FilesDump, FilesRestore};
+use crate::procfs::link::{self, Link};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::batch::Batch;
 
-/// Mappings of files with a name.
+/// What memory that is no file looks like: shared anonymous memory, rings of asynchronous I/O, huge pages.
+const NAMELESS: [&[u8]; 3] = [b"/dev/zero (deleted)", b"/[aio] (deleted)", b"/anon_hugepage (deleted)"];
+
+/// Mappings of files with a name, removed or not.
 #[derive(Debug)]
 pub struct FileMapping;
 
@@ -21,7 +26,10 @@ impl MappingKind for FileMapping {
     const NAME: &'static str = "file-mapping";
 
     fn claims(vma: &SmapsVma) -> bool {
-        vma.vma.inode != 0 && vma.vma.path.starts_with(b"/") && !vma.vma.is_deleted()
+        let path = vma.vma.path.as_slice();
+        vma.vma.inode != 0
+            && matches!(link::parse(path), Link::Path(_) | Link::Deleted(_))
+            && !NAMELESS.contains(&path)
     }
 
     fn owns(vma: &VmaEntry) -> bool {
@@ -42,7 +50,7 @@ impl MappingKind for FileMapping {
         let stat = nix::sys::stat::stat(link.as_str()).map_err(SysError::of("stat(/proc/PID/map_files)"))?;
         let path =
             nix::fcntl::readlink(link.as_str()).map_err(SysError::of("readlink(/proc/PID/map_files)"))?;
-        entry.shmid = cx.add_path(path.as_bytes(), flags, &stat)?.into();
+        entry.shmid = cx.add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link }, flags)?.into();
         entry.fdflags = Some(flags as u32);
         Ok(())
     }

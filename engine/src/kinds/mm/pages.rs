@@ -56,6 +56,8 @@ pub struct Range {
     pub end: u64,
     /// Whether the task itself can read it.
     pub readable: bool,
+    /// Whether all of its pages are taken.
+    pub whole: bool,
 }
 
 /// What a scan found, in ascending order.
@@ -72,9 +74,16 @@ pub fn find(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
     let mut found = Found::default();
     let mut rest = ranges;
     let mut regions = vec![PageRegion::default(); 512];
-    while let Some(first) = rest.first() {
+    while let Some((first, others)) = rest.split_first() {
+        if first.whole {
+            let Range { start, end, readable, .. } = *first;
+            push(&mut found.runs, Run { start, end, readable, offset: 0 });
+            rest = others;
+            continue;
+        }
         // Neighbors are scanned as one: with many small mappings the calls cost more than the work.
-        let together = 1 + rest.windows(2).take_while(|w| matches!(w, [a, b] if a.end == b.start)).count();
+        let is_next = |pair: &[Range]| matches!(pair, [a, b] if a.end == b.start && !b.whole);
+        let together = 1 + rest.windows(2).take_while(|pair| is_next(pair)).count();
         let (now, later) = rest.split_at(together);
         let end = now.last().map_or(first.end, |last| last.end);
         let mut ranges = now.iter().peekable();

@@ -1,0 +1,392 @@
+//! TCP sockets, the part of internet sockets that has connections.
+//!
+//! Images have one type for all internet sockets, so they are one kind, in `inet.rs`; what is special about TCP is here.
+//!
+//! A connection is saved when everything else is known to work: its packets are held back ([`net_lock`]), and its queues and
+//! numbers are copied in repair mode ([`tcp_repair`]), on and off again for each. Only when the images are complete, and the
+//! tasks are about to be killed, is the mode turned on to stay: so that sockets end without a word to their peers. The lock then
+//! lasts until the restore, which finds its name in the images.
+//!
+//! Restore makes all connections before any other socket, in repair mode, and lets them talk when the whole tree is ready.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStreamEntry};
+
+use super::inet::InetRefusal;
+use super::inet_address::{self, of_image};
+use super::socket_queue::{Saved, Sockets};
+use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag};
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::image::{Images, NewImages, invalid};
+use crate::net_lock::{self, Ends, Lock};
+use crate::options::{Connections, NetworkLock};
+use crate::sys::socket::{self, get_number};
+use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
+
+/// Bits of `tcp_stream_entry.opt_mask`: those of `tcpi_options`.
+const TIMESTAMPS: u32 = 1;
+const SACK: u32 = 2;
+const WINDOW_SCALE: u32 = 4;
+/// Bytes of a queue, at most: more than the kernel lets anybody have.
+const LONGEST: u32 = 1 << 30;
+
+/// A connection of the tree, until it is saved.
+#[derive(Debug)]
+struct Seen {
+    id: u32,
+    ino: u32,
+    ends: Ends,
+    object: Object,
+    fd: OwnedFd,
+}
+
+/// Connections of the tree, and the lock that holds their packets back.
+#[derive(Debug, Default)]
+struct Dumped {
+    connections: Vec<Seen>,
+    lock: Option<Lock>,
+    /// Name of the lock that lasts.
+    table: Option<String>,
+}
+
+/// Looks at a socket: completes its entry, or refuses.
+pub(super) fn dump(
+    cx: &mut FilesDump<'_>,
+    fd: &FdFacts<'_>,
+    socket: BorrowedFd<'_>,
+    entry: &mut InetSkEntry,
+    own: &mut StasisSocketEntry,
+    ends: Ends,
+) -> Result<(), Problem> {
+    let (state, waiting, backlog) = tcp_repair::state(socket)?;
+    entry.state = state.number();
+    match state {
+        State::Listen if waiting != 0 && !cx.options.skip_in_flight => {
+            Err(Problem::new(InetRefusal::Backlog(waiting)))
+        }
+        State::Listen => {
+            entry.backlog = backlog;
+            Ok(())
+        }
+        State::Close | State::TimeWait => {
+            entry.state = State::Close.number();
+            if was_connected(socket)? {
+                closed(cx, entry, own, socket)?;
+            }
+            Ok(())
+        }
+        state => match cx.options.connections {
+            Connections::Refused => Err(Problem::new(InetRefusal::Connected {
+                from: ends.0.to_string(),
+                to: ends.1.to_string(),
+                state: state.name(),
+            })),
+            Connections::Closed => {
+                entry.state = State::Close.number();
+                own.peer_gone = Some(true);
+                own.reset = Some(true);
+                Ok(())
+            }
+            Connections::Kept if state == State::SynSent => {
+                let asked = sock_diag::asked_for(entry.family as i32)?;
+                let peer =
+                    asked.get(&entry.ino).ok_or_else(|| Problem::new(InetRefusal::State(state.name())))?;
+                entry.dst_addr = inet_address::words(peer.ip());
+                entry.dst_port = peer.port().into();
+                Ok(())
+            }
+            Connections::Kept if state.is_connected() => {
+                let object = fd.object();
+                let fd = socket.try_clone_to_owned().map_err(SysError::io("dup"))?;
+                let seen = Seen { id: entry.id, ino: entry.ino, ends, object, fd };
+                cx.state::<Dumped>().connections.push(seen);
+                Ok(())
+            }
+            Connections::Kept => Err(Problem::new(InetRefusal::State(state.name()))),
+        },
+    }
+}
+
+/// Whether a socket without a connection had one: then nothing comes from it any more, and reading does not wait.
+fn was_connected(socket: BorrowedFd<'_>) -> Result<bool, SysError> {
+    let mut polled = [PollFd::new(socket, PollFlags::POLLIN)];
+    nix::poll::poll(&mut polled, PollTimeout::ZERO).map_err(SysError::of("poll"))?;
+    let [polled] = polled;
+    Ok(polled.revents().is_some_and(|events| events.contains(PollFlags::POLLIN)))
+}
+
+/// A socket whose connection is over: it may have an error to report, and data that nobody has read.
+fn closed(
+    cx: &mut FilesDump<'_>,
+    entry: &InetSkEntry,
+    own: &mut StasisSocketEntry,
+    socket: BorrowedFd<'_>,
+) -> Result<(), Problem> {
+    own.peer_gone = Some(true);
+    own.reset = super::socket_queue::has_error(socket)?.then_some(true);
+    let len = socket::queued(socket)?;
+    if len > 0 {
+        let mut bytes = vec![0; len as usize];
+        let received = socket::receive(socket, &mut bytes, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
+        bytes.truncate(received.len);
+        cx.state::<Sockets>().packets.insert(entry.id, vec![Saved { bytes, ..Saved::default() }]);
+    }
+    Ok(())
+}
+
+/// Saves all connections, while their packets are held back.
+pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+    let connections = std::mem::take(&mut cx.state::<Dumped>().connections);
+    if connections.is_empty() {
+        return Ok(());
+    }
+    cx.must_leave = true;
+    if cx.options.network_lock == NetworkLock::Nftables {
+        let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
+        let lock = Lock::hold(&ends).while_trying_to("hold back the packets of its connections")?;
+        cx.state::<Dumped>().lock = Some(lock);
+        let table = format!("{}{}-{:x}", net_lock::PREFIX, cx.options.tree, now());
+        images.write(&proto::catalogue::STASIS_NETWORK, 0, &[StasisNetworkEntry { table: table.clone() }])?;
+        cx.state::<Dumped>().table = Some(table);
+    }
+    for seen in &connections {
+        let saved = Connection::save(seen.fd.as_fd(), seen.ends.0, seen.ends.1);
+        let saved = saved.about(|| seen.object.clone()).while_trying_to("save its connection")?;
+        // Until its packets were held back, it could go on.
+        let state = saved.state.number();
+        if let Some(entry) = cx.inet_entry(seen.id) {
+            entry.state = state;
+        }
+        if saved.state.is_connected() {
+            images.write_with(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
+                writer.entry(&describe(&saved))?;
+                writer.extra(&saved.received)?;
+                writer.extra(&saved.written)
+            })?;
+        } else {
+            let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
+            (own.peer_gone, own.reset) = (Some(true), Some(true));
+        }
+    }
+    cx.state::<Dumped>().connections = connections;
+    Ok(())
+}
+
+/// A number that no other dump has.
+fn now() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos())
+}
+
+/// The tasks are about to be killed: their sockets are to end without a word.
+pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+    let dumped = cx.state::<Dumped>();
+    if let Some(table) = &dumped.table {
+        let ends: Vec<Ends> = dumped.connections.iter().map(|c| c.ends).collect();
+        net_lock::persist(table, &ends).while_trying_to("hold back packets until the restore")?;
+    }
+    let mut silent = Vec::new();
+    for seen in &dumped.connections {
+        match Repair::start(seen.fd.as_fd()) {
+            Ok(repair) => silent.push(repair),
+            Err(e) => {
+                if let Some(table) = &dumped.table
+                    && let Err(e) = net_lock::remove(table)
+                {
+                    log::error!("cannot let packets pass again: {e}");
+                }
+                return Err(Problem::new(e).object(seen.object.clone()).step("silence its connection"));
+            }
+        }
+    }
+    silent.into_iter().for_each(Repair::keep);
+    Ok(())
+}
+
+fn describe(saved: &Connection) -> TcpStreamEntry {
+    let Negotiated { mss, scale, sack, timestamp } = saved.negotiated;
+    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+    TcpStreamEntry {
+        inq_len: saved.received.len() as u32,
+        inq_seq: saved.receive_seq,
+        outq_len: saved.written.len() as u32,
+        outq_seq: saved.send_seq,
+        opt_mask: bit(timestamp.is_some(), TIMESTAMPS) | bit(sack, SACK) | bit(scale.is_some(), WINDOW_SCALE),
+        snd_wscale: scale.map_or(0, |(send, _)| send.into()),
+        mss_clamp: mss,
+        rcv_wscale: scale.map(|(_, receive)| receive.into()),
+        timestamp,
+        unsq_len: Some(saved.unsent),
+        snd_wl1: saved.window.map(|w| w.snd_wl1),
+        snd_wnd: saved.window.map(|w| w.snd_wnd),
+        max_window: saved.window.map(|w| w.max_window),
+        rcv_wnd: saved.window.map(|w| w.rcv_wnd),
+        rcv_wup: saved.window.map(|w| w.rcv_wup),
+        ..TcpStreamEntry::default()
+    }
+}
+
+/// The ends of a connection in an image.
+fn ends(image: &InetSkEntry) -> Option<Ends> {
+    let scope = inet::scope(image);
+    let local = of_image(image, &image.src_addr, image.src_port, scope)?;
+    Some((local, of_image(image, &image.dst_addr, image.dst_port, scope)?))
+}
+
+/// Reads a connection.
+pub(super) fn load(images: &Images, image: &InetSkEntry) -> Result<Connection, Problem> {
+    let (kind, ino) = (&proto::catalogue::TCP_STREAM, u64::from(image.ino));
+    let (entry, received, written) = images.read_with(kind, ino, |mut reader| {
+        let entry: TcpStreamEntry = reader.required()?;
+        let received = reader.extra(u64::from(entry.inq_len))?;
+        let written = reader.extra(u64::from(entry.outq_len))?;
+        Ok((entry, received, written))
+    })?;
+    let damaged = |what| invalid(kind, ino, what);
+    let (local, remote) = ends(image).ok_or_else(|| damaged("its addresses are impossible"))?;
+    let state = State::from_number(image.state).filter(|state| state.is_connected());
+    let state = state.ok_or_else(|| damaged("a connection is in an impossible state"))?;
+    let unsent = entry.unsq_len.unwrap_or(0);
+    if entry.inq_len > LONGEST || entry.outq_len > LONGEST || unsent > entry.outq_len {
+        return Err(damaged("its queues are impossible"));
+    }
+    if entry.snd_wscale > 14 || entry.rcv_wscale.unwrap_or(0) > 14 {
+        return Err(damaged("its window is shifted further than TCP allows"));
+    }
+    let has = |bit: u32| entry.opt_mask & bit != 0;
+    let window = || {
+        Some(Window {
+            snd_wl1: entry.snd_wl1?,
+            snd_wnd: entry.snd_wnd?,
+            max_window: entry.max_window?,
+            rcv_wnd: entry.rcv_wnd?,
+            rcv_wup: entry.rcv_wup?,
+        })
+    };
+    Ok(Connection {
+        local,
+        remote,
+        state,
+        received,
+        receive_seq: entry.inq_seq,
+        written,
+        unsent,
+        send_seq: entry.outq_seq,
+        negotiated: Negotiated {
+            mss: entry.mss_clamp,
+            scale: has(WINDOW_SCALE).then_some((entry.snd_wscale as u8, entry.rcv_wscale.unwrap_or(0) as u8)),
+            sack: has(SACK),
+            timestamp: has(TIMESTAMPS).then_some(entry.timestamp.unwrap_or(0)),
+        },
+        window: window(),
+    })
+}
+
+/// Connections that were made again, by the id of their files.
+#[derive(Debug, Default)]
+struct Made {
+    sockets: HashMap<u32, OwnedFd>,
+    /// To be let go when the tree is ready.
+    silent: Vec<Restored>,
+}
+
+/// Whether an image is one of a connection that is to be kept.
+fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
+    image.proto == libc::IPPROTO_TCP as u32
+        && State::from_number(image.state).is_some_and(State::is_connected)
+        && cx.options.connections != Connections::Closed
+}
+
+/// Makes all connections.
+pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    let images: Vec<InetSkEntry> =
+        cx.entries.values().filter_map(|e| e.isk.clone()).filter(|image| is_kept(cx, image)).collect();
+    let mut connections = Vec::new();
+    for image in &images {
+        let saved = load(cx.images, image)?;
+        let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
+        let make = || -> Result<(OwnedFd, Restored), Problem> {
+            let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
+            inet::before_binding(fd.as_fd(), image)?;
+            let reuse = image.opts.reuseaddr.unwrap_or(false).into();
+            let restored = saved.restore(fd.as_fd(), reuse)?;
+            Ok((fd, restored))
+        };
+        let (fd, restored) = make().about(name).while_trying_to("make its connection again")?;
+        cx.state::<Made>().silent.push(restored);
+        connections.push((image.id, fd, saved));
+    }
+    // Only now does every packet of one find the other.
+    for (id, fd, saved) in connections {
+        let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
+        saved.reach_state(fd.as_fd()).about(name).while_trying_to("close its directions again")?;
+        cx.state::<Made>().sockets.insert(id, fd);
+    }
+    Ok(())
+}
+
+/// A connection that was made, for the task that has it.
+pub(super) fn take(cx: &mut FilesRestore<'_>, id: u32) -> Option<OwnedFd> {
+    cx.state::<Made>().sockets.remove(&id)
+}
+
+/// Lets all connections talk.
+pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    let image = &proto::catalogue::STASIS_NETWORK;
+    if cx.images.has(image, 0) {
+        let entry: StasisNetworkEntry = cx.images.read_single(image, 0)?;
+        if entry.table.starts_with(net_lock::PREFIX) {
+            net_lock::remove(&entry.table).while_trying_to("let packets of its connections pass again")?;
+        }
+    }
+    for connection in std::mem::take(&mut cx.state::<Made>().silent) {
+        connection.release().while_trying_to("let its connections go on")?;
+    }
+    Ok(())
+}
+
+/// Makes a socket whose connection is over, by having one end that way: with an error, or quietly.
+pub(super) fn make_closed(
+    image: &InetSkEntry,
+    own: &StasisSocketEntry,
+    data: &[Saved],
+) -> Result<OwnedFd, Problem> {
+    let is_v6 = image.family as i32 == libc::AF_INET6;
+    let host: SocketAddr =
+        if is_v6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() };
+    let listener = TcpListener::bind(host).map_err(SysError::io("bind"))?;
+    let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
+    inet::before_binding(fd.as_fd(), image)?;
+    let to = listener.local_addr().map_err(SysError::io("getsockname"))?;
+    socket::connect(fd.as_fd(), &inet_address::bytes(to))?;
+    let peer = socket::accept(listener.as_fd())?;
+    let mut len = 0;
+    for packet in data {
+        nix::unistd::write(&peer, &packet.bytes).map_err(SysError::of("write"))?;
+        len += packet.bytes.len();
+    }
+    let linger = [1_u32.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
+    socket::set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
+    for _ in 0..1000 {
+        if socket::queued(fd.as_fd())? as usize >= len {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    drop(peer);
+    for _ in 0..1000 {
+        if tcp_repair::state(fd.as_fd())?.0 == State::Close {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    if own.reset != Some(true) {
+        // Asking for the error takes it away.
+        get_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)?;
+    }
+    Ok(fd)
+}

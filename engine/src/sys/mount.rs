@@ -1,0 +1,44 @@
+//! Views of mounts that only we see.
+
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
+
+use nix::NixPath as _;
+use nix::errno::Errno;
+
+use crate::error::SysError;
+
+/// From `include/uapi/linux/mount.h`.
+const OPEN_TREE_CLONE: i32 = 1;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// A folder seen through a mount of its own, at which nothing but this descriptor gets.
+pub fn clone_tree(folder: &Path) -> Result<OwnedFd, SysError> {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;
+    let made = folder.with_nix_path(|path| {
+        // SAFETY: the path ends in a zero byte.
+        unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) }
+    });
+    let fd = made.and_then(Errno::result).map_err(SysError::of("open_tree"))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Makes such a mount writable.
+pub fn allow_writing(tree: &OwnedFd) -> Result<(), SysError> {
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attributes: [u64; 4] = [0, MOUNT_ATTR_RDONLY, 0, 0];
+    let size = size_of_val(&attributes);
+    // SAFETY: the path is empty, and the kernel reads the attributes.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size,
+        )
+    };
+    Errno::result(done).map(|_| ()).map_err(SysError::of("mount_setattr"))
+}
