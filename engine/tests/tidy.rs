@@ -19,6 +19,7 @@ const NO_KINDS: [(&str, &str); 31] = [
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/foreign.rs", "what is refused, and why"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
+    ("files/foreign.rs", "what is refused, and why"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
     ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
     ("files/name.rs", "whether the name of a file leads to it"),
