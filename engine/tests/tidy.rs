@@ -14,10 +14,9 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 31] = [
+const NO_KINDS: [(&str, &str); 32] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
-    ("files/foreign.rs", "what is refused, and why"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
@@ -34,6 +33,7 @@ const NO_KINDS: [(&str, &str); 31] = [
     ("files/tcp.rs", "the connections among internet sockets, which are one kind in images"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
+    ("files/states.rs", "what kinds keep for themselves"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
     ("files/watched.rs", "how watched inodes are found, which inotify and fanotify have in common"),

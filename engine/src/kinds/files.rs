@@ -36,6 +36,7 @@ pub mod signalfd;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
+pub mod states;
 pub mod tcp;
 pub mod timerfd;
 pub mod tty;
@@ -45,7 +46,6 @@ pub mod unix_world;
 pub mod validation;
 pub mod watched;
 
-use std::any::{Any, TypeId};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -62,6 +62,7 @@ use crate::tracee::batch::{Batch, Replies};
 
 pub use erased::{Erase, Erased, ErasedFileKind};
 pub use facts::{FdFacts, SocketFacts};
+pub use states::States;
 
 /// Why a descriptor cannot be dumped or restored.
 #[derive(Debug, thiserror::Error)]
@@ -191,23 +192,6 @@ pub trait InTask {
 
 /// Has a task, which the giver knows, run a batch.
 pub type RunBatch<'a> = dyn FnMut(&Batch<'_>) -> Result<Replies, Problem> + 'a;
-
-/// What kinds keep for themselves between their calls: one value of each type.
-#[derive(Debug, Default)]
-pub struct States(HashMap<TypeId, Box<dyn Any>>);
-
-impl States {
-    /// The value of type `T`.
-    pub fn get<T: Default + 'static>(&mut self) -> &mut T {
-        let state = self.0.entry(TypeId::of::<T>()).or_insert_with(|| Box::<T>::default());
-        state.downcast_mut().expect("it is stored under its own type")
-    }
-
-    /// The value of type `T`, if there is one.
-    pub fn peek<T: 'static>(&self) -> Option<&T> {
-        self.0.get(&TypeId::of::<T>())?.downcast_ref()
-    }
-}
 
 /// A description that was seen before, by one descriptor that refers to it.
 #[derive(Debug, Clone, Copy)]
