@@ -301,14 +301,16 @@ fn everything_unsupported_is_told_at_once() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    // A pipe whose other end is ours, and a namespace.
+    // A pipe whose other end is ours, and a lock that nobody asked to take along.
     let mut command = Command::new("sh");
-    command.args(["-c", "exec 4</proc/self/ns/net; exec sleep 1000"]).process_group(0);
+    command.args(["-c", "exec 4>locked; flock 4; exec sleep 1000"]).process_group(0).current_dir(dir.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    let output = stasis(&["dump", "-t", &child.id().to_string(), "-D", dir.path().to_str().unwrap(), "-j"]);
-    assert_refused(&output, 3, &["fd 1: pipe", "fd 4: net:", "was left running, unchanged"]);
+    let images = dir.path().join("images");
+    fs::create_dir(&images).unwrap();
+    let output = stasis(&["dump", "-t", &child.id().to_string(), "-D", images.to_str().unwrap(), "-j"]);
+    assert_refused(&output, 3, &["fd 1: pipe", "/locked: ", "--file-locks", "was left running, unchanged"]);
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -387,7 +387,15 @@ impl FrozenTask {
     ) -> Result<(), Problem> {
         let mut running = Vec::with_capacity(tids.len());
         for &tid in tids {
-            match Running::seize(tid, 0) {
+            let mut seized = Running::seize(tid, 0);
+            // It may have ended, and another thread have executed a program and taken its id, before we looked.
+            for _ in 0..3 {
+                if !matches!(seized, Err(SysError { errno: Errno::EPERM, .. })) || has_ended(self.pid, tid) {
+                    break;
+                }
+                seized = Running::seize(tid, 0);
+            }
+            match seized {
                 Ok(thread) => {
                     thread.interrupt().or_else(gone_is_fine)?;
                     running.push(thread);
