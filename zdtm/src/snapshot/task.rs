@@ -157,6 +157,11 @@ fn by_id(text: &str) -> String {
     timers.concat().join("\n")
 }
 
+/// A set of signals as `status` has it.
+fn signals(mask: &str) -> u64 {
+    u64::from_str_radix(mask.trim(), 16).unwrap_or(0)
+}
+
 /// Adds what belongs to each thread; with `all` unset, only to the leader.
 pub(super) fn threads(facts: &mut Facts, pid: i32, all: bool) -> Result<()> {
     for item in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -172,9 +177,16 @@ pub(super) fn threads(facts: &mut Facts, pid: i32, all: bool) -> Result<()> {
             facts.add(format!("task {pid} thread {tid} {name}"), stat.field(*number));
         }
         let status = procfs::text(&format!("{base}/status"))?;
-        for line in status.lines() {
-            if let Some((key, text)) = line.split_once(':').filter(|(key, _)| STATUS.contains(key)) {
-                facts.add(format!("task {pid} thread {tid} {key}"), text.trim());
+        let lines = || status.lines().filter_map(|line| line.split_once(':'));
+        let blocked = lines().find_map(|(key, mask)| (key == "SigBlk").then(|| signals(mask))).unwrap_or(0);
+        let is_stopped = matches!(stat.state(), "T" | "t");
+        for (key, text) in lines().filter(|(key, _)| STATUS.contains(key)) {
+            let name = format!("task {pid} thread {tid} {key}");
+            if key.ends_with("Pnd") && !is_stopped {
+                // A signal that is not blocked is on its way: it is pending for a moment.
+                facts.add(name, format!("{:016x}", signals(text) & blocked));
+            } else {
+                facts.add(name, text.trim());
             }
         }
     }
