@@ -93,6 +93,7 @@ mod maps_file_prot;
 mod membarrier;
 mod memfd00;
 mod memfd02;
+mod memfd02_hugetlb;
 mod memfd03;
 mod memfd04;
 mod memfd05;
@@ -357,6 +358,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "membarrier", run: membarrier::run },
     Workload { name: "memfd00", run: memfd00::run },
     Workload { name: "memfd02", run: memfd02::run },
+    Workload { name: "memfd02-hugetlb", run: memfd02_hugetlb::run },
     Workload { name: "memfd03", run: memfd03::run },
     Workload { name: "memfd04", run: memfd04::run },
     Workload { name: "memfd05", run: memfd05::run },
