@@ -92,6 +92,7 @@ mod maps12;
 mod maps_file_prot;
 mod membarrier;
 mod memfd00;
+mod memfd01;
 mod memfd02;
 mod memfd02_hugetlb;
 mod memfd03;
@@ -357,6 +358,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
     Workload { name: "membarrier", run: membarrier::run },
     Workload { name: "memfd00", run: memfd00::run },
+    Workload { name: "memfd01", run: memfd01::run },
     Workload { name: "memfd02", run: memfd02::run },
     Workload { name: "memfd02-hugetlb", run: memfd02_hugetlb::run },
     Workload { name: "memfd03", run: memfd03::run },
