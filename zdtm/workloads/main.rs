@@ -14,6 +14,7 @@ mod chroot_file;
 mod cmdlinenv00;
 mod console;
 mod cow00;
+mod cow01;
 mod cwd00;
 mod del_standalone_un;
 mod deleted_unix_sock;
@@ -72,20 +73,30 @@ mod inet;
 mod inotify;
 mod inotify00;
 mod inotify_pending;
+mod lazy_thp;
 mod link10;
 mod loginuid;
 mod mapping;
 mod maps00;
 mod maps007;
+mod maps008;
+mod maps01;
 mod maps02;
 mod maps04;
 mod maps05;
+mod maps06;
+mod maps09;
 mod maps10;
 mod maps11;
+mod maps12;
 mod maps_file_prot;
 mod membarrier;
 mod memfd00;
+mod memfd01;
 mod memfd02;
+mod memfd02_hugetlb;
+mod memfd03;
+mod memfd04;
 mod memfd05;
 mod mlock_setuid;
 mod mmx00;
@@ -244,6 +255,7 @@ mod unlink_regular00;
 mod vdso00;
 mod vdso01;
 mod vdso02;
+mod vdso_proxy;
 mod wait00;
 mod write_read00;
 mod write_read01;
@@ -271,6 +283,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "console", run: console::run },
     Workload { name: "cow00", run: cow00::run },
+    Workload { name: "cow01", run: cow01::run },
     Workload { name: "cwd00", run: cwd00::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
     Workload { name: "deleted_dev", run: symlink01::device },
@@ -327,19 +340,29 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
+    Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
     Workload { name: "maps00", run: maps00::run },
     Workload { name: "maps007", run: maps007::run },
+    Workload { name: "maps008", run: maps008::run },
+    Workload { name: "maps01", run: maps01::run },
     Workload { name: "maps02", run: maps02::run },
     Workload { name: "maps04", run: maps04::run },
     Workload { name: "maps05", run: maps05::run },
+    Workload { name: "maps06", run: maps06::run },
+    Workload { name: "maps09", run: maps09::run },
     Workload { name: "maps10", run: maps10::run },
     Workload { name: "maps11", run: maps11::run },
+    Workload { name: "maps12", run: maps12::run },
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
     Workload { name: "membarrier", run: membarrier::run },
     Workload { name: "memfd00", run: memfd00::run },
+    Workload { name: "memfd01", run: memfd01::run },
     Workload { name: "memfd02", run: memfd02::run },
+    Workload { name: "memfd02-hugetlb", run: memfd02_hugetlb::run },
+    Workload { name: "memfd03", run: memfd03::run },
+    Workload { name: "memfd04", run: memfd04::run },
     Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
@@ -490,6 +513,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },
+    Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "wait00", run: wait00::run },
     Workload { name: "write_read00", run: write_read00::run },
     Workload { name: "write_read01", run: write_read01::run },
