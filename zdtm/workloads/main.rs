@@ -72,6 +72,7 @@ mod hugetlb00;
 mod inet;
 mod inotify;
 mod inotify00;
+mod inotify04;
 mod inotify_pending;
 mod link10;
 mod loginuid;
@@ -333,6 +334,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
+    Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
