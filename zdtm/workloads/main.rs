@@ -6,6 +6,7 @@ mod busyloop00;
 mod capability;
 mod caps00;
 mod caps01;
+mod child_opened_proc;
 mod child_subreaper;
 mod child_subreaper_and_reparent;
 mod child_subreaper_existing_child;
@@ -72,6 +73,7 @@ mod hugetlb00;
 mod inet;
 mod inotify;
 mod inotify00;
+mod inotify04;
 mod inotify_pending;
 mod lazy_thp;
 mod link10;
@@ -134,6 +136,7 @@ mod pthread00;
 mod pthread01;
 mod pthread_timers;
 mod pthread_timers_h;
+mod ptrace_sig;
 mod pty00;
 mod pty01;
 mod pty02;
@@ -143,6 +146,7 @@ mod raw_socket;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;
+mod rseq01;
 mod sched_policy00;
 mod sched_prio00;
 mod scm;
@@ -169,6 +173,8 @@ mod sigactions;
 mod sigaltstack;
 mod signalfd00;
 mod sigpending;
+mod sigtrap;
+mod sigtrap01;
 mod sk_freebind;
 mod sk_netlink;
 mod sk_unix01;
@@ -239,6 +245,7 @@ mod tty02;
 mod tty03;
 mod umask00;
 mod unbound_sock;
+mod unhashed_proc;
 mod unix;
 mod unix_sock;
 mod unix_socket;
@@ -275,6 +282,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
     Workload { name: "caps01", run: caps01::run },
+    Workload { name: "child_opened_proc", run: child_opened_proc::run },
     Workload { name: "child_subreaper", run: child_subreaper::run },
     Workload { name: "child_subreaper_and_reparent", run: child_subreaper_and_reparent::run },
     Workload { name: "child_subreaper_existing_child", run: child_subreaper_existing_child::run },
@@ -339,6 +347,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
+    Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
@@ -399,6 +408,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pthread01", run: pthread01::run },
     Workload { name: "pthread_timers", run: pthread_timers::run },
     Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
+    Workload { name: "ptrace_sig", run: ptrace_sig::run },
     Workload { name: "pty00", run: pty00::run },
     Workload { name: "pty01", run: pty01::run },
     Workload { name: "pty02", run: pty02::run },
@@ -407,6 +417,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "rlimits00", run: rlimits00::run },
     Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },
+    Workload { name: "rseq01", run: rseq01::run },
     Workload { name: "sched_policy00", run: sched_policy00::run },
     Workload { name: "sched_prio00", run: sched_prio00::run },
     Workload { name: "scm00", run: scm00::run },
@@ -432,6 +443,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigaltstack", run: sigaltstack::run },
     Workload { name: "signalfd00", run: signalfd00::run },
     Workload { name: "sigpending", run: sigpending::run },
+    Workload { name: "sigtrap", run: sigtrap::run },
+    Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
     Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
@@ -498,6 +511,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
+    Workload { name: "unhashed_proc", run: unhashed_proc::run },
     Workload { name: "unix-socket", run: unix_socket::run },
     Workload { name: "unix_sock", run: unix_sock::run },
     Workload { name: "unlink_fifo", run: unlink_fifo::run },

@@ -23,7 +23,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
 }
 
 /// The area of this thread, as glibc tells it: an offset from the thread pointer.
-fn area() -> Result<*const u32, Failure> {
+pub(crate) fn area() -> Result<*const u32, Failure> {
     // SAFETY: the name is terminated.
     let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) };
     ensure!(!offset.is_null(), "no __rseq_offset");

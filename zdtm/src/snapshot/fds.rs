@@ -18,6 +18,8 @@ pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
         numbers.extend(item?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     numbers.sort_unstable();
+    let removed: Vec<(u32, String)> =
+        numbers.iter().filter_map(|fd| Some((*fd, removed_file(pid, *fd)?))).collect();
     for fd in numbers {
         let link = match fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -30,10 +32,29 @@ pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
             info => info.with_context(|| format!("fdinfo {fd}"))?,
         };
         for (key, text) in lines(&info, positions) {
+            let text = if key.starts_with("inotify wd") { watched(&text, &removed) } else { text };
             facts.add(format!("task {pid} fd {fd} {key}"), text);
         }
     }
     Ok(())
+}
+
+/// How a watch of inotify tells a file, if this descriptor is of one that has been removed.
+fn removed_file(pid: i32, fd: u32) -> Option<String> {
+    let stat = nix::sys::stat::stat(format!("/proc/{pid}/fd/{fd}").as_str()).ok()?;
+    let device = libc::major(stat.st_dev) << 20 | libc::minor(stat.st_dev);
+    let is_file = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+    (is_file && stat.st_nlink == 0).then(|| format!("ino:{:x} sdev:{device:x}", stat.st_ino))
+}
+
+/// A removed file is another one when it is restored, with another number and handle: a watch of one that is open is told
+/// by the descriptor it is open at.
+fn watched(text: &str, removed: &[(u32, String)]) -> String {
+    let Some((fd, file)) = removed.iter().find(|(_, file)| text.contains(&format!(" {file} "))) else {
+        return text.to_owned();
+    };
+    let known = text.replace(file, &format!("fd {fd}"));
+    known.split(" f_handle:").next().unwrap_or(&known).to_owned()
 }
 
 /// The comparable lines; of lines with the same key, each gets its number.
@@ -76,6 +97,14 @@ mod tests {
         let keys = |positions| lines(info, positions).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         assert_eq!(keys(true), ["pos", "flags", "mnt_id"]);
         assert_eq!(keys(false), ["flags", "mnt_id"]);
+    }
+
+    #[test]
+    fn watches_of_removed_files_are_told_by_their_descriptors() {
+        let text = "1 ino:99c071 sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 f_handle:71c0";
+        let removed = [(3, "ino:99c071 sdev:fe00000".to_owned()), (5, "ino:99 sdev:fe00000".to_owned())];
+        assert_eq!(watched(text, &removed), "1 fd 3 mask:fff ignored_mask:0 fhandle-bytes:8");
+        assert_eq!(watched(text, &removed[1..]), text);
     }
 
     #[test]
