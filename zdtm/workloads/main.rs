@@ -190,6 +190,7 @@ mod socket_close_data;
 mod socket_close_data01;
 mod socket_dgram_data;
 mod socket_dump_tcp_close;
+mod socket_ext;
 mod socket_listen;
 mod socket_loop00;
 mod socket_queues;
@@ -456,6 +457,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sock_filter", run: sock_filter::run },
     Workload { name: "sock_opts", run: sock_opts::run },
     Workload { name: "socket-dump-tcp-close", run: socket_dump_tcp_close::run },
+    Workload { name: "socket-ext", run: socket_ext::run },
     Workload { name: "socket-raw", run: socket_raw::run },
     Workload { name: "socket-tcp", run: socket_tcp::run },
     Workload { name: "socket-tcp-close", run: socket_tcp_close::run },

@@ -47,6 +47,12 @@ pub enum NameRefusal {
         /// The name.
         name: Vec<u8>,
     },
+    /// A file of procfs, which has no other name.
+    #[error("it is {}, of a process that has ended", String::from_utf8_lossy(name).escape_debug())]
+    Ended {
+        /// The name.
+        name: Vec<u8>,
+    },
     /// Images hold names as UTF-8.
     #[error("its name is not UTF-8, which images cannot hold")]
     NotUtf8,
@@ -60,6 +66,9 @@ impl Explain for NameRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::Covered { .. } => Some("unmount what covers it, or close the file first".into()),
+            Self::Ended { .. } => {
+                Some("close the file first, or lose it with --on-unsupported regular=close".into())
+            }
             Self::Unreachable | Self::NotUtf8 => None,
         }
     }
@@ -95,6 +104,9 @@ fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
     match link::parse(seen.link) {
         _ if leads && is_silly_name(seen) => Ok(Standing::Removed(seen.link)),
         _ if leads => Ok(Standing::Leads(seen.link)),
+        Link::Path(path) if has_names && is_of_process(path) => {
+            Err(Problem::new(NameRefusal::Ended { name: path.to_vec() }))
+        }
         Link::Path(path) if has_names => Err(Problem::new(NameRefusal::Covered { name: path.to_vec() })),
         Link::Deleted(path) if has_names && seen.file_type() != libc::S_IFDIR => {
             Ok(Standing::Elsewhere(path))
@@ -104,6 +116,11 @@ fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
         Link::Memfd(_) => Ok(Standing::Removed(seen.link.strip_suffix(b" (deleted)").unwrap_or(seen.link))),
         _ => Err(Problem::new(NameRefusal::Unreachable)),
     }
+}
+
+/// Whether a name is that of a file of a process, as procfs is usually mounted.
+fn is_of_process(path: &[u8]) -> bool {
+    path.strip_prefix(b"/proc/").and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit)
 }
 
 /// Whether a path leads to the file.

@@ -440,7 +440,7 @@ impl World<'_, '_> {
         let listeners: Vec<(u32, Vec<u32>)> = self
             .sockets
             .iter()
-            .filter(|(_, s)| s.entry.state == LISTEN)
+            .filter(|(_, s)| s.entry.state == LISTEN && !s.is_external())
             .map(|(ino, s)| (*ino, s.own.pending.clone()))
             .collect();
         for (listener, pending) in listeners {

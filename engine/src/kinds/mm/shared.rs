@@ -26,7 +26,11 @@ pub fn open(pid: i32, start: u64, end: u64) -> Result<File, SysError> {
 
 /// Writes an object's contents under this number: its pagemap, and its pages without the holes.
 pub fn write(images: &mut NewImages, id: u64, object: &File, page_size: u64) -> Result<(), Problem> {
-    let runs = if page_size > PAGE { huge_runs(object, page_size)? } else { memory::data_runs(object)? };
+    let mut runs = if page_size > PAGE { huge_runs(object, page_size)? } else { memory::data_runs(object)? };
+    if let Some((_, end)) = runs.last_mut() {
+        // Data ends where the file does, which may be within a page.
+        *end = end.next_multiple_of(PAGE);
+    }
     let pages_id = images.next_pages_id();
     images.write_with(&SHMEM_PAGEMAP, id, |writer| {
         writer.entry(&PagemapHead { pages_id })?;
