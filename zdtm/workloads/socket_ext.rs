@@ -8,7 +8,7 @@ use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict, exit_now};
 
 /// How long the other process stays if nobody tells it to end.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     // Its parent ends, so that the runner gets it: it is no longer in the tree.
