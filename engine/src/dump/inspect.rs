@@ -1,6 +1,7 @@
 //! What can be seen of a stopped task from outside, read once.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
@@ -183,8 +184,16 @@ impl TaskFacts {
     }
 }
 
+/// Reads one file of `/proc`. Its size is not known before it is read, so `fs::read` asks for that in vain, and begins with
+/// pieces of 32 bytes.
+pub fn read_text(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(4096);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// Reads and parses one file of `/proc`.
 pub fn read_proc<T>(path: String, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Result<T, Problem> {
-    let bytes = fs::read(&path).map_err(SysError::io("read")).about(|| Object::Path(path.clone().into()))?;
+    let bytes = read_text(&path).map_err(SysError::io("read")).about(|| Object::Path(path.clone().into()))?;
     parse(&bytes).about(|| Object::Path(path.into()))
 }

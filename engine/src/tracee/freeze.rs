@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::dump::inspect::read_text;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::procfs;
 use crate::supervise::Guardian;
@@ -322,7 +323,7 @@ fn callers() -> Vec<i32> {
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_text(&format!("/proc/{pid}/stat")).ok()?;
     procfs::stat::parse(&stat).ok().map(|stat| stat.ppid)
 }
 
@@ -587,7 +588,7 @@ fn seize_error(tid: i32, e: SysError) -> Problem {
 
 /// A task's name for messages; none if there is no such task.
 pub fn task_name(pid: i32) -> Option<TaskName> {
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let comm = read_text(&format!("/proc/{pid}/comm")).ok()?;
     let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
     Some(TaskName { host_pid: pid, inner_pid: None, comm })
 }
@@ -603,7 +604,7 @@ pub fn process_state(pid: i32) -> Option<char> {
 }
 
 fn state_in(path: &str) -> Option<char> {
-    let stat = fs::read(path).ok()?;
+    let stat = read_text(path).ok()?;
     let after_comm = stat.iter().rposition(|b| *b == b')')? + 2;
     stat.get(after_comm).map(|b| char::from(*b))
 }

@@ -79,8 +79,8 @@ struct Dumped {
 /// The build id of an open file. To open one that somebody has a lease on would break the lease.
 fn build_id(fd: &FdFacts<'_>, seen: &Seen<'_>) -> Vec<u32> {
     let reads = fd.flags() & (libc::O_ACCMODE | libc::O_PATH) != libc::O_WRONLY && !fd.is_path_only();
-    if reads && let Ok(dup) = fd.dup().and_then(|fd| fd.try_clone_to_owned().map_err(SysError::io("dup"))) {
-        return validation::build_id_through(dup);
+    if reads && let Ok(dup) = fd.dup() {
+        return validation::build_id(dup);
     }
     if fd.info.value("lock").is_some() { Vec::new() } else { validation::build_id_of(&seen.reach) }
 }
@@ -170,12 +170,12 @@ impl FileKind for Regular {
         if device::elsewhere(cx, image).map_err(|e| about(e.into()))?.is_some() {
             return Ok(());
         }
-        match nix::sys::stat::lstat(path) {
-            Ok(_) => {}
+        let stat = match nix::sys::stat::lstat(path) {
+            Ok(stat) => stat,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(about(Problem::new(RegularRefusal::Missing))),
             Err(errno) => return Err(about(Problem::new(SysError { call: "lstat", errno }))),
-        }
-        validation::check(&cx.options.files, Path::new(path), image).map_err(about)
+        };
+        validation::check(&cx.options.files, Path::new(path), &stat, image).map_err(about)
     }
 
     fn restore(cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<OwnedFd, Problem> {

@@ -4,13 +4,12 @@
 //! tree has open for appending has no size in the image, since a log that grew or was rotated meanwhile is no other file
 //! to who writes it.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use nix::sys::uio::pread;
 use proto::messages::RegFileEntry;
 
 use super::regular::RegularRefusal;
@@ -53,9 +52,13 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// All differences between a file and its image.
-pub(super) fn check(options: &FileOptions, path: &Path, image: &RegFileEntry) -> Result<(), Problem> {
-    let stat = nix::sys::stat::lstat(path).map_err(SysError::of("lstat"))?;
+/// All differences between a file, which its name leads to, and its image.
+pub(super) fn check(
+    options: &FileOptions,
+    path: &Path,
+    stat: &libc::stat,
+    image: &RegFileEntry,
+) -> Result<(), Problem> {
     let mut found = Vec::new();
     let compared = if options.skip_rwx_check { !0o777 } else { !0 };
     if let Some(was) = image.mode
@@ -70,7 +73,7 @@ pub(super) fn check(options: &FileOptions, path: &Path, image: &RegFileEntry) ->
         found.push(Difference::Size { was, is: stat.st_size as u64 });
     }
     if options.validation == Validation::BuildId && !image.build_id.is_empty() {
-        let is = open(path)?.map(|file| build_id(&file)).unwrap_or_default();
+        let is = open(path)?.map(build_id).unwrap_or_default();
         if is != image.build_id {
             found.push(Difference::BuildId { was: hex(&image.build_id), is: hex(&is) });
         }
@@ -78,10 +81,10 @@ pub(super) fn check(options: &FileOptions, path: &Path, image: &RegFileEntry) ->
     if found.is_empty() { Ok(()) } else { Err(Problem::new(RegularRefusal::Changed(found))) }
 }
 
-fn open(path: &Path) -> Result<Option<File>, SysError> {
+fn open(path: &Path) -> Result<Option<OwnedFd>, SysError> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOATIME;
     match nix::fcntl::open(path, flags, Mode::empty()) {
-        Ok(fd) => Ok(Some(fd.into())),
+        Ok(fd) => Ok(Some(fd)),
         // Somebody has a lease on it, or it is not ours.
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EPERM) => Ok(None),
         Err(errno) => Err(SysError { call: "open", errno }),
@@ -96,13 +99,7 @@ fn hex(words: &[u32]) -> String {
 
 /// The build id of the file that a link of `/proc` leads to; nothing if it is no program.
 pub(super) fn build_id_of(reach: &str) -> Vec<u32> {
-    let file = open(Path::new(reach)).ok().flatten();
-    file.map(|file| build_id(&file)).unwrap_or_default()
-}
-
-/// The build id of a file that can be read through a descriptor of it.
-pub(super) fn build_id_through(fd: OwnedFd) -> Vec<u32> {
-    build_id(&File::from(fd))
+    open(Path::new(reach)).ok().flatten().map(build_id).unwrap_or_default()
 }
 
 /// From elf(5).
@@ -112,28 +109,29 @@ const NT_GNU_BUILD_ID: u32 = 3;
 const MOST_HEADERS: u64 = 64;
 const MOST_NOTES: u64 = 64 * 1024;
 
-/// The build id as words, in the byte order of the file; nothing where there is none or the file is no 64-bit ELF file.
-fn build_id(file: &File) -> Vec<u32> {
+/// The build id of a file that can be read as words, in the byte order of the file; nothing where there is none or the
+/// file is no 64-bit ELF file.
+pub(super) fn build_id(file: impl AsFd) -> Vec<u32> {
     let mut header = [0_u8; 64];
-    if file.read_exact_at(&mut header, 0).is_err() || !header.starts_with(b"\x7fELF\x02\x01") {
+    if read_at(&file, &mut header, 0).is_none() || !header.starts_with(b"\x7fELF\x02\x01") {
         return Vec::new();
     }
     let table = number::<8>(&header, 32);
     let (size, count) = (number::<2>(&header, 54), number::<2>(&header, 56));
     (0..count.min(MOST_HEADERS))
-        .find_map(|n| note_segment(file, table.checked_add(n * size)?))
+        .find_map(|n| note_segment(&file, table.checked_add(n * size)?))
         .unwrap_or_default()
 }
 
 /// The build id in one segment, if it is one of notes.
-fn note_segment(file: &File, at: u64) -> Option<Vec<u32>> {
+fn note_segment(file: impl AsFd, at: u64) -> Option<Vec<u32>> {
     let mut header = [0_u8; 56];
-    file.read_exact_at(&mut header, at).ok()?;
+    read_at(&file, &mut header, at)?;
     if number::<4>(&header, 0) != u64::from(PT_NOTE) {
         return None;
     }
     let mut notes = vec![0_u8; number::<8>(&header, 32).min(MOST_NOTES) as usize];
-    file.read_exact_at(&mut notes, number::<8>(&header, 8)).ok()?;
+    read_at(&file, &mut notes, number::<8>(&header, 8))?;
     let mut rest = notes.as_slice();
     loop {
         let (sizes, after) = rest.split_at_checked(12)?;
@@ -148,6 +146,12 @@ fn note_segment(file: &File, at: u64) -> Option<Vec<u32>> {
     }
 }
 
+/// Fills a buffer from a place in a file; none where the file ends before.
+fn read_at(file: impl AsFd, buffer: &mut [u8], at: u64) -> Option<()> {
+    let wanted = buffer.len();
+    (pread(file, buffer, i64::try_from(at).ok()?).ok()? == wanted).then_some(())
+}
+
 /// A little-endian number of `N` bytes; what is missing is zero.
 fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
     let bytes = bytes.get(at..).unwrap_or_default().iter().take(N);
@@ -156,6 +160,9 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     /// An ELF file with one segment of notes.
@@ -179,11 +186,11 @@ mod tests {
         let other = b"\x04\0\0\0\x02\0\0\0\x01\0\0\0GNU\0ab\0\0";
         let id = b"\x04\0\0\0\x08\0\0\0\x03\0\0\0GNU\0\x01\x02\x03\x04\xff\0\0\0";
         let both = [other.as_slice(), id.as_slice()].concat();
-        assert_eq!(build_id(&elf(&both)), [0x0403_0201, 0xff]);
-        assert_eq!(hex(&build_id(&elf(&both))), "01020304ff000000");
-        assert_eq!(build_id(&elf(other)), [0; 0]);
-        assert_eq!(build_id(&elf(&both[..30])), [0; 0]);
-        assert_eq!(build_id(&elf(b"\xff\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0")), [0; 0]);
-        assert_eq!(build_id(&tempfile::tempfile().unwrap()), [0; 0]);
+        assert_eq!(build_id(elf(&both)), [0x0403_0201, 0xff]);
+        assert_eq!(hex(&build_id(elf(&both))), "01020304ff000000");
+        assert_eq!(build_id(elf(other)), [0; 0]);
+        assert_eq!(build_id(elf(&both[..30])), [0; 0]);
+        assert_eq!(build_id(elf(b"\xff\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0")), [0; 0]);
+        assert_eq!(build_id(tempfile::tempfile().unwrap()), [0; 0]);
     }
 }
