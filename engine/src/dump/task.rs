@@ -428,8 +428,8 @@ fn ask_about_child(pid: i32, batch: &mut Batch<'_>) -> Output<[i32; 32]> {
 
 /// The cores of a task as they are written, in the order of its threads. A leader that has ended gets what belongs to
 /// the task, and what its first living thread has.
-fn written_cores(task: &TaskImages) -> Vec<ThreadImage> {
-    let mut cores = task.cores.clone();
+fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
+    let mut cores = std::mem::take(&mut task.cores);
     if let (Some(ended), Some(first)) = (&task.ended_leader, cores.first_mut()) {
         let mut leader = first.clone();
         first.tc = None;
@@ -476,7 +476,7 @@ pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
     let mut own = Vec::new();
-    for task in &*tasks {
+    for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
             images.write(&c::CORE, (*tid).into(), &[core.core])?;
