@@ -12,6 +12,29 @@ use crate::error::SysError;
 const OPEN_TREE_CLONE: i32 = 1;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
+const FSOPEN_CLOEXEC: i32 = 1;
+const FSCONFIG_CMD_CREATE: i32 = 6;
+const FSMOUNT_CLOEXEC: i32 = 1;
+
+/// The empty root of a tmpfs that is mounted nowhere: it goes with whoever uses it last.
+pub fn private_tmpfs() -> Result<OwnedFd, SysError> {
+    // SAFETY: the name ends in a zero byte.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) };
+    let context = Errno::result(context).map_err(SysError::of("fsopen"))?;
+    // SAFETY: the kernel just made it for us.
+    let context = unsafe { OwnedFd::from_raw_fd(context as i32) };
+    let none = std::ptr::null::<libc::c_void>();
+    let number = context.as_raw_fd();
+    // SAFETY: this command takes no key and no value.
+    let made = unsafe { libc::syscall(libc::SYS_fsconfig, number, FSCONFIG_CMD_CREATE, none, none, 0) };
+    Errno::result(made).map_err(SysError::of("fsconfig"))?;
+    // SAFETY: takes numbers only.
+    let root = unsafe { libc::syscall(libc::SYS_fsmount, number, FSMOUNT_CLOEXEC, 0) };
+    let root = Errno::result(root).map_err(SysError::of("fsmount"))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(root as i32) })
+}
+
 /// A folder seen through a mount of its own, at which nothing but this descriptor gets.
 pub fn clone_tree(folder: &Path) -> Result<OwnedFd, SysError> {
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;

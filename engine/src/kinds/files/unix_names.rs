@@ -17,7 +17,7 @@ use proto::messages::{FilePermsEntry, StasisSocketEntry, UnixSkEntry};
 
 use super::{sock_diag, unix};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::sys::{pidfd, socket};
+use crate::sys::{mount, pidfd, socket};
 
 /// Why a socket cannot get its name back.
 #[derive(Debug, thiserror::Error)]
@@ -127,28 +127,10 @@ pub(super) fn check(entry: &UnixSkEntry, own: &StasisSocketEntry) -> Result<(), 
 /// Where names are bound.
 #[derive(Debug, Default)]
 pub(super) struct Place {
-    /// A directory of ours, for names that must not appear anywhere.
-    private: Option<PrivateRoot>,
+    /// A directory that nobody else sees, for names that must not appear anywhere.
+    private: Option<OwnedFd>,
     /// The file behind the address that was asked for last.
     reached: Option<OwnedFd>,
-}
-
-#[derive(Debug)]
-struct PrivateRoot(PathBuf);
-
-impl PrivateRoot {
-    fn new() -> Result<Self, SysError> {
-        let template = std::env::temp_dir().join("stasis-names-XXXXXX");
-        nix::unistd::mkdtemp(&template).map(Self).map_err(SysError::of("mkdtemp"))
-    }
-}
-
-impl Drop for PrivateRoot {
-    fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            log::warn!("cannot remove {}: {e}", self.0.display());
-        }
-    }
 }
 
 impl Place {
@@ -191,9 +173,10 @@ impl Place {
         };
         let root = match &mut self.private {
             Some(root) => root,
-            none => none.insert(PrivateRoot::new()?),
+            none => none.insert(mount::private_tmpfs()?),
         };
-        elsewhere(Some(&root.0), Path::new("/"), || {
+        let root = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        elsewhere(Some(&root), Path::new("/"), || {
             if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 std::fs::create_dir_all(parent).map_err(SysError::io("mkdir"))?;
             }
