@@ -15,10 +15,12 @@ pub mod sysv;
 pub mod vdso;
 pub mod vsyscall;
 
+use std::os::fd::BorrowedFd;
+
 use proto::messages::VmaEntry;
 
-use super::files::{FilesDump, FilesRestore};
-use crate::error::{Class, Explain, Object, Problem};
+use super::files::{FileRefusal, FilesDump, FilesRestore};
+use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::image::NewImages;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::batch::{Arg, Batch};
@@ -125,13 +127,16 @@ pub trait MappingKind: 'static {
     fn prepare(_cx: &mut FilesRestore<'_>, _vma: &VmaEntry, _vmas: &[&VmaEntry]) -> Result<(), Problem> {
         Ok(())
     }
-    /// Adds the calls that map it again.
+    /// Adds the calls that map it again: as anonymous memory, unless a kind has something else.
     fn restore<'fd>(
-        cx: &'fd FilesRestore<'_>,
+        _cx: &'fd FilesRestore<'_>,
         vma: &VmaEntry,
         prot: u32,
         batch: &mut Batch<'fd>,
-    ) -> Result<(), Problem>;
+    ) -> Result<(), Problem> {
+        map(vma, prot, Arg::Value(u64::MAX), 0, batch);
+        Ok(())
+    }
 }
 
 /// A [`MappingKind`] as the registry holds it.
@@ -335,6 +340,26 @@ pub fn map(vma: &VmaEntry, prot: u32, fd: Arg, offset: u64, batch: &mut Batch<'_
     let args =
         &[vma.start.into(), (vma.end - vma.start).into(), prot.into(), flags.into(), fd, offset.into()];
     batch.call("mmap", libc::SYS_mmap, args);
+}
+
+/// Adds the `mmap` of a mapping of this file.
+pub fn map_file<'fd>(vma: &VmaEntry, prot: u32, file: BorrowedFd<'fd>, batch: &mut Batch<'fd>) {
+    let fd = batch.fd(file);
+    map(vma, prot, fd, vma.pgoff, batch);
+    batch.call("close", libc::SYS_close, &[fd]);
+}
+
+/// Adds the `mmap` of a mapping of the open file with the id that it names.
+pub fn map_opened<'fd>(
+    cx: &'fd FilesRestore<'_>,
+    vma: &VmaEntry,
+    prot: u32,
+    batch: &mut Batch<'fd>,
+) -> Result<(), Problem> {
+    let id = vma.shmid as u32;
+    let file = cx.opened(id).ok_or(FileRefusal::NoSuchId(id)).about(|| object(vma))?;
+    map_file(vma, prot, file, batch);
+    Ok(())
 }
 
 /// Pieces of advice that decide which pages a mapping gets.

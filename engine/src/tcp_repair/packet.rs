@@ -105,7 +105,7 @@ fn plain(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
-/// `struct sockaddr_in` or `struct sockaddr_in6`.
+/// An address as `struct sockaddr_in` or `struct sockaddr_in6`.
 pub fn sockaddr(address: SocketAddr) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(28);
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use proto::messages::{FdTypes, FileEntry, InetSkEntry, StasisSocketEntry, TcpOptsEntry};
 
-use super::inet_address::{self, any, bytes, of_image, parse, words};
+use super::inet_address::{self, any, of_image, parse, words};
 use super::inet_groups;
 use super::socket_options::{self, Fresh, Place};
 use super::socket_queue::{self, Saved, Sockets};
@@ -20,7 +20,8 @@ use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, inet_options, se
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{NewImages, invalid};
 use crate::sys::socket::{self, End, get_number, set_number};
-use crate::tcp_repair::{State, packet};
+use crate::tcp_repair::State;
+use crate::tcp_repair::packet::{self, sockaddr};
 
 /// Internet sockets.
 #[derive(Debug)]
@@ -304,7 +305,7 @@ fn try_to_bind(image: &InetSkEntry, own: SocketAddr) -> Result<(), Problem> {
         return Ok(());
     }
     set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    match socket::bind(fd.as_fd(), &bytes(own)) {
+    match socket::bind(fd.as_fd(), &sockaddr(own)) {
         Err(SysError { errno: Errno::EADDRINUSE, .. }) => {
             let by = sock_diag::bound_to(image.family as i32, image.proto as i32, own.port())?;
             let by = by.map_or_else(|| "somebody who cannot be seen".to_owned(), super::unix::owner);
@@ -395,19 +396,19 @@ fn make_unconnected(
     set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if let Some(address) = address.filter(is_bound) {
         let address = if is_raw { SocketAddr::new(address.ip(), 0) } else { address };
-        socket::bind(socket, &bytes(address)).while_trying_to("bind it to its address")?;
+        socket::bind(socket, &sockaddr(address)).while_trying_to("bind it to its address")?;
     }
     set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, image.opts.reuseaddr.unwrap_or(false).into())?;
     let peer = of_image(image, &image.dst_addr, image.dst_port, scope(image));
     if image.state == State::Established.number()
         && let Some(peer) = peer
     {
-        socket::connect(socket, &bytes(peer)).while_trying_to("connect it to its peer")?;
+        socket::connect(socket, &sockaddr(peer)).while_trying_to("connect it to its peer")?;
     } else if image.state == State::SynSent.number()
         && let Some(peer) = peer
     {
         set_common(socket, libc::O_NONBLOCK as u32, None)?;
-        match socket::connect(socket, &bytes(peer)) {
+        match socket::connect(socket, &sockaddr(peer)) {
             Err(SysError { errno: Errno::EINPROGRESS, .. }) | Ok(()) => {}
             Err(e) => return Err(Problem::new(e).step("ask its peer for a connection again")),
         }

@@ -48,26 +48,6 @@ pub(super) fn parse(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// The reverse of [`parse`].
-pub(super) fn bytes(address: SocketAddr) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(28);
-    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
-    bytes.extend((family as u16).to_ne_bytes());
-    bytes.extend(address.port().to_be_bytes());
-    match address {
-        SocketAddr::V4(address) => {
-            bytes.extend(address.ip().octets());
-            bytes.extend([0; 8]);
-        }
-        SocketAddr::V6(address) => {
-            bytes.extend([0; 4]);
-            bytes.extend(address.ip().octets());
-            bytes.extend(address.scope_id().to_ne_bytes());
-        }
-    }
-    bytes
-}
-
 /// The interface of a link-local address, by number.
 pub(super) fn scope(address: SocketAddr) -> u32 {
     match address {
@@ -100,6 +80,7 @@ fn interfaces() -> impl Iterator<Item = (String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp_repair::packet::sockaddr;
     use rstest::rstest;
 
     #[rstest]
@@ -109,7 +90,7 @@ mod tests {
     #[case("[fe80::1:2]:1")]
     fn addresses_survive(#[case] text: &str) {
         let address: SocketAddr = text.parse().unwrap();
-        assert_eq!(parse(&bytes(address)), Some(address));
+        assert_eq!(parse(&sockaddr(address)), Some(address));
         let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET } as u32;
         let image = InetSkEntry { family, ..InetSkEntry::default() };
         assert_eq!(of_image(&image, &words(address.ip()), address.port().into(), 0), Some(address));

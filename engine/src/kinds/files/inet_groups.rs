@@ -8,9 +8,9 @@ use std::os::fd::BorrowedFd;
 
 use proto::messages::StasisSocketOption;
 
-use super::inet_address::bytes;
 use crate::error::SysError;
 use crate::sys::socket::{get_option, set_option};
+use crate::tcp_repair::packet::sockaddr;
 
 /// From `include/uapi/linux/in.h`.
 const MCAST_JOIN_GROUP: i32 = 42;
@@ -45,7 +45,7 @@ fn level(group: IpAddr) -> i32 {
 fn request(interface: u32, group: IpAddr) -> Vec<u8> {
     let mut request = interface.to_ne_bytes().to_vec();
     request.resize(GROUP_AT, 0);
-    request.extend(bytes(SocketAddr::new(group, 0)));
+    request.extend(sockaddr(SocketAddr::new(group, 0)));
     request.resize(MODE_AT, 0);
     request
 }

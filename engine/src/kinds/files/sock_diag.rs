@@ -12,13 +12,12 @@ use nix::errno::Errno;
 
 use crate::error::SysError;
 use crate::sys::socket;
+use crate::tcp_repair::State;
 
 /// From `include/uapi/linux/netlink.h`.
 const NETLINK_SOCK_DIAG: i32 = 4;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// From `include/net/tcp_states.h`.
-const SYN_SENT: u32 = 2;
 /// `struct nlmsghdr`: length, type, flags, sequence number, port.
 const HEADER: usize = 16;
 /// Room for one read; the kernel sends no more than 32 KiB at once.
@@ -105,7 +104,7 @@ pub fn bound_to(family: i32, protocol: i32, port: u16) -> Result<Option<u32>, Sy
 /// Whom TCP sockets that are asking for a connection ask, by inode number: getpeername(2) does not tell.
 pub fn asked_for(family: i32) -> Result<HashMap<u32, SocketAddr>, SysError> {
     let mut peers = HashMap::new();
-    inet_sockets(family, libc::IPPROTO_TCP, 1 << SYN_SENT, |message, _| {
+    inet_sockets(family, libc::IPPROTO_TCP, 1 << State::SynSent.number(), |message, _| {
         let ip = if family == libc::AF_INET6 {
             Some(IpAddr::from(message.sockid.dst))
         } else {

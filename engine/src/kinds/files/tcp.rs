@@ -25,6 +25,7 @@ use crate::image::{Images, NewImages, invalid};
 use crate::net_lock::{self, Ends, Lock, Method, Note, Sweep};
 use crate::options::{Connections, NetworkLock};
 use crate::sys::socket::{self, get_number};
+use crate::tcp_repair::packet::sockaddr;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
 
 /// Bits of `tcp_stream_entry.opt_mask`: those of `tcpi_options`.
@@ -377,7 +378,7 @@ pub(super) fn make_closed(
     let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
     inet::before_binding(fd.as_fd(), image)?;
     let to = listener.local_addr().map_err(SysError::io("getsockname"))?;
-    socket::connect(fd.as_fd(), &inet_address::bytes(to))?;
+    socket::connect(fd.as_fd(), &sockaddr(to))?;
     let peer = socket::accept(listener.as_fd())?;
     let mut len = 0;
     for packet in data {

@@ -4,10 +4,9 @@ use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, status};
 use crate::error::Problem;
-use crate::kinds::files::{FilesDump, FilesRestore};
+use crate::kinds::files::FilesDump;
 use crate::procfs::maps::Name;
 use crate::procfs::smaps::SmapsVma;
-use crate::tracee::batch::{Arg, Batch};
 
 /// Private anonymous mappings.
 #[derive(Debug)]
@@ -43,16 +42,6 @@ impl MappingKind for AnonymousPrivate {
         }
         entry.flags |= libc::MAP_ANONYMOUS as u32;
         entry.pgoff = 0;
-        Ok(())
-    }
-
-    fn restore<'fd>(
-        _cx: &'fd FilesRestore<'_>,
-        vma: &VmaEntry,
-        prot: u32,
-        batch: &mut Batch<'fd>,
-    ) -> Result<(), Problem> {
-        super::map(vma, prot, Arg::Value(u64::MAX), 0, batch);
         Ok(())
     }
 }

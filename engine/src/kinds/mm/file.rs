@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, status};
-use crate::error::{Context as _, Object, Problem, SysError};
+use crate::error::{Problem, SysError};
 use crate::kinds::files::name::Seen;
-use crate::kinds::files::{FileRefusal, FilesDump, FilesRestore};
+use crate::kinds::files::{FilesDump, FilesRestore};
 use crate::procfs::link::{self, Link};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::batch::Batch;
@@ -65,12 +65,6 @@ impl MappingKind for FileMapping {
         prot: u32,
         batch: &mut Batch<'fd>,
     ) -> Result<(), Problem> {
-        let id = vma.shmid as u32;
-        let name = || Object::Vma { start: vma.start, end: vma.end, name: String::new() };
-        let file = cx.opened(id).ok_or(FileRefusal::NoSuchId(id)).about(name)?;
-        let fd = batch.fd(file);
-        super::map(vma, prot, fd, vma.pgoff, batch);
-        batch.call("close", libc::SYS_close, &[fd]);
-        Ok(())
+        super::map_opened(cx, vma, prot, batch)
     }
 }

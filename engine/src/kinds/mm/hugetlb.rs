@@ -6,9 +6,8 @@ use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, status};
 use crate::error::Problem;
-use crate::kinds::files::{FilesDump, FilesRestore};
+use crate::kinds::files::FilesDump;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
-use crate::tracee::batch::{Arg, Batch};
 
 /// Where the logarithm of the page size is in flags of mmap and memfd_create (`include/uapi/asm-generic/hugetlb_encode.h`).
 pub const SIZE_SHIFT: u32 = 26;
@@ -37,16 +36,6 @@ impl MappingKind for HugetlbPrivate {
         entry.status = status::REGULAR | status::ANON_PRIVATE;
         entry.flags |= libc::MAP_ANONYMOUS as u32 | flags(vma);
         entry.pgoff = 0;
-        Ok(())
-    }
-
-    fn restore<'fd>(
-        _cx: &'fd FilesRestore<'_>,
-        vma: &VmaEntry,
-        prot: u32,
-        batch: &mut Batch<'fd>,
-    ) -> Result<(), Problem> {
-        super::map(vma, prot, Arg::Value(u64::MAX), 0, batch);
         Ok(())
     }
 }

@@ -3,9 +3,8 @@
 use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, status};
-use crate::args;
-use crate::error::{Context as _, Problem};
-use crate::kinds::files::{FileRefusal, FilesDump, FilesRestore, memfd};
+use crate::error::Problem;
+use crate::kinds::files::{FilesDump, FilesRestore, memfd};
 use crate::procfs::link::{Link, parse};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::batch::Batch;
@@ -52,11 +51,6 @@ impl MappingKind for MemfdMapping {
         prot: u32,
         batch: &mut Batch<'fd>,
     ) -> Result<(), Problem> {
-        let id = vma.shmid as u32;
-        let file = cx.opened(id).ok_or(FileRefusal::NoSuchId(id)).about(|| super::object(vma))?;
-        let fd = batch.fd(file);
-        super::map(vma, prot, fd, vma.pgoff, batch);
-        batch.call("close", libc::SYS_close, args![fd]);
-        Ok(())
+        super::map_opened(cx, vma, prot, batch)
     }
 }

@@ -12,7 +12,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, hugetlb, shared, status};
-use crate::args;
 use crate::error::{Context as _, Problem};
 use crate::image::NewImages;
 use crate::kinds::files::{FileRefusal, FilesDump, FilesRestore};
@@ -94,10 +93,8 @@ impl MappingKind for SharedAnonymous {
     ) -> Result<(), Problem> {
         let object = cx.peek::<Restored>().and_then(|r| r.0.get(&vma.shmid));
         let object = object.ok_or_else(|| Problem::new(FileRefusal::NoSuchId(vma.shmid as u32)))?;
-        let fd = batch.fd(object.as_fd());
         let flags = vma.flags & !(libc::MAP_ANONYMOUS as u32 | hugetlb::of_flags(vma.flags));
-        super::map(&VmaEntry { flags, ..*vma }, prot, fd, vma.pgoff, batch);
-        batch.call("close", libc::SYS_close, args![fd]);
+        super::map_file(&VmaEntry { flags, ..*vma }, prot, object.as_fd(), batch);
         Ok(())
     }
 }
