@@ -13,14 +13,13 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-const STASIS: &str = env!("CARGO_BIN_EXE_stasis");
+use targets::{STASIS, alone, is_root};
+
+mod targets;
 
 /// Starts a program with these descriptors beside the first three.
 fn start(command: &mut Command, fds: Vec<(i32, OwnedFd)>) -> Child {
     let placed = move || {
-        nix::unistd::setsid()?;
-        // SAFETY: marks descriptors that nobody uses before the program is executed.
-        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         for (number, fd) in &fds {
             // SAFETY: takes numbers only.
             nix::errno::Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), *number) })?;
@@ -28,7 +27,7 @@ fn start(command: &mut Command, fds: Vec<(i32, OwnedFd)>) -> Child {
         Ok(())
     };
     // SAFETY: what is called after the fork is async-signal-safe.
-    unsafe { command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).pre_exec(placed) };
+    unsafe { alone(command).stderr(Stdio::piped()).pre_exec(placed) };
     command.spawn().unwrap()
 }
 
@@ -116,14 +115,6 @@ fn assert_says(said: &str, parts: &[&str]) {
 
 fn open(path: &Path) -> OwnedFd {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap().into()
-}
-
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: needs root");
-    }
-    root
 }
 
 #[test]

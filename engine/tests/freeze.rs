@@ -2,22 +2,13 @@
 #![cfg(test)]
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const STASIS: &str = env!("CARGO_BIN_EXE_stasis");
+use targets::{STASIS, alone, assert_refused, has_root_and_python};
 
-/// Whether these tests can run here.
-fn can_run() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    let python = Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success());
-    if !root || !python {
-        println!("skipped: needs root and python3");
-    }
-    root && python
-}
+mod targets;
 
 /// A Python program in a session of its own, which makes the file `ready` when it is.
 struct Target(Child);
@@ -26,16 +17,7 @@ impl Target {
     fn start(dir: &Path, program: &str) -> Self {
         let mut command = Command::new("python3");
         command.args(["-c", program]).current_dir(dir);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let alone = || {
-            nix::unistd::setsid()?;
-            // SAFETY: marks descriptors that nobody uses before the program is executed.
-            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-            Ok(())
-        };
-        // SAFETY: what is called after the fork is async-signal-safe.
-        unsafe { command.pre_exec(alone) };
-        let target = Self(command.spawn().unwrap());
+        let target = Self(alone(&mut command).spawn().unwrap());
         wait_for(|| dir.join("ready").exists(), "the target is ready");
         target
     }
@@ -69,15 +51,6 @@ fn dump(pid: i32, images: &Path, more: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-#[track_caller]
-fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "\"{part}\" is not in:\n{text}");
-    }
-}
-
 fn status(pid: i32, key: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
@@ -86,7 +59,7 @@ fn status(pid: i32, key: &str) -> String {
 
 #[test]
 fn a_task_may_not_wake_up() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -107,7 +80,7 @@ if libc.vfork() == 0:
 
 #[test]
 fn a_tree_may_be_traced() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -130,7 +103,7 @@ time.sleep(1000)
 
 #[test]
 fn a_tree_may_fork_and_end_all_the_time() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -160,7 +133,7 @@ time.sleep(1000)
 
 #[test]
 fn threads_may_come_and_go_and_execute_programs() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +163,7 @@ while True:
 
 #[test]
 fn a_stop_and_a_continuation_may_come_at_any_time() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -218,7 +191,7 @@ time.sleep(1000)
 
 #[test]
 fn a_32_bit_task_is_refused() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -226,10 +199,7 @@ fn a_32_bit_task_is_refused() {
     fs::write(&program, elf_32()).unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = Command::new(&program);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: setsid is async-signal-safe.
-    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
-    let Ok(child) = command.spawn() else {
+    let Ok(child) = alone(&mut command).spawn() else {
         println!("skipped: this kernel runs no 32-bit programs");
         return;
     };

@@ -2,7 +2,6 @@
 #![cfg(test)]
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-const STASIS: &str = env!("CARGO_BIN_EXE_stasis");
+use targets::{STASIS, alone, has_root_and_python};
+
+mod targets;
 
 /// Counts in three threads, each into a file of its own, one number after the other.
 const COUNTER: &str = r#"
@@ -52,21 +53,8 @@ impl Target {
 
     fn spawn(dir: &Path, script: &str) -> Self {
         let mut command = Command::new("python3");
-        command
-            .args(["-c", script])
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let alone = || {
-            nix::unistd::setsid()?;
-            // SAFETY: marks descriptors that nobody uses before the program is executed.
-            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-            Ok(())
-        };
-        // SAFETY: what is called after the fork is async-signal-safe.
-        unsafe { command.pre_exec(alone) };
-        Self { child: command.spawn().unwrap(), dir: dir.to_owned() }
+        command.args(["-c", script]).current_dir(dir);
+        Self { child: alone(&mut command).spawn().unwrap(), dir: dir.to_owned() }
     }
 
     fn pid(&self) -> i32 {
@@ -110,15 +98,6 @@ fn traces(pid: i32) -> (usize, usize) {
     (code, fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
 }
 
-fn can_run() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    let python = Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success());
-    if !root || !python {
-        println!("skipped: needs root and python3");
-    }
-    root && python
-}
-
 fn dump(target: &Target, images: &Path) -> Child {
     let _old = fs::remove_dir_all(images);
     fs::create_dir(images).unwrap();
@@ -159,7 +138,7 @@ fn settled(target: &mut Target) -> bool {
 
 #[test]
 fn killing_the_command_at_any_moment_of_a_dump_harms_nothing() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -218,7 +197,7 @@ fn wait_for_workers(pid: i32) {
 
 #[test]
 fn killing_the_worker_too_harms_nothing() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -255,7 +234,7 @@ fn killing_the_worker_too_harms_nothing() {
 
 #[test]
 fn killing_a_restore_at_any_moment_leaves_nothing_or_all() {
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     nix::sys::prctl::set_child_subreaper(true).unwrap();
@@ -294,7 +273,7 @@ fn killing_a_restore_at_any_moment_leaves_nothing_or_all() {
 #[test]
 fn killing_a_restore_of_a_tree_leaves_no_part_of_it() {
     const FAMILY: &str = "import os, signal\nfor i in range(12):\n  if os.fork() == 0: break\nsignal.pause()";
-    if !can_run() {
+    if !has_root_and_python() {
         return;
     }
     nix::sys::prctl::set_child_subreaper(true).unwrap();

@@ -11,28 +11,12 @@ use proto::catalogue;
 use proto::messages::{CoreEntry, InventoryEntry, core_entry::March};
 use rstest::rstest;
 
-const STASIS: &str = env!("CARGO_BIN_EXE_stasis");
+use targets::{STASIS, alone, assert_refused, is_root};
+
+mod targets;
 
 fn stasis(args: &[&str]) -> Output {
     Command::new(STASIS).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Asserts the exit code, and that the message has all parts.
-#[track_caller]
-fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "\"{part}\" is not in:\n{text}");
-    }
-}
-
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: needs root");
-    }
-    root
 }
 
 /// A process that can be dumped.
@@ -41,16 +25,8 @@ struct Sleeper(Child);
 impl Sleeper {
     fn start() -> Self {
         let mut command = Command::new("sleep");
-        command.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let alone = || {
-            nix::unistd::setsid()?;
-            // SAFETY: marks descriptors that nobody uses before the program is executed.
-            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-            Ok(())
-        };
-        // SAFETY: what is called after the fork is async-signal-safe.
-        unsafe { command.pre_exec(alone) };
-        let child = command.spawn().unwrap();
+        command.arg("1000");
+        let child = alone(&mut command).spawn().unwrap();
         while fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() != "sleep\n" {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -270,17 +246,8 @@ fn files_may_have_changed(#[case] exists: bool, #[case] says: &str) {
     fs::create_dir(&images).unwrap();
     let file = dir.path().join("input");
     fs::write(&file, "five!").unwrap();
-    let mut command = Command::new("setsid");
-    command.args(["sleep", "1000"]).stdin(fs::File::open(&file).unwrap());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: marks descriptors that nobody uses before the program is executed.
-    let clean = || {
-        // SAFETY: takes numbers only.
-        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-        Ok(())
-    };
-    // SAFETY: what is called after the fork is async-signal-safe.
-    unsafe { command.pre_exec(clean) };
+    let mut command = Command::new("sleep");
+    alone(&mut command).arg("1000").stdin(fs::File::open(&file).unwrap());
     let mut child = command.spawn().unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let output = stasis(&["dump", "-t", &child.id().to_string(), "-D", images.to_str().unwrap()]);

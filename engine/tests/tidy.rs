@@ -53,11 +53,9 @@ const NO_KINDS: [(&str, &str); 32] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 10] = [
+const UNSAFE_FILES: [(&str, &str); 8] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
-    ("engine/tests/freeze.rs", "prepares a target between fork and execve"),
-    ("engine/tests/kill.rs", "prepares a target between fork and execve"),
-    ("engine/tests/refusals.rs", "prepares a target between fork and execve"),
+    ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
     ("zdtm/src/need.rs", "asks the C library for its rseq area"),
     ("zdtm/src/run.rs", "prepares a trial between fork and execve"),

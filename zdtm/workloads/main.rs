@@ -143,6 +143,7 @@ mod pty02;
 mod pty03;
 mod pty04;
 mod raw_socket;
+mod ring;
 mod rlimits00;
 mod rmdir_open;
 mod rseq00;

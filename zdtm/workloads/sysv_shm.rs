@@ -1,21 +1,12 @@
 //! A process is attached to a System V shared memory segment of its own, and is again: contents, id, mode, and removal.
 
 use nix::errno::Errno;
-use zdtm::workload::{Context, Verdict, check_pattern, pattern};
+use zdtm::workload::{Context, Failure, Verdict, check_pattern, pattern};
 
 const LENGTH: usize = 16384;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    // SAFETY: the call takes numbers.
-    let id = Errno::result(unsafe { libc::shmget(libc::IPC_PRIVATE, LENGTH, libc::IPC_CREAT | 0o600) })?;
-    // SAFETY: the kernel picks the address, so nothing that exists is replaced.
-    let start = unsafe { libc::shmat(id, std::ptr::null(), 0) };
-    // SAFETY: no buffer is needed for this command. The segment goes away with its last user.
-    Errno::result(unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) })?;
-    zdtm::ensure!(start.addr() != usize::MAX, "shmat: {}", Errno::last());
-    // SAFETY: the segment is attached until the end, and has this length.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), LENGTH) };
-    bytes.copy_from_slice(&pattern(1, LENGTH));
+    let (id, bytes) = attach()?;
     cx.barrier()?;
     check_pattern(bytes, 1, "contents")?;
     // SAFETY: plain numbers, all of which may be zero.
@@ -26,4 +17,19 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     // SHM_DEST: it goes away with its last user.
     zdtm::ensure_eq!(stat.shm_perm.mode, 0o1600, "mode");
     Ok(())
+}
+
+/// A segment of a known pattern that goes away with its last user: its id, and its memory.
+pub(crate) fn attach() -> Result<(i32, &'static [u8]), Failure> {
+    // SAFETY: the call takes numbers.
+    let id = Errno::result(unsafe { libc::shmget(libc::IPC_PRIVATE, LENGTH, libc::IPC_CREAT | 0o600) })?;
+    // SAFETY: the kernel picks the address, so nothing that exists is replaced.
+    let start = unsafe { libc::shmat(id, std::ptr::null(), 0) };
+    // SAFETY: no buffer is needed for this command. The segment goes away with its last user.
+    Errno::result(unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) })?;
+    zdtm::ensure!(start.addr() != usize::MAX, "shmat: {}", Errno::last());
+    // SAFETY: the segment is attached until the end, and has this length.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), LENGTH) };
+    bytes.copy_from_slice(&pattern(1, LENGTH));
+    Ok((id, bytes))
 }
