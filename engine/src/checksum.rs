@@ -18,6 +18,9 @@ use crate::error::SysError;
 /// Bytes that one checksum covers; the last of a file may cover fewer.
 pub const BLOCK: u64 = 1 << 20;
 
+/// Bytes that are read at once: they stay in the cache until they are summed, and need no fresh memory.
+const PIECE: usize = 64 << 10;
+
 /// The checksum of a block.
 pub fn of(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
@@ -85,16 +88,20 @@ impl Follower {
     /// Reads whole blocks that are there by now; with `to_the_end`, also the last one.
     pub fn catch_up(&mut self, file: &File, to_the_end: bool) -> Result<(), SysError> {
         let size = file.metadata().map_err(SysError::io("fstat"))?.len();
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; PIECE.min(size as usize)];
         loop {
             let at = self.sums.blocks.len() as u64 * BLOCK;
             let len = BLOCK.min(size.saturating_sub(at));
             if len == 0 || (len < BLOCK && !to_the_end) {
                 break;
             }
-            buffer.resize(len as usize, 0);
-            file.read_exact_at(&mut buffer, at).map_err(SysError::io("read"))?;
-            self.sums.blocks.push(of(&buffer));
+            let mut hasher = XxHash3_64::new();
+            for at in (at..at + len).step_by(PIECE) {
+                let piece = buffer.get_mut(..PIECE.min((size - at) as usize)).unwrap_or_default();
+                file.read_exact_at(piece, at).map_err(SysError::io("read"))?;
+                hasher.write(piece);
+            }
+            self.sums.blocks.push(hasher.finish());
         }
         self.sums.size = size;
         Ok(())

@@ -5,6 +5,8 @@
 //! user sees and kills: the command forks a worker, and waits. The worker notices the death of the command by the end of a
 //! pipe that the command holds open, and rolls back; once the images are complete, it finishes instead.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::fcntl::OFlag;
@@ -12,8 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 
 use crate::error::{Class, Explain, Problem, SysError};
-use crate::sys::pidfd;
 use crate::sys::process::{self, Waited};
+use crate::sys::{memory, pidfd};
+use crate::{arch, checksum, procfs};
 
 /// Why a worker stops working.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +108,26 @@ pub enum Role {
     WorkerKilled(i32),
 }
 
+/// Touches what the worker will run and write, before somebody has to wait for it: a fork has its program mapped anew, page by
+/// page, and copies each page that it writes to.
+fn warm_up() {
+    arch::warm_up();
+    // It finds out which instructions there are.
+    checksum::of(&[]);
+    let maps = File::open("/proc/self/maps").and_then(|mut file| {
+        let mut text = Vec::with_capacity(16 << 10);
+        file.read_to_end(&mut text).map(|_| text)
+    });
+    let maps = maps.ok().and_then(|text| procfs::maps::parse(&text).ok()).unwrap_or_default();
+    for vma in maps.iter().filter(|vma| vma.perms.read && !vma.perms.shared) {
+        let used = vma.perms.exec || vma.perms.write;
+        if used && memory::populate(vma.start, vma.end, vma.perms.write).is_err() {
+            // It is only slower without.
+            continue;
+        }
+    }
+}
+
 /// Forks a worker. Returns in both processes; in the command when the worker has ended.
 pub fn split() -> Result<Role, SysError> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
@@ -114,6 +137,7 @@ pub fn split() -> Result<Role, SysError> {
         for ignored in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             process::ignore(ignored)?;
         }
+        warm_up();
         return Ok(Role::Worker(Lifeline(Some(reader))));
     };
     drop(reader);

@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use libc::user_regs_struct;
 use proto::messages::{
@@ -87,11 +88,29 @@ fn component_names(components: u64) -> String {
     found.join(", ")
 }
 
-/// Where the processor keeps a component in the standard layout; none if it has no such component.
+/// Where the processor keeps each component in the standard layout; none of those that it does not have. In a virtual machine,
+/// each `cpuid` is a trap to the host, and costs as much as many system calls; so it is asked once.
+static COMPONENTS: LazyLock<[Option<Range<usize>>; 64]> = LazyLock::new(|| {
+    let all = __cpuid_count(0xd, 0);
+    let all = u64::from(all.edx) << 32 | u64::from(all.eax);
+    std::array::from_fn(|bit| {
+        // The first two are the legacy area.
+        if bit < 2 || all & 1 << bit == 0 {
+            return None;
+        }
+        let leaf = __cpuid_count(0xd, bit as u32);
+        let (size, offset) = (leaf.eax as usize, leaf.ebx as usize);
+        (size != 0).then(|| offset..offset + size)
+    })
+});
+
 fn component(bit: u32) -> Option<Range<usize>> {
-    let leaf = __cpuid_count(0xd, bit);
-    let (size, offset) = (leaf.eax as usize, leaf.ebx as usize);
-    (size != 0).then(|| offset..offset + size)
+    COMPONENTS.get(bit as usize).cloned().flatten()
+}
+
+/// Has the processor asked what it is asked once.
+pub fn warm_up() {
+    LazyLock::force(&COMPONENTS);
 }
 
 /// Puts a thread's registers into its image.

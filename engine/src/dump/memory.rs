@@ -12,7 +12,7 @@ use proto::messages::StasisMmEntry;
 
 use super::inspect::TaskFacts;
 use super::task::TaskImages;
-use crate::checksum::Follower;
+use crate::checksum::{FileSums, Follower};
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
 use crate::kinds::mm::{self, Contents, extra, pages};
@@ -27,7 +27,7 @@ use crate::tracee::agent::Agent;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::snapshot::Snapshot;
 
-/// Memory that is written faster than it is copied.
+/// Memory that is written faster than it is copied, or than a thread is started that follows.
 const SMALL: u64 = 4 << 20;
 
 /// What is there for whoever writes memory.
@@ -161,7 +161,10 @@ impl Writing<'_> {
         let runs = self.find(process, &mut memory).of_task(&name)?;
         let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
         let start = Instant::now();
-        let written = if self.images.has_checksums() {
+        let written = if self.images.has_checksums() && memory.bytes <= SMALL {
+            let written = self.pages(agent, &file, &runs, memory.target_may_write);
+            written.and_then(|()| FileSums::read(&file).while_trying_to("read pages again").map(Some))
+        } else if self.images.has_checksums() {
             let done = AtomicBool::new(false);
             let (file, done) = (&file, &done);
             std::thread::scope(|scope| {

@@ -43,6 +43,15 @@ pub fn write_by_mapping(file: &File, offset: u64, bytes: &[u8], page_size: u64) 
     unsafe { munmap(start, length.get()) }.map_err(SysError::of("munmap"))
 }
 
+/// Has the kernel map what we are going to use: pages of private mappings that are there already, and copies of those that
+/// a fork left to be copied when written. Kernels before 5.14 do not know how.
+pub fn populate(start: u64, end: u64, writable: bool) -> Result<(), SysError> {
+    let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+    // SAFETY: changes no contents and no protection, whatever is mapped there.
+    let done = unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, advice) };
+    Errno::result(done).map(drop).map_err(SysError::of("madvise"))
+}
+
 /// The seals of a memory file.
 pub fn seals(file: BorrowedFd<'_>) -> Result<u32, SysError> {
     // SAFETY: takes numbers only.

@@ -21,6 +21,8 @@ pub struct Seen<'a> {
     pub stat: &'a libc::stat,
     /// The link in `/proc` itself, which leads to the file whatever became of its name.
     pub reach: String,
+    /// Whether the name was found to lead to it, so that nobody need look once more.
+    pub leads: bool,
 }
 
 impl Seen<'_> {
@@ -99,7 +101,7 @@ pub(super) fn of_file(cx: &mut FilesDump<'_>, id: u32, seen: &Seen<'_>) -> Resul
 }
 
 fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
-    let leads = leads_to(seen.link, seen)?;
+    let leads = seen.leads || leads_to(seen.link, seen)?;
     let has_names = seen.stat.st_nlink > 0;
     match link::parse(seen.link) {
         _ if leads && is_silly_name(seen) => Ok(Standing::Removed(seen.link)),
@@ -156,7 +158,7 @@ mod tests {
         let reach = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link = fs::read_link(&reach).unwrap();
         let stat = nix::sys::stat::fstat(file).unwrap();
-        let seen = Seen { link: link.as_os_str().as_bytes(), stat: &stat, reach };
+        let seen = Seen { link: link.as_os_str().as_bytes(), stat: &stat, reach, leads: false };
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         match standing(&seen).unwrap() {
             Standing::Leads(name) => ('l', text(name)),

@@ -120,7 +120,7 @@ impl FileKind for Regular {
             return Ok(RegFileEntry { ext: Some(true), size: None, mode: None, ..external });
         }
         let reach = format!("/proc/{}/fd/{}", fd.pid, fd.fd);
-        let seen = Seen { link: &fd.link, stat: &fd.stat, reach };
+        let seen = Seen { link: &fd.link, stat: &fd.stat, reach, leads: false };
         if let Some((path, stat)) = device::other_node(cx, &seen) {
             device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
@@ -254,9 +254,26 @@ pub(super) fn entry_for_path(
     let mut reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
     if reg.size.is_some() {
         cx.state::<Dumped>().inodes.push((id, seen.inode()));
-        if cx.options.files.validation == Validation::BuildId {
+        let is_program = seen.stat.st_mode & 0o111 != 0;
+        if is_program && cx.options.files.validation == Validation::BuildId {
             reg.build_id = validation::build_id_of(&seen.reach);
         }
     }
     Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() })
+}
+
+/// Libraries whose build ids were looked for.
+#[derive(Debug, Default)]
+struct Libraries(BTreeSet<u32>);
+
+/// Notes that code is run from a mapped file, which may be no program by its mode: it may have a build id.
+pub fn note_code(cx: &mut FilesDump<'_>, id: u32, reach: &str) {
+    if cx.options.files.validation != Validation::BuildId || !cx.state::<Libraries>().0.insert(id) {
+        return;
+    }
+    if let Some(reg) = cx.entry_mut(id).and_then(|entry| entry.reg.as_mut())
+        && reg.build_id.is_empty()
+    {
+        reg.build_id = validation::build_id_of(reach);
+    }
 }

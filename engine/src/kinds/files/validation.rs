@@ -4,6 +4,7 @@
 //! tree has open for appending has no size in the image, since a log that grew or was rotated meanwhile is no other file
 //! to who writes it.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -112,10 +113,10 @@ const MOST_NOTES: u64 = 64 * 1024;
 /// The build id of a file that can be read as words, in the byte order of the file; nothing where there is none or the
 /// file is no 64-bit ELF file.
 pub(super) fn build_id(file: impl AsFd) -> Vec<u32> {
-    let mut header = [0_u8; 64];
-    if read_at(&file, &mut header, 0).is_none() || !header.starts_with(b"\x7fELF\x02\x01") {
+    let file = Beginning::read(file);
+    let Some(header) = file.at(0, 64).filter(|header| header.starts_with(b"\x7fELF\x02\x01")) else {
         return Vec::new();
-    }
+    };
     let table = number::<8>(&header, 32);
     let (size, count) = (number::<2>(&header, 54), number::<2>(&header, 56));
     (0..count.min(MOST_HEADERS))
@@ -124,15 +125,13 @@ pub(super) fn build_id(file: impl AsFd) -> Vec<u32> {
 }
 
 /// The build id in one segment, if it is one of notes.
-fn note_segment(file: impl AsFd, at: u64) -> Option<Vec<u32>> {
-    let mut header = [0_u8; 56];
-    read_at(&file, &mut header, at)?;
+fn note_segment<F: AsFd>(file: &Beginning<F>, at: u64) -> Option<Vec<u32>> {
+    let header = file.at(at, 56)?;
     if number::<4>(&header, 0) != u64::from(PT_NOTE) {
         return None;
     }
-    let mut notes = vec![0_u8; number::<8>(&header, 32).min(MOST_NOTES) as usize];
-    read_at(&file, &mut notes, number::<8>(&header, 8))?;
-    let mut rest = notes.as_slice();
+    let notes = file.at(number::<8>(&header, 8), number::<8>(&header, 32).min(MOST_NOTES) as usize)?;
+    let mut rest = &*notes;
     loop {
         let (sizes, after) = rest.split_at_checked(12)?;
         let (name_size, size) = (number::<4>(sizes, 0) as usize, number::<4>(sizes, 4) as usize);
@@ -143,6 +142,32 @@ fn note_segment(file: impl AsFd, at: u64) -> Option<Vec<u32>> {
             return Some(words.collect());
         }
         rest = after.get(size.next_multiple_of(4)..)?;
+    }
+}
+
+/// A file whose first page is read at once: linkers put headers and notes there.
+struct Beginning<F> {
+    file: F,
+    page: Vec<u8>,
+}
+
+impl<F: AsFd> Beginning<F> {
+    fn read(file: F) -> Self {
+        let mut page = vec![0; 4096];
+        let length = pread(&file, &mut page, 0).unwrap_or(0);
+        page.truncate(length);
+        Self { file, page }
+    }
+
+    /// Some bytes of it; none where it ends before.
+    fn at(&self, at: u64, length: usize) -> Option<Cow<'_, [u8]>> {
+        let known = usize::try_from(at).ok().and_then(|at| self.page.get(at..)?.get(..length));
+        if let Some(known) = known {
+            return Some(Cow::Borrowed(known));
+        }
+        let mut bytes = vec![0; length];
+        read_at(&self.file, &mut bytes, at)?;
+        Some(Cow::Owned(bytes))
     }
 }
 
