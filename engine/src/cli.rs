@@ -15,6 +15,7 @@ pub mod output;
 mod plan;
 mod restore;
 mod table;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::config::{Entry, Sources};
 use crate::error::SysError;
 use crate::options::{
     CheckOptions, CleanupOptions, DumpOptions, LogLevel, LogOptions, PlanOptions, RestoreOptions,
+    VerifyOptions,
 };
 
 pub use failure::{Failure, UsageError};
@@ -48,6 +50,8 @@ pub enum Invocation {
     Check(CheckOptions),
     /// `plan`.
     Plan(PlanOptions),
+    /// `verify`.
+    Verify(VerifyOptions),
     /// `cleanup`.
     Cleanup(CleanupOptions),
     /// `crit`.
@@ -96,6 +100,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, sources: &Sources) -> Res
         Verb::Restore => Invocation::Restore(restore::options(&given)?),
         Verb::Check => Invocation::Check(check::options(&given)?),
         Verb::Plan => Invocation::Plan(plan::options(&given)?),
+        Verb::Verify => Invocation::Verify(verify::options(&given)?),
         Verb::Cleanup => Invocation::Cleanup(cleanup::options(&given)),
     })
 }
@@ -111,6 +116,7 @@ pub fn run(invocation: &Invocation) -> Result<u8, Failure> {
         Invocation::Restore(options) => restore::run(options),
         Invocation::Check(options) => check::run(options),
         Invocation::Plan(options) => plan::run(options),
+        Invocation::Verify(options) => verify::run(options),
         Invocation::Cleanup(options) => cleanup::run(options),
         Invocation::Crit(args) => crit::run(args.clone()).map(|()| 0).map_err(Failure::from),
     }

@@ -252,6 +252,11 @@ impl Images {
         Self { dir: dir.to_owned(), sums: SetSums::default() }
     }
 
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// From now on, compares what is read with its checksums, as far as the set has any.
     pub fn with_checksums(mut self) -> Result<Self, Problem> {
         let image = &proto::catalogue::STASIS_CHECKSUMS;

@@ -24,3 +24,4 @@ pub mod supervise;
 pub(crate) mod sys;
 pub mod tcp_repair;
 pub mod tracee;
+pub mod verify;

@@ -126,6 +126,13 @@ impl RestoreOptions {
     }
 }
 
+/// Options of `verify`: those of the restore that is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// The restore.
+    pub restore: RestoreOptions,
+}
+
 /// Whose child the restored root task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Parent {

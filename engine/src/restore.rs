@@ -33,6 +33,15 @@ pub struct Restored {
     pub stats: RestoreStats,
 }
 
+/// Finds out whether the set could be restored with these options, as far as that can be said beforehand: what stands in the
+/// way, all at once. Nothing is created.
+pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<(), Vec<Problem>> {
+    let one = |problem| vec![problem];
+    let tasks = set::read(images).map_err(one)?;
+    let files = FilesRestore::read(options, images).map_err(one)?;
+    plan::check(&tasks, &files).map(drop)
+}
+
 /// Restores the tree in `options.images_dir`.
 pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let fail = |state, problems| Error {

@@ -45,6 +45,10 @@ pub(super) fn command(verb: Verb, detail: Detail) -> Command {
         let words = Arg::new("command").value_name("CMD").num_args(1..).last(true).hide(true);
         command = command.arg(words.value_parser(value_parser!(OsString)));
     }
+    if verb == Verb::Verify {
+        let directory = Arg::new("directory").value_name("DIR").help("The same as --images-dir DIR");
+        command = command.arg(directory.value_parser(value_parser!(PathBuf)));
+    }
     command
 }
 

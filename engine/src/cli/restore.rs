@@ -10,6 +10,7 @@ use crate::error::SysError;
 use crate::options::{Afterwards, Parent, RestoreOptions};
 
 use super::grammar::Given;
+use super::table::Verb;
 use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
@@ -22,7 +23,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
             return Err(UsageError::Alone { option: "--restore-sibling", with: "--restore-detached" });
         }
     };
-    if given.matches.contains_id("command") {
+    if given.verb == Verb::Restore && given.matches.contains_id("command") {
         return Err(UsageError::Alone { option: "a command behind --", with: "--exec-cmd" });
     }
     let afterwards = if given.flag("leave-stopped") { Afterwards::LeaveStopped } else { Afterwards::Default };

@@ -10,11 +10,13 @@ pub(super) enum Verb {
     Restore,
     Check,
     Plan,
+    Verify,
     Cleanup,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 5] = [Self::Dump, Self::Restore, Self::Check, Self::Plan, Self::Cleanup];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Dump, Self::Restore, Self::Check, Self::Plan, Self::Verify, Self::Cleanup];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -22,6 +24,7 @@ impl Verb {
             Self::Restore => "restore",
             Self::Check => "check",
             Self::Plan => "plan",
+            Self::Verify => "verify",
             Self::Cleanup => "cleanup",
         }
     }
@@ -32,6 +35,7 @@ impl Verb {
             Self::Restore => "Bring a process tree back from image files",
             Self::Check => "Say whether this kernel can do what is needed",
             Self::Plan => "Say what a dump would meet, and touch nothing",
+            Self::Verify => "Say whether an image set is whole, and restorable here",
             Self::Cleanup => "Remove what killed commands left behind",
         }
     }
@@ -39,7 +43,7 @@ impl Verb {
 
 /// Commands that are known, and refused by name for now.
 pub(super) const REFUSED_COMMANDS: &[&str] =
-    &["pre-dump", "page-server", "lazy-pages", "dedup", "service", "swrk", "cpuinfo", "exec", "verify"];
+    &["pre-dump", "page-server", "lazy-pages", "dedup", "service", "swrk", "cpuinfo", "exec"];
 
 /// What stands behind an option's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,8 @@ impl Spec {
 const ALL: &[Verb] = &Verb::ALL;
 const D: &[Verb] = &[Verb::Dump, Verb::Plan];
 const R: &[Verb] = &[Verb::Restore];
-const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore];
+const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore, Verb::Verify];
+const RV: &[Verb] = &[Verb::Restore, Verb::Verify];
 const C: &[Verb] = &[Verb::Check];
 
 use Group::{Afterwards, Check, Config, Files, Log, What, Where};
@@ -158,7 +163,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("skip-file-rwx-check", None, Flag, Files, DR, "Accept files whose permissions have changed"),
     works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
     works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE]"),
-    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
+    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, RV, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
 
