@@ -7,6 +7,7 @@
 //! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
 mod births;
+pub mod cradle;
 mod fill;
 mod finish;
 mod memory;

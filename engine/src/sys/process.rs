@@ -112,30 +112,6 @@ pub fn ioprio_get(tid: i32) -> Result<u32, SysError> {
     if priority < 0 { Err(SysError::last("ioprio_get")) } else { Ok(priority as u32) }
 }
 
-/// Forks with the pid `pid`, as a child of our parent if `sibling`.
-///
-/// Returns `None` in the child, which is a copy of the calling thread alone.
-pub fn fork_with_pid(pid: i32, sibling: bool) -> Result<Option<i32>, SysError> {
-    let set_tid = [pid];
-    // SAFETY: plain numbers; zero is a valid value of each.
-    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    args.exit_signal = libc::SIGCHLD as u64;
-    if sibling {
-        // With CLONE_PARENT the exit signal is inherited, and giving one is refused (`kernel/fork.c`).
-        args.flags = libc::CLONE_PARENT as u64;
-        args.exit_signal = 0;
-    }
-    args.set_tid = set_tid.as_ptr().expose_provenance() as u64;
-    args.set_tid_size = 1;
-    // SAFETY: no memory is shared with the child; it goes on here with a copy of everything, as after fork().
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
-    match result {
-        0 => Ok(None),
-        1.. => Ok(Some(result as i32)),
-        _ => Err(SysError::last("clone3(set_tid)")),
-    }
-}
-
 /// Forks.
 ///
 /// Returns `None` in the child. Our process has one thread when this is called, so the child may do anything.

@@ -1,5 +1,6 @@
 //! Facts of descriptors.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 
@@ -12,7 +13,14 @@ use super::Facts;
 const VOLATILE: &[&str] = &["pos", "ino", "eventfd-id", "map_id", "it_value", "ticks"];
 
 /// Adds the descriptors of a process.
-pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
+///
+/// `mounts` are names of mounts whose numbers mean nothing.
+pub(super) fn read(
+    facts: &mut Facts,
+    pid: i32,
+    positions: bool,
+    mounts: &BTreeMap<String, String>,
+) -> Result<()> {
     let mut numbers: Vec<u32> = Vec::new();
     for item in fs::read_dir(format!("/proc/{pid}/fd"))? {
         numbers.extend(item?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
@@ -32,7 +40,11 @@ pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
             info => info.with_context(|| format!("fdinfo {fd}"))?,
         };
         for (key, text) in lines(&info, positions) {
-            let text = if key.starts_with("inotify wd") { watched(&text, &removed) } else { text };
+            let text = match &*key {
+                "mnt_id" => mounts.get(&text).cloned().unwrap_or(text),
+                key if key.starts_with("inotify wd") => watched(&text, &removed),
+                _ => text,
+            };
             facts.add(format!("task {pid} fd {fd} {key}"), text);
         }
     }
