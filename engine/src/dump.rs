@@ -45,7 +45,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
 
     let mut files = FilesDump::new(options);
     let mut problems = Vec::new();
-    let facts = task::inspect(&tree, &mut problems);
+    let facts = task::inspect(&tree, options, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     namespaces::look(options, &mut problems);

@@ -19,8 +19,10 @@ use nix::sys::stat::Mode;
 
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::kinds::namespaces::user;
 use crate::options::Inside;
 use crate::procfs;
+use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
@@ -93,8 +95,9 @@ pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
     if has_pids && inner != 1 {
         return Err(Problem::new(InsideRefusal::NotInit(inner)));
     }
+    let ids = ids_of(tree, &types)?;
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside { types, outer_pid: tree })),
+        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids })),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {
@@ -103,6 +106,11 @@ pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
             Ok(Side::Outside(ended))
         }
     }
+}
+
+/// The ids of the user namespace of a process, if it has one of these types for itself.
+pub fn ids_of(pid: i32, types: &[NamespaceType]) -> Result<IdMaps, Problem> {
+    if types.contains(&NamespaceType::User) { user::maps(pid) } else { Ok(IdMaps::default()) }
 }
 
 /// Forks a process into the namespaces of these types that `root` is in. Returns `None` in it, and its pid in ours.

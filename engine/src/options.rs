@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 
 /// Options of `dump`.
@@ -48,6 +49,8 @@ pub struct Inside {
     pub types: Vec<NamespaceType>,
     /// The root's pid where the command was called; 0 if it is no other than inside.
     pub outer_pid: i32,
+    /// Ids of its user namespace, if it has one.
+    pub ids: IdMaps,
 }
 
 impl Inside {

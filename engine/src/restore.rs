@@ -59,9 +59,9 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
-        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
+        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks, ids: &options.inside.ids })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
-        files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
+        files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks, ids: &options.inside.ids })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.release()?;

@@ -38,8 +38,16 @@ pub struct Cell {
 }
 
 /// Device nodes: name, major and minor number.
-const NODES: [(&str, u64, u64); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u64, u64); 8] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("console", 5, 1),
+    ("tty0", 4, 0),
+];
 /// Links of `/dev`.
 const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
@@ -50,6 +58,11 @@ const LINKS: [(&str, &str); 5] = [
 ];
 /// The first id outside of a user namespace, and how many there are.
 const IDS: (u32, u32) = (100_000, 65_536);
+
+/// From `include/uapi/linux/sched.h`.
+const CLONE_NEWTIME: i32 = 0x80;
+/// How far the target's clocks are ahead (time_namespaces(7)).
+const OFFSETS: &str = "monotonic 86400 5\nboottime 864000 7\n";
 
 impl Cell {
     /// The cell of a test whose directory is `dir`; none for the host's flavor.
@@ -111,8 +124,11 @@ impl Cell {
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS;
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP
+            | CloneFlags::from_bits_retain(CLONE_NEWTIME);
         unshare(flags).context("cannot make namespaces")?;
+        fs::write("/proc/self/timens_offsets", OFFSETS).context("cannot shift the clocks")?;
         // SAFETY: this process has one thread.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => Ok(fs::write(pid_file, child.to_string())?),
@@ -185,6 +201,8 @@ fn enter_user_namespace() -> Result<()> {
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     nix::unistd::setresgid(group, group, group)?;
     nix::unistd::setresuid(user, user, user)?;
+    // A change of ids takes our files in /proc away from us.
+    nix::sys::prctl::set_dumpable(true)?;
     Ok(())
 }
 

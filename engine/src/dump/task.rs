@@ -108,10 +108,16 @@ pub(super) struct Alive {
 }
 
 /// Reads what is known about each task from outside; none for zombies and for tasks that go to `problems`.
-pub(super) fn inspect(tree: &FrozenTree, problems: &mut Vec<Problem>) -> Vec<Option<TaskFacts>> {
+pub(super) fn inspect(
+    tree: &FrozenTree,
+    options: &DumpOptions,
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<TaskFacts>> {
     let read = |task: &FrozenTask| match task.state {
         TaskState::Zombie => None,
-        TaskState::Alive | TaskState::Stopped(_) => TaskFacts::read(task).map_err(|p| problems.push(p)).ok(),
+        TaskState::Alive | TaskState::Stopped(_) => {
+            TaskFacts::read(task, &options.inside.ids).map_err(|p| problems.push(p)).ok()
+        }
     };
     tree.tasks.iter().map(read).collect()
 }

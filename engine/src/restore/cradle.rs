@@ -141,6 +141,7 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     if read == 0 {
         return Err(Problem::new(NotFilled));
     }
+    let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         dies_with_us.map_err(SysError::of("prctl(PR_SET_PDEATHSIG)"))?;
@@ -148,7 +149,7 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
         let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
-        return Ok(Side::Inside(Inside { types: plan.types.clone(), outer_pid: root }));
+        return Ok(Side::Inside(Inside { types: plan.types.clone(), outer_pid: root, ids }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {

@@ -43,12 +43,20 @@ pub(super) fn read(
             let text = match &*key {
                 "mnt_id" => mounts.get(&text).cloned().unwrap_or(text),
                 key if key.starts_with("inotify wd") => watched(&text, &removed),
+                key if key.starts_with("fanotify mnt_id") => marked(&text, mounts),
                 _ => text,
             };
             facts.add(format!("task {pid} fd {fd} {key}"), text);
         }
     }
     Ok(())
+}
+
+/// A mark of a mount, whose number comes first: hexadecimal, other than elsewhere.
+fn marked(text: &str, mounts: &BTreeMap<String, String>) -> String {
+    let (number, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let decimal = u32::from_str_radix(number, 16).map(|number| number.to_string()).unwrap_or_default();
+    mounts.get(&decimal).map_or_else(|| text.to_owned(), |name| format!("{name} {rest}"))
 }
 
 /// How a watch of inotify tells a file, if this descriptor is of one that has been removed.

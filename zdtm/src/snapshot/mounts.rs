@@ -21,7 +21,16 @@ pub(super) fn names(pid: i32, root: i32) -> BTreeMap<String, String> {
     if root != 1 {
         return BTreeMap::new();
     }
-    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    let name = |(at, line): (usize, &str)| Some((line.split(' ').next()?.to_owned(), format!("#{at}")));
-    text.lines().enumerate().filter_map(name).collect()
+    // A task with another root sees a part of them only.
+    let texts =
+        [1, pid].map(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default());
+    let mut names = BTreeMap::new();
+    for text in texts {
+        for line in text.lines() {
+            let at = names.len();
+            let number = line.split(' ').next().unwrap_or_default().to_owned();
+            names.entry(number).or_insert_with(|| format!("#{at}"));
+        }
+    }
+    names
 }

@@ -11,7 +11,7 @@ use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
-use crate::procfs::id_map;
+use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
 
 /// User namespaces.
@@ -34,6 +34,12 @@ impl Explain for UserRefusal {
     fn help(&self) -> Option<String> {
         Some("write the maps of the user namespace first (user_namespaces(7))".into())
     }
+}
+
+/// Both maps of the user namespace that a process is in.
+pub fn maps(pid: i32) -> Result<IdMaps, Problem> {
+    let read = |name: &str| read_proc(format!("/proc/{pid}/{name}"), id_map::parse);
+    Ok(IdMaps { uids: read("uid_map")?, gids: read("gid_map")? })
 }
 
 fn read(pid: i32, name: &str) -> Result<Vec<UidGidExtent>, Problem> {
@@ -85,6 +91,8 @@ impl NamespaceKind for UserNamespace {
         nix::unistd::setgroups(&[]).map_err(SysError::of("setgroups"))?;
         nix::unistd::setresgid(root.1, root.1, root.1).map_err(SysError::of("setresgid"))?;
         nix::unistd::setresuid(root.0, root.0, root.0).map_err(SysError::of("setresuid"))?;
+        // A change of ids takes our files in /proc away from us.
+        nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
         Ok(())
     }
 }
