@@ -22,7 +22,7 @@ use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::kinds::namespaces::user;
 use crate::options::Inside;
 use crate::procfs;
-use crate::procfs::id_map::IdMaps;
+use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
@@ -204,5 +204,29 @@ impl Kept {
     /// A path that leads there wherever we are.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// As long as it lives, what we make belongs to the root of a user namespace, and not to ours, who may have no id there.
+#[derive(Debug)]
+pub struct AsOwner(Option<(u32, u32)>);
+
+impl AsOwner {
+    /// Acts for the root of a user namespace, if there is one.
+    pub fn of(ids: &IdMaps) -> Result<Self, Problem> {
+        if *ids == IdMaps::default() {
+            return Ok(Self(None));
+        }
+        process::keep_capabilities()?;
+        let (uid, gid) = (id_map::outside(&ids.uids, 0), id_map::outside(&ids.gids, 0));
+        Ok(Self(Some(process::set_file_ids(uid, gid))))
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        if let Some((uid, gid)) = self.0 {
+            process::set_file_ids(uid, gid);
+        }
     }
 }

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::Images;
+use crate::inside::AsOwner;
 use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
@@ -53,15 +54,17 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
     let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
     let mut build = || -> std::result::Result<i32, Problem> {
+        // What we make belongs to the root of the tree's user namespace, if it has one.
+        let _owner = AsOwner::of(&options.inside.ids)?;
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
-        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks, ids: &options.inside.ids })?;
+        files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
-        files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks, ids: &options.inside.ids })?;
+        files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.release()?;

@@ -68,6 +68,8 @@ pub struct TaskFacts {
     pub limits: procfs::limits::Limits,
     /// Its threads that live, in the order of the frozen task's.
     pub threads: Vec<ThreadFacts>,
+    /// Ids of its user namespace, if that is another than ours.
+    pub ids: IdMaps,
 }
 
 /// A leader that has ended before the other threads of its process: a zombie until they have ended too.
@@ -178,6 +180,7 @@ impl TaskFacts {
             vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse).of_task(&task.name)?,
             limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse).of_task(&task.name)?,
             threads,
+            ids: ids.clone(),
         })
     }
 

@@ -11,7 +11,6 @@ use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
-use crate::procfs::id_map::{self, IdMaps};
 use crate::sys::socket::Credentials;
 use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
@@ -238,8 +237,6 @@ pub(super) struct InStubs<'a> {
     pub stubs: &'a mut Stubs,
     /// … and the tasks that they will be.
     pub tasks: &'a [Task],
-    /// Which ids outside their ids are.
-    pub ids: &'a IdMaps,
 }
 
 impl InTask for InStubs<'_> {
@@ -278,7 +275,6 @@ impl InTask for InStubs<'_> {
         let task = self.tasks.iter().find(holds)?;
         let creds = task.core().thread_core.as_ref().and_then(|core| core.creds.as_ref());
         let (uid, gid) = creds.map_or((0, 0), |creds| (creds.euid, creds.egid));
-        let (uid, gid) = (id_map::outside(&self.ids.uids, uid), id_map::outside(&self.ids.gids, gid));
         Some(Credentials { pid: task.pid as u32, uid, gid })
     }
 

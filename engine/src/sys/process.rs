@@ -248,3 +248,24 @@ pub fn wait_for_child_signal(limit: std::time::Duration) -> Result<(), SysError>
     let signal = unsafe { libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &raw const timeout) };
     if signal < 0 { Err(SysError::last("sigtimedwait")) } else { Ok(()) }
 }
+
+/// Sets the user and group that count for access to files, and own what we make (setfsuid(2)); what they were.
+pub fn set_file_ids(uid: u32, gid: u32) -> (u32, u32) {
+    // SAFETY: takes a number only.
+    let group = unsafe { libc::setfsgid(gid) };
+    // SAFETY: takes a number only.
+    let user = unsafe { libc::setfsuid(uid) };
+    (user as u32, group as u32)
+}
+
+/// Keeps capabilities as they are when ids change (`SECBIT_NO_SETUID_FIXUP`, capabilities(7)).
+pub fn keep_capabilities() -> Result<(), SysError> {
+    /// From `include/uapi/linux/securebits.h`.
+    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    // SAFETY: takes no arguments.
+    let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
+    let bits = Errno::result(bits).map_err(SysError::of("prctl(PR_GET_SECUREBITS)"))? as libc::c_ulong;
+    // SAFETY: takes a number only.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP) };
+    Errno::result(set).map(drop).map_err(SysError::of("prctl(PR_SET_SECUREBITS)"))
+}
