@@ -4,6 +4,7 @@
 //! is known and not implemented is refused by name; everything that is refused is found in one pass.
 
 mod argv;
+mod cgroups;
 mod check;
 mod cleanup;
 pub mod crit;

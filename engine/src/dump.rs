@@ -13,6 +13,7 @@ pub(crate) mod task;
 
 use std::time::Instant;
 
+use crate::cgroups::{CgroupsDump, Hierarchies};
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
@@ -25,7 +26,7 @@ use crate::tracee::freeze::FrozenTree;
 
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
 /// everything is undone.
-pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
+pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifeline) -> Result<DumpStats> {
     let fail =
         |state, problems| Error { action: Action::Dump, target: target::describe(options), problems, state };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
@@ -38,8 +39,10 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     if options.skip_checksums {
         images = images.without_checksums();
     }
+    let mut cgroups = CgroupsDump::new(&options.cgroups, hierarchies).map_err(untouched)?;
     let start = Instant::now();
-    let mut tree = FrozenTree::freeze(options.tree, options.timeout.0).map_err(running)?;
+    let mut tree = FrozenTree::freeze(options.tree, options.freeze_cgroup.as_deref(), options.timeout.0)
+        .map_err(running)?;
     stats.frozen_after(start);
     let frozen = Instant::now();
 
@@ -49,15 +52,18 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     namespaces::look(options, &mut problems);
+    task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
+    let inventory = task::inventory(cgroups.own_set());
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
         namespaces::dump(options, &mut images)?;
+        cgroups.write(options, &mut images)?;
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
         task::write(&mut tasks, &mut images)?;
@@ -71,9 +77,9 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
         stats.thawed_after(frozen);
         drop(files);
         copies.write(&mut images, &mut stats, lifeline).map_err(running)?;
-        images.commit(&task::inventory()).map_err(running)?;
+        images.commit(&inventory).map_err(running)?;
     } else {
-        images.commit(&task::inventory()).map_err(running)?;
+        images.commit(&inventory).map_err(running)?;
         stats.thawed_after(frozen);
         let stop = options.afterwards == Afterwards::LeaveStopped;
         let finished = if stop { tree.leave_stopped() } else { end(tree, &mut files) };

@@ -130,7 +130,9 @@ pub fn enter(root: &OwnedFd, types: &[NamespaceType], taken: &[i32]) -> Result<O
     if forked.is_some() {
         return Ok(forked);
     }
-    let others = flags(&|kind| !matches!(kind, NamespaceType::Pid | NamespaceType::User));
+    // Paths of cgroups are to begin at the true root.
+    let apart = [NamespaceType::Pid, NamespaceType::User, NamespaceType::Cgroup];
+    let others = flags(&|kind| !apart.contains(&kind));
     if others != 0 {
         namespace::enter(root, others).while_trying_to(step)?;
     }

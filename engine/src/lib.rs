@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod cgroups;
 pub mod check;
 pub mod checksum;
 pub mod cli;

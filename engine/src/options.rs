@@ -37,8 +37,43 @@ pub struct DumpOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// What becomes of control groups.
+    pub cgroups: CgroupOptions,
+    /// The control group to freeze the tree with.
+    pub freeze_cgroup: Option<PathBuf>,
     /// Where we went before the dump began; nobody asks for this.
     pub inside: Inside,
+}
+
+/// What becomes of control groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CgroupOptions {
+    /// How far they are taken care of.
+    pub manage: ManageCgroups,
+    /// What takes the place of the group that the tree's root is in: of all hierarchies, or of those with this controller.
+    pub roots: Vec<(Option<String>, PathBuf)>,
+    /// The directory below which hierarchies are mounted.
+    pub yard: Option<PathBuf>,
+}
+
+/// How far control groups are taken care of (`--manage-cgroups`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ManageCgroups {
+    /// Nobody asked: tasks go back into their groups, where those are; else there is a warning.
+    #[default]
+    Members,
+    /// As if there were none.
+    Ignore,
+    /// Groups have to be there, and stay as they are.
+    None,
+    /// Groups have to be there, and get their settings.
+    Props,
+    /// Groups that are missing are made, and those get their settings.
+    Soft,
+    /// Groups that are missing are made, and all get their settings.
+    Full,
+    /// No group may be there yet.
+    Strict,
 }
 
 /// Namespaces of the tree that we are in ourselves while we work (`inside.rs`).
@@ -135,6 +170,8 @@ pub struct RestoreOptions {
     pub pidfile: Option<PathBuf>,
     /// Session and terminal belong to the caller.
     pub shell_job: bool,
+    /// What becomes of control groups.
+    pub cgroups: CgroupOptions,
     /// What becomes of open files.
     pub files: FileOptions,
     /// Say at the end what was restored and how long it took.

@@ -7,6 +7,7 @@
 mod text;
 
 pub mod auxv;
+pub mod cgroup;
 pub mod children;
 pub mod fdinfo;
 pub mod fsnotify;

@@ -10,6 +10,7 @@ mod births;
 pub mod cradle;
 mod fill;
 mod finish;
+mod membership;
 mod memory;
 mod plan;
 mod set;
@@ -19,6 +20,7 @@ mod tree;
 
 use std::time::Instant;
 
+use crate::cgroups::CgroupsRestore;
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::Images;
 use crate::inside::AsOwner;
@@ -35,17 +37,32 @@ pub struct Restored {
     pub stats: RestoreStats,
 }
 
+/// What could be said beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreseen {
+    /// All that a restore looks at before it creates anything.
+    All,
+    /// Only that the namespaces can be made which the tree has for itself; files and ids in them are looked at when they
+    /// are there.
+    Namespaces,
+}
+
 /// Finds out whether the set could be restored with these options, as far as that can be said beforehand: what stands in the
 /// way, all at once. Nothing is created.
-pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<(), Vec<Problem>> {
+pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<Foreseen, Vec<Problem>> {
     let one = |problem| vec![problem];
+    CgroupsRestore::read(images, &options.cgroups)?;
+    let has_namespaces = cradle::check(options)?;
     let tasks = set::read(images).map_err(one)?;
+    if has_namespaces {
+        return Ok(Foreseen::Namespaces);
+    }
     let files = FilesRestore::read(options, images).map_err(one)?;
-    plan::check(&tasks, &files).map(drop)
+    plan::check(&tasks, &files).map(|_steps| Foreseen::All)
 }
 
 /// Restores the tree in `options.images_dir`.
-pub fn restore(options: &RestoreOptions) -> Result<Restored> {
+pub fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<Restored> {
     let fail = |state, problems| Error {
         action: Action::Restore,
         target: options.images_dir.display().to_string(),
@@ -65,12 +82,15 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let mut build = || -> std::result::Result<i32, Problem> {
         // What we make belongs to the root of the tree's user namespace, if it has one.
         let _owner = AsOwner::of(&options.inside.ids)?;
+        cgroups.make()?;
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);
+        membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
+        membership::enter_threads(&tasks, cgroups)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
@@ -82,6 +102,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     };
     let root = build().map_err(one)?;
     files.succeeded();
+    cgroups.succeeded();
     stats.finished();
     // The tree runs: a work directory that cannot be written is no reason to say that this failed.
     if let Err(problem) = stats.write(&options.work_dir) {

@@ -17,6 +17,7 @@ use crate::error::{
 };
 use crate::image::Images;
 use crate::options::VerifyOptions;
+use crate::restore::Foreseen;
 
 /// What was looked at, and is in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +28,29 @@ pub struct Verified {
     pub bytes: u64,
     /// How many of the files have checksums.
     pub summed: usize,
+    /// What was found out about a restore.
+    pub foreseen: Foreseen,
 }
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { files, bytes, summed } = self;
+        let Self { files, bytes, summed, foreseen } = self;
         let sums = match *summed {
             0 => "they have no checksums, so that only their form was looked at".to_owned(),
             n if n + 1 >= *files => "all as their checksums say".to_owned(),
             n => format!("{n} of them with checksums, and as those say"),
         };
         writeln!(f, "{files} image files, {bytes} bytes: {sums}")?;
-        writeln!(f, "the set can be restored here")
+        f.write_str("the set can be restored here")?;
+        match foreseen {
+            Foreseen::All => writeln!(f),
+            Foreseen::Namespaces => {
+                writeln!(
+                    f,
+                    ", as far as can be said: files in its namespaces are looked at when those are there"
+                )
+            }
+        }
     }
 }
 
@@ -78,8 +90,8 @@ pub fn verify(VerifyOptions { restore: options }: &VerifyOptions) -> Result<Veri
     if !problems.is_empty() {
         return Err(fail(problems));
     }
-    crate::restore::check(options, &images).map_err(fail)?;
-    Ok(Verified { files: names.len(), bytes, summed: images.names().count() })
+    let foreseen = crate::restore::check(options, &images).map_err(fail)?;
+    Ok(Verified { files: names.len(), bytes, summed: images.names().count(), foreseen })
 }
 
 /// All files that are there and belong to a set, and those that should be there.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
+use crate::cgroups::Hierarchies;
 use crate::error::{Action, Error, Problem, TargetState};
 use crate::inside::{self, Ended, Kept, Side};
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
@@ -35,6 +36,8 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         skip_in_flight: given.flag("skip-in-flight"),
         network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
+        cgroups: super::cgroups::options(given)?,
+        freeze_cgroup: given.value("freeze-cgroup"),
         files: files::options(given),
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
@@ -118,6 +121,9 @@ fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
     crate::dump::target::check(options.tree).map_err(fail)?;
     let images = Kept::open(&options.images_dir).map_err(Problem::new).map_err(fail)?;
     let work = Kept::open(&options.work_dir).map_err(Problem::new).map_err(fail)?;
+    let cgroups = Hierarchies::open(options.cgroups.yard.as_deref()).map_err(fail)?;
+    let freezer = options.freeze_cgroup.as_deref().map(Kept::open).transpose();
+    let freezer = freezer.map_err(Problem::new).map_err(fail)?;
     let ends = options.afterwards == Afterwards::Default;
     let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
@@ -127,13 +133,14 @@ fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
     let mut options = options.clone();
     if !inside.types.is_empty() {
         (options.images_dir, options.work_dir) = (images.path(), work.path());
+        options.freeze_cgroup = freezer.as_ref().map(Kept::path);
         if inside.has(NamespaceType::Pid) {
             // All of them are from its init on.
             options.tree = 1;
         }
         options.inside = inside;
     }
-    let stats = crate::dump::dump(&options, lifeline)?;
+    let stats = crate::dump::dump(&options, &cgroups, lifeline)?;
     if options.display_stats {
         output::print(&stats.to_string());
     }

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, Pid};
 
+use crate::cgroups::CgroupsRestore;
 use crate::error::{Error, SysError};
 use crate::inside::{Ended, Kept};
 use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
@@ -42,6 +43,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
             .collect::<Result<_, _>>()?,
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
+        cgroups: super::cgroups::options(given)?,
         files: files::options(given),
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
@@ -74,8 +76,9 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
     start_log(&options.log)?;
     let images = keep(&options.images_dir, "images directory")?;
     let work = keep(&options.work_dir, "work directory")?;
-    let root = match cradle::enter(options)? {
-        Side::Home => restore(options)?,
+    let mut cgroups = cradle::cgroups(options)?;
+    let root = match cradle::enter(options, &mut cgroups)? {
+        Side::Home => restore(options, &mut cgroups)?,
         Side::Inside(inside) => {
             let target = options.images_dir.display().to_string();
             let (images_dir, work_dir) = (images.path(), work.path());
@@ -84,9 +87,12 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
                 Failure::Engine(error) => Failure::Engine(Error { target, ..error }),
                 other => other,
             };
-            return restore(&options).map(|_root| 0).map_err(named);
+            return restore(&options, &mut cgroups).map(|_root| 0).map_err(named);
         }
-        Side::Outside { root, ended: Ended::Code(0) } => root,
+        Side::Outside { root, ended: Ended::Code(0) } => {
+            cgroups.succeeded();
+            root
+        }
         Side::Outside { ended: Ended::Code(code), .. } => return Ok(code),
         Side::Outside { ended: Ended::Signal(signal), .. } => return Err(Failure::RestoreKilled(signal)),
     };
@@ -99,8 +105,8 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
     }
 }
 
-fn restore(options: &RestoreOptions) -> Result<i32, Failure> {
-    let restored = crate::restore::restore(options)?;
+fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<i32, Failure> {
+    let restored = crate::restore::restore(options, cgroups)?;
     if options.display_stats {
         output::print(&restored.stats.to_string());
     }

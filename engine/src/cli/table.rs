@@ -64,6 +64,7 @@ pub(super) enum Group {
     What,
     Files,
     Where,
+    Cgroups,
     Afterwards,
     Log,
     Config,
@@ -77,6 +78,7 @@ impl Group {
             Self::What => "What",
             Self::Files => "Open files",
             Self::Where => "Where",
+            Self::Cgroups => "Control groups",
             Self::Afterwards => "Afterwards",
             Self::Log => "Log and statistics",
             Self::Config => "Configuration files",
@@ -119,7 +121,7 @@ const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore, Verb::Verify];
 const RV: &[Verb] = &[Verb::Restore, Verb::Verify];
 const C: &[Verb] = &[Verb::Check];
 
-use Group::{Afterwards, Check, Config, Files, Log, What, Where};
+use Group::{Afterwards, Cgroups, Check, Config, Files, Log, What, Where};
 use Takes::{Flag, Maybe, Value, Values};
 
 const fn works(
@@ -174,6 +176,11 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("skip-checksums", None, Flag, Where, &[Verb::Dump, Verb::Restore], "Compute or compare no checksums of the images"),
     works("map-pages", None, Flag, Where, R, "Map large parts of memory from the images, which must stay as they are"),
 
+    works("manage-cgroups", None, Maybe("MODE"), Cgroups, DR, "What becomes of cgroups: ignore, none, props, soft (without MODE), full, strict [default: back into those that exist]"),
+    works("cgroup-root", None, Values("[CONTROLLER:]PATH"), Cgroups, DR, "What takes the place of the tree's own cgroup"),
+    works("cgroup-yard", None, Value("DIR"), Cgroups, DR, "Directory below which the hierarchies are mounted"),
+    works("freeze-cgroup", None, Value("DIR"), Cgroups, D, "Freeze the tree with this cgroup, which may be frozen already"),
+
     works("leave-running", Some('R'), Flag, Afterwards, &[Verb::Dump], "Let the tree run on after the dump"),
     works("leave-stopped", Some('s'), Flag, Afterwards, &[Verb::Dump, Verb::Restore], "Leave the tree stopped"),
     works("restore-detached", Some('d'), Flag, Afterwards, R, "Return when the tree runs, instead of waiting for its root"),
@@ -197,13 +204,9 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
     refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),
     refused("irmap-scan-path", None, Values("PATH"), D, "Where to search for them"),
-    refused("manage-cgroups", None, Maybe("MODE"), DR, "Cgroups: none, props, soft, full, strict, ignore"),
-    refused("cgroup-root", None, Values("[CONTROLLER:]PATH"), DR, "Root of the cgroups"),
     refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
     refused("cgroup-props-file", None, Value("FILE"), DR, "Cgroup properties, from a file"),
     refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
-    refused("cgroup-yard", None, Value("DIR"), DR, "Where cgroups are mounted"),
-    refused("freeze-cgroup", None, Value("DIR"), D, "Freeze with this cgroup"),
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),

@@ -82,7 +82,9 @@ pub(super) fn write(
     let progress = Progress::new("memory written", total);
     let mut writing = Writing { images, stats, lifeline, progress };
     let mut copies = Copies::default();
-    let orphans_come_here = orphans_come_here(tree)?;
+    // Copies would be in the freezer with the tree.
+    let copies_wanted = options.afterwards == Afterwards::LeaveRunning && !tree.was_frozen();
+    let orphans_come_here = if copies_wanted { orphans_come_here(tree)? } else { Vec::new() };
     for (at, (facts, image)) in facts.iter().zip(tasks).enumerate() {
         let Some(task) = tree.tasks.get_mut(at) else { continue };
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
@@ -101,7 +103,7 @@ pub(super) fn write(
             extra: extra::look(facts, agent).of_task(&name)?,
             name,
         };
-        let may_copy = options.afterwards == Afterwards::LeaveRunning && memory.bytes > SMALL && has_room;
+        let may_copy = copies_wanted && memory.bytes > SMALL && has_room;
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
         match copy {

@@ -11,6 +11,7 @@ use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::sharing::{Sharing, refuse_unshared_threads};
 use crate::arch;
 use crate::args;
+use crate::cgroups::CgroupsDump;
 use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
@@ -146,6 +147,31 @@ pub(super) fn look(
     }
     refuse_outside_leaders(&images, tree, files.options, problems);
     images
+}
+
+/// Finds out which control groups threads are in.
+pub(super) fn find_cgroups(
+    tree: &FrozenTree,
+    facts: &[Option<TaskFacts>],
+    images: &mut [TaskImages],
+    cgroups: &mut CgroupsDump<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
+    for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
+        let Some(facts) = facts else { continue };
+        for (thread, core) in facts.threads.iter().zip(&mut image.cores) {
+            match cgroups.set_of(facts.pid, thread.tid) {
+                Ok(set) => {
+                    if thread.tid == facts.pid {
+                        task_kinds::task(core).cg_set = set;
+                    }
+                    task_kinds::thread(core).cg_set = set;
+                }
+                Err(problem) => problems.push(problem.task(&task.name)),
+            }
+        }
+    }
 }
 
 /// A task whose session or process group was begun outside of the tree must be the caller's job.
@@ -514,12 +540,13 @@ pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<
 }
 
 /// The inventory, which makes a directory of images a set.
-pub(super) fn inventory() -> InventoryEntry {
+pub(super) fn inventory(root_cg_set: Option<u32>) -> InventoryEntry {
     InventoryEntry {
         img_version: IMAGE_VERSION,
         fdinfo_per_id: Some(true),
         root_ids: Some(namespaces::our_ids()),
         ns_per_id: Some(true),
+        root_cg_set,
         lsmtype: Some(proto::messages::Lsmtype::NoLsm.into()),
         ..InventoryEntry::default()
     }

@@ -11,9 +11,10 @@
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
-use proto::catalogue::{IDS, INVENTORY, PSTREE};
-use proto::messages::{InventoryEntry, PstreeEntry, TaskKobjIdsEntry};
+use proto::catalogue::{CORE, IDS, INVENTORY, PSTREE};
+use proto::messages::{CoreEntry, InventoryEntry, PstreeEntry, TaskKobjIdsEntry};
 
+use crate::cgroups::CgroupsRestore;
 use crate::error::{Action, Class, Context as _, Error, Explain, Problem, Result, SysError, TargetState};
 use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
@@ -83,6 +84,22 @@ impl<'a> Plan<'a> {
         Ok(Self { options, images, root, pids, ids, types })
     }
 
+    fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.kinds().for_each(|(kind, cx)| kind.check(cx, &mut problems));
+        problems
+    }
+
+    /// The combination of control groups that the root is in.
+    fn root_set(&self) -> Result<Option<u32>, Problem> {
+        let core: CoreEntry = self.images.read_single(&CORE, self.root.pid.into())?;
+        Ok(core
+            .thread_core
+            .as_ref()
+            .and_then(|thread| thread.cg_set)
+            .or(core.tc.and_then(|task| task.cg_set)))
+    }
+
     /// Kinds of the namespaces that the tree has for itself, in the order of the registry.
     fn kinds(&self) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, NamespaceRestore<'_>)> {
         let own = NAMESPACE_KINDS.iter().filter(|kind| self.types.contains(&kind.namespace_type()));
@@ -94,7 +111,7 @@ impl<'a> Plan<'a> {
 }
 
 /// Makes the namespaces that a tree has for itself, with its root in them, and goes there.
-pub fn enter(options: &RestoreOptions) -> Result<Side> {
+pub fn enter(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<Side> {
     let fail = |problems| Error {
         action: Action::Restore,
         target: options.images_dir.display().to_string(),
@@ -105,22 +122,44 @@ pub fn enter(options: &RestoreOptions) -> Result<Side> {
     if plan.types.is_empty() {
         return Ok(Side::Home);
     }
-    let mut problems = Vec::new();
-    plan.kinds().for_each(|(kind, cx)| kind.check(cx, &mut problems));
+    let problems = plan.check();
     if !problems.is_empty() {
         return Err(fail(problems));
     }
-    make(&plan).map_err(|p| fail(vec![p]))
+    make(&plan, cgroups).map_err(|p| fail(vec![p]))
 }
 
-fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
+/// What is to be done about control groups; nothing is done yet.
+pub fn cgroups(options: &RestoreOptions) -> Result<CgroupsRestore> {
+    let fail = |problems| Error {
+        action: Action::Restore,
+        target: options.images_dir.display().to_string(),
+        problems,
+        state: TargetState::NothingRestored,
+    };
+    let mut images = Images::open(&options.images_dir);
+    if !options.skip_checksums {
+        images = images.with_checksums().map_err(|p| fail(vec![p]))?;
+    }
+    CgroupsRestore::read(&images, &options.cgroups).map_err(fail)
+}
+
+/// Whether a tree has namespaces for itself; what would stand in the way of making them.
+pub(super) fn check(options: &RestoreOptions) -> Result<bool, Vec<Problem>> {
+    let plan = Plan::read(options).map_err(|problem| vec![problem])?;
+    let problems = plan.check();
+    if problems.is_empty() { Ok(!plan.types.is_empty()) } else { Err(problems) }
+}
+
+fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"));
     plan.kinds().try_for_each(|(kind, cx)| kind.before_birth(cx))?;
     let (go, begin) = pipe()?;
     let (done, filled) = pipe()?;
     let (hold, held) = pipe()?;
-    // The time namespace of a child is that which its maker has prepared.
-    let new = plan.types.iter().filter(|kind| **kind != NamespaceType::Time);
+    cgroups.make()?;
+    // The time namespace of a child is that which its maker has prepared; that of cgroups is made where it is to begin.
+    let new = plan.types.iter().filter(|kind| !matches!(kind, NamespaceType::Time | NamespaceType::Cgroup));
     let mut flags = new.fold(0, |flags, kind| flags | kind.clone_flag());
     if plan.options.parent == Parent::Sibling {
         flags |= libc::CLONE_PARENT;
@@ -135,6 +174,11 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
+    if plan.types.contains(&NamespaceType::Cgroup)
+        && let Some(set) = plan.root_set()?
+    {
+        cgroups.enter_roots(set, root)?;
+    }
     nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
     let mut byte = [0];
     let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;

@@ -2,17 +2,18 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::dump::inspect::read_text;
+use crate::dump::inspect::{read_proc, read_text};
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::procfs;
 use crate::supervise::Guardian;
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
-use crate::tracee::cgroup::FrozenCgroup;
+use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
@@ -106,13 +107,16 @@ pub struct FrozenTask {
 pub struct FrozenTree {
     /// Its tasks, parents before their children.
     pub tasks: Vec<FrozenTask>,
+    /// The cgroup that it was frozen with.
+    cgroup: Option<GivenCgroup>,
 }
 
 impl FrozenTree {
-    /// Stops `root` and everything below it.
-    pub fn freeze(root: i32, limit: Duration) -> Result<Self, Problem> {
+    /// Stops `root` and everything below it, with the help of a cgroup that it is in, if one is given.
+    pub fn freeze(root: i32, cgroup: Option<&Path>, limit: Duration) -> Result<Self, Problem> {
         crate::sys::process::hold_child_signal()?;
-        let mut tree = Self { tasks: Vec::new() };
+        let cgroup = cgroup.map(|dir| GivenCgroup::seize(dir, limit)).transpose()?;
+        let mut tree = Self { tasks: Vec::new(), cgroup };
         let root = FrozenTask::seize(root, None, limit)?.ok_or_else(|| Problem::new(FreezeError::Gone))?;
         let mut known = HashSet::from([root.pid]);
         tree.tasks.push(root);
@@ -189,6 +193,11 @@ impl FrozenTree {
             self.tasks.push(task);
         }
         Ok(true)
+    }
+
+    /// Whether it was in the freezer before we came, and goes back there.
+    pub fn was_frozen(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(GivenCgroup::was_frozen)
     }
 
     /// Lets the tree go on as it was.
@@ -273,6 +282,11 @@ impl FrozenTree {
             {
                 first = Err(Problem::new(e).task(&name).step("take the agent out"));
             }
+        }
+        // Who was frozen before goes from our hands into the freezer.
+        drop(self.cgroup.take());
+        for task in &mut self.tasks {
+            let name = task.name.clone();
             for thread in task.threads.drain(..) {
                 let Some(stopped) = thread.stopped else { continue };
                 match stopped.detach(0) {
@@ -301,21 +315,29 @@ fn wait_until_reaped(tasks: &[FrozenTask]) {
     const LIMIT: Duration = Duration::from_millis(100);
     let deadline = Instant::now() + LIMIT;
     let callers = callers();
+    let mut left = Vec::new();
     for task in tasks {
         if parent_of(task.pid).is_some_and(|parent| callers.contains(&parent)) {
             continue;
         }
         while process_state(task.pid) == Some('Z') {
             if Instant::now() > deadline {
-                log::warn!(
-                    "{} is a zombie still: its parent does not reap it, and its pid is not free",
-                    task.name
-                );
+                left.push(task.name.to_string());
                 break;
             }
             std::thread::sleep(Duration::from_micros(100));
         }
     }
+    if let Some((first, others)) = left.split_first() {
+        let others = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+        log::warn!("{first}{others} is a zombie still: its parent does not reap it, and its pid is not free");
+    }
+}
+
+/// Whether we trace a thread already.
+fn is_ours(pid: i32, tid: i32) -> bool {
+    let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse);
+    status.is_ok_and(|status| status.tracer_pid == std::process::id() as i32)
 }
 
 /// The process that started the command, whose worker we are, and those that started it; of the init of a pid namespace
@@ -412,6 +434,10 @@ impl FrozenTask {
                 // What the kernel says of a thread that has ended, and is still there.
                 Err(SysError { errno: Errno::EPERM, .. }) if has_ended(self.pid, tid) => {
                     ended.insert(tid);
+                }
+                // With its cgroup, and asked to stop, too.
+                Err(SysError { errno: Errno::EPERM, .. }) if is_ours(self.pid, tid) => {
+                    running.push(Running::adopt(tid));
                 }
                 Err(e) => return Err(seize_error(tid, e)),
             }

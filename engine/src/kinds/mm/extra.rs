@@ -5,6 +5,7 @@
 //! is such a mapping.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use proto::messages::{StasisMmEntry, StasisRange, StasisVmaEntry, VmaEntry};
 
@@ -69,7 +70,7 @@ fn add_policies(
     agent: &mut Agent,
     vmas: &mut Vec<StasisVmaEntry>,
 ) -> Result<(), AgentError> {
-    if !has_several_nodes() && facts.vmas.len() > FEW {
+    if !*SEVERAL_NODES && facts.vmas.len() > FEW {
         return Ok(());
     }
     let mut asked = facts.vmas.iter().filter(|vma| vma.vma.inode == 0 || vma.vma.perms.shared).peekable();
@@ -99,10 +100,11 @@ fn add_policies(
     Ok(())
 }
 
-fn has_several_nodes() -> bool {
+/// Whether this machine has several memory nodes.
+static SEVERAL_NODES: LazyLock<bool> = LazyLock::new(|| {
     let online = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
     online.trim().contains(['-', ','])
-}
+});
 
 fn entry_for<'a>(vmas: &'a mut Vec<StasisVmaEntry>, vma: &SmapsVma) -> &'a mut StasisVmaEntry {
     let start = vma.vma.start;

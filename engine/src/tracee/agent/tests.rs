@@ -37,7 +37,7 @@ fn makes_calls_in_the_target_and_leaves_no_trace() {
     let mut child = sleeper();
     let pid = child.id() as i32;
     let before = maps(pid);
-    let mut tree = FrozenTree::freeze(pid, LIMIT).unwrap();
+    let mut tree = FrozenTree::freeze(pid, None, LIMIT).unwrap();
     let task = &mut tree.tasks[0];
     let saved = Saved::read(task.threads[0].stopped()).unwrap();
 
@@ -70,7 +70,7 @@ fn makes_calls_in_the_target_and_leaves_no_trace() {
 #[test]
 fn a_failing_call_names_itself_and_ends_the_batch() {
     let mut child = sleeper();
-    let mut tree = FrozenTree::freeze(child.id() as i32, LIMIT).unwrap();
+    let mut tree = FrozenTree::freeze(child.id() as i32, None, LIMIT).unwrap();
     let mut agent = inject(&mut tree.tasks[0]);
     let mut batch = Batch::new();
     batch.call("getpid", libc::SYS_getpid, crate::args![]);
@@ -99,7 +99,7 @@ fn a_thread_that_nobody_traces_any_more_finds_back_from_the_landing_pad() {
         status.lines().find(|l| l.starts_with("SigBlk")).map(str::to_owned)
     };
     let before = (maps(pid), blocked());
-    let mut tree = FrozenTree::freeze(pid, LIMIT).unwrap();
+    let mut tree = FrozenTree::freeze(pid, None, LIMIT).unwrap();
     let stopped = tree.tasks[0].threads[0].stopped.take().unwrap();
     let saved = Saved::read(&stopped).unwrap();
     let memory = Memory::open(pid).unwrap();

@@ -1,0 +1,70 @@
+//! Options about control groups, of all commands that have them.
+
+use std::path::PathBuf;
+
+use crate::options::{CgroupOptions, ManageCgroups};
+
+use super::UsageError;
+use super::grammar::Given;
+
+pub(super) fn options(given: &Given) -> Result<CgroupOptions, UsageError> {
+    let modes = given.values::<String>("manage-cgroups");
+    Ok(CgroupOptions {
+        manage: modes.last().map_or(Ok(ManageCgroups::default()), |mode| manage(mode))?,
+        roots: given
+            .values::<String>("cgroup-root")
+            .iter()
+            .map(|value| root(value))
+            .collect::<Result<_, _>>()?,
+        yard: given.value("cgroup-yard"),
+    })
+}
+
+fn manage(mode: &str) -> Result<ManageCgroups, UsageError> {
+    Ok(match mode {
+        "ignore" => ManageCgroups::Ignore,
+        "none" => ManageCgroups::None,
+        "props" => ManageCgroups::Props,
+        // The option alone.
+        "soft" | "+" => ManageCgroups::Soft,
+        "full" => ManageCgroups::Full,
+        "strict" => ManageCgroups::Strict,
+        other => {
+            return Err(UsageError::BadValue {
+                option: "--manage-cgroups[=MODE]".into(),
+                value: other.into(),
+                reason: "the modes are ignore, none, props, soft, full and strict".into(),
+            });
+        }
+    })
+}
+
+/// `[CONTROLLER:]/PATH`.
+fn root(value: &str) -> Result<(Option<String>, PathBuf), UsageError> {
+    let (controller, path) = match value.split_once(':') {
+        Some((controller, path)) if !controller.starts_with('/') => (Some(controller.to_owned()), path),
+        _ => (None, value),
+    };
+    if path.starts_with('/') {
+        return Ok((controller, path.into()));
+    }
+    Err(UsageError::BadValue {
+        option: "--cgroup-root [CONTROLLER:]PATH".into(),
+        value: value.into(),
+        reason: "a path begins at the root of the hierarchy, with a slash".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots() {
+        assert_eq!(root("/a:b").unwrap(), (None, "/a:b".into()));
+        assert_eq!(root("cpu:/a").unwrap(), (Some("cpu".into()), "/a".into()));
+        assert_eq!(root("name=systemd:/a").unwrap(), (Some("name=systemd".into()), "/a".into()));
+        root("a").unwrap_err();
+        manage("some").unwrap_err();
+    }
+}
