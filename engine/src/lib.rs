@@ -12,6 +12,7 @@ pub mod error;
 pub mod image;
 pub mod kinds;
 pub mod logging;
+pub mod mounts;
 pub mod net_lock;
 pub mod options;
 pub mod plan;

@@ -191,6 +191,46 @@ impl Default for Timeout {
     }
 }
 
+/// What becomes of mounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// `--root`: the folder on which the root of the mount namespace is mounted.
+    pub root: Option<PathBuf>,
+    /// `--external mnt[A]:B`, `--ext-mount-map A:B`: at dump the mount point and its name, at restore the name and its path.
+    pub external: Vec<(String, String)>,
+    /// `--external mnt[]`: mounts that are outside are found where they are.
+    pub auto: Option<AutoMounts>,
+    /// `--enable-external-sharing`: external mounts may have peers outside.
+    pub external_sharing: bool,
+    /// `--enable-external-masters`: external mounts may have masters outside.
+    pub external_masters: bool,
+    /// `--enable-fs`: types of file systems that are mounted again from their source.
+    pub enabled: Vec<String>,
+    /// `--skip-mnt`: mounts that are left out.
+    pub skip: Vec<String>,
+}
+
+/// What mounts that are found outside may have to do with others there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AutoMounts {
+    /// `m`: they may have masters outside.
+    pub masters: bool,
+    /// `s`: they may have peers outside.
+    pub sharing: bool,
+}
+
+impl MountOptions {
+    /// Whether external mounts may have peers outside.
+    pub fn allows_sharing(&self) -> bool {
+        self.external_sharing || self.auto.is_some_and(|auto| auto.sharing)
+    }
+
+    /// Whether external mounts may have masters outside.
+    pub fn allows_masters(&self) -> bool {
+        self.external_masters || self.auto.is_some_and(|auto| auto.masters)
+    }
+}
+
 /// What becomes of open files. Dump and restore read different fields of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileOptions {
