@@ -146,7 +146,7 @@ fn restore(count: u32, options: &MountOptions, dir: &Path, prepare: &dyn Fn(), s
             std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut all).unwrap();
             all.push(0);
             if !script.is_empty() {
-                let output = Command::new("/bin/sh").args(["-e", "-c", script]).output().unwrap();
+                let output = Command::new("/bin/sh").args(["-e", "-c", script]).stdin(Stdio::piped()).output().unwrap();
                 let said = [output.stdout, output.stderr].concat();
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
             }

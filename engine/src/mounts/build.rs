@@ -25,7 +25,7 @@ use super::outside::Outside;
 use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, SourceKind};
 use super::read::Proc;
 use super::refusal::MountRefusal;
-use super::removed;
+use super::removed::Removed;
 use super::yard::{self, Yard, open_path};
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
@@ -51,11 +51,14 @@ pub fn build(plan: &Plan, mut outside: Outside, images: &Images) -> Result<Vec<B
     yard::enter_copy().while_trying_to(step)?;
     let made = make(plan, &mut outside, &ids)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
-    let builder = Builder { plan, yard, archives };
+    let mut builder = Builder { plan, yard, archives, removed: BTreeMap::new() };
     builder.fill(&made)?;
+    builder.make_removed()?;
     builder.put_groups(|kind| !matches!(kind, SourceKind::Layers(_)))?;
     let built = plan.namespaces.iter().map(|namespace| builder.build(namespace));
     let built = built.collect::<Result<Vec<_>, _>>()?;
+    builder.removed.values().try_for_each(Removed::remove)?;
+    nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;
     for (source, mount) in plan.sources.iter().zip(&made) {
         if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount) {
             file_system::set_flags(mount, file_system).about(|| source.object.clone())?;
@@ -104,6 +107,8 @@ struct Builder<'a> {
     plan: &'a Plan,
     yard: Yard,
     archives: BTreeMap<String, File>,
+    /// What was removed, by its source and its name there.
+    removed: BTreeMap<(usize, PathBuf), Removed>,
 }
 
 impl Builder<'_> {
@@ -117,6 +122,23 @@ impl Builder<'_> {
                 extract(archive, mount).about(|| source.object.clone())?;
             }
             self.yard.put(&source_name(i), mount).about(|| source.object.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was removed in the sources that are there.
+    fn make_removed(&mut self) -> Result<(), Problem> {
+        let mounts = self.plan.namespaces.iter().flat_map(|namespace| &namespace.mounts);
+        for planned in mounts.filter(|planned| planned.mount.removed) {
+            let key = (planned.source, planned.below.clone());
+            let name = source_name(planned.source);
+            if self.removed.contains_key(&key) || !Yard::has(&name) {
+                continue;
+            }
+            let archive = planned.removed.as_ref().and_then(|name| self.archives.get(name));
+            let make = || Removed::make(Yard::get(&name)?, &planned.below, archive, &planned.mount);
+            let made = make().about(|| planned.mount.object());
+            self.removed.insert(key, made.while_trying_to("make again what it has mounted and was removed")?);
         }
         Ok(())
     }
@@ -154,8 +176,6 @@ impl Builder<'_> {
     fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
         self.yard.copy().while_trying_to("make another mount namespace")?;
         let mut mounts: BTreeMap<u32, OwnedFd> = BTreeMap::new();
-        // The names in the yard of what was removed.
-        let mut removed: BTreeMap<(usize, PathBuf), String> = BTreeMap::new();
         // Those made of folders of others wait until the others are there.
         let mut waiting: Vec<(&PlannedMount, &PathBuf)> = namespace.mounts.iter().zip(&namespace.places).collect();
         while !waiting.is_empty() {
@@ -169,7 +189,7 @@ impl Builder<'_> {
                     left.push((planned, place));
                     continue;
                 }
-                let made = self.attach(planned, place, &mounts, &mut removed);
+                let made = self.attach(planned, place, &mounts);
                 mounts.insert(planned.mount.id, made.about(|| planned.mount.object())?);
             }
             if left.len() == before {
@@ -199,23 +219,11 @@ impl Builder<'_> {
         planned: &PlannedMount,
         place: &Path,
         mounts: &BTreeMap<u32, OwnedFd>,
-        removed: &mut BTreeMap<(usize, PathBuf), String>,
     ) -> Result<OwnedFd, Problem> {
         let source = Yard::get(&source_name(planned.source))?;
-        let from = if planned.mount.removed {
-            let key = (planned.source, planned.below.clone());
-            if !removed.contains_key(&key) {
-                let archive = planned.removed.as_ref().and_then(|name| self.archives.get(name));
-                let mount = removed::make(&source, &planned.below, archive, &planned.mount)?;
-                let name = format!("removed-{}", planned.mount.id);
-                self.yard.put(&name, &mount)?;
-                removed.insert(key.clone(), name);
-            }
-            Yard::get(removed.get(&key).map_or("", String::as_str))
-        } else {
-            find(&source, &planned.below)
-        };
-        let from = from.while_trying_to("find what is mounted")?;
+        let key = (planned.source, planned.below.clone());
+        let below = self.removed.get(&key).map_or(&planned.below, |removed| &removed.path);
+        let from = find(&source, below).while_trying_to("find what is mounted")?;
         let mount = sys::clone_at(&from, Path::new(""), Depth::One).while_trying_to("clone it")?;
         // A clone of a mount in a peer group is in the group, too.
         sys::set_propagation(mount.as_fd(), MsFlags::MS_PRIVATE.bits())?;

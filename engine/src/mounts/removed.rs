@@ -1,7 +1,9 @@
-//! The root of a mount that was removed elsewhere: made again under its name, mounted, and removed again.
+//! Roots of mounts that were removed elsewhere: made again under their names, and removed again when they are mounted.
+//!
+//! They keep their names until all namespaces are built: what has none is not mounted anywhere any more (`ENOENT`).
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -15,46 +17,60 @@ use super::model::Mount;
 use super::refusal::MountRefusal;
 use super::reveal::removed_name;
 use super::yard::open_path;
-use crate::error::{Context as _, Problem, SysError};
-use crate::sys::mount::{self as sys, Depth};
+use crate::error::{Problem, SysError};
 
-/// Makes it below a source, from its archive; its mount, which is nowhere yet. Changes the working directory.
-pub(super) fn make(
-    source: &OwnedFd,
-    below: &Path,
-    archive: Option<&File>,
-    mount: &Mount,
-) -> Result<OwnedFd, Problem> {
-    let step = "make again what it has mounted and was removed";
-    let archive = archive.ok_or_else(|| Problem::new(MountRefusal::Covered))?;
-    let parents = make_parents(source, below).while_trying_to(step)?;
-    let made = make_inside(source, below, archive, mount).while_trying_to(step);
-    for parent in parents.iter().rev() {
-        let last = enter_parent(source, parent)?;
-        unlinkat(AT_FDCWD, last, UnlinkatFlags::RemoveDir).map_err(SysError::of("rmdir")).while_trying_to(step)?;
-    }
-    made
+/// A file or folder that is to be removed again.
+#[derive(Debug)]
+pub(super) struct Removed {
+    /// Its name now, below the root of its source.
+    pub(super) path: PathBuf,
+    source: OwnedFd,
+    is_folder: bool,
+    /// Folders that were made for it.
+    parents: Vec<PathBuf>,
 }
 
-fn make_inside(source: &OwnedFd, below: &Path, archive: &File, mount: &Mount) -> Result<OwnedFd, Problem> {
-    let last = enter_parent(source, below)?;
-    let temporary = removed_name(mount);
-    extract(archive, &open_path(".")?)?;
-    let last = enter_parent(source, below).map(|_| last)?;
-    // Another file may have its name now: then the mount shows another name, which leads nowhere either way.
-    let name = match renameat2(AT_FDCWD, temporary.as_str(), AT_FDCWD, last, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) => last,
-        Err(Errno::EEXIST) => Path::new(&temporary),
-        Err(errno) => return Err(SysError { call: "renameat2", errno }.into()),
-    };
-    let found = open_path(name)?;
-    let mounted = sys::clone_at(&found, Path::new(""), Depth::One)?;
-    sys::set_propagation(mounted.as_fd(), nix::mount::MsFlags::MS_PRIVATE.bits())?;
-    let kind = SFlag::from_bits_truncate(fstat(&found).map_err(SysError::of("fstat"))?.st_mode);
-    let is_folder = kind & SFlag::S_IFMT == SFlag::S_IFDIR;
-    let how = if is_folder { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
-    unlinkat(AT_FDCWD, name, how).map_err(SysError::of("unlink"))?;
-    Ok(mounted)
+impl Removed {
+    /// Makes one below the root of a source, from its archive. Changes the working directory.
+    pub(super) fn make(
+        source: OwnedFd,
+        below: &Path,
+        archive: Option<&File>,
+        mount: &Mount,
+    ) -> Result<Self, Problem> {
+        let archive = archive.ok_or_else(|| Problem::new(MountRefusal::Covered))?;
+        let parents = make_parents(&source, below)?;
+        let temporary = removed_name(mount);
+        let last = enter_parent(&source, below)?.to_owned();
+        extract(archive, &open_path(".")?)?;
+        enter_parent(&source, below)?;
+        // Another file may have its name now: then the mount shows another name, which leads nowhere either way.
+        let name = match renameat2(AT_FDCWD, temporary.as_str(), AT_FDCWD, &last, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => last,
+            Err(Errno::EEXIST) => PathBuf::from(temporary),
+            Err(errno) => return Err(SysError { call: "renameat2", errno }.into()),
+        };
+        let found = open_path(&name)?;
+        let kind = SFlag::from_bits_truncate(fstat(&found).map_err(SysError::of("fstat"))?.st_mode);
+        let is_folder = kind & SFlag::S_IFMT == SFlag::S_IFDIR;
+        Ok(Self { path: below.with_file_name(name), source, is_folder, parents })
+    }
+
+    /// Removes it again. Changes the working directory.
+    pub(super) fn remove(&self) -> Result<(), Problem> {
+        let how = if self.is_folder { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
+        let last = enter_parent(&self.source, &self.path)?;
+        unlinkat(AT_FDCWD, last, how).map_err(SysError::of("unlink"))?;
+        for parent in self.parents.iter().rev() {
+            let last = enter_parent(&self.source, parent)?;
+            match unlinkat(AT_FDCWD, last, UnlinkatFlags::RemoveDir) {
+                // Another one is in it still.
+                Ok(()) | Err(Errno::ENOTEMPTY | Errno::ENOENT) => {}
+                Err(errno) => return Err(SysError { call: "rmdir", errno }.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Makes the folders above it that are not there; they go again.
