@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
+use crate::kinds::namespaces;
 use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
@@ -25,12 +26,8 @@ use crate::tracee::freeze::FrozenTree;
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
 /// everything is undone.
 pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
-    let fail = |state, problems| Error {
-        action: Action::Dump,
-        target: target::describe(options.tree),
-        problems,
-        state,
-    };
+    let fail =
+        |state, problems| Error { action: Action::Dump, target: target::describe(options), problems, state };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
     let running = |problem| fail(TargetState::Running, vec![problem]);
     let mut stats = DumpStats::default();
@@ -48,9 +45,10 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
 
     let mut files = FilesDump::new(options);
     let mut problems = Vec::new();
-    let facts = task::inspect(&tree, &mut problems);
+    let facts = task::inspect(&tree, options, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
+    namespaces::look(options, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
@@ -59,6 +57,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
+        namespaces::dump(options, &mut images)?;
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
         task::write(&mut tasks, &mut images)?;

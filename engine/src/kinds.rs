@@ -5,10 +5,12 @@
 
 pub mod files;
 pub mod mm;
+pub mod namespaces;
 pub mod task;
 
 use files::{Erase as _, ErasedFileKind};
 use mm::{Erase as _, ErasedMappingKind};
+use namespaces::{Erase as _, ErasedNamespaceKind};
 use task::{Erase as _, ErasedTaskKind};
 
 /// Kinds of descriptors. Exactly one claims each descriptor, so their order means nothing.
@@ -68,4 +70,17 @@ pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
     task::rlimits::Rlimits::ERASED,
     task::creds::Creds::ERASED,
     task::process::ParentDeath::ERASED,
+];
+
+/// Kinds of namespaces, in the order in which they are filled: those who we are there come first, and mounts, which take
+/// the files of the outside away from us, last.
+pub static NAMESPACE_KINDS: &[&dyn ErasedNamespaceKind] = &[
+    namespaces::user::UserNamespace::ERASED,
+    namespaces::time::TimeNamespace::ERASED,
+    namespaces::pid::PidNamespace::ERASED,
+    namespaces::cgroup::CgroupNamespace::ERASED,
+    namespaces::uts::UtsNamespace::ERASED,
+    namespaces::ipc::IpcNamespace::ERASED,
+    namespaces::net::NetNamespace::ERASED,
+    namespaces::mnt::MntNamespace::ERASED,
 ];

@@ -10,6 +10,7 @@ pub mod crit;
 pub mod dump;
 pub mod error;
 pub mod image;
+pub mod inside;
 pub mod kinds;
 pub mod logging;
 pub mod mounts;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -32,7 +32,7 @@ pub fn start(options: &LogOptions) -> Result<(), SysError> {
         Some(path) => Sink::File(create(path)?),
         None => Sink::Stderr,
     };
-    let logger = Logger { started: Instant::now(), timestamps: options.level >= LogLevel::Info, sink };
+    let logger = Logger { started: SystemTime::now(), timestamps: options.level >= LogLevel::Info, sink };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(filter(options.level));
         TO_FILE.store(options.file.is_some(), Ordering::Relaxed);
@@ -56,7 +56,8 @@ const fn filter(level: LogLevel) -> LevelFilter {
 
 #[derive(Debug)]
 struct Logger {
-    started: Instant,
+    /// By the clock that is the same in all time namespaces, since one log may be of processes in several.
+    started: SystemTime,
     timestamps: bool,
     sink: Sink,
 }
@@ -73,7 +74,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let line = format_line(self.timestamps.then(|| self.started.elapsed()), record);
+        let line = format_line(self.timestamps.then(|| self.started.elapsed().unwrap_or_default()), record);
         // A log that cannot be written must not fail the work, and there is nowhere to say so.
         let _ignored = match &self.sink {
             Sink::File(file) => (&mut &*file).write(line.as_bytes()),

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::procfs::id_map::IdMaps;
+use crate::procfs::link::NamespaceType;
+
 /// Options of `dump`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DumpOptions {
@@ -34,6 +37,27 @@ pub struct DumpOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// Where we went before the dump began; nobody asks for this.
+    pub inside: Inside,
+}
+
+/// Namespaces of the tree that we are in ourselves while we work (`inside.rs`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Types of those that are not the ones the command was called in. Of these we are in all but a user namespace, so that
+    /// we keep our privileges.
+    pub types: Vec<NamespaceType>,
+    /// The root's pid where the command was called; 0 if it is no other than inside.
+    pub outer_pid: i32,
+    /// Ids of its user namespace, if it has one.
+    pub ids: IdMaps,
+}
+
+impl Inside {
+    /// Whether the tree has a namespace of this type for itself.
+    pub fn has(&self, kind: NamespaceType) -> bool {
+        self.types.contains(&kind)
+    }
 }
 
 /// What becomes of TCP connections.
@@ -115,8 +139,12 @@ pub struct RestoreOptions {
     pub files: FileOptions,
     /// Say at the end what was restored and how long it took.
     pub display_stats: bool,
+    /// Directory that becomes the root of the mount namespace (`--root`).
+    pub root: Option<PathBuf>,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// Where we went before the restore began; nobody asks for this. The root of the tree is there already.
+    pub inside: Inside,
 }
 
 impl RestoreOptions {

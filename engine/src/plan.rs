@@ -56,7 +56,7 @@ impl Plan {
     pub fn of(PlanOptions { dump: options }: &PlanOptions) -> Result<Self> {
         let fail = |problem| Error {
             action: Action::Plan,
-            target: target::describe(options.tree),
+            target: target::describe(options),
             problems: vec![problem],
             state: TargetState::Untouched,
         };
@@ -111,7 +111,7 @@ impl TaskPlan {
         if status.state == procfs::stat::State::Zombie {
             return Ok(plan);
         }
-        plan.refused.extend(task::refuse_namespaces(pid));
+        plan.refused.extend(task::refuse_namespaces(pid, files.options));
         for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

@@ -10,6 +10,7 @@ pub mod auxv;
 pub mod children;
 pub mod fdinfo;
 pub mod fsnotify;
+pub mod id_map;
 pub mod integer;
 pub mod io;
 pub mod limits;

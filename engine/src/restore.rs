@@ -7,6 +7,7 @@
 //! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
 mod births;
+pub mod cradle;
 mod fill;
 mod finish;
 mod memory;
@@ -20,6 +21,7 @@ use std::time::Instant;
 
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::Images;
+use crate::inside::AsOwner;
 use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
@@ -52,6 +54,8 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
     let mut files = FilesRestore::read(options, &images).map_err(one)?;
     let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
     let mut build = || -> std::result::Result<i32, Problem> {
+        // What we make belongs to the root of the tree's user namespace, if it has one.
+        let _owner = AsOwner::of(&options.inside.ids)?;
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);

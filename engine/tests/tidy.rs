@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
+use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 
 /// The packages: everything else at the root is not ours to check.
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 32] = [
+const NO_KINDS: [(&str, &str); 33] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
@@ -46,6 +46,7 @@ const NO_KINDS: [(&str, &str); 32] = [
     ("mm/pages.rs", "contents of private memory, whichever kind maps it"),
     ("mm/extra.rs", "properties of mappings, whichever kind they are, that have no place elsewhere"),
     ("mm/shared.rs", "contents of shared memory objects, whichever kind they are"),
+    ("namespaces/erased.rs", "the trait as the registry holds it"),
     ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 
@@ -53,10 +54,11 @@ const NO_KINDS: [(&str, &str); 32] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 8] = [
+const UNSAFE_FILES: [(&str, &str); 9] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
     ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
+    ("zdtm/src/cell.rs", "forks into namespaces"),
     ("zdtm/src/need.rs", "asks the C library for its rseq area"),
     ("zdtm/src/run.rs", "prepares a trial between fork and execve"),
     ("zdtm/src/target.rs", "prepares a target between fork and execve"),
@@ -71,7 +73,7 @@ const MAX_LINES: usize = 700;
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "manager", "misc", "util", "utils"];
 
 /// Families of kinds, as the support table heads them.
-const FAMILIES: [&str; 3] = ["Descriptors", "Mappings", "Tasks and threads"];
+const FAMILIES: [&str; 4] = ["Descriptors", "Mappings", "Tasks and threads", "Namespaces"];
 
 /// A kind, as the registry has it.
 struct Kind {
@@ -81,11 +83,12 @@ struct Kind {
 }
 
 fn kinds() -> Vec<Kind> {
-    let [descriptors, mappings, tasks] = FAMILIES;
+    let [descriptors, mappings, tasks, spaces] = FAMILIES;
     let files = FILE_KINDS.iter().map(|k| (descriptors, k.name(), k.not_saved()));
     let memory = MAPPING_KINDS.iter().map(|k| (mappings, k.name(), k.not_saved()));
     let state = TASK_KINDS.iter().map(|k| (tasks, k.name(), k.not_saved()));
-    let all = files.chain(memory).chain(state);
+    let namespaces = NAMESPACE_KINDS.iter().map(|k| (spaces, k.name(), k.not_saved()));
+    let all = files.chain(memory).chain(state).chain(namespaces);
     all.map(|(family, name, not_saved)| Kind { family, name, not_saved }).collect()
 }
 
@@ -171,7 +174,9 @@ fn every_file_of_kinds_is_in_the_registry() {
     let registry = fs::read_to_string(root().join("engine/src/kinds.rs")).unwrap();
     let mut faults = Vec::new();
     let mut others: BTreeMap<_, _> = NO_KINDS.into_iter().collect();
-    for (family, kind_trait) in [("files", "FileKind"), ("mm", "MappingKind"), ("task", "TaskKind")] {
+    for (family, kind_trait) in
+        [("files", "FileKind"), ("mm", "MappingKind"), ("task", "TaskKind"), ("namespaces", "NamespaceKind")]
+    {
         for (path, text) in texts(&format!("engine/src/kinds/{family}"), "rs") {
             let file = path.strip_prefix("engine/src/kinds/").unwrap();
             let stem = file.strip_suffix(".rs").unwrap().replace('/', "::");

@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::cell::Cell;
 use crate::engine::{self, Choice};
+use crate::entry::Flavor;
 use crate::outcome::{Record, Totals};
 use crate::progress::{Progress, complain, emit};
-use crate::run::{self, Plan};
+use crate::report;
+use crate::run::{self, Job, Plan};
 use crate::trial::{self, Mode, Order};
-use crate::{report, zoo};
+use crate::zoo::{self, Named};
 
 /// Runs programs through dump and restore, and checks that they do not notice.
 #[derive(Debug, Parser)]
@@ -31,6 +34,9 @@ enum Command {
     /// Run one trial (the runner's own use)
     #[command(hide = true)]
     ExecOne { order: String, outcome: PathBuf },
+    /// Start a target in namespaces of its own (the runner's own use)
+    #[command(hide = true)]
+    ExecInCell { cell: String, pid_file: PathBuf, words: Vec<String> },
 }
 
 #[derive(Debug, Args)]
@@ -41,6 +47,9 @@ struct Run {
     /// Run the whole zoo
     #[arg(long, conflicts_with = "patterns")]
     all: bool,
+    /// Run in these flavors, as far as the entries have them [default: the first that each entry has]
+    #[arg(long, value_name = "FLAVOR", value_delimiter = ',')]
+    flavor: Vec<Flavor>,
     /// Test this engine instead of the one built with the runner
     #[arg(long, value_name = "PATH")]
     engine: Option<PathBuf>,
@@ -122,6 +131,9 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run(&options),
         Command::List(options) => list(&options).map(|()| ExitCode::SUCCESS),
         Command::ExecOne { order, outcome } => exec_one(&order, &outcome).map(|()| ExitCode::SUCCESS),
+        Command::ExecInCell { cell, pid_file, words } => {
+            exec_in_cell(&cell, &words, &pid_file).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));
@@ -134,6 +146,25 @@ fn exec_one(order: &str, outcome: &std::path::Path) -> Result<()> {
     let result = trial::carry_out(&order);
     std::fs::write(outcome, serde_json::to_string(&result)?)?;
     Ok(())
+}
+
+fn exec_in_cell(cell: &str, words: &[String], pid_file: &std::path::Path) -> Result<()> {
+    let cell: Cell = serde_json::from_str(cell).context("the cell cannot be read")?;
+    cell.start(words, pid_file)
+}
+
+/// Which entries run where.
+fn jobs(entries: Vec<Named>, flavors: &[Flavor]) -> Result<Vec<Job>> {
+    let first = |named: &Named| named.entry.flavors.first().copied().into_iter().collect::<Vec<_>>();
+    let of_entry = |named: Named| {
+        let wanted = if flavors.is_empty() { first(&named) } else { flavors.to_vec() };
+        let has =
+            wanted.into_iter().filter(|flavor| named.entry.flavors.contains(flavor)).collect::<Vec<_>>();
+        has.into_iter().map(move |flavor| Job { named: named.clone(), flavor })
+    };
+    let jobs: Vec<Job> = entries.into_iter().flat_map(of_entry).collect();
+    ensure!(!jobs.is_empty(), "none of these entries has that flavor (`zdtm list` tells which they have)");
+    Ok(jobs)
 }
 
 fn run(options: &Run) -> Result<ExitCode> {
@@ -153,6 +184,7 @@ fn run(options: &Run) -> Result<ExitCode> {
         (_, true) => Mode::LeaveRunning,
         _ => Mode::Restore,
     };
+    let entries = jobs(entries, &options.flavor)?;
     let jobs = options.jobs.map_or_else(
         || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         usize::from,

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::need::Need;
 
@@ -32,7 +33,7 @@ pub struct Entry {
     /// Any program with its arguments; either this or `workload`.
     #[serde(default)]
     pub command: Option<Vec<String>>,
-    /// Where it runs; the first one that the runner supports is used.
+    /// Where it can run; the first of them is used unless the runner is told otherwise (`--flavor`).
     #[serde(default = "default_flavors")]
     pub flavors: Vec<Flavor>,
     /// Engine options for both dump and restore.
@@ -83,7 +84,7 @@ pub struct Entry {
 }
 
 /// Where a target runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flavor {
     /// As is, in the runner's namespaces.
@@ -102,6 +103,11 @@ impl Flavor {
             Self::Ns => "ns",
             Self::Userns => "userns",
         }
+    }
+
+    /// A name as reports show it: that of an entry where it runs as is needs no more.
+    pub fn label(self, name: &str) -> String {
+        if self == Self::Host { name.to_owned() } else { format!("{name} ({})", self.as_str()) }
     }
 }
 

@@ -4,6 +4,7 @@
 //! runs in a process of its own ([`trial`]), which is the child subreaper of everything the entry starts, so that
 //! nothing outlives it. What the outside sees of the target ([`snapshot`]) is compared before and after.
 
+pub mod cell;
 pub mod cli;
 pub mod engine;
 pub mod entry;

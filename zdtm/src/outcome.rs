@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Flavor;
+
 /// The step of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +85,8 @@ pub struct Failure {
 pub struct Record {
     /// The entry's name.
     pub name: String,
+    /// Where it ran.
+    pub flavor: Flavor,
     /// The entry's sentence.
     pub about: String,
     /// Wall time in seconds.
@@ -92,6 +96,13 @@ pub struct Record {
     /// The kept directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<PathBuf>,
+}
+
+impl Record {
+    /// Name and flavor.
+    pub fn label(&self) -> String {
+        self.flavor.label(&self.name)
+    }
 }
 
 /// The counts of a run.

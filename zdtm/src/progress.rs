@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use crate::entry::Flavor;
 use crate::outcome::{Failure, Outcome, Record, Totals};
 
 /// The display of a run.
@@ -25,8 +26,8 @@ impl Progress {
 
     /// A trial has ended.
     pub fn ended(&mut self, record: &Record, rerun: &str, totals: Totals, all: usize) {
-        self.running.retain(|name| *name != record.name);
-        let name = &record.name;
+        let name = record.label();
+        self.running.retain(|running| *running != name);
         match &record.outcome {
             Outcome::Failed(failure) => self.above(&failed(record, failure, rerun)),
             Outcome::Passed if !self.updates => self.above(&format!("pass {name} ({:.2} s)", record.seconds)),
@@ -76,11 +77,15 @@ pub fn complain(text: &str) {
 
 fn failed(record: &Record, failure: &Failure, rerun: &str) -> String {
     let mut lines = vec![
-        format!("FAIL {} ({:.2} s): {}", record.name, record.seconds, record.about),
+        format!("FAIL {} ({:.2} s): {}", record.label(), record.seconds, record.about),
         format!("phase: {}", failure.phase.as_str()),
     ];
     lines.extend(failure.message.lines().map(str::to_owned));
-    lines.push(format!("rerun: {}", rerun.replace("NAME", &record.name)));
+    let flavor = match record.flavor {
+        Flavor::Host => String::new(),
+        flavor => format!(" --flavor {}", flavor.as_str()),
+    };
+    lines.push(format!("rerun: {}{flavor}", rerun.replace("NAME", &record.name)));
     lines.extend(record.kept.as_ref().map(|dir| format!("kept: {}", dir.display())));
     lines.join("\n  ")
 }
@@ -98,6 +103,7 @@ mod tests {
         };
         let record = Record {
             name: "static/pipe00".to_owned(),
+            flavor: Flavor::Host,
             about: "Data stays in a pipe.".to_owned(),
             seconds: 0.5,
             outcome: Outcome::Failed(failure.clone()),

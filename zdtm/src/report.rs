@@ -38,7 +38,7 @@ pub fn junit(records: &[Record], totals: Totals) -> String {
 
 fn case(record: &Record) -> String {
     let (folder, name) = record.name.rsplit_once('/').unwrap_or(("zoo", &record.name));
-    let (folder, name, seconds) = (escape(folder), escape(name), record.seconds);
+    let (folder, name, seconds) = (escape(folder), escape(&record.flavor.label(name)), record.seconds);
     let head = format!("    <testcase classname=\"{folder}\" name=\"{name}\" time=\"{seconds:.3}\"");
     let inner = match &record.outcome {
         Outcome::Passed => return format!("{head}/>"),
@@ -71,10 +71,12 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Flavor;
     use crate::outcome::{Failure, Phase};
 
     fn records() -> Vec<Record> {
         let record = |name: &str, outcome| Record {
+            flavor: Flavor::Host,
             name: name.to_owned(),
             about: "A sentence.".to_owned(),
             seconds: 0.25,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
+use crate::cell::Cell;
 use crate::engine::Programs;
 use crate::entry::Flavor;
 use crate::outcome::{Failure, Outcome, Phase, Record, Totals};
@@ -18,6 +19,15 @@ use crate::progress::Progress;
 use crate::trial::{Mode, Order};
 use crate::watch;
 use crate::zoo::Named;
+
+/// An entry, and where it is to run.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Which.
+    pub named: Named,
+    /// Where.
+    pub flavor: Flavor,
+}
 
 /// How a run is done.
 #[derive(Debug, Clone)]
@@ -47,12 +57,12 @@ enum Event {
 }
 
 /// Runs the entries and returns a record for each, in their order.
-pub fn run(plan: &Plan, entries: &[Named], progress: &mut Progress) -> Result<Vec<Record>> {
+pub fn run(plan: &Plan, entries: &[Job], progress: &mut Progress) -> Result<Vec<Record>> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let scratch = tempfile::Builder::new().prefix("zdtm-").tempdir().context("no temporary directory")?;
     let scratch = scratch.keep();
     open_to_everybody(&scratch)?;
-    let queue: Mutex<VecDeque<Named>> = Mutex::new(entries.iter().cloned().collect());
+    let queue: Mutex<VecDeque<Job>> = Mutex::new(entries.iter().cloned().collect());
     let (sender, receiver) = mpsc::channel();
     let mut totals = Totals::default();
     let mut records = Vec::new();
@@ -76,22 +86,23 @@ pub fn run(plan: &Plan, entries: &[Named], progress: &mut Progress) -> Result<Ve
     watch::kill_all_descendants();
     // It stays if a trial's directory was kept.
     let _ = std::fs::remove_dir(&scratch);
-    let place = |name: &str| entries.iter().position(|named| named.name == name);
-    records.sort_by_key(|record| place(&record.name));
+    let is_of = |record: &Record, job: &Job| job.named.name == record.name && job.flavor == record.flavor;
+    records.sort_by_key(|record| entries.iter().position(|job| is_of(record, job)));
     Ok(records)
 }
 
-fn work(plan: &Plan, scratch: &Path, queue: &Mutex<VecDeque<Named>>, sender: Sender<Event>) {
+fn work(plan: &Plan, scratch: &Path, queue: &Mutex<VecDeque<Job>>, sender: Sender<Event>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(named) = next else { return };
+        let Some(job) = next else { return };
         // The receiver outlives the workers.
-        let _ = sender.send(Event::Started(named.name.clone()));
+        let _ = sender.send(Event::Started(job.flavor.label(&job.named.name)));
         let start = Instant::now();
-        let (outcome, kept) = one(plan, scratch, &named);
+        let (outcome, kept) = one(plan, scratch, &job);
         let record = Record {
-            about: named.entry.about.clone(),
-            name: named.name,
+            about: job.named.entry.about.clone(),
+            name: job.named.name,
+            flavor: job.flavor,
             seconds: start.elapsed().as_secs_f64(),
             outcome,
             kept,
@@ -100,13 +111,17 @@ fn work(plan: &Plan, scratch: &Path, queue: &Mutex<VecDeque<Named>>, sender: Sen
     }
 }
 
-fn one(plan: &Plan, scratch: &Path, named: &Named) -> (Outcome, Option<PathBuf>) {
-    if let Some(reason) = why_not(named) {
+fn one(plan: &Plan, scratch: &Path, job: &Job) -> (Outcome, Option<PathBuf>) {
+    if let Some(reason) = why_not(&job.named) {
         return (Outcome::Skipped(reason), None);
     }
-    let dir =
-        scratch.join(named.name.replace(|letter: char| !letter.is_alphanumeric() && letter != '-', "_"));
-    let outcome = try_one(plan, &dir, named).unwrap_or_else(|error| runner_failed(format!("{error:#}")));
+    let name = job.named.name.replace(|letter: char| !letter.is_alphanumeric() && letter != '-', "_");
+    let dir = scratch.join(if job.flavor == Flavor::Host {
+        name
+    } else {
+        format!("{name}-in-{}", job.flavor.as_str())
+    });
+    let outcome = try_one(plan, &dir, job).unwrap_or_else(|error| runner_failed(format!("{error:#}")));
     let keep = plan.keep || matches!(outcome, Outcome::Failed(_));
     if !keep {
         // A file that cannot be removed is no fault of the entry's.
@@ -121,21 +136,18 @@ fn runner_failed(message: String) -> Outcome {
 
 /// Why an entry cannot run here.
 fn why_not(named: &Named) -> Option<String> {
-    if !named.entry.flavors.contains(&Flavor::Host) {
-        let flavor = named.entry.flavors.first().map_or("", |flavor| flavor.as_str());
-        return Some(format!("flavor {flavor} is not supported yet"));
-    }
     let missing: Vec<String> = named.entry.needs.iter().filter_map(crate::need::Need::missing).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 
-fn try_one(plan: &Plan, dir: &Path, named: &Named) -> Result<Outcome> {
+fn try_one(plan: &Plan, dir: &Path, Job { named, flavor }: &Job) -> Result<Outcome> {
     std::fs::create_dir(dir).with_context(|| dir.display().to_string())?;
     open_to_everybody(dir)?;
     let order = Order {
         name: named.name.clone(),
         file: named.path.clone(),
         dir: dir.to_owned(),
+        cell: Cell::of(*flavor, dir),
         engine: plan.programs.engine.clone(),
         workloads: plan.programs.workloads.clone(),
         mode: plan.mode,
@@ -151,6 +163,7 @@ fn try_one(plan: &Plan, dir: &Path, named: &Named) -> Result<Outcome> {
     unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)) };
     let mut child = command.spawn()?;
     let ended = wait(&mut child, Duration::from_secs(order.timeout) + PATIENCE)?;
+    order.cell.iter().for_each(Cell::remove);
     let outcome = if let Ok(text) = std::fs::read(&outcome_file) {
         serde_json::from_slice(&text)?
     } else {

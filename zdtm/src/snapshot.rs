@@ -5,6 +5,7 @@
 
 mod fds;
 mod maps;
+mod mounts;
 mod task;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,25 @@ impl Snapshot {
         Ok(Self { facts: facts.map, members })
     }
 
+    /// Looks at a tree in namespaces of its own from within, where its root is the init.
+    pub fn take_inside(root: i32, scope: Scope) -> Result<Self> {
+        const INIT: i32 = 1;
+        let facts = crate::cell::look_inside(root, || {
+            let mut facts = Self::take(INIT, scope)?.facts;
+            facts.extend(mounts::read()?);
+            // Restored namespaces have other numbers than those that were; the same tasks are in the same.
+            let mut numbers = Facts::default();
+            for (subject, text) in facts.iter_mut().filter(|(subject, _)| subject.contains(" namespace ")) {
+                debug_assert!(subject.starts_with("task "));
+                *text = numbers.link(text);
+            }
+            Ok(facts)
+        })?;
+        let all = std::iter::once(root).chain(procfs::descendants(root));
+        let members = all.filter_map(|pid| Some((pid, procfs::stat(pid)?.start_time().to_owned()))).collect();
+        Ok(Self { facts, members })
+    }
+
     /// The members that still exist, apart from zombies that nobody of the tree waits for.
     pub fn still_there(&self) -> Vec<i32> {
         let is_there = |(pid, start): &&(i32, String)| {
@@ -81,7 +101,7 @@ fn look(facts: &mut Facts, pid: i32, root: i32, scope: Scope, whole: bool) -> Re
         if stat.state() != "Z" {
             task::threads(facts, pid, scope.tasks)?;
             if scope.files {
-                fds::read(facts, pid, scope.positions)?;
+                fds::read(facts, pid, scope.positions, &mounts::names(pid, root))?;
             }
             if scope.maps {
                 maps::read(facts, pid)?;

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::cell::Cell;
 use crate::engine::{self, Place};
 use crate::entry::{self, Entry, Exclusive, Expect, Stop};
 use crate::outcome::{Failure, Outcome, Phase};
@@ -40,6 +41,8 @@ pub struct Order {
     pub file: PathBuf,
     /// A fresh directory.
     pub dir: PathBuf,
+    /// Where it runs, if that is not the host.
+    pub cell: Option<Cell>,
     /// The engine; none in mode `NoDump`.
     pub engine: Option<PathBuf>,
     /// The workloads' executable.
@@ -63,6 +66,7 @@ const STEP: Duration = Duration::from_mins(10);
 pub fn carry_out(order: &Order) -> Outcome {
     let mut phase = Phase::Runner;
     let result = entry::load(&order.file).and_then(|entry| {
+        order.cell.iter().try_for_each(Cell::prepare)?;
         let _alone = wait_until_alone(&entry.exclusive)?;
         let watch = Watch::start(Duration::from_secs(order.timeout))?;
         let port = target::free_port()?;
@@ -130,7 +134,10 @@ impl Trial<'_> {
             *self.phase = Phase::Start;
             let mut words = vec![self.order.workloads.display().to_string(), workload.clone()];
             words.extend(self.values.expand_all(&entry.args));
-            self.root = target::start(&words, dir, &entry.env, WORKLOAD_LOG)?;
+            self.root = match &self.order.cell {
+                None => target::start(&words, dir, &entry.env, WORKLOAD_LOG)?,
+                Some(cell) => self.start_in(cell, &words)?,
+            };
             self.enter(Phase::Ready);
             return self.workload_ready();
         }
@@ -156,6 +163,36 @@ impl Trial<'_> {
         Ok(())
     }
 
+    /// Starts the workload below the init of its own pid namespace; the init's pid.
+    fn start_in(&mut self, cell: &Cell, words: &[String]) -> Result<i32> {
+        let pid_file = self.order.dir.with_extension("init");
+        let runner = std::env::current_exe()?.display().to_string();
+        let cell = serde_json::to_string(cell)?;
+        let mut all =
+            vec![runner, "exec-in-cell".to_owned(), cell, pid_file.display().to_string(), "--".to_owned()];
+        let (program, args) = words.split_first().context("an empty command")?;
+        all.extend([program.clone(), "--init".to_owned()]);
+        all.extend_from_slice(args);
+        // Root of a user namespace is nobody's root here.
+        let log = target::append(&self.order.dir.join(WORKLOAD_LOG))?;
+        log.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+        let starter = target::start(&all, &self.order.dir, &self.entry.env, WORKLOAD_LOG)?;
+        let exit = self.watch.wait_exit(starter, "the target is started")?;
+        ensure!(exit == Exit::Code(0), "the target was not started: {}", self.words_of_workload());
+        let init = std::fs::read_to_string(&pid_file)?.trim().parse().context("no pid of an init")?;
+        std::fs::remove_file(pid_file)?;
+        Ok(init)
+    }
+
+    /// The root's own look at its tree.
+    fn snapshot(&self) -> Result<Snapshot> {
+        let scope = Scope::of(self.entry);
+        match &self.order.cell {
+            None => Snapshot::take(self.root, scope),
+            Some(_) => Snapshot::take_inside(self.root, scope),
+        }
+    }
+
     fn workload_ready(&mut self) -> Result<()> {
         let ready = self.order.dir.join("ready.1");
         let root = self.root;
@@ -173,9 +210,8 @@ impl Trial<'_> {
         if let Some(exit) = self.watch.take_exit(self.root) {
             bail!("the target {exit} on its own");
         }
-        let scope = Scope::of(self.entry);
-        let first = Snapshot::take(self.root, scope)?;
-        if self.entry.workload.is_some() { Ok(first) } else { self.settled(first, scope) }
+        let first = self.snapshot()?;
+        if self.entry.workload.is_some() { Ok(first) } else { self.settled(first, Scope::of(self.entry)) }
     }
 
     /// A program may still be busy with what a probe asked: looks until two looks agree, or patience ends.
@@ -291,10 +327,17 @@ impl Trial<'_> {
         self.watch.forget(self.root);
         self.enter(Phase::Restore);
         let engine = self.engine()?.to_owned();
-        let options = self.options(&self.entry.restore_options);
+        let mut options = self.options(&self.entry.restore_options);
+        if let Some(cell) = &self.order.cell {
+            options.extend(["--root".to_owned(), cell.root.display().to_string()]);
+        }
         let (call, pid) = engine::restore(&mut self.watch, &engine, &place, &options)?;
         self.restore_succeeded(&call)?;
         let pid = pid.context("restore wrote no pid file")?;
+        if self.order.cell.is_some() {
+            // Its pid inside is what counts, and that is compared.
+            self.root = pid;
+        }
         ensure!(pid == self.root, "the root task was {}, the restored one is {pid}", self.root);
         let after = self.look()?;
         let parent = procfs::stat(self.root).map(|stat| stat.ppid());

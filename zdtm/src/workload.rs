@@ -259,11 +259,22 @@ fn say(line: &str) {
 pub fn main(workloads: &[Workload]) -> ExitCode {
     let mut args =
         std::env::args_os().skip(1).map(|word| String::from_utf8_lossy(word.as_bytes()).into_owned());
-    let name = args.next().unwrap_or_default();
+    let mut name = args.next().unwrap_or_default();
     if name == "--list" {
         let names: Vec<&str> = workloads.iter().map(|workload| workload.name).collect();
         crate::progress::emit(&(names.join("\n") + "\n"));
         return ExitCode::SUCCESS;
+    }
+    if name == "--init" {
+        // SAFETY: no other thread exists, so the child may go on as usual.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => exit_now(crate::cell::reap_until(child)),
+            Ok(ForkResult::Child) => {}
+            Err(_) => return ExitCode::from(2),
+        }
+        // It can only fail for a leader, and a new process leads nothing.
+        let _ = nix::unistd::setsid();
+        name = args.next().unwrap_or_default();
     }
     let Some(workload) = workloads.iter().find(|workload| workload.name == name) else {
         say(&format!("no workload `{name}`"));

@@ -75,6 +75,7 @@ mod inotify;
 mod inotify00;
 mod inotify04;
 mod inotify_pending;
+mod ipc_namespace;
 mod lazy_thp;
 mod link10;
 mod loginuid;
@@ -105,6 +106,7 @@ mod mmx00;
 mod mprotect00;
 mod mtime_mmap;
 mod namespace_files;
+mod namespaces;
 mod nanosleep;
 mod oom_score_adj;
 mod opath_file;
@@ -237,6 +239,7 @@ mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
 mod thread_settings;
+mod time;
 mod timer;
 mod timerfd;
 mod timers;
@@ -261,6 +264,7 @@ mod unlink_largefile;
 mod unlink_mmap00;
 mod unlink_mmap01;
 mod unlink_regular00;
+mod utsname;
 mod vdso00;
 mod vdso01;
 mod vdso02;
@@ -351,6 +355,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
+    Workload { name: "ipc_namespace", run: ipc_namespace::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
@@ -380,6 +385,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },
+    Workload { name: "namespaces", run: namespaces::run },
     Workload { name: "nanosleep", run: nanosleep::run },
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
@@ -505,6 +511,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "thread_settings", run: thread_settings::run },
+    Workload { name: "time", run: time::run },
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "timers01", run: timers01::run },
@@ -527,6 +534,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
+    Workload { name: "utsname", run: utsname::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },

@@ -45,21 +45,27 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
 
 const VALUE: &[u8] = b"value\0with zero";
 
+/// Root of a user namespace has no attributes that are for root alone.
+fn attribute_name() -> &'static std::ffi::CStr {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if map.split_whitespace().eq(["0", "0", "4294967295"]) { c"trusted.zoo" } else { c"user.zoo" }
+}
+
 fn set_attribute(file: &File) -> Verdict {
+    let name = attribute_name();
     // SAFETY: the name ends in a zero byte, and the kernel reads the value.
-    let set = unsafe {
-        libc::fsetxattr(file.as_raw_fd(), c"trusted.zoo".as_ptr(), VALUE.as_ptr().cast(), VALUE.len(), 0)
-    };
+    let set =
+        unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), VALUE.as_ptr().cast(), VALUE.len(), 0) };
     nix::errno::Errno::result(set)?;
     Ok(())
 }
 
 fn attribute(file: &File) -> Result<Vec<u8>, Failure> {
     let mut value = vec![0_u8; 100];
+    let name = attribute_name();
     // SAFETY: the name ends in a zero byte, and the kernel writes at most as many bytes as there are.
-    let got = unsafe {
-        libc::fgetxattr(file.as_raw_fd(), c"trusted.zoo".as_ptr(), value.as_mut_ptr().cast(), value.len())
-    };
+    let got =
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     value.truncate(nix::errno::Errno::result(got)? as usize);
     Ok(value)
 }

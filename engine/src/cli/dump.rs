@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
-use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, NetworkLock, Timeout};
-use crate::supervise::{self, Role};
+use crate::error::{Action, Error, Problem, TargetState};
+use crate::inside::{self, Ended, Kept, Side};
+use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
+use crate::procfs::link::NamespaceType;
+use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
 use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
@@ -36,6 +39,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
+        inside: Inside::default(),
     })
 }
 
@@ -97,14 +101,41 @@ pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
     need_directory("work directory", &options.work_dir, usable)?;
     start_log(&options.log)?;
     match supervise::split().map_err(Failure::Worker)? {
-        Role::Worker(lifeline) => {
-            let stats = crate::dump::dump(options, &lifeline)?;
-            if options.display_stats {
-                output::print(&stats.to_string());
-            }
-            Ok(0)
-        }
+        Role::Worker(lifeline) => work(options, &lifeline),
         Role::Command(code) => Ok(code),
         Role::WorkerKilled(signal) => Err(Failure::WorkerKilled(signal)),
     }
+}
+
+/// Dumps the tree from within its namespaces, if it has any for itself.
+fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
+    let fail = |problem| Error {
+        action: Action::Dump,
+        target: crate::dump::target::describe(options),
+        problems: vec![problem],
+        state: TargetState::Untouched,
+    };
+    crate::dump::target::check(options.tree).map_err(fail)?;
+    let images = Kept::open(&options.images_dir).map_err(Problem::new).map_err(fail)?;
+    let work = Kept::open(&options.work_dir).map_err(Problem::new).map_err(fail)?;
+    let ends = options.afterwards == Afterwards::Default;
+    let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
+        Side::Inside(inside) => inside,
+        Side::Outside(Ended::Code(code)) => return Ok(code),
+        Side::Outside(Ended::Signal(signal)) => return Err(Failure::WorkerKilled(signal)),
+    };
+    let mut options = options.clone();
+    if !inside.types.is_empty() {
+        (options.images_dir, options.work_dir) = (images.path(), work.path());
+        if inside.has(NamespaceType::Pid) {
+            // All of them are from its init on.
+            options.tree = 1;
+        }
+        options.inside = inside;
+    }
+    let stats = crate::dump::dump(&options, lifeline)?;
+    if options.display_stats {
+        output::print(&stats.to_string());
+    }
+    Ok(0)
 }

@@ -60,6 +60,9 @@ pub enum Failure {
         "the worker was killed by signal {0}; the process tree runs on, unless the images are complete (inventory.img)"
     )]
     WorkerKilled(i32),
+    /// The process that restores a tree from within its namespaces was killed.
+    #[error("the process that restores the tree was killed by signal {0}; nothing of the tree is left")]
+    RestoreKilled(i32),
     /// What crit says.
     #[error(transparent)]
     Crit(#[from] crate::crit::CritError),
@@ -78,7 +81,7 @@ impl Failure {
                 Class::Environment.exit_code()
             }
             Self::AfterRestore { .. } => Class::Failed.exit_code(),
-            Self::WorkerKilled(_) => Class::Bug.exit_code(),
+            Self::WorkerKilled(_) | Self::RestoreKilled(_) => Class::Bug.exit_code(),
             // As crit's users know it.
             Self::Crit(_) => 1,
             Self::Engine(error) => error.exit_code(),

@@ -6,8 +6,10 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, Pid};
 
-use crate::error::SysError;
-use crate::options::{Afterwards, Parent, RestoreOptions};
+use crate::error::{Error, SysError};
+use crate::inside::{Ended, Kept};
+use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
+use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
 use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
@@ -43,6 +45,8 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
+        root: given.value("root"),
+        inside: Inside::default(),
         work_dir,
     })
 }
@@ -67,17 +71,43 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
         need_directory("work directory", &options.work_dir, AccessFlags::X_OK)?;
     }
     start_log(&options.log)?;
+    let images = keep(&options.images_dir, "images directory")?;
+    let work = keep(&options.work_dir, "work directory")?;
+    let root = match cradle::enter(options)? {
+        Side::Home => restore(options)?,
+        Side::Inside(inside) => {
+            let target = options.images_dir.display().to_string();
+            let (images_dir, work_dir) = (images.path(), work.path());
+            let options = RestoreOptions { images_dir, work_dir, inside, ..options.clone() };
+            let named = |error| match error {
+                Failure::Engine(error) => Failure::Engine(Error { target, ..error }),
+                other => other,
+            };
+            return restore(&options).map(|_root| 0).map_err(named);
+        }
+        Side::Outside { root, ended: Ended::Code(0) } => root,
+        Side::Outside { ended: Ended::Code(code), .. } => return Ok(code),
+        Side::Outside { ended: Ended::Signal(signal), .. } => return Err(Failure::RestoreKilled(signal)),
+    };
+    if let Some(pidfile) = &options.pidfile {
+        write_pidfile(&options.work_dir.join(pidfile), root)?;
+    }
+    match options.parent {
+        Parent::Foreground => wait_for(root),
+        Parent::Detached | Parent::Sibling => Ok(0),
+    }
+}
+
+fn restore(options: &RestoreOptions) -> Result<i32, Failure> {
     let restored = crate::restore::restore(options)?;
     if options.display_stats {
         output::print(&restored.stats.to_string());
     }
-    if let Some(pidfile) = &options.pidfile {
-        write_pidfile(&options.work_dir.join(pidfile), restored.root)?;
-    }
-    match options.parent {
-        Parent::Foreground => wait_for(restored.root),
-        Parent::Detached | Parent::Sibling => Ok(0),
-    }
+    Ok(restored.root)
+}
+
+fn keep(path: &Path, what: &'static str) -> Result<Kept, Failure> {
+    Kept::open(path).map_err(|cause| Failure::Place { what, path: path.to_owned(), cause })
 }
 
 fn write_pidfile(path: &Path, pid: i32) -> Result<(), Failure> {

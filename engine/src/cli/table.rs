@@ -164,6 +164,7 @@ pub(super) static OPTIONS: &[Spec] = &[
 
     works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
     works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
+    works("root", Some('r'), Value("DIR"), Where, DR, "Directory that becomes the root of the mount namespace"),
     works("pidfile", None, Value("FILE"), Where, R, "Write the root's pid to FILE, relative to the work directory"),
     works("skip-checksums", None, Flag, Where, &[Verb::Dump, Verb::Restore], "Compute or compare no checksums of the images"),
     works("map-pages", None, Flag, Where, R, "Map large parts of memory from the images, which must stay as they are"),
@@ -187,7 +188,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("no-default-config", None, Flag, Config, ALL, "Do not read /etc/criu/default.conf and ~/.criu/default.conf"),
 
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
-    refused("root", Some('r'), Value("DIR"), DR, "Root of the mount namespace"),
     refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
     refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
     refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),

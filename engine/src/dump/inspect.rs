@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::smaps::SmapsVma;
 use crate::procfs::stat::Stat;
 use crate::procfs::status::Status;
@@ -67,6 +68,8 @@ pub struct TaskFacts {
     pub limits: procfs::limits::Limits,
     /// Its threads that live, in the order of the frozen task's.
     pub threads: Vec<ThreadFacts>,
+    /// Ids of its user namespace, if that is another than ours.
+    pub ids: IdMaps,
 }
 
 /// A leader that has ended before the other threads of its process: a zombie until they have ended too.
@@ -79,10 +82,11 @@ pub struct EndedLeader {
 }
 
 impl ThreadFacts {
-    fn read(pid: i32, memory: &Memory, thread: &FrozenThread) -> Result<Self, Problem> {
+    fn read(pid: i32, memory: &Memory, thread: &FrozenThread, ids: &IdMaps) -> Result<Self, Problem> {
         let tid = thread.tid;
         let stopped = thread.stopped();
-        let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
+        let mut status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
+        as_seen_inside(&mut status, ids);
         let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
         if status.seccomp.unwrap_or(0) != 0 {
             // The agent's system calls are none of the filters' business.
@@ -106,6 +110,18 @@ impl ThreadFacts {
             sched: process::sched_getattr(tid).while_trying_to("read its scheduling attributes")?,
         })
     }
+}
+
+/// Turns the ids of a thread, which are shown as we see them, into those of its user namespace.
+fn as_seen_inside(status: &mut Status, ids: &IdMaps) {
+    let all = |of: &mut procfs::status::Ids, map: &[id_map::Extent]| {
+        for id in [&mut of.real, &mut of.effective, &mut of.saved, &mut of.filesystem] {
+            *id = id_map::inside(map, *id);
+        }
+    };
+    all(&mut status.uid, &ids.uids);
+    all(&mut status.gid, &ids.gids);
+    status.groups.iter_mut().for_each(|id| *id = id_map::inside(&ids.gids, *id));
 }
 
 /// Takes a thread that was stopped inside of an rseq critical section out of it, to its abort handler.
@@ -136,15 +152,15 @@ impl TaskFacts {
         self.limits.get(libc::RLIMIT_NOFILE as usize).copied().unwrap_or(unlimited)
     }
 
-    /// Reads everything; refuses what cannot be looked at.
-    pub fn read(task: &FrozenTask) -> Result<Self, Problem> {
+    /// Reads everything; refuses what cannot be looked at. Ids are as the task sees them in its user namespace.
+    pub fn read(task: &FrozenTask, ids: &IdMaps) -> Result<Self, Problem> {
         let pid = task.first_tid();
         let memory = Memory::open(pid).of_task(&task.name)?;
         let threads: Vec<ThreadFacts> = task
             .threads
             .iter()
             .map(|thread| {
-                let facts = ThreadFacts::read(pid, &memory, thread);
+                let facts = ThreadFacts::read(pid, &memory, thread, ids);
                 facts.map_err(|p| {
                     if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
                 })
@@ -164,6 +180,7 @@ impl TaskFacts {
             vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse).of_task(&task.name)?,
             limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse).of_task(&task.name)?,
             threads,
+            ids: ids.clone(),
         })
     }
 

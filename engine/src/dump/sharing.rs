@@ -30,9 +30,16 @@ pub(super) struct Sharing {
     fs: Vec<(i32, u32)>,
     sighand: Vec<(i32, u32)>,
     tasks: u32,
+    /// Ids of the namespaces, which all tasks have in common.
+    namespaces: TaskKobjIdsEntry,
 }
 
 impl Sharing {
+    /// No task was seen; all will be in namespaces with these ids.
+    pub(super) fn new(namespaces: TaskKobjIdsEntry) -> Self {
+        Self { namespaces, ..Self::default() }
+    }
+
     /// Ids of a task's resources.
     pub(super) fn ids(&mut self, pid: i32) -> Result<Shared, Problem> {
         self.tasks += 1;
@@ -43,7 +50,7 @@ impl Sharing {
         let (files_id, first_files) = find(&mut self.files, Kcmp::Files, pid, new).while_trying_to(step)?;
         let (fs_id, _) = find(&mut self.fs, Kcmp::Fs, pid, new).while_trying_to(step)?;
         let (sighand_id, _) = find(&mut self.sighand, Kcmp::Sighand, pid, new).while_trying_to(step)?;
-        let ids = TaskKobjIdsEntry { vm_id, files_id, fs_id, sighand_id, ..namespace_ids() };
+        let ids = TaskKobjIdsEntry { vm_id, files_id, fs_id, sighand_id, ..self.namespaces };
         Ok(Shared { ids, first_vm, first_files })
     }
 }
@@ -81,23 +88,5 @@ pub(super) fn refuse_unshared_threads(facts: &TaskFacts, problems: &mut Vec<Prob
             };
             problems.push(problem.object(Object::Thread { tid: thread.tid }));
         }
-    }
-}
-
-/// Ids of the namespaces, which all tasks have in common.
-pub(crate) fn namespace_ids() -> TaskKobjIdsEntry {
-    TaskKobjIdsEntry {
-        vm_id: 1,
-        files_id: 1,
-        fs_id: 1,
-        sighand_id: 1,
-        pid_ns_id: Some(1),
-        net_ns_id: Some(2),
-        ipc_ns_id: Some(3),
-        uts_ns_id: Some(4),
-        time_ns_id: Some(5),
-        mnt_ns_id: Some(6),
-        user_ns_id: Some(7),
-        cgroup_ns_id: Some(8),
     }
 }

@@ -1,8 +1,10 @@
 //! Whether a process can be dumped at all, found out before it is touched.
 
 use crate::dump::inspect::read_proc;
-use crate::error::{Class, Explain, Problem, SysError};
+use crate::error::{Class, Explain, Problem, SysError, TaskName};
+use crate::options::DumpOptions;
 use crate::procfs;
+use crate::procfs::link::NamespaceType;
 use crate::tracee::freeze::task_name;
 use nix::errno::Errno;
 
@@ -46,8 +48,15 @@ impl Explain for TargetRefusal {
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// How the headline names the target.
-pub(crate) fn describe(pid: i32) -> String {
-    task_name(pid).map_or_else(|| format!("process {pid}"), |name| name.to_string())
+pub(crate) fn describe(options: &DumpOptions) -> String {
+    let pid = options.tree;
+    let outside = |mut name: TaskName| {
+        if options.inside.has(NamespaceType::Pid) {
+            (name.host_pid, name.inner_pid) = (options.inside.outer_pid, Some(pid));
+        }
+        name.to_string()
+    };
+    task_name(pid).map_or_else(|| format!("process {pid}"), outside)
 }
 
 /// Refuses what cannot be a target.

@@ -8,18 +8,18 @@ use proto::messages::{
 };
 
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
-use super::sharing::{Sharing, namespace_ids, refuse_unshared_threads};
+use super::sharing::{Sharing, refuse_unshared_threads};
 use crate::arch;
 use crate::args;
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::mm::{self, aio, bounds};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
-use crate::kinds::{TASK_KINDS, task as task_kinds};
+use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
 use crate::options::DumpOptions;
 use crate::procfs;
-use crate::procfs::link::NamespaceKind;
+use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::supervise::Lifeline;
 use crate::tracee::agent::Agent;
@@ -42,6 +42,9 @@ pub(super) enum RelationRefusal {
     /// It is in a namespace of its own.
     #[error("it is in another {0} namespace than stasis, which is not supported yet")]
     Namespace(&'static str),
+    /// It is in another namespace than the root of the tree.
+    #[error("it is in another {0} namespace than the root of the tree, which is not supported yet")]
+    Nested(&'static str),
     /// The session's or group's leader is outside.
     #[error("its {what} {id} was begun outside of the tree")]
     Outside {
@@ -105,10 +108,16 @@ pub(super) struct Alive {
 }
 
 /// Reads what is known about each task from outside; none for zombies and for tasks that go to `problems`.
-pub(super) fn inspect(tree: &FrozenTree, problems: &mut Vec<Problem>) -> Vec<Option<TaskFacts>> {
+pub(super) fn inspect(
+    tree: &FrozenTree,
+    options: &DumpOptions,
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<TaskFacts>> {
     let read = |task: &FrozenTask| match task.state {
         TaskState::Zombie => None,
-        TaskState::Alive | TaskState::Stopped(_) => TaskFacts::read(task).map_err(|p| problems.push(p)).ok(),
+        TaskState::Alive | TaskState::Stopped(_) => {
+            TaskFacts::read(task, &options.inside.ids).map_err(|p| problems.push(p)).ok()
+        }
     };
     tree.tasks.iter().map(read).collect()
 }
@@ -120,7 +129,7 @@ pub(super) fn look(
     files: &mut FilesDump<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<TaskImages> {
-    let mut sharing = Sharing::default();
+    let mut sharing = Sharing::new(namespaces::ids_of_tree(&files.options.inside.types));
     let mut images = Vec::new();
     for (task, facts) in tree.tasks.iter().zip(facts) {
         files.add_member(task.pid);
@@ -174,7 +183,7 @@ fn look_at_task(
     let status = &facts.leader().status;
     let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
     let pid = inner(&status.ns_tgid);
-    problems.extend(refuse_namespaces(facts.pid));
+    problems.extend(refuse_namespaces(facts.pid, files.options));
     let shared = sharing.ids(facts.pid)?;
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
@@ -309,16 +318,23 @@ fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
     Ok(TaskImages { pid, pstree, cores: vec![core], alive: None, ended_leader: None })
 }
 
-/// Namespaces other than ours.
-pub(crate) fn refuse_namespaces(pid: i32) -> Vec<Problem> {
+/// Namespaces other than those that we are in, or that the root is in, for whose sake we went there.
+pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem> {
     let link =
-        |pid: &str, kind: NamespaceKind| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
-    let other = |kind: &NamespaceKind| link("self", *kind) != link(&pid.to_string(), *kind);
-    NamespaceKind::ALL
-        .into_iter()
-        .filter(other)
-        .map(|kind| Problem::new(RelationRefusal::Namespace(kind.name())))
-        .collect()
+        |pid: &str, kind: NamespaceType| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
+    let root = options.tree.to_string();
+    let other = |kind: &NamespaceType| {
+        let known = if options.inside.types.contains(kind) { &*root } else { "self" };
+        link(known, *kind) != link(&pid.to_string(), *kind)
+    };
+    let refusal = |kind: NamespaceType| {
+        Problem::new(if options.inside.types.is_empty() {
+            RelationRefusal::Namespace(kind.name())
+        } else {
+            RelationRefusal::Nested(kind.name())
+        })
+    };
+    NamespaceType::ALL.into_iter().filter(other).map(refusal).collect()
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.
@@ -494,20 +510,7 @@ pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<
     }
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
-    images.write(&c::TIMENS, 0, &[timens()?])
-}
-
-/// The clocks that a time namespace shifts, as they are now.
-fn timens() -> Result<proto::messages::TimensEntry, Problem> {
-    use nix::time::{ClockId, clock_gettime};
-    let read = |clock| -> Result<proto::messages::Timespec, Problem> {
-        let time = clock_gettime(clock).map_err(SysError::of("clock_gettime"))?;
-        Ok(proto::messages::Timespec { tv_sec: time.tv_sec() as u64, tv_nsec: time.tv_nsec() as u64 })
-    };
-    Ok(proto::messages::TimensEntry {
-        monotonic: read(ClockId::CLOCK_MONOTONIC)?,
-        boottime: read(ClockId::CLOCK_BOOTTIME)?,
-    })
+    images.write(&c::TIMENS, 0, &[namespaces::time::clocks()?])
 }
 
 /// The inventory, which makes a directory of images a set.
@@ -515,7 +518,7 @@ pub(super) fn inventory() -> InventoryEntry {
     InventoryEntry {
         img_version: IMAGE_VERSION,
         fdinfo_per_id: Some(true),
-        root_ids: Some(namespace_ids()),
+        root_ids: Some(namespaces::our_ids()),
         ns_per_id: Some(true),
         lsmtype: Some(proto::messages::Lsmtype::NoLsm.into()),
         ..InventoryEntry::default()

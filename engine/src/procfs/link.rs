@@ -28,7 +28,7 @@ pub enum Link<'a> {
     /// `net:[INO]`.
     Namespace {
         /// Which one.
-        kind: NamespaceKind,
+        kind: NamespaceType,
         /// Its inode number.
         ino: u64,
     },
@@ -36,9 +36,9 @@ pub enum Link<'a> {
     Other(&'a [u8]),
 }
 
-/// A kind of namespace, by the kernel's name.
+/// A type of namespace, by the kernel's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NamespaceKind {
+pub enum NamespaceType {
     Cgroup,
     Ipc,
     Mnt,
@@ -49,7 +49,7 @@ pub enum NamespaceKind {
     Uts,
 }
 
-impl NamespaceKind {
+impl NamespaceType {
     /// All of them.
     pub const ALL: [Self; 8] =
         [Self::Cgroup, Self::Ipc, Self::Mnt, Self::Net, Self::Pid, Self::Time, Self::User, Self::Uts];
@@ -65,6 +65,22 @@ impl NamespaceKind {
             Self::Time => "time",
             Self::User => "user",
             Self::Uts => "uts",
+        }
+    }
+
+    /// The flag of `clone(2)` that makes such a namespace (`include/uapi/linux/sched.h`).
+    pub const fn clone_flag(self) -> i32 {
+        /// Of `clone3(2)`, `unshare(2)` and `setns(2)` only: for `clone(2)` it would be a part of the exit signal.
+        const CLONE_NEWTIME: i32 = 0x80;
+        match self {
+            Self::Cgroup => libc::CLONE_NEWCGROUP,
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Mnt => libc::CLONE_NEWNS,
+            Self::Net => libc::CLONE_NEWNET,
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::Time => CLONE_NEWTIME,
+            Self::User => libc::CLONE_NEWUSER,
+            Self::Uts => libc::CLONE_NEWUTS,
         }
     }
 
@@ -94,7 +110,7 @@ pub fn parse(text: &[u8]) -> Link<'_> {
     match kind {
         b"pipe" => Link::Pipe(ino),
         b"socket" => Link::Socket(ino),
-        _ => match NamespaceKind::from_name(kind) {
+        _ => match NamespaceType::from_name(kind) {
             Some(kind) => Link::Namespace { kind, ino },
             None => Link::Other(text),
         },
@@ -146,7 +162,7 @@ mod tests {
     #[case("socket:[+23436]", Link::Other(b"socket:[+23436]"))]
     #[case("anon_inode:[eventfd]", Link::AnonInode(b"eventfd"))]
     #[case("anon_inode:inotify", Link::AnonInode(b"inotify"))]
-    #[case("net:[4026531833]", Link::Namespace { kind: NamespaceKind::Net, ino: 4_026_531_833 })]
+    #[case("net:[4026531833]", Link::Namespace { kind: NamespaceType::Net, ino: 4_026_531_833 })]
     #[case("wormhole:[1]", Link::Other(b"wormhole:[1]"))]
     #[case("", Link::Other(b""))]
     fn links_are_told_apart(#[case] text: &str, #[case] link: Link<'_>) {

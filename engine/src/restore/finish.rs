@@ -158,7 +158,8 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     }
     let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
     let guardian = Guardian::of(&pids).while_trying_to("guard the release of the tree")?;
-    for thread in &ready {
+    // The root last: as the init of a pid namespace, which no guardian inside can kill, it takes the others along.
+    for thread in ready.iter().rev() {
         thread.set_options(0)?;
     }
     // From here on the tree is whole, and lives whether we do or not.

@@ -12,7 +12,10 @@ use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem};
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
+use crate::kinds::namespaces;
+use crate::options::RestoreOptions;
 use crate::procfs;
+use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
@@ -40,6 +43,9 @@ pub(super) enum PlanRefusal {
         /// The session.
         id: i32,
     },
+    /// A namespace that only a part of the tree is in.
+    #[error("it is in another {0} namespace than the root of the tree, which is not supported yet")]
+    OtherNamespace(&'static str),
     /// Something shared that cannot be shared again.
     #[error("there is no order of births that would let it share its {what} with the same tasks again")]
     LostSharing {
@@ -67,10 +73,16 @@ impl Explain for PlanRefusal {
 pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step>, Vec<Problem>> {
     let mut problems = Vec::new();
     let here = vdso::here();
+    let options = files.options;
+    let is_there =
+        |tid: i32| !options.inside.types.is_empty() && tasks.first().is_some_and(|root| root.pid == tid);
     for task in tasks {
         let mut found = Vec::new();
+        found.extend(other_namespace(task, tasks).map(Problem::new));
         for (at, thread) in task.threads.iter().enumerate() {
-            found.extend(pid_taken(thread.tid));
+            if !is_there(thread.tid) {
+                found.extend(pid_taken(thread.tid));
+            }
             if task.alive.is_some()
                 && (at > 0 || task.ended_leader().is_none())
                 && let Err(e) = arch::restore_registers(&thread.core)
@@ -88,7 +100,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
-    if hole(tasks).is_none() {
+    if hole(tasks, options).is_none() {
         problems.push(Problem::new(PlanRefusal::NoHole(agent_size(tasks))));
     }
     files.check(&|pid, fd| file_of(tasks, pid, fd), &mut problems);
@@ -100,6 +112,13 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
             Err(problems)
         }
     }
+}
+
+/// A type of namespace in which a task is apart from the root.
+fn other_namespace(task: &Task, tasks: &[Task]) -> Option<PlanRefusal> {
+    let (own, root) = (task.alive.as_ref()?.ids, tasks.first()?.alive.as_ref()?.ids);
+    let apart = |kind: &NamespaceType| namespaces::id(&own, *kind) != namespaces::id(&root, *kind);
+    NamespaceType::ALL.into_iter().find(apart).map(|kind| PlanRefusal::OtherNamespace(kind.name()))
 }
 
 /// Pids that nobody has, neither here nor in the images: for helpers. The highest, which the kernel gives last.
@@ -166,11 +185,16 @@ pub(super) fn most_threads(tasks: &[Task]) -> usize {
 /// Kept free on either side of the agent, so that no stack grows into it.
 const GAP: u64 = 1 << 21;
 
-/// An address range for the agent that is free in every task, and in our own process, from which the first is made.
-pub(super) fn hole(tasks: &[Task]) -> Option<u64> {
+/// An address range for the agent that is free in every task, and in our own process, from which the first is made, or has
+/// been made.
+pub(super) fn hole(tasks: &[Task], options: &RestoreOptions) -> Option<u64> {
     let size = agent_size(tasks);
-    let own = read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?;
-    let mut used: Vec<(u64, u64)> = own.iter().map(|vma| (vma.start, vma.end)).collect();
+    let first = match tasks.first() {
+        Some(root) if !options.inside.types.is_empty() => root.pid.to_string(),
+        _ => "self".to_owned(),
+    };
+    let first = read_proc(format!("/proc/{first}/maps"), procfs::maps::parse).ok()?;
+    let mut used: Vec<(u64, u64)> = first.iter().map(|vma| (vma.start, vma.end)).collect();
     let spaces = tasks.iter().flat_map(|task| &task.alive).filter(|alive| alive.shares.vm.is_none());
     used.extend(spaces.flat_map(|alive| &alive.mm.vmas).map(|vma| (vma.start, vma.end)));
     used.sort_unstable();

@@ -45,6 +45,9 @@ impl Stub {
     }
 }
 
+/// The pid of the init of a pid namespace.
+const INIT: i32 = 1;
+
 /// All tasks on their way, in the order of the image set. Dropping them kills every one.
 #[derive(Debug, Default)]
 pub(super) struct Stubs(pub Vec<Stub>);
@@ -60,7 +63,8 @@ impl Drop for Stubs {
                 log::error!("cannot kill {}: {}", stub.name, SysError { call: "kill", errno });
             }
         }
-        for stub in &self.0 {
+        // The init of our pid namespace is not killed by us, but by our end, since we trace it.
+        for stub in self.0.iter().filter(|stub| stub.pid != INIT) {
             for thread in stub.threads.iter().flatten() {
                 reap(thread.tid());
             }

@@ -17,7 +17,7 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
-use crate::sys::process;
+use crate::sys::{namespace, process};
 use crate::tracee::agent::{Agent, AgentError, Layout};
 use crate::tracee::batch::{Batch, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
@@ -47,7 +47,7 @@ pub(super) fn create(
     files: &mut FilesRestore<'_>,
 ) -> Result<Stubs, Problem> {
     process::hold_child_signal()?;
-    let base = plan::hole(tasks).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
+    let base = plan::hole(tasks, options).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
     let root_task = tasks.first().ok_or(AgentError::Lost(None))?;
     let mut nursery = Nursery {
@@ -361,13 +361,19 @@ impl<'a> NewTask<'a> {
     }
 }
 
-/// Makes the root from ourselves: a fork that is seized, given the agent, and emptied of everything else.
+/// Makes the root from ourselves: a fork that is seized, given the agent, and emptied of everything else. In namespaces of
+/// its own, it has been made already.
 fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, Problem> {
     let name = task.name();
     let make = || -> Result<Stub, Problem> {
         let (reader, writer) =
             nix::unistd::pipe2(nix::fcntl::OFlag::empty()).map_err(SysError::of("pipe2"))?;
-        let forked = process::fork_with_pid(task.pid, options.parent == Parent::Sibling);
+        let forked = if options.inside.types.is_empty() {
+            let flags = if options.parent == Parent::Sibling { libc::CLONE_PARENT } else { 0 };
+            namespace::fork_with_pid(task.pid, flags)
+        } else {
+            Ok(Some(task.pid))
+        };
         let Some(pid) = forked.map_err(|e| pid_error(e, task.pid)).while_trying_to("create the process")?
         else {
             process::wait_to_be_taken(&reader, &writer);

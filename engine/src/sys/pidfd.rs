@@ -37,6 +37,15 @@ pub fn getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd, SysError> {
     owned(fd, "pidfd_getfd")
 }
 
+/// Sends a signal.
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<(), SysError> {
+    let null = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes numbers, and no siginfo.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, null, 0) };
+    if sent < 0 { Err(SysError::last("pidfd_send_signal")) } else { Ok(()) }
+}
+
 fn owned(fd: i64, call: &'static str) -> Result<OwnedFd, SysError> {
     if fd < 0 {
         return Err(SysError::last(call));

@@ -112,30 +112,6 @@ pub fn ioprio_get(tid: i32) -> Result<u32, SysError> {
     if priority < 0 { Err(SysError::last("ioprio_get")) } else { Ok(priority as u32) }
 }
 
-/// Forks with the pid `pid`, as a child of our parent if `sibling`.
-///
-/// Returns `None` in the child, which is a copy of the calling thread alone.
-pub fn fork_with_pid(pid: i32, sibling: bool) -> Result<Option<i32>, SysError> {
-    let set_tid = [pid];
-    // SAFETY: plain numbers; zero is a valid value of each.
-    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    args.exit_signal = libc::SIGCHLD as u64;
-    if sibling {
-        // With CLONE_PARENT the exit signal is inherited, and giving one is refused (`kernel/fork.c`).
-        args.flags = libc::CLONE_PARENT as u64;
-        args.exit_signal = 0;
-    }
-    args.set_tid = set_tid.as_ptr().expose_provenance() as u64;
-    args.set_tid_size = 1;
-    // SAFETY: no memory is shared with the child; it goes on here with a copy of everything, as after fork().
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
-    match result {
-        0 => Ok(None),
-        1.. => Ok(Some(result as i32)),
-        _ => Err(SysError::last("clone3(set_tid)")),
-    }
-}
-
 /// Forks.
 ///
 /// Returns `None` in the child. Our process has one thread when this is called, so the child may do anything.
@@ -277,4 +253,25 @@ pub fn wait_for_child_signal(limit: std::time::Duration) -> Result<(), SysError>
     // SAFETY: reads the set and the time.
     let signal = unsafe { libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &raw const timeout) };
     if signal < 0 { Err(SysError::last("sigtimedwait")) } else { Ok(()) }
+}
+
+/// Sets the user and group that count for access to files, and own what we make (setfsuid(2)); what they were.
+pub fn set_file_ids(uid: u32, gid: u32) -> (u32, u32) {
+    // SAFETY: takes a number only.
+    let group = unsafe { libc::setfsgid(gid) };
+    // SAFETY: takes a number only.
+    let user = unsafe { libc::setfsuid(uid) };
+    (user as u32, group as u32)
+}
+
+/// Keeps capabilities as they are when ids change (`SECBIT_NO_SETUID_FIXUP`, capabilities(7)).
+pub fn keep_capabilities() -> Result<(), SysError> {
+    /// From `include/uapi/linux/securebits.h`.
+    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    // SAFETY: takes no arguments.
+    let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
+    let bits = Errno::result(bits).map_err(SysError::of("prctl(PR_GET_SECUREBITS)"))? as libc::c_ulong;
+    // SAFETY: takes a number only.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP) };
+    Errno::result(set).map(drop).map_err(SysError::of("prctl(PR_SET_SECUREBITS)"))
 }

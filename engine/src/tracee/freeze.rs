@@ -18,6 +18,9 @@ use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
 const MAX_ROUNDS: usize = 64;
 
+/// The pid of the init of a pid namespace.
+const INIT: i32 = 1;
+
 /// Why a tree cannot be frozen.
 #[derive(Debug, thiserror::Error)]
 pub enum FreezeError {
@@ -227,6 +230,10 @@ impl FrozenTree {
             }
         }
         let tasks = std::mem::take(&mut self.tasks);
+        if tasks.first().is_some_and(|root| root.pid == INIT) {
+            // Nobody in a pid namespace can kill its init. Our end does, for we trace it, and that of all others comes with it.
+            return guardian.dismiss().map_err(|e| Problem::new(e).step("guard the end of the tree"));
+        }
         for task in &tasks {
             let killed =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), nix::sys::signal::SIGKILL);

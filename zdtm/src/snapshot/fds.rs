@@ -1,5 +1,6 @@
 //! Facts of descriptors.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 
@@ -12,7 +13,14 @@ use super::Facts;
 const VOLATILE: &[&str] = &["pos", "ino", "eventfd-id", "map_id", "it_value", "ticks"];
 
 /// Adds the descriptors of a process.
-pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
+///
+/// `mounts` are names of mounts whose numbers mean nothing.
+pub(super) fn read(
+    facts: &mut Facts,
+    pid: i32,
+    positions: bool,
+    mounts: &BTreeMap<String, String>,
+) -> Result<()> {
     let mut numbers: Vec<u32> = Vec::new();
     for item in fs::read_dir(format!("/proc/{pid}/fd"))? {
         numbers.extend(item?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
@@ -32,11 +40,23 @@ pub(super) fn read(facts: &mut Facts, pid: i32, positions: bool) -> Result<()> {
             info => info.with_context(|| format!("fdinfo {fd}"))?,
         };
         for (key, text) in lines(&info, positions) {
-            let text = if key.starts_with("inotify wd") { watched(&text, &removed) } else { text };
+            let text = match &*key {
+                "mnt_id" => mounts.get(&text).cloned().unwrap_or(text),
+                key if key.starts_with("inotify wd") => watched(&text, &removed),
+                key if key.starts_with("fanotify mnt_id") => marked(&text, mounts),
+                _ => text,
+            };
             facts.add(format!("task {pid} fd {fd} {key}"), text);
         }
     }
     Ok(())
+}
+
+/// A mark of a mount, whose number comes first: hexadecimal, other than elsewhere.
+fn marked(text: &str, mounts: &BTreeMap<String, String>) -> String {
+    let (number, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let decimal = u32::from_str_radix(number, 16).map(|number| number.to_string()).unwrap_or_default();
+    mounts.get(&decimal).map_or_else(|| text.to_owned(), |name| format!("{name} {rest}"))
 }
 
 /// How a watch of inotify tells a file, if this descriptor is of one that has been removed.

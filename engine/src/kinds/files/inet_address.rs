@@ -70,11 +70,10 @@ pub(super) fn interface_index(name: &str) -> Option<u32> {
 }
 
 fn interfaces() -> impl Iterator<Item = (String, u32)> {
-    let devices = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    devices.filter_map(|device| {
-        let index = std::fs::read_to_string(device.path().join("ifindex")).ok()?.trim().parse().ok()?;
-        Some((device.file_name().into_string().ok()?, index))
-    })
+    let devices = nix::net::if_::if_nameindex().ok();
+    let all = devices.iter().flat_map(nix::net::if_::Interfaces::iter);
+    let known = all.filter_map(|device| Some((device.name().to_str().ok()?.to_owned(), device.index())));
+    known.collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use proto::catalogue::{IDS, PSTREE};
 use proto::messages::{FdTypes, FileEntry, NsFileEntry, PstreeEntry, TaskKobjIdsEntry};
 
 use super::{FdFacts, FileKind, FilesDump, FilesRestore};
-use crate::dump::sharing;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::procfs::link::{Link, NamespaceKind};
+use crate::kinds::namespaces;
+use crate::procfs::link::{Link, NamespaceType};
 
 /// Descriptors of namespaces.
 #[derive(Debug)]
@@ -43,37 +43,6 @@ impl Explain for NamespaceRefusal {
     }
 }
 
-/// The flag of `clone(2)` that makes such a namespace.
-fn clone_flag(kind: NamespaceKind) -> u32 {
-    /// From `include/uapi/linux/sched.h`.
-    const CLONE_NEWTIME: u32 = 0x80;
-    let flag = match kind {
-        NamespaceKind::Time => return CLONE_NEWTIME,
-        NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP,
-        NamespaceKind::Ipc => libc::CLONE_NEWIPC,
-        NamespaceKind::Mnt => libc::CLONE_NEWNS,
-        NamespaceKind::Net => libc::CLONE_NEWNET,
-        NamespaceKind::Pid => libc::CLONE_NEWPID,
-        NamespaceKind::User => libc::CLONE_NEWUSER,
-        NamespaceKind::Uts => libc::CLONE_NEWUTS,
-    };
-    flag as u32
-}
-
-/// The id that a task has for its namespace of a kind.
-fn id(ids: &TaskKobjIdsEntry, kind: NamespaceKind) -> Option<u32> {
-    match kind {
-        NamespaceKind::Cgroup => ids.cgroup_ns_id,
-        NamespaceKind::Ipc => ids.ipc_ns_id,
-        NamespaceKind::Mnt => ids.mnt_ns_id,
-        NamespaceKind::Net => ids.net_ns_id,
-        NamespaceKind::Pid => ids.pid_ns_id,
-        NamespaceKind::Time => ids.time_ns_id,
-        NamespaceKind::User => ids.user_ns_id,
-        NamespaceKind::Uts => ids.uts_ns_id,
-    }
-}
-
 impl FileKind for Namespace {
     const NAME: &'static str = "namespace";
     const TYPE: FdTypes = FdTypes::Ns;
@@ -87,16 +56,18 @@ impl FileKind for Namespace {
         &mut entry.nsf
     }
 
-    fn dump(_cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id_of_file: u32) -> Result<NsFileEntry, Problem> {
+    fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id_of_file: u32) -> Result<NsFileEntry, Problem> {
         let Link::Namespace { kind, ino } = fd.link() else {
             return Err(Problem::new(super::FileRefusal::NoKind));
         };
-        // All tasks of a tree are in our own namespaces; others are refused.
-        let ours = nix::sys::stat::stat(format!("/proc/self/ns/{}", kind.name()).as_str());
-        let ours = ours.map_err(SysError::of("stat")).while_trying_to("find who is in it")?;
+        // All tasks of a tree are in the namespaces of its root; others are refused.
+        let roots = nix::sys::stat::stat(format!("/proc/{}/ns/{}", cx.options.tree, kind.name()).as_str());
+        let roots = roots.map_err(SysError::of("stat")).while_trying_to("find who is in it")?;
         let empty = || Problem::new(NamespaceRefusal::Empty(kind.name()));
-        let ns_id = id(&sharing::namespace_ids(), kind).filter(|_| ours.st_ino == ino).ok_or_else(empty)?;
-        Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag: clone_flag(kind), flags: fd.flags() as u32 })
+        let ids = namespaces::ids_of_tree(&cx.options.inside.types);
+        let ns_id = namespaces::id(&ids, kind).filter(|_| roots.st_ino == ino).ok_or_else(empty)?;
+        let ns_cflag = kind.clone_flag() as u32;
+        Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 })
     }
 
     fn check(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<(), Problem> {
@@ -115,13 +86,13 @@ impl FileKind for Namespace {
 /// The path of a namespace, by a task that is in it.
 fn find(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<String, Problem> {
     let none = || Problem::new(NamespaceRefusal::NoTask(image.ns_cflag));
-    let kind =
-        NamespaceKind::ALL.into_iter().find(|kind| clone_flag(*kind) == image.ns_cflag).ok_or_else(none)?;
+    let kind = NamespaceType::ALL.into_iter().find(|kind| kind.clone_flag() as u32 == image.ns_cflag);
+    let kind = kind.ok_or_else(none)?;
     let tree: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
     // Zombies have no ids.
     for task in tree.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {
         let ids: TaskKobjIdsEntry = cx.images.read_single(&IDS, task.pid.into())?;
-        if id(&ids, kind) == Some(image.ns_id) {
+        if namespaces::id(&ids, kind) == Some(image.ns_id) {
             return Ok(format!("/proc/{}/ns/{}", task.pid, kind.name()));
         }
     }

@@ -18,6 +18,7 @@ use super::socket_options::{self, Fresh};
 use super::socket_queue::{self, Saved, Sockets};
 use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, unix_world};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::procfs::id_map;
 use crate::procfs::link::{self, Link};
 use crate::sys::socket::{self, End};
 
@@ -165,8 +166,9 @@ impl FileKind for Unix {
         let is_stream = i32::from(facts.kind) != libc::SOCK_DGRAM;
         own.reset = (is_gone && is_stream && socket_queue::has_error(socket)?).then_some(true);
         let peer = socket::peer_credentials(socket)?;
-        own.peer_credentials =
-            (peer.pid != 0).then_some(StasisCredentials { pid: peer.pid, uid: peer.uid, gid: peer.gid });
+        let ids = &cx.options.inside.ids;
+        let (uid, gid) = (id_map::inside(&ids.uids, peer.uid), id_map::inside(&ids.gids, peer.gid));
+        own.peer_credentials = (peer.pid != 0).then_some(StasisCredentials { pid: peer.pid, uid, gid });
         if own != StasisSocketEntry::default() {
             cx.state::<Sockets>().own.insert(id, own);
         }

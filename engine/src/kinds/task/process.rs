@@ -5,6 +5,7 @@ use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::procfs::id_map;
 use crate::tracee::batch::Batch;
 
 /// Whether orphaned descendants become children of this task.
@@ -111,6 +112,8 @@ impl TaskKind for OomScore {
         };
         super::task(core).oom_score_adj = read("oom_score_adj")?.parse().ok();
         super::task(core).loginuid = read("loginuid").ok().and_then(|id| id.parse().ok());
+        let login = &mut super::task(core).loginuid;
+        *login = login.map(|id| if id == u32::MAX { id } else { id_map::inside(&task.ids.uids, id) });
         let filter = read("coredump_filter").ok().and_then(|filter| u32::from_str_radix(&filter, 16).ok());
         core.own.coredump_filter = filter;
         core.own.exit_signal = u32::try_from(thread.stat.exit_signal).ok();

@@ -1,0 +1,232 @@
+//! Going into the namespaces of a tree.
+//!
+//! A tree in namespaces of its own is dumped and restored from within: a process of ours enters its pid, mount, network,
+//! ipc, uts, time and cgroup namespaces, and works there as it would at home. So a pid is one number, a path leads to what it
+//! leads to for the tasks, a socket is in the right network, a clock shows the right time. Of a user namespace it stays
+//! outside, which keeps its privileges: ids that it sees are those outside.
+//!
+//! The command stays where it was, and waits. It is needed to end a tree, too: nobody inside of a pid namespace can kill its
+//! init, and when that is killed, whoever is inside dies with it.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::stat::Mode;
+
+use crate::dump::inspect::read_proc;
+use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::kinds::namespaces::user;
+use crate::options::Inside;
+use crate::procfs;
+use crate::procfs::id_map::{self, IdMaps};
+use crate::procfs::link::NamespaceType;
+use crate::sys::process::{self, Waited};
+use crate::sys::{namespace, pidfd};
+
+/// Why we cannot work inside.
+#[derive(Debug, thiserror::Error)]
+pub enum InsideRefusal {
+    /// The root of the tree is not the init of its pid namespace.
+    #[error("it has pid {0} in its pid namespace; only a tree from the init on (pid 1) can be dumped")]
+    NotInit(i32),
+    /// What we would read of its tasks is not there.
+    #[error("no procfs of its pid namespace is mounted at /proc in its mount namespace")]
+    NoProcfs,
+    /// All pids that we tried are taken.
+    #[error("no pid is free in its pid namespace")]
+    NoPid,
+}
+
+impl Explain for InsideRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::NotInit(_) => Some("dump the init of its pid namespace".into()),
+            Self::NoProcfs => Some("mount proc at /proc there".into()),
+            Self::NoPid => None,
+        }
+    }
+}
+
+/// Types of namespaces in which a process is apart from us.
+pub fn differing(pid: i32) -> Vec<NamespaceType> {
+    let link =
+        |pid: &str, kind: &NamespaceType| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
+    let pid = pid.to_string();
+    NamespaceType::ALL.into_iter().filter(|kind| link("self", kind) != link(&pid, kind)).collect()
+}
+
+/// Which process this is.
+#[derive(Debug)]
+pub enum Side {
+    /// The one that works.
+    Inside(Inside),
+    /// The one that stayed; the other has ended.
+    Outside(Ended),
+}
+
+/// How the process inside ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this exit code.
+    Code(u8),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Goes into the namespaces of the process `tree`, if it has any for itself. In the process that stays, returns when
+/// the other has ended, and the tree, too, if `ends` says so.
+pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
+    let types = differing(tree);
+    if types.is_empty() {
+        return Ok(Side::Inside(Inside::default()));
+    }
+    let root = pidfd::open(tree)?;
+    let status = read_proc(format!("/proc/{tree}/status"), procfs::status::parse)?;
+    let has_pids = types.contains(&NamespaceType::Pid);
+    let inner = status.ns_tgid.last().copied().unwrap_or(tree);
+    if has_pids && inner != 1 {
+        return Err(Problem::new(InsideRefusal::NotInit(inner)));
+    }
+    let ids = ids_of(tree, &types)?;
+    match enter(&root, &types, &[])? {
+        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids })),
+        Some(worker) => {
+            let ended = wait(worker)?;
+            if ends && has_pids && ended == Ended::Code(0) {
+                wait_for_end(&root)?;
+            }
+            Ok(Side::Outside(ended))
+        }
+    }
+}
+
+/// The ids of the user namespace of a process, if it has one of these types for itself.
+pub fn ids_of(pid: i32, types: &[NamespaceType]) -> Result<IdMaps, Problem> {
+    if types.contains(&NamespaceType::User) { user::maps(pid) } else { Ok(IdMaps::default()) }
+}
+
+/// Forks a process into the namespaces of these types that `root` is in. Returns `None` in it, and its pid in ours.
+///
+/// `taken` are pids there that it must not have.
+pub fn enter(root: &OwnedFd, types: &[NamespaceType], taken: &[i32]) -> Result<Option<i32>, Problem> {
+    let step = "go into its namespaces";
+    let flags = |kinds: &dyn Fn(NamespaceType) -> bool| {
+        types.iter().filter(|kind| kinds(**kind)).fold(0, |all, kind| all | kind.clone_flag())
+    };
+    let forked = if types.contains(&NamespaceType::Pid) {
+        namespace::enter(root, libc::CLONE_NEWPID).while_trying_to(step)?;
+        fork_with_high_pid(taken).while_trying_to(step)?
+    } else {
+        process::fork()?
+    };
+    if forked.is_some() {
+        return Ok(forked);
+    }
+    let others = flags(&|kind| !matches!(kind, NamespaceType::Pid | NamespaceType::User));
+    if others != 0 {
+        namespace::enter(root, others).while_trying_to(step)?;
+    }
+    if types.contains(&NamespaceType::Pid) {
+        check_procfs()?;
+    }
+    Ok(None)
+}
+
+/// Forks with a pid that is far from those that the kernel gives next, so that nobody notices that it was in use.
+fn fork_with_high_pid(taken: &[i32]) -> Result<Option<i32>, Problem> {
+    /// Below `PID_MAX_DEFAULT` of `include/linux/threads.h`, which a pid namespace has at least as a rule.
+    const HIGHEST: i32 = 0x7fff;
+    const TRIES: usize = 64;
+    for pid in (2..HIGHEST).rev().filter(|pid| !taken.contains(pid)).take(TRIES) {
+        match namespace::fork_with_pid(pid, 0) {
+            Err(SysError { errno: Errno::EEXIST, .. }) => {}
+            forked => return forked.map_err(Problem::new),
+        }
+    }
+    Err(Problem::new(InsideRefusal::NoPid))
+}
+
+/// What we read of tasks must be of their pid namespace, and of nobody who claims to be it.
+fn check_procfs() -> Result<(), Problem> {
+    let is_procfs = nix::sys::statfs::statfs("/proc")
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
+    let is_ours =
+        std::fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&std::process::id().to_string()));
+    if is_procfs && is_ours { Ok(()) } else { Err(Problem::new(InsideRefusal::NoProcfs)) }
+}
+
+/// Waits for the end of a child.
+pub fn wait(child: i32) -> Result<Ended, Problem> {
+    loop {
+        match process::wait(child) {
+            Ok(Waited::Ended(status)) if libc::WIFEXITED(status) => {
+                return Ok(Ended::Code(libc::WEXITSTATUS(status) as u8));
+            }
+            Ok(Waited::Ended(status)) => return Ok(Ended::Signal(libc::WTERMSIG(status))),
+            Ok(_) | Err(SysError { errno: Errno::EINTR, .. }) => {}
+            Err(e) => return Err(Problem::new(e)),
+        }
+    }
+}
+
+/// Waits until a process that is being killed has ended.
+fn wait_for_end(process: &OwnedFd) -> Result<(), Problem> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let limit = PollTimeout::try_from(LIMIT).unwrap_or(PollTimeout::MAX);
+    let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    match nix::poll::poll(&mut polled, limit).map_err(SysError::of("poll"))? {
+        0 => {
+            Err(Problem::new(SysError { call: "poll(pidfd)", errno: Errno::ETIMEDOUT }).step("kill the tree"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A directory that we can still reach when our root is another.
+#[derive(Debug)]
+pub struct Kept(OwnedFd);
+
+impl Kept {
+    /// Keeps one.
+    pub fn open(path: &Path) -> Result<Self, SysError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path, flags, Mode::empty()).map(Self).map_err(SysError::of("open"))
+    }
+
+    /// A path that leads there wherever we are.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// As long as it lives, what we make belongs to the root of a user namespace, and not to ours, who may have no id there.
+#[derive(Debug)]
+pub struct AsOwner(Option<(u32, u32)>);
+
+impl AsOwner {
+    /// Acts for the root of a user namespace, if there is one.
+    pub fn of(ids: &IdMaps) -> Result<Self, Problem> {
+        if *ids == IdMaps::default() {
+            return Ok(Self(None));
+        }
+        process::keep_capabilities()?;
+        let (uid, gid) = (id_map::outside(&ids.uids, 0), id_map::outside(&ids.gids, 0));
+        Ok(Self(Some(process::set_file_ids(uid, gid))))
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        if let Some((uid, gid)) = self.0 {
+            process::set_file_ids(uid, gid);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Namespaces of a tree: what is in each, and how it is made again.
+//!
+//! A dump works inside of them (`inside.rs`), so that a kind sees what the tasks see. A restore makes all of them with the
+//! root of the tree, which then, while it is a copy of the engine still, has each kind fill its own (`restore/cradle.rs`).
+
+pub mod cgroup;
+pub mod erased;
+pub mod ipc;
+pub mod mnt;
+pub mod net;
+pub mod pid;
+pub mod time;
+pub mod user;
+pub mod uts;
+
+use proto::messages::TaskKobjIdsEntry;
+
+use crate::error::Problem;
+use crate::image::{Images, NewImages};
+use crate::options::{DumpOptions, RestoreOptions};
+use crate::procfs::link::NamespaceType;
+
+pub use erased::{Erase, Erased, ErasedNamespaceKind};
+
+/// A namespace that is being dumped; we are in it, if it is none of users.
+#[derive(Debug, Clone, Copy)]
+pub struct NamespaceDump<'a> {
+    /// What the user asked for.
+    pub options: &'a DumpOptions,
+    /// The root of the tree, by its pid there.
+    pub root: i32,
+    /// The id under which images know the namespace.
+    pub id: u32,
+}
+
+/// A namespace that is being restored.
+#[derive(Debug, Clone, Copy)]
+pub struct NamespaceRestore<'a> {
+    /// What the user asked for.
+    pub options: &'a RestoreOptions,
+    /// The image set.
+    pub images: &'a Images,
+    /// All namespaces that the tree has for itself.
+    pub types: &'a [NamespaceType],
+    /// The id under which images know the namespace.
+    pub id: u32,
+}
+
+/// One kind of namespace.
+pub trait NamespaceKind: 'static {
+    /// What it is called in logs, errors, the zoo and the documentation.
+    const NAME: &'static str;
+    /// What of it is not saved, for users to know.
+    const NOT_SAVED: &'static [&'static str] = &[];
+    /// Its type.
+    const TYPE: NamespaceType;
+
+    /// Finds what stands in the way of a dump.
+    fn look(_cx: NamespaceDump<'_>, _problems: &mut Vec<Problem>) {}
+    /// Writes its images.
+    fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
+    /// Finds what would make a restore fail, before anything is created.
+    fn check(_cx: NamespaceRestore<'_>, _problems: &mut Vec<Problem>) {}
+    /// Prepares us for the birth of a task in it.
+    fn before_birth(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Acts from outside, when it was made with its first task, `root`, by its pid outside.
+    fn from_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Fills it, in its first task.
+    fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem>;
+}
+
+/// The id that a task has for its namespace of a type.
+pub fn id(ids: &TaskKobjIdsEntry, kind: NamespaceType) -> Option<u32> {
+    match kind {
+        NamespaceType::Cgroup => ids.cgroup_ns_id,
+        NamespaceType::Ipc => ids.ipc_ns_id,
+        NamespaceType::Mnt => ids.mnt_ns_id,
+        NamespaceType::Net => ids.net_ns_id,
+        NamespaceType::Pid => ids.pid_ns_id,
+        NamespaceType::Time => ids.time_ns_id,
+        NamespaceType::User => ids.user_ns_id,
+        NamespaceType::Uts => ids.uts_ns_id,
+    }
+}
+
+fn id_mut(ids: &mut TaskKobjIdsEntry, kind: NamespaceType) -> &mut Option<u32> {
+    match kind {
+        NamespaceType::Cgroup => &mut ids.cgroup_ns_id,
+        NamespaceType::Ipc => &mut ids.ipc_ns_id,
+        NamespaceType::Mnt => &mut ids.mnt_ns_id,
+        NamespaceType::Net => &mut ids.net_ns_id,
+        NamespaceType::Pid => &mut ids.pid_ns_id,
+        NamespaceType::Time => &mut ids.time_ns_id,
+        NamespaceType::User => &mut ids.user_ns_id,
+        NamespaceType::Uts => &mut ids.uts_ns_id,
+    }
+}
+
+/// Types of namespaces in the order in which images number them.
+const NUMBERED: [NamespaceType; 8] = [
+    NamespaceType::Pid,
+    NamespaceType::Net,
+    NamespaceType::Ipc,
+    NamespaceType::Uts,
+    NamespaceType::Time,
+    NamespaceType::Mnt,
+    NamespaceType::User,
+    NamespaceType::Cgroup,
+];
+
+/// Ids of what the command itself has, by custom of the format.
+pub fn our_ids() -> TaskKobjIdsEntry {
+    let mut ids = TaskKobjIdsEntry { vm_id: 1, files_id: 1, fs_id: 1, sighand_id: 1, ..Default::default() };
+    for (kind, number) in NUMBERED.into_iter().zip(1..) {
+        *id_mut(&mut ids, kind) = Some(number);
+    }
+    ids
+}
+
+/// Ids of the namespaces of a tree that has its own of these types.
+pub fn ids_of_tree(types: &[NamespaceType]) -> TaskKobjIdsEntry {
+    let mut ids = our_ids();
+    let own = NUMBERED.into_iter().filter(|kind| types.contains(kind));
+    for (kind, number) in own.zip(NUMBERED.len() as u32 + 1..) {
+        *id_mut(&mut ids, kind) = Some(number);
+    }
+    ids
+}
+
+/// Types of the namespaces that a task has for itself, by its ids and those of the command that dumped it.
+pub fn own_types(ids: &TaskKobjIdsEntry, ours: &TaskKobjIdsEntry) -> Vec<NamespaceType> {
+    // What old images have no number for, nobody had for itself.
+    let is_own = |kind: &NamespaceType| id(ids, *kind).is_some_and(|own| Some(own) != id(ours, *kind));
+    NUMBERED.into_iter().filter(is_own).collect()
+}
+
+/// Finds what stands in the way of a dump of all namespaces that the tree has for itself.
+pub fn look(options: &DumpOptions, problems: &mut Vec<Problem>) {
+    for (kind, id) in of_dump(options) {
+        kind.look(NamespaceDump { options, root: options.tree, id }, problems);
+    }
+}
+
+/// Writes the images of all namespaces that the tree has for itself.
+pub fn dump(options: &DumpOptions, images: &mut NewImages) -> Result<(), Problem> {
+    of_dump(options)
+        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, id }, images))
+}
+
+fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {
+    let ids = ids_of_tree(&options.inside.types);
+    let own = super::NAMESPACE_KINDS.iter().filter(|kind| options.inside.has(kind.namespace_type()));
+    own.map(move |kind| (*kind, id(&ids, kind.namespace_type()).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_numbered_as_the_field_does() {
+        use NamespaceType::{Ipc, Mnt, Net, Pid, Uts};
+        let ids = ids_of_tree(&[Mnt, Uts, Pid, Ipc, Net]);
+        let own = [Pid, Net, Ipc, Uts, Mnt].map(|kind| id(&ids, kind));
+        assert_eq!(own, [9, 10, 11, 12, 13].map(Some));
+        assert_eq!(ids.user_ns_id, Some(7));
+        assert_eq!(own_types(&ids, &our_ids()), [Pid, Net, Ipc, Uts, Mnt]);
+    }
+}

@@ -1,0 +1,98 @@
+//! User namespaces: which ids inside are which outside (user_namespaces(7)).
+//!
+//! We are in none ourselves, so what we read of a task has the ids outside; what a task sets has those inside.
+
+use proto::catalogue::USERNS;
+use proto::messages::{UidGidExtent, UsernsEntry};
+
+use nix::unistd::{Gid, Uid};
+
+use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
+use crate::dump::inspect::read_proc;
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::image::NewImages;
+use crate::procfs::id_map::{self, IdMaps};
+use crate::procfs::link::NamespaceType;
+
+/// User namespaces.
+#[derive(Debug)]
+pub struct UserNamespace;
+
+/// Why one cannot be dumped.
+#[derive(Debug, thiserror::Error)]
+pub enum UserRefusal {
+    /// Nobody has an id in it.
+    #[error("it has no {0}: nobody in it has an id")]
+    Unmapped(&'static str),
+}
+
+impl Explain for UserRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn help(&self) -> Option<String> {
+        Some("write the maps of the user namespace first (user_namespaces(7))".into())
+    }
+}
+
+/// Both maps of the user namespace that a process is in.
+pub fn maps(pid: i32) -> Result<IdMaps, Problem> {
+    let read = |name: &str| read_proc(format!("/proc/{pid}/{name}"), id_map::parse);
+    Ok(IdMaps { uids: read("uid_map")?, gids: read("gid_map")? })
+}
+
+fn read(pid: i32, name: &str) -> Result<Vec<UidGidExtent>, Problem> {
+    let map = read_proc(format!("/proc/{pid}/{name}"), id_map::parse)?;
+    let extent = |extent: &id_map::Extent| UidGidExtent {
+        first: extent.inside,
+        lower_first: extent.outside,
+        count: extent.count,
+    };
+    Ok(map.iter().map(extent).collect())
+}
+
+fn write(pid: i32, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
+    let path = format!("/proc/{pid}/{name}");
+    let lines: String = map.iter().map(|e| format!("{} {} {}\n", e.first, e.lower_first, e.count)).collect();
+    std::fs::write(&path, lines).map_err(SysError::io("write")).about(|| Object::Path(path.into()))
+}
+
+impl NamespaceKind for UserNamespace {
+    const NAME: &'static str = "user-namespace";
+    const NOT_SAVED: &'static [&'static str] =
+        &["limits in /proc/sys/user", "whether setgroups(2) is denied", "keyrings"];
+    const TYPE: NamespaceType = NamespaceType::User;
+
+    fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
+        for name in ["uid_map", "gid_map"] {
+            match read(cx.root, name) {
+                Ok(map) if map.is_empty() => problems.push(Problem::new(UserRefusal::Unmapped(name))),
+                Ok(_) => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+
+    fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        let (uid_map, gid_map) = (read(cx.root, "uid_map")?, read(cx.root, "gid_map")?);
+        images.write(&USERNS, cx.id.into(), &[UsernsEntry { uid_map, gid_map }])
+    }
+
+    fn from_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+        let entry: UsernsEntry = cx.images.read_single(&USERNS, cx.id.into())?;
+        write(root, "uid_map", &entry.uid_map)?;
+        write(root, "gid_map", &entry.gid_map)
+    }
+
+    /// Makes us root there, who owns what is made from now on.
+    fn restore(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        let root = (Uid::from_raw(0), Gid::from_raw(0));
+        nix::unistd::setgroups(&[]).map_err(SysError::of("setgroups"))?;
+        nix::unistd::setresgid(root.1, root.1, root.1).map_err(SysError::of("setresgid"))?;
+        nix::unistd::setresuid(root.0, root.0, root.0).map_err(SysError::of("setresuid"))?;
+        // A change of ids takes our files in /proc away from us.
+        nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! The birth of a tree that has namespaces of its own.
+//!
+//! 1. Its root is forked from us into new namespaces. It is a copy of the engine still.
+//! 2. Kinds of namespaces act from outside: the maps of a user namespace are written.
+//! 3. In the root, kinds fill the namespaces, each its own, mounts last. Then the root waits for whoever takes it.
+//! 4. A process of ours goes into the namespaces (`inside.rs`), takes the root, and restores the tree from there.
+//!
+//! We stay outside, and tell how that one ended. If it failed, the root is killed, and with the init of a pid namespace all
+//! who are in it. Should we be killed, that one is as well, and the tree with it (`PTRACE_O_EXITKILL`).
+
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::OFlag;
+use proto::catalogue::{IDS, INVENTORY, PSTREE};
+use proto::messages::{InventoryEntry, PstreeEntry, TaskKobjIdsEntry};
+
+use crate::error::{Action, Class, Context as _, Error, Explain, Problem, Result, SysError, TargetState};
+use crate::image::{Images, invalid};
+use crate::inside::{self, Ended};
+use crate::kinds::NAMESPACE_KINDS;
+use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
+use crate::options::{Inside, Parent, RestoreOptions};
+use crate::procfs::link::NamespaceType;
+use crate::sys::process::{self, Waited};
+use crate::sys::{namespace, pidfd};
+
+/// Which process this is.
+#[derive(Debug)]
+pub enum Side {
+    /// The tree has no namespaces of its own: there is only us.
+    Home,
+    /// The one that restores the tree, in its namespaces.
+    Inside(Inside),
+    /// The one that stayed; the other has ended.
+    Outside {
+        /// The root of the tree, by its pid here.
+        root: i32,
+        /// How the other ended.
+        ended: Ended,
+    },
+}
+
+/// The root could not fill its namespaces; it has said why.
+#[derive(Debug, thiserror::Error)]
+#[error("its first task could not fill its namespaces")]
+struct NotFilled;
+
+impl Explain for NotFilled {
+    fn class(&self) -> Class {
+        Class::Failed
+    }
+}
+
+/// What images say of the namespaces of the tree.
+struct Plan<'a> {
+    options: &'a RestoreOptions,
+    images: Images,
+    root: PstreeEntry,
+    /// All pids of the tree.
+    pids: Vec<i32>,
+    ids: TaskKobjIdsEntry,
+    types: Vec<NamespaceType>,
+}
+
+impl<'a> Plan<'a> {
+    fn read(options: &'a RestoreOptions) -> Result<Self, Problem> {
+        let mut images = Images::open(&options.images_dir);
+        if !options.skip_checksums {
+            images = images.with_checksums()?;
+        }
+        let inventory: InventoryEntry = images.read_single(&INVENTORY, 0)?;
+        let tree: Vec<PstreeEntry> = images.read(&PSTREE, 0)?;
+        let pids = tree.iter().flat_map(|task| &task.threads).map(|tid| *tid as i32).collect();
+        let root = tree.into_iter().next().ok_or_else(|| invalid(&PSTREE, 0, "there are no tasks"))?;
+        let (mut ids, mut types) = (TaskKobjIdsEntry::default(), Vec::new());
+        if let Some(ours) = inventory.root_ids.filter(|_| images.has(&IDS, root.pid.into())) {
+            ids = images.read_single(&IDS, root.pid.into())?;
+            types = own_types(&ids, &ours);
+        }
+        if types.contains(&NamespaceType::Pid) && root.pid != 1 {
+            return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
+        }
+        Ok(Self { options, images, root, pids, ids, types })
+    }
+
+    /// Kinds of the namespaces that the tree has for itself, in the order of the registry.
+    fn kinds(&self) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, NamespaceRestore<'_>)> {
+        let own = NAMESPACE_KINDS.iter().filter(|kind| self.types.contains(&kind.namespace_type()));
+        own.map(|kind| {
+            let id = id(&self.ids, kind.namespace_type()).unwrap_or_default();
+            (*kind, NamespaceRestore { options: self.options, images: &self.images, types: &self.types, id })
+        })
+    }
+}
+
+/// Makes the namespaces that a tree has for itself, with its root in them, and goes there.
+pub fn enter(options: &RestoreOptions) -> Result<Side> {
+    let fail = |problems| Error {
+        action: Action::Restore,
+        target: options.images_dir.display().to_string(),
+        problems,
+        state: TargetState::NothingRestored,
+    };
+    let plan = Plan::read(options).map_err(|p| fail(vec![p]))?;
+    if plan.types.is_empty() {
+        return Ok(Side::Home);
+    }
+    let mut problems = Vec::new();
+    plan.kinds().for_each(|(kind, cx)| kind.check(cx, &mut problems));
+    if !problems.is_empty() {
+        return Err(fail(problems));
+    }
+    make(&plan).map_err(|p| fail(vec![p]))
+}
+
+fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"));
+    plan.kinds().try_for_each(|(kind, cx)| kind.before_birth(cx))?;
+    let (go, begin) = pipe()?;
+    let (done, filled) = pipe()?;
+    let (hold, held) = pipe()?;
+    // The time namespace of a child is that which its maker has prepared.
+    let new = plan.types.iter().filter(|kind| **kind != NamespaceType::Time);
+    let mut flags = new.fold(0, |flags, kind| flags | kind.clone_flag());
+    if plan.options.parent == Parent::Sibling {
+        flags |= libc::CLONE_PARENT;
+    }
+    let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
+    let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
+        drop((begin, done));
+        fill(plan, &go, &filled)?;
+        drop((go, filled));
+        process::wait_to_be_taken(&hold, &held);
+    };
+    let newborn = Newborn { root, pidfd: pidfd::open(root)? };
+    drop((go, filled));
+    plan.kinds().try_for_each(|(kind, cx)| kind.from_outside(cx, root))?;
+    nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
+    let mut byte = [0];
+    let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;
+    if read == 0 {
+        return Err(Problem::new(NotFilled));
+    }
+    let ids = inside::ids_of(root, &plan.types)?;
+    let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
+        let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        dies_with_us.map_err(SysError::of("prctl(PR_SET_PDEATHSIG)"))?;
+        // It is for the other one to end.
+        newborn.forget();
+        // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
+        let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
+        return Ok(Side::Inside(Inside { types: plan.types.clone(), outer_pid: root, ids }));
+    };
+    let ended = inside::wait(worker)?;
+    if ended == Ended::Code(0) {
+        newborn.forget();
+    }
+    Ok(Side::Outside { root, ended })
+}
+
+/// In the root: fills the namespaces, when all is done that is to be done from outside.
+fn fill(plan: &Plan<'_>, go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
+    let mut byte = [0];
+    nix::unistd::read(go, &mut byte).map_err(SysError::of("read"))?;
+    plan.kinds().try_for_each(|(kind, cx)| kind.restore(cx).while_trying_to("restore its namespaces"))?;
+    nix::unistd::write(filled, b".").map_err(SysError::of("write"))?;
+    Ok(())
+}
+
+/// A root that is killed when this is dropped.
+#[derive(Debug)]
+struct Newborn {
+    root: i32,
+    pidfd: OwnedFd,
+}
+
+impl Newborn {
+    /// It lives, or somebody else looks after it.
+    fn forget(mut self) {
+        self.root = 0;
+    }
+}
+
+impl Drop for Newborn {
+    fn drop(&mut self) {
+        if self.root == 0 {
+            return;
+        }
+        if let Err(e) = pidfd::send_signal(&self.pidfd, libc::SIGKILL) {
+            log::debug!("the root of the tree: {e}");
+        }
+        // As a sibling it is our parent's to reap.
+        while let Ok(Waited::Stopped(_)) = process::wait(self.root) {}
+    }
+}
