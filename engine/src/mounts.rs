@@ -24,5 +24,6 @@ pub mod read;
 pub mod refusal;
 mod removed;
 mod reveal;
+pub mod surroundings;
 pub mod write;
 mod yard;

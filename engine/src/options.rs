@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::mounts::surroundings::Surroundings;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 
@@ -37,6 +38,8 @@ pub struct DumpOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// What becomes of mounts.
+    pub mounts: MountOptions,
     /// Where we went before the dump began; nobody asks for this.
     pub inside: Inside,
 }
@@ -51,6 +54,8 @@ pub struct Inside {
     pub outer_pid: i32,
     /// Ids of its user namespace, if it has one.
     pub ids: IdMaps,
+    /// What is mounted where the command was called.
+    pub surroundings: Surroundings,
 }
 
 impl Inside {
@@ -139,8 +144,8 @@ pub struct RestoreOptions {
     pub files: FileOptions,
     /// Say at the end what was restored and how long it took.
     pub display_stats: bool,
-    /// Directory that becomes the root of the mount namespace (`--root`).
-    pub root: Option<PathBuf>,
+    /// What becomes of mounts.
+    pub mounts: MountOptions,
     /// What is logged, and where.
     pub log: LogOptions,
     /// Where we went before the restore began; nobody asks for this. The root of the tree is there already.

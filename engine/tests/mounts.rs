@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use engine::error::Problem;
 use engine::image::{Images, NewImages};
-use engine::mounts::classify::{Surroundings, classify};
+use engine::mounts::classify::classify;
 use engine::mounts::model::{Mount, Namespace};
 use engine::mounts::outside::Outside;
+use engine::mounts::surroundings::Surroundings;
 use engine::mounts::write::Member;
 use engine::mounts::{build, inside, plan, read, write};
 use engine::options::{AutoMounts, MountOptions};
@@ -130,7 +131,7 @@ fn dump(pids: &[i32], options: &MountOptions, dir: &Path) -> Vec<Namespace> {
 fn restore(count: u32, options: &MountOptions, dir: &Path, prepare: &dyn Fn(), script: &str) -> Vec<Namespace> {
     let images = Images::open(dir);
     let ids: Vec<u32> = (1..=count).collect();
-    let namespaces = ok(plan::read(&images, &ids));
+    let namespaces = ok(plan::read(&images, &ids, options));
     let planned = plan::plan(&namespaces, &images, &ok(Surroundings::read()), options);
     let plan = planned.unwrap_or_else(|problems| panic!("{}", text(&problems)));
     let outside = Outside::open(&plan).unwrap_or_else(|problems| panic!("{}", text(&problems)));

@@ -1,17 +1,19 @@
 //! `stasis dump`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
 use crate::error::{Action, Error, Problem, TargetState};
 use crate::inside::{self, Ended, Kept, Side};
+use crate::mounts::surroundings::Surroundings;
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
 use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
+use super::{Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -36,6 +38,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
         files: files::options(given),
+        mounts: mounts::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
@@ -118,6 +121,8 @@ fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
     crate::dump::target::check(options.tree).map_err(fail)?;
     let images = Kept::open(&options.images_dir).map_err(Problem::new).map_err(fail)?;
     let work = Kept::open(&options.work_dir).map_err(Problem::new).map_err(fail)?;
+    let outside = Kept::open(Path::new("/")).map_err(Problem::new).map_err(fail)?;
+    let surroundings = Surroundings::read().map_err(fail)?.seen_from(outside.path());
     let ends = options.afterwards == Afterwards::Default;
     let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
@@ -131,7 +136,7 @@ fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
             // All of them are from its init on.
             options.tree = 1;
         }
-        options.inside = inside;
+        options.inside = Inside { surroundings, ..inside };
     }
     let stats = crate::dump::dump(&options, lifeline)?;
     if options.display_stats {

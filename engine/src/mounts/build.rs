@@ -22,7 +22,7 @@ use super::extract::extract;
 use super::file_system::{self, IdRange};
 use super::flags;
 use super::outside::Outside;
-use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, SourceKind};
+use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, Source, SourceKind};
 use super::read::Proc;
 use super::refusal::MountRefusal;
 use super::removed::Removed;
@@ -43,13 +43,13 @@ pub struct Built {
 }
 
 /// Builds all of them. The calling process has one thread, and is in the last namespace afterwards.
-pub fn build(plan: &Plan, mut outside: Outside, images: &Images) -> Result<Vec<Built>, Problem> {
+pub fn build(plan: &Plan, outside: Outside, images: &Images) -> Result<Vec<Built>, Problem> {
     let proc = Proc::open()?;
     let archives = archives(plan, images)?;
     let ids = proc.id_ranges()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy().while_trying_to(step)?;
-    let made = make(plan, &mut outside, &ids)?;
+    let made = make(plan, outside, &ids)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
     let mut builder = Builder { plan, yard, archives, removed: BTreeMap::new() };
     builder.fill(&made)?;
@@ -84,15 +84,16 @@ fn archives(plan: &Plan, images: &Images) -> Result<BTreeMap<String, File>, Prob
 }
 
 /// Makes the file systems, each mounted nowhere.
-fn make(plan: &Plan, outside: &mut Outside, ids: &[IdRange]) -> Result<Vec<Option<OwnedFd>>, Problem> {
-    let make = |(i, source): (usize, &super::plan::Source)| match &source.kind {
+fn make(plan: &Plan, outside: Outside, ids: &[IdRange]) -> Result<Vec<Option<OwnedFd>>, Problem> {
+    let mut outside = outside.into_fds().into_iter();
+    let make = |source: &Source| match &source.kind {
         SourceKind::Inside(file_system, _) => {
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
-        SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.take(i)),
+        SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.next()),
     };
-    plan.sources.iter().enumerate().map(make).collect()
+    plan.sources.iter().map(make).collect()
 }
 
 fn source_name(source: usize) -> String {

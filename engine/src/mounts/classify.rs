@@ -1,47 +1,14 @@
 //! Before a dump: which mounts come from outside, and which cannot be brought back.
 
-use std::path::Path;
-
 use super::filesystem::{self, Origin};
-use super::model::{Mount, Namespace, device};
+use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
+use super::surroundings::Surroundings;
 use crate::error::Problem;
 use crate::options::MountOptions;
-use crate::procfs::mountinfo;
 
 /// The key of a root that comes from outside.
 pub(super) const ROOT_KEY: &str = "/";
-
-/// What our own namespace has mounted: what is outside of the tree, for all that we see.
-#[derive(Debug, Default)]
-pub struct Surroundings(Vec<mountinfo::Mount>);
-
-impl Surroundings {
-    /// Ours.
-    pub fn read() -> Result<Self, Problem> {
-        crate::dump::inspect::read_proc("/proc/self/mountinfo".into(), mountinfo::parse).map(Self)
-    }
-
-    /// A path that leads to a folder of a file system, now.
-    pub fn path_of(&self, dev: u32, root: &str) -> Option<String> {
-        // The youngest first: older ones may be covered by it.
-        self.0.iter().rev().filter(|mount| device(mount.dev) == dev).find_map(|mount| {
-            let below = Path::new(root).strip_prefix(std::str::from_utf8(&mount.root).ok()?).ok()?;
-            let path = Path::new(std::str::from_utf8(&mount.mountpoint).ok()?).join(below);
-            let found = nix::sys::stat::stat(&path).ok()?;
-            let numbers = (libc::major(found.st_dev), libc::minor(found.st_dev));
-            (device(numbers) == dev).then(|| path.to_str().map(|path| without_slash(path).to_owned()))?
-        })
-    }
-
-    fn has_device(&self, dev: u32) -> bool {
-        self.0.iter().any(|mount| device(mount.dev) == dev)
-    }
-
-    fn has_group(&self, group: u32) -> bool {
-        self.0.iter().any(|mount| mount.propagation.shared == Some(group as i32))
-    }
-}
 
 fn without_slash(path: &str) -> &str {
     if path.len() > 1 { path.trim_end_matches('/') } else { path }
@@ -70,7 +37,7 @@ pub fn classify(
 }
 
 /// Leaves out mounts, and what is mounted on them.
-fn skip(namespace: &mut Namespace, options: &MountOptions) {
+pub(super) fn skip(namespace: &mut Namespace, options: &MountOptions) {
     let root = namespace.root().map(|root| root.id);
     let is_skipped = |mount: &Mount| {
         Some(mount.id) != root && options.skip.iter().any(|path| without_slash(path) == mount.mountpoint)

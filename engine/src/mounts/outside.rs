@@ -13,9 +13,9 @@ use super::refusal::MountRefusal;
 use crate::error::{Context as _, Problem, SysError};
 use crate::sys::mount::{self as sys, Depth};
 
-/// Mounts that are nowhere yet, for the sources that are outside.
+/// Mounts that are nowhere yet: one for each source that is outside, in their order.
 #[derive(Debug)]
-pub struct Outside(Vec<Option<OwnedFd>>);
+pub struct Outside(Vec<OwnedFd>);
 
 impl Outside {
     /// Opens them, or says all that stands in the way.
@@ -23,18 +23,23 @@ impl Outside {
         let mut problems = Vec::new();
         let mut opened = Vec::new();
         for source in &plan.sources {
-            let result = open_source(source).about(|| source.object.clone());
-            opened.push(result.unwrap_or_else(|problem| {
-                problems.push(problem);
-                None
-            }));
+            match open_source(source).about(|| source.object.clone()) {
+                Ok(mount) => opened.extend(mount),
+                Err(problem) => problems.push(problem),
+            }
         }
         if problems.is_empty() { Ok(Self(opened)) } else { Err(problems) }
     }
 
-    /// Takes the mount of a source.
-    pub(super) fn take(&mut self, source: usize) -> Option<OwnedFd> {
-        self.0.get_mut(source).and_then(Option::take)
+    /// As descriptors, to be handed to the process that builds.
+    pub fn into_fds(self) -> Vec<OwnedFd> {
+        self.0
+    }
+
+    /// From descriptors that were handed on.
+    pub fn from_fds(fds: &[OwnedFd]) -> Result<Self, SysError> {
+        let duplicates = fds.iter().map(|fd| fd.try_clone().map_err(SysError::io("dup")));
+        duplicates.collect::<Result<_, _>>().map(Self)
     }
 }
 

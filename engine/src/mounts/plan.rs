@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use proto::catalogue::{MNTS, TMPFS_DEV, TMPFS_IMG};
 use proto::messages::MntEntry;
 
-use super::classify::{ROOT_KEY, Surroundings};
+use super::classify::{ROOT_KEY, skip};
 use super::filesystem::{self, Origin};
 use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
+use super::surroundings::Surroundings;
 use crate::error::{Object, Problem};
 use crate::image::{Images, invalid};
 use crate::options::MountOptions;
@@ -116,11 +117,13 @@ pub struct Plan {
     pub namespaces: Vec<PlannedNamespace>,
 }
 
-/// Reads the tables of these namespaces.
-pub fn read(images: &Images, ids: &[u32]) -> Result<Vec<Namespace>, Problem> {
+/// Reads the tables of these namespaces, without what the user does not want.
+pub fn read(images: &Images, ids: &[u32], options: &MountOptions) -> Result<Vec<Namespace>, Problem> {
     let table = |id: &u32| {
         let entries: Vec<MntEntry> = images.read(&MNTS, u64::from(*id))?;
-        Namespace::from_entries(*id, &entries)
+        let mut namespace = Namespace::from_entries(*id, &entries)?;
+        skip(&mut namespace, options);
+        Ok(namespace)
     };
     ids.iter().map(table).collect()
 }
