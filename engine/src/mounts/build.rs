@@ -8,7 +8,7 @@
 //!    propagates meanwhile; then they get their flags and their groups.
 //! 4. Its root becomes the root of the namespace, and the yard is gone from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -104,6 +104,25 @@ fn group_name(group: usize) -> String {
     format!("group-{group}")
 }
 
+/// The name in the yard of the root that is being built.
+const ROOT: &str = "root";
+
+/// A tree that is being built.
+struct Tree<'a> {
+    namespace: &'a PlannedNamespace,
+    /// Mounts, by their ids in the images.
+    cloned: BTreeMap<u32, OwnedFd>,
+    /// Those that are where they belong.
+    attached: BTreeSet<u32>,
+}
+
+impl Tree<'_> {
+    fn root(&self) -> Option<&OwnedFd> {
+        let root = self.namespace.order.first().and_then(|at| self.namespace.mounts.get(*at));
+        root.and_then(|root| self.cloned.get(&root.mount.id))
+    }
+}
+
 struct Builder<'a> {
     plan: &'a Plan,
     yard: Yard,
@@ -176,80 +195,80 @@ impl Builder<'_> {
     /// Builds one namespace.
     fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
         self.yard.copy().while_trying_to("make another mount namespace")?;
-        let mut mounts: BTreeMap<u32, OwnedFd> = BTreeMap::new();
-        // Those made of folders of others wait until the others are there.
-        let mut waiting: Vec<(&PlannedMount, &PathBuf)> = namespace.mounts.iter().zip(&namespace.places).collect();
-        while !waiting.is_empty() {
-            let before = waiting.len();
-            let mut left = Vec::new();
-            for (planned, place) in waiting {
-                let is_root = mounts.is_empty();
-                let is_ready = Yard::has(&source_name(planned.source))
-                    && (is_root || mounts.contains_key(&planned.mount.parent));
-                if !is_ready {
-                    left.push((planned, place));
-                    continue;
-                }
-                let made = self.attach(planned, place, &mounts);
-                mounts.insert(planned.mount.id, made.about(|| planned.mount.object())?);
-            }
-            if left.len() == before {
-                self.make_layers(&left, &mounts, namespace)?;
-            }
-            waiting = left;
+        let mut tree = Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new() };
+        loop {
+            let missing = self.clone_mounts(&mut tree)?;
+            self.attach_mounts(&mut tree)?;
+            // What is made of folders of others waits until the others are there.
+            let Some(missing) = missing else { break };
+            self.make_layers(missing, &tree)?;
         }
         for planned in &namespace.mounts {
-            let Some(mount) = mounts.get(&planned.mount.id) else { continue };
+            let Some(mount) = tree.cloned.get(&planned.mount.id) else { continue };
             self.finish(planned, mount).about(|| planned.mount.object())?;
         }
-        let root = namespace.mounts.first().and_then(|root| mounts.get(&root.mount.id));
-        if let Some(root) = root {
+        if let Some(root) = tree.root() {
             yard::become_root(root).while_trying_to("make its root the root of a mount namespace")?;
         }
-        let mount_ids = mounts.iter().map(|(old, mount)| Ok((*old, sys::mount_id(mount.as_fd())? as u32)));
+        let ids = tree.cloned.iter().map(|(old, mount)| Ok((*old, sys::mount_id(mount.as_fd())? as u32)));
         Ok(Built {
             id: namespace.id,
             namespace: self.yard.proc().namespace()?,
-            mount_ids: mount_ids.collect::<Result<_, SysError>>()?,
+            mount_ids: ids.collect::<Result<_, SysError>>()?,
         })
     }
 
-    /// Clones a mount from its source, and puts it where it belongs.
-    fn attach(
-        &self,
-        planned: &PlannedMount,
-        place: &Path,
-        mounts: &BTreeMap<u32, OwnedFd>,
-    ) -> Result<OwnedFd, Problem> {
-        let source = Yard::get(&source_name(planned.source))?;
-        let key = (planned.source, planned.below.clone());
-        let below = self.removed.get(&key).map_or(&planned.below, |removed| &removed.path);
-        let from = find(&source, below).while_trying_to("find what is mounted")?;
-        let mount = sys::clone_at(&from, Path::new(""), Depth::One).while_trying_to("clone it")?;
-        // A clone of a mount in a peer group is in the group, too.
-        sys::set_propagation(mount.as_fd(), MsFlags::MS_PRIVATE.bits())?;
-        match mounts.get(&planned.mount.parent) {
-            Some(parent) => {
-                let place_found = find(parent, place).map_err(|e| no_place(e, place));
-                sys::attach(mount.as_fd(), place_found?.as_fd()).while_trying_to("mount it")?;
+    /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
+    /// at the first whose source is not there.
+    fn clone_mounts<'a>(&self, tree: &mut Tree<'a>) -> Result<Option<&'a PlannedMount>, Problem> {
+        for planned in &tree.namespace.mounts {
+            if tree.cloned.contains_key(&planned.mount.id) {
+                continue;
             }
-            None => self.yard.put("root", &mount).while_trying_to("mount it")?,
+            let name = source_name(planned.source);
+            if !Yard::has(&name) {
+                return Ok(Some(planned));
+            }
+            let clone = || -> Result<OwnedFd, SysError> {
+                let key = (planned.source, planned.below.clone());
+                let below = self.removed.get(&key).map_or(&planned.below, |removed| &removed.path);
+                let from = find(&Yard::get(&name)?, below)?;
+                let mount = sys::clone_at(&from, Path::new(""), Depth::One)?;
+                // A clone of a mount in a peer group is in the group, too.
+                sys::set_propagation(mount.as_fd(), MsFlags::MS_PRIVATE.bits())?;
+                Ok(mount)
+            };
+            let mount = clone().about(|| planned.mount.object()).while_trying_to("clone what is mounted")?;
+            tree.cloned.insert(planned.mount.id, mount);
         }
-        Ok(mount)
+        Ok(None)
     }
 
-    /// Makes a file system of folders that are there now: the first that is waited for.
-    fn make_layers(
-        &self,
-        waiting: &[(&PlannedMount, &PathBuf)],
-        mounts: &BTreeMap<u32, OwnedFd>,
-        namespace: &PlannedNamespace,
-    ) -> Result<(), Problem> {
-        let is_missing = |planned: &&PlannedMount| !Yard::has(&source_name(planned.source));
-        let planned = waiting.iter().map(|(planned, _)| *planned).find(is_missing);
-        let source = planned.and_then(|planned| Some((planned.source, self.plan.sources.get(planned.source)?)));
-        let root = namespace.mounts.first().and_then(|root| mounts.get(&root.mount.id));
-        let (Some((at, source)), Some(root)) = (source, root) else {
+    /// Puts those that were cloned where they belong.
+    fn attach_mounts(&self, tree: &mut Tree<'_>) -> Result<(), Problem> {
+        let order = tree.namespace.order.iter().filter_map(|at| tree.namespace.mounts.get(*at));
+        for planned in order {
+            let id = planned.mount.id;
+            let Some(mount) = tree.cloned.get(&id).filter(|_| !tree.attached.contains(&id)) else { continue };
+            let attach = || -> Result<(), Problem> {
+                match tree.cloned.get(&planned.mount.parent) {
+                    Some(parent) if planned.mount.parent != id => {
+                        let place = find(parent, &planned.place).map_err(|e| no_place(e, &planned.place))?;
+                        sys::attach(mount.as_fd(), place.as_fd()).while_trying_to("mount it")
+                    }
+                    _ => self.yard.put(ROOT, mount).while_trying_to("mount it"),
+                }
+            };
+            attach().about(|| planned.mount.object())?;
+            tree.attached.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Makes the file system of a mount, of folders that are there now.
+    fn make_layers(&self, planned: &PlannedMount, tree: &Tree<'_>) -> Result<(), Problem> {
+        let at = planned.source;
+        let (Some(source), Some(root)) = (self.plan.sources.get(at), tree.root()) else {
             return Err(Problem::new(MountRefusal::NoRoot));
         };
         let make = || -> Result<OwnedFd, Problem> {

@@ -91,19 +91,22 @@ pub struct PlannedMount {
     pub below: PathBuf,
     /// How it propagates events; it is private otherwise.
     pub group: Option<usize>,
+    /// Where it is mounted, from the root of its parent.
+    pub place: PathBuf,
     /// The archive of its root, if that was removed.
     pub removed: Option<String>,
 }
 
-/// One namespace: its mounts, parents before what is on them; of those on one parent, what others cover first.
+/// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedNamespace {
     /// Its number in the images.
     pub id: u32,
-    /// The mounts; the first is the root.
+    /// The mounts, in the order of the images: by age.
     pub mounts: Vec<PlannedMount>,
-    /// Where each is mounted, from the root of its parent.
-    pub places: Vec<PathBuf>,
+    /// The order in which they are put on each other: parents before what is on them; of those on one parent, what others
+    /// cover first. The first is the root.
+    pub order: Vec<usize>,
 }
 
 /// Everything.
@@ -336,39 +339,40 @@ impl<'a> Planner<'a> {
         let mut problems = Vec::new();
         let mut with_layers: Vec<(usize, u32)> = Vec::new();
         for namespace in self.namespaces {
-            let mut planned =
-                PlannedNamespace { id: namespace.id, mounts: Vec::new(), places: Vec::new() };
-            let Some(root) = namespace.root() else { continue };
-            let mut next = vec![root];
-            while let Some(mount) = next.pop() {
-                // Checked before: all mounts have a source now, and a place below their parent.
-                let Some((source, below)) = self.source_of(mount) else { continue };
-                let place = namespace.place(mount).unwrap_or_default();
-                let way = (mount.shared, mount.master);
-                let group = self.plan.groups.iter().position(|group| self.is_way(group, way));
-                let removed = (mount.removed && self.images.has(&TMPFS_IMG, mount.id.into()))
-                    .then(|| TMPFS_IMG.file_name(mount.id.into()));
-                let is_layers = matches!(
-                    self.plan.sources.get(source).map(|source| &source.kind),
-                    Some(SourceKind::Layers(_))
-                );
-                if is_layers {
-                    if with_layers.iter().any(|(other, id)| *other == source && *id != namespace.id) {
-                        problems.push(Problem::new(MountRefusal::LayersElsewhere).object(mount.object()));
-                    }
-                    with_layers.push((source, namespace.id));
+            let mounts: Vec<PlannedMount> =
+                namespace.mounts.iter().filter_map(|mount| self.planned(namespace, mount)).collect();
+            for planned in mounts.iter().filter(|planned| self.has_layers(planned.source)) {
+                if with_layers.iter().any(|(source, id)| *source == planned.source && *id != namespace.id) {
+                    let problem = Problem::new(MountRefusal::LayersElsewhere);
+                    problems.push(problem.object(planned.mount.object()));
                 }
-                let mount_planned = PlannedMount { mount: mount.clone(), source, below, group, removed };
-                planned.mounts.push(mount_planned);
-                planned.places.push(place);
-                // Popped from the end: the deepest first, since a mount hides what is below its place.
-                let mut children: Vec<&Mount> = namespace.children(mount).collect();
-                children.sort_by_key(|child| child.mountpoint.len());
-                next.extend(children);
+                with_layers.push((planned.source, namespace.id));
             }
-            self.plan.namespaces.push(planned);
+            let order = order(namespace);
+            self.plan.namespaces.push(PlannedNamespace { id: namespace.id, mounts, order });
         }
         problems
+    }
+
+    /// All mounts have a source now, and a place below their parent.
+    fn planned(&self, namespace: &Namespace, mount: &Mount) -> Option<PlannedMount> {
+        let (source, below) = self.source_of(mount)?;
+        let way = (mount.shared, mount.master);
+        let id = mount.id.into();
+        let is_kept = mount.removed && self.images.has(&TMPFS_IMG, id);
+        Some(PlannedMount {
+            mount: mount.clone(),
+            source,
+            below,
+            group: self.plan.groups.iter().position(|group| self.is_way(group, way)),
+            place: namespace.place(mount).unwrap_or_default(),
+            removed: is_kept.then(|| TMPFS_IMG.file_name(id)),
+        })
+    }
+
+    fn has_layers(&self, source: usize) -> bool {
+        let source = self.plan.sources.get(source);
+        source.is_some_and(|source| matches!(source.kind, SourceKind::Layers(_)))
     }
 
     fn is_way(&self, group: &Group, (shared, master): (Option<u32>, Option<u32>)) -> bool {
@@ -379,4 +383,18 @@ impl<'a> Planner<'a> {
         };
         group.shared == shared && of_master && (shared, master) != (None, None)
     }
+}
+
+/// Places of mounts in the table, in the order in which they are put on each other.
+fn order(namespace: &Namespace) -> Vec<usize> {
+    let mut order = Vec::new();
+    let mut next: Vec<&Mount> = namespace.root().into_iter().collect();
+    while let Some(mount) = next.pop() {
+        order.extend(namespace.mounts.iter().position(|other| other.id == mount.id));
+        // Popped from the end: the deepest first, since a mount hides what is below its place.
+        let mut children: Vec<&Mount> = namespace.children(mount).collect();
+        children.sort_by_key(|child| child.mountpoint.len());
+        next.extend(children);
+    }
+    order
 }
