@@ -128,7 +128,13 @@ fn dump(pids: &[i32], options: &MountOptions, dir: &Path) -> Vec<Namespace> {
 }
 
 /// Builds them again; in each, runs a script, if any, and reads its mounts.
-fn restore(count: u32, options: &MountOptions, dir: &Path, prepare: &dyn Fn(), script: &str) -> Vec<Namespace> {
+fn restore(
+    count: u32,
+    options: &MountOptions,
+    dir: &Path,
+    prepare: &dyn Fn(),
+    script: &str,
+) -> Vec<Namespace> {
     let images = Images::open(dir);
     let ids: Vec<u32> = (1..=count).collect();
     let namespaces = ok(plan::read(&images, &ids, options));
@@ -147,7 +153,11 @@ fn restore(count: u32, options: &MountOptions, dir: &Path, prepare: &dyn Fn(), s
             std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut all).unwrap();
             all.push(0);
             if !script.is_empty() {
-                let output = Command::new("/bin/sh").args(["-e", "-c", script]).stdin(Stdio::piped()).output().unwrap();
+                let output = Command::new("/bin/sh")
+                    .args(["-e", "-c", script])
+                    .stdin(Stdio::piped())
+                    .output()
+                    .unwrap();
                 let said = [output.stdout, output.stderr].concat();
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
             }

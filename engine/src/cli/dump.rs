@@ -13,7 +13,9 @@ use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log};
+use super::{
+    Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log,
+};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);

@@ -58,9 +58,10 @@ fn bad(option: &str, value: &str) -> UsageError {
     UsageError::BadValue {
         option: option.to_owned(),
         value: value.to_owned(),
-        reason: "mounts are given as mnt[MOUNTPOINT]:NAME for a dump, mnt[NAME]:PATH for a restore, and mnt[], \
+        reason:
+            "mounts are given as mnt[MOUNTPOINT]:NAME for a dump, mnt[NAME]:PATH for a restore, and mnt[], \
                  mnt[]:m, mnt[]:s or mnt[]:ms to find them"
-            .to_owned(),
+                .to_owned(),
     }
 }
 

@@ -12,7 +12,9 @@ use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
 use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log};
+use super::{
+    Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log,
+};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);

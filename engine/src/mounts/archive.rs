@@ -208,9 +208,9 @@ fn fit(field: &mut [u8; NAME_MAX], name: &[u8], key: &str, records: &mut Vec<pax
 
 /// The names in a folder, in an order that does not depend on the file system.
 fn names(root: &OwnedFd, folder: &Path) -> Result<Vec<OsString>, SysError> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
     let path = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let dir = match openat2(root, path, how) {
         // Something is mounted there that could not be taken off: what it covers nobody can see.
@@ -231,15 +231,15 @@ fn names(root: &OwnedFd, folder: &Path) -> Result<Vec<OsString>, SysError> {
 }
 
 /// Makes the folder that a file is in the working directory; the file's name there. No link is followed.
-pub(super) fn enter_parent<'a>(root: impl AsFd, path: &'a Path) -> Result<&'a Path, Problem> {
+pub(super) fn enter_parent(root: impl AsFd, path: &Path) -> Result<&Path, Problem> {
     let root: BorrowedFd<'_> = root.as_fd();
     let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
         nix::unistd::fchdir(root).map_err(SysError::of("fchdir"))?;
         return Ok(Path::new("."));
     };
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let folder = openat2(root, parent, how).map_err(SysError::of("openat2"))?;
     nix::unistd::fchdir(&folder).map_err(SysError::of("fchdir"))?;

@@ -141,7 +141,7 @@ impl Builder<'_> {
             {
                 extract(archive, mount).about(|| source.object.clone())?;
             }
-            self.yard.put(&source_name(i), mount).about(|| source.object.clone())?;
+            Yard::put(&source_name(i), mount).about(|| source.object.clone())?;
         }
         Ok(())
     }
@@ -166,7 +166,8 @@ impl Builder<'_> {
     /// Puts mounts into the yard that propagate as the groups do, as far as their sources are there.
     fn put_groups(&self, wanted: impl Fn(&SourceKind) -> bool) -> Result<(), Problem> {
         for (i, group) in self.plan.groups.iter().enumerate() {
-            let Some(source) = self.plan.sources.get(group.source).filter(|source| wanted(&source.kind)) else {
+            let Some(source) = self.plan.sources.get(group.source).filter(|source| wanted(&source.kind))
+            else {
                 continue;
             };
             let put = || -> Result<(), SysError> {
@@ -175,7 +176,7 @@ impl Builder<'_> {
                     _ => Yard::get(&source_name(group.source))?,
                 };
                 let carrier = sys::clone_at(&from, Path::new(""), Depth::One)?;
-                self.yard.put(&group_name(i), &carrier)?;
+                Yard::put(&group_name(i), &carrier)?;
                 let kind = match group.events {
                     Events::Own => MsFlags::MS_PRIVATE,
                     Events::Peers => MsFlags::MS_SHARED,
@@ -256,7 +257,7 @@ impl Builder<'_> {
                         let place = find(parent, &planned.place).map_err(|e| no_place(e, &planned.place))?;
                         sys::attach(mount.as_fd(), place.as_fd()).while_trying_to("mount it")
                     }
-                    _ => self.yard.put(ROOT, mount).while_trying_to("mount it"),
+                    _ => Yard::put(ROOT, mount).while_trying_to("mount it"),
                 }
             };
             attach().about(|| planned.mount.object())?;
@@ -285,7 +286,7 @@ impl Builder<'_> {
             made
         };
         let made = make().about(|| source.object.clone())?;
-        self.yard.put(&source_name(at), &made).about(|| source.object.clone())?;
+        Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
         self.put_groups(|kind| *kind == source.kind)
     }
 
@@ -318,9 +319,9 @@ fn find(mount: &OwnedFd, place: &Path) -> Result<OwnedFd, SysError> {
     if place.as_os_str().is_empty() {
         return mount.try_clone().map_err(SysError::io("dup"));
     }
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
     openat2(mount, place, how).map_err(SysError::of("openat2"))
 }
 

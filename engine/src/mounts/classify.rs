@@ -31,7 +31,8 @@ pub fn classify(
     }
     let all: &[Namespace] = namespaces;
     for mount in all.iter().flat_map(|namespace| &namespace.mounts) {
-        problems.extend(groups(all, mount, surroundings, options).into_iter().map(|p| p.object(mount.object())));
+        problems
+            .extend(groups(all, mount, surroundings, options).into_iter().map(|p| p.object(mount.object())));
     }
     problems
 }
@@ -129,7 +130,11 @@ fn find_outside(
 }
 
 /// Why a mount cannot be made of what the images have.
-fn stands_in_the_way(mount: &Mount, surroundings: &Surroundings, options: &MountOptions) -> Option<MountRefusal> {
+fn stands_in_the_way(
+    mount: &Mount,
+    surroundings: &Surroundings,
+    options: &MountOptions,
+) -> Option<MountRefusal> {
     let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
     match filesystem::origin(&mount.fstype, &options.enabled) {
         Origin::Never(reason) => Some(MountRefusal::Never { fstype, reason, mountpoint }),

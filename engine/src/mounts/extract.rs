@@ -13,7 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, linkat, symlinkat};
 use tar::{EntryType, Header};
@@ -144,7 +146,8 @@ impl Member<'_> {
 
     fn make(&self, root: &OwnedFd, last: &Path, data: &mut impl Read) -> Result<(), Problem> {
         let private = Mode::S_IRWXU;
-        let node = |kind, device| mknodat(AT_FDCWD, last, kind, private, device).map_err(SysError::of("mknod"));
+        let node =
+            |kind, device| mknodat(AT_FDCWD, last, kind, private, device).map_err(SysError::of("mknod"));
         let is_socket = self.before.record(pax::FILE_TYPE) == Some(b"socket");
         match self.header.entry_type() {
             EntryType::Directory => match mkdirat(AT_FDCWD, last, private) {

@@ -11,15 +11,15 @@ use crate::sys::mount::NewFileSystem;
 
 /// Why a file system cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("a file system of type {fstype} cannot be made{}: {error}", about(.option))]
+#[error("a file system of type {fstype} cannot be made{}: {error}", about(.option.as_deref()))]
 pub(super) struct Unmakable {
     fstype: String,
     option: Option<String>,
     error: SysError,
 }
 
-fn about(option: &Option<String>) -> String {
-    option.as_ref().map_or_else(String::new, |option| format!(" with {option}"))
+fn about(option: Option<&str>) -> String {
+    option.map_or_else(String::new, |option| format!(" with {option}"))
 }
 
 impl Explain for Unmakable {

@@ -80,9 +80,7 @@ impl Namespaces {
 
     /// The calling process becomes a member. It must have one thread, and share no working directory.
     pub fn enter(&self) -> Result<(), SysError> {
-        self.0.iter().try_for_each(|(fd, kind)| {
-            nix::sched::setns(fd, *kind).map_err(SysError::of("setns"))
-        })
+        self.0.iter().try_for_each(|(fd, kind)| nix::sched::setns(fd, *kind).map_err(SysError::of("setns")))
     }
 }
 

@@ -74,9 +74,12 @@ mod tests {
 
     #[test]
     fn times_have_fractions() {
-        for (text, time_of) in
-            [("7", (7, 0)), ("7.000000001", (7, 1)), ("-1.500000000", (-2, 500_000_000)), ("-0.100000000", (-1, 900_000_000))]
-        {
+        for (text, time_of) in [
+            ("7", (7, 0)),
+            ("7.000000001", (7, 1)),
+            ("-1.500000000", (-2, 500_000_000)),
+            ("-0.100000000", (-1, 900_000_000)),
+        ] {
             assert_eq!(time(text.as_bytes()), Some(time_of));
             assert_eq!(time_text(time_of.0, time_of.1), text);
         }

@@ -323,10 +323,10 @@ impl<'a> Planner<'a> {
         let has_all = |source: &Source| {
             members.iter().all(|mount| mount.dev == source.dev && mount.root_below(&source.root).is_some())
         };
-        let is_slave_outside =
-            master.is_some_and(|id| self.mounts().all(|mount| mount.shared != Some(id)));
+        let is_slave_outside = master.is_some_and(|id| self.mounts().all(|mount| mount.shared != Some(id)));
         let known = |source: &Source| {
-            let mut external = self.mounts().filter(|mount| mount.external.is_some() && mount.master == master);
+            let mut external =
+                self.mounts().filter(|mount| mount.external.is_some() && mount.master == master);
             external.any(|mount| mount.object() == source.object)
         };
         let sources = self.plan.sources.iter().enumerate().filter(|(_, source)| has_all(source));

@@ -30,10 +30,8 @@ pub fn namespace(pid: i32, id: u32) -> Result<Namespace, Problem> {
 pub(super) fn mounts(text: &[u8]) -> Result<Vec<Mount>, Problem> {
     let lines = mountinfo::parse(text)?;
     let mounts = lines.iter().map(|line| {
-        let object = || Object::Named {
-            kind: "mount",
-            name: String::from_utf8_lossy(&line.mountpoint).into_owned(),
-        };
+        let object =
+            || Object::Named { kind: "mount", name: String::from_utf8_lossy(&line.mountpoint).into_owned() };
         Mount::from_line(line).map_err(|_not_utf8| Problem::new(MountRefusal::NotUtf8)).about(object)
     });
     mounts.collect()

@@ -134,7 +134,11 @@ impl Explain for MountRefusal {
             }
             Self::NoRoot => Some("pass --root DIR, a folder on which its root is mounted".into()),
             Self::NoPlace { .. } => Some("make the missing folder or file in what it is mounted on".into()),
-            Self::NotUtf8 | Self::NotThere { .. } | Self::Scattered | Self::LayersElsewhere | Self::Covered => None,
+            Self::NotUtf8
+            | Self::NotThere { .. }
+            | Self::Scattered
+            | Self::LayersElsewhere
+            | Self::Covered => None,
         }
     }
 }

@@ -45,11 +45,12 @@ impl Removed {
         extract(archive, &open_path(".")?)?;
         enter_parent(&source, below)?;
         // Another file may have its name now: then the mount shows another name, which leads nowhere either way.
-        let name = match renameat2(AT_FDCWD, temporary.as_str(), AT_FDCWD, &last, RenameFlags::RENAME_NOREPLACE) {
-            Ok(()) => last,
-            Err(Errno::EEXIST) => PathBuf::from(temporary),
-            Err(errno) => return Err(SysError { call: "renameat2", errno }.into()),
-        };
+        let name =
+            match renameat2(AT_FDCWD, temporary.as_str(), AT_FDCWD, &last, RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => last,
+                Err(Errno::EEXIST) => PathBuf::from(temporary),
+                Err(errno) => return Err(SysError { call: "renameat2", errno }.into()),
+            };
         let found = open_path(&name)?;
         let kind = SFlag::from_bits_truncate(fstat(&found).map_err(SysError::of("fstat"))?.st_mode);
         let is_folder = kind & SFlag::S_IFMT == SFlag::S_IFDIR;

@@ -47,7 +47,7 @@ impl Yard {
     }
 
     /// Puts a mount into it under this name.
-    pub(super) fn put(&self, name: &str, mount: &OwnedFd) -> Result<(), SysError> {
+    pub(super) fn put(name: &str, mount: &OwnedFd) -> Result<(), SysError> {
         let place = Path::new("/").join(name);
         let kind = SFlag::from_bits_truncate(fstat(mount).map_err(SysError::of("fstat"))?.st_mode);
         if kind & SFlag::S_IFMT == SFlag::S_IFDIR {

@@ -88,7 +88,16 @@ impl<'a> Plan<'a> {
         let own = NAMESPACE_KINDS.iter().filter(|kind| self.types.contains(&kind.namespace_type()));
         own.map(|kind| {
             let id = id(&self.ids, kind.namespace_type()).unwrap_or_default();
-            (*kind, NamespaceRestore { options: self.options, images: &self.images, types: &self.types, id, brought: &[] })
+            (
+                *kind,
+                NamespaceRestore {
+                    options: self.options,
+                    images: &self.images,
+                    types: &self.types,
+                    id,
+                    brought: &[],
+                },
+            )
         })
     }
 }

@@ -165,9 +165,8 @@ fn setattr(mount: BorrowedFd<'_>, attributes: [u64; 4]) -> Result<(), SysError> 
     let size = size_of_val(&attributes);
     let (fd, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: the path is empty, and the kernel reads the attributes.
-    let done = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, attributes.as_ptr(), size)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, attributes.as_ptr(), size) };
     Errno::result(done).map(|_| ()).map_err(SysError::of("mount_setattr"))
 }
 
