@@ -155,6 +155,9 @@ impl Cell {
         let options = Some("newinstance,ptmxmode=0666,mode=0620");
         let devpts = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         mount(Some("devpts"), &place("dev/pts"), Some("devpts"), devpts, options).context("devpts")?;
+        // The test's directory is a mount of its own, so that the log is on none that a workload changes or leaves.
+        let own = place(&dir.strip_prefix("/").unwrap_or(&dir).display().to_string());
+        bind(&own, &own)?;
         nix::unistd::chdir(&self.root)?;
         nix::unistd::pivot_root(".", ".").context("pivot_root")?;
         umount2(".", MntFlags::MNT_DETACH).context("cannot leave the old root")?;

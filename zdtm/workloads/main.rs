@@ -1,6 +1,7 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
 mod aio;
+mod bind_mount;
 mod bpf_map;
 mod busyloop00;
 mod capability;
@@ -12,11 +13,14 @@ mod child_subreaper_and_reparent;
 mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
+mod clean_mntns;
 mod cmdlinenv00;
 mod console;
 mod cow00;
 mod cow01;
 mod cwd00;
+mod cwd01;
+mod cwd02;
 mod del_standalone_un;
 mod deleted_unix_sock;
 mod devices;
@@ -103,14 +107,37 @@ mod memfd04;
 mod memfd05;
 mod mlock_setuid;
 mod mmx00;
+mod mnt_ro_bind;
+mod mnt_ro_root;
+mod mntns_deleted;
+mod mntns_overmount;
+mod mntns_pivot_root;
+mod mntns_pivot_root_ro;
+mod mntns_ro_root;
+mod mntns_root_bind;
+mod mntns_root_bind02;
+mod mntns_rw_ro_rw;
+mod mntns_shared_bind;
+mod mntns_shared_bind02;
+mod mntns_shared_bind03;
+mod mntns_shared_vs_private;
+mod mount_complex_sharing;
+mod mount_paths;
+mod mounting;
+mod mountpoints;
 mod mprotect00;
 mod mtime_mmap;
 mod namespace_files;
 mod namespaces;
 mod nanosleep;
+mod non_uniform_share_propagation;
 mod oom_score_adj;
 mod opath_file;
 mod orphans;
+mod overmount_dev;
+mod overmount_fifo;
+mod overmount_file;
+mod overmount_with_shared_parent;
 mod packet_sock;
 mod pdeath_sig;
 mod personality;
@@ -131,6 +158,7 @@ mod pipe_shared00;
 mod poll;
 mod posix_timers;
 mod posix_timers_pending;
+mod private_bind_propagation;
 mod proc_self;
 mod process_fd;
 mod pstree;
@@ -170,6 +198,8 @@ mod segments;
 mod selfexe00;
 mod session00;
 mod sessions;
+mod shared_mount_propagation;
+mod shared_slave_mount_children;
 mod shmem;
 mod siblings_shared;
 mod sigactions;
@@ -235,6 +265,8 @@ mod tasks_many;
 mod tasks_shared;
 mod tcp;
 mod tcp_established;
+mod tempfs_overmounted;
+mod tempfs_overmounted01;
 mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
@@ -249,6 +281,7 @@ mod tty00;
 mod tty02;
 mod tty03;
 mod umask00;
+mod unbindable;
 mod unbound_sock;
 mod unhashed_proc;
 mod unix;
@@ -284,6 +317,7 @@ use zdtm::workload::Workload;
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
+    Workload { name: "bind-mount", run: bind_mount::run },
     Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
@@ -294,11 +328,14 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "child_subreaper_existing_child", run: child_subreaper_existing_child::run },
     Workload { name: "chroot", run: chroot::run },
     Workload { name: "chroot-file", run: chroot_file::run },
+    Workload { name: "clean_mntns", run: clean_mntns::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "console", run: console::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cow01", run: cow01::run },
     Workload { name: "cwd00", run: cwd00::run },
+    Workload { name: "cwd01", run: cwd01::run },
+    Workload { name: "cwd02", run: cwd02::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
     Workload { name: "deleted_dev", run: symlink01::device },
     Workload { name: "deleted_unix_sock", run: deleted_unix_sock::run },
@@ -382,14 +419,36 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
+    Workload { name: "mnt_ro_bind", run: mnt_ro_bind::run },
+    Workload { name: "mnt_ro_root", run: mnt_ro_root::run },
+    Workload { name: "mntns_deleted", run: mntns_deleted::run },
+    Workload { name: "mntns_overmount", run: mntns_overmount::run },
+    Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
+    Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
+    Workload { name: "mntns_ro_root", run: mntns_ro_root::run },
+    Workload { name: "mntns_root_bind", run: mntns_root_bind::run },
+    Workload { name: "mntns_root_bind02", run: mntns_root_bind02::run },
+    Workload { name: "mntns_rw_ro_rw", run: mntns_rw_ro_rw::run },
+    Workload { name: "mntns_shared_bind", run: mntns_shared_bind::run },
+    Workload { name: "mntns_shared_bind02", run: mntns_shared_bind02::run },
+    Workload { name: "mntns_shared_bind03", run: mntns_shared_bind03::run },
+    Workload { name: "mntns_shared_vs_private", run: mntns_shared_vs_private::run },
+    Workload { name: "mount_complex_sharing", run: mount_complex_sharing::run },
+    Workload { name: "mount_paths", run: mount_paths::run },
+    Workload { name: "mountpoints", run: mountpoints::run },
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },
     Workload { name: "namespaces", run: namespaces::run },
     Workload { name: "nanosleep", run: nanosleep::run },
+    Workload { name: "non_uniform_share_propagation", run: non_uniform_share_propagation::run },
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
     Workload { name: "orphans", run: orphans::run },
+    Workload { name: "overmount_dev", run: overmount_dev::run },
+    Workload { name: "overmount_fifo", run: overmount_fifo::run },
+    Workload { name: "overmount_file", run: overmount_file::run },
+    Workload { name: "overmount_with_shared_parent", run: overmount_with_shared_parent::run },
     Workload { name: "packet_sock", run: packet_sock::run },
     Workload { name: "pdeath_sig", run: pdeath_sig::run },
     Workload { name: "personality", run: personality::run },
@@ -410,6 +469,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "poll", run: poll::run },
     Workload { name: "posix_timers", run: posix_timers::run },
     Workload { name: "posix_timers_pending", run: posix_timers_pending::run },
+    Workload { name: "private_bind_propagation", run: private_bind_propagation::run },
     Workload { name: "proc-self", run: proc_self::run },
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
@@ -445,6 +505,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "selfexe00", run: selfexe00::run },
     Workload { name: "session00", run: session00::run },
     Workload { name: "sessions", run: sessions::run },
+    Workload { name: "shared_mount_propagation", run: shared_mount_propagation::run },
+    Workload { name: "shared_slave_mount_children", run: shared_slave_mount_children::run },
     Workload { name: "shmem", run: shmem::run },
     Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },
@@ -508,6 +570,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
+    Workload { name: "tempfs_overmounted", run: tempfs_overmounted::run },
+    Workload { name: "tempfs_overmounted01", run: tempfs_overmounted01::run },
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "thread_settings", run: thread_settings::run },
@@ -520,6 +584,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tty03", run: tty03::run },
     Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
+    Workload { name: "unbindable", run: unbindable::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
     Workload { name: "unhashed_proc", run: unhashed_proc::run },
     Workload { name: "unix-socket", run: unix_socket::run },

@@ -199,7 +199,7 @@ impl Builder<'_> {
         let mut tree = Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new() };
         loop {
             let missing = self.clone_mounts(&mut tree)?;
-            self.attach_mounts(&mut tree)?;
+            Self::attach_mounts(&mut tree)?;
             // What is made of folders of others waits until the others are there.
             let Some(missing) = missing else { break };
             self.make_layers(missing, &tree)?;
@@ -246,7 +246,7 @@ impl Builder<'_> {
     }
 
     /// Puts those that were cloned where they belong.
-    fn attach_mounts(&self, tree: &mut Tree<'_>) -> Result<(), Problem> {
+    fn attach_mounts(tree: &mut Tree<'_>) -> Result<(), Problem> {
         let order = tree.namespace.order.iter().filter_map(|at| tree.namespace.mounts.get(*at));
         for planned in order {
             let id = planned.mount.id;
