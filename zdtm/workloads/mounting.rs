@@ -66,31 +66,27 @@ pub(crate) fn is_mounted(at: &Path) -> Result<bool, Failure> {
 pub(crate) fn tree() -> Result<Vec<String>, Failure> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
-    let mut groups: Vec<&str> = Vec::new();
+    let mut groups = Vec::new();
     let mut tree = Vec::new();
     for words in &lines {
         let parent = lines.iter().position(|other| other.first() == words.get(1));
-        let mut line = format!("{parent:?}");
-        for word in words.iter().skip(3) {
-            let group = word.split_once(':').filter(|(kind, _)| ["shared", "master"].contains(kind));
-            if word.starts_with("propagate_from:") {
-                continue;
-            }
-            match group {
-                Some((kind, group)) => {
-                    let known = groups.iter().position(|known| *known == group);
-                    let number = known.unwrap_or(groups.len());
-                    if known.is_none() {
-                        groups.push(group);
-                    }
-                    line += &format!(" {kind}:{number}");
-                }
-                None => line += &format!(" {word}"),
-            }
-        }
-        tree.push(line);
+        let facts = words.iter().skip(3).filter(|word| !word.starts_with("propagate_from:"));
+        let facts: Vec<String> = facts.map(|word| with_own_number(word, &mut groups)).collect();
+        tree.push(format!("{parent:?} {}", facts.join(" ")));
     }
     Ok(tree)
+}
+
+/// Peer groups get numbers in the order in which they are seen.
+fn with_own_number<'a>(word: &'a str, groups: &mut Vec<&'a str>) -> String {
+    let Some((kind @ ("shared" | "master"), group)) = word.split_once(':') else {
+        return word.to_owned();
+    };
+    let known = groups.iter().position(|known| *known == group).unwrap_or_else(|| {
+        groups.push(group);
+        groups.len() - 1
+    });
+    format!("{kind}:{known}")
 }
 
 /// Waits for dump and restore; all mounts must be there again, and no others.
