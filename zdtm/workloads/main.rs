@@ -126,6 +126,7 @@ mod mount_paths;
 mod mounting;
 mod mountpoints;
 mod mprotect00;
+mod msgque;
 mod mtime_mmap;
 mod namespace_files;
 mod namespaces;
@@ -196,10 +197,12 @@ mod seccomp_no_new_privs;
 mod seccomp_strict;
 mod segments;
 mod selfexe00;
+mod sem;
 mod session00;
 mod sessions;
 mod shared_mount_propagation;
 mod shared_slave_mount_children;
+mod shm;
 mod shmem;
 mod siblings_shared;
 mod sigactions;
@@ -297,6 +300,7 @@ mod unlink_largefile;
 mod unlink_mmap00;
 mod unlink_mmap01;
 mod unlink_regular00;
+mod unshared;
 mod utsname;
 mod vdso00;
 mod vdso01;
@@ -346,28 +350,28 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "dumpable02", run: dumpable02::run },
     Workload { name: "env00", run: env00::run },
     Workload { name: "epoll", run: epoll::run },
-    Workload { name: "epoll01", run: epoll01::run },
     Workload { name: "epoll-transition", run: epoll_transition::run },
+    Workload { name: "epoll01", run: epoll01::run },
     Workload { name: "eventfs00", run: eventfs00::run },
     Workload { name: "exit_signal", run: exit_signal::run },
     Workload { name: "fanotify00", run: fanotify00::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
-    Workload { name: "fd_limit", run: fd_limit::run },
-    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fd_from_pidfd", run: fd_from_pidfd::run },
+    Workload { name: "fd_limit", run: fd_limit::run },
     Workload { name: "fd_offset", run: fd_offset::run },
+    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
     Workload { name: "fifo-ghost", run: fifo_ghost::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "fifo_upon_unix_socket", run: fifo_upon_unix_socket::run },
+    Workload { name: "file_aio", run: file_aio::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
     Workload { name: "file_fown", run: file_fown::run },
-    Workload { name: "file_aio", run: file_aio::run },
     Workload { name: "file_lease", run: file_lease::run },
     Workload { name: "file_lease04", run: file_lease04::run },
     Workload { name: "file_locks", run: file_locks::run },
@@ -437,6 +441,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mount_paths", run: mount_paths::run },
     Workload { name: "mountpoints", run: mountpoints::run },
     Workload { name: "mprotect00", run: mprotect00::run },
+    Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },
     Workload { name: "namespaces", run: namespaces::run },
@@ -503,10 +508,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "seccomp_strict", run: seccomp_strict::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "sem", run: sem::run },
     Workload { name: "session00", run: session00::run },
     Workload { name: "sessions", run: sessions::run },
     Workload { name: "shared_mount_propagation", run: shared_mount_propagation::run },
     Workload { name: "shared_slave_mount_children", run: shared_slave_mount_children::run },
+    Workload { name: "shm", run: shm::run },
     Workload { name: "shmem", run: shmem::run },
     Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },
@@ -579,10 +586,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "timers01", run: timers01::run },
+    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
-    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unbindable", run: unbindable::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
@@ -599,11 +606,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
+    Workload { name: "unshared", run: unshared::run },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },
-    Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "wait00", run: wait00::run },
     Workload { name: "write_read00", run: write_read00::run },
     Workload { name: "write_read01", run: write_read01::run },
