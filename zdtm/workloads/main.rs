@@ -1,6 +1,7 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
 mod aio;
+mod autofs;
 mod bind_mount;
 mod bpf_map;
 mod busyloop00;
@@ -107,9 +108,23 @@ mod memfd04;
 mod memfd05;
 mod mlock_setuid;
 mod mmx00;
+mod mnt_ext_auto;
+mod mnt_ext_collision;
+mod mnt_ext_file_bind_auto;
+mod mnt_ext_manual;
+mod mnt_ext_master;
+mod mnt_ext_multiple;
+mod mnt_ext_root;
+mod mnt_ext_sharing;
 mod mnt_ro_bind;
 mod mnt_ro_root;
+mod mnt_root_ext;
 mod mntns_deleted;
+mod mntns_ghost;
+mod mntns_ghost01;
+mod mntns_link_ghost;
+mod mntns_link_remap;
+mod mntns_open;
 mod mntns_overmount;
 mod mntns_pivot_root;
 mod mntns_pivot_root_ro;
@@ -321,6 +336,7 @@ use zdtm::workload::Workload;
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
+    Workload { name: "autofs", run: autofs::run },
     Workload { name: "bind-mount", run: bind_mount::run },
     Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
@@ -423,9 +439,23 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
+    Workload { name: "mnt_ext_auto", run: mnt_ext_auto::run },
+    Workload { name: "mnt_ext_collision", run: mnt_ext_collision::run },
+    Workload { name: "mnt_ext_file_bind_auto", run: mnt_ext_file_bind_auto::run },
+    Workload { name: "mnt_ext_manual", run: mnt_ext_manual::run },
+    Workload { name: "mnt_ext_master", run: mnt_ext_master::run },
+    Workload { name: "mnt_ext_multiple", run: mnt_ext_multiple::run },
+    Workload { name: "mnt_ext_root", run: mnt_ext_root::run },
+    Workload { name: "mnt_ext_sharing", run: mnt_ext_sharing::run },
     Workload { name: "mnt_ro_bind", run: mnt_ro_bind::run },
     Workload { name: "mnt_ro_root", run: mnt_ro_root::run },
+    Workload { name: "mnt_root_ext", run: mnt_root_ext::run },
     Workload { name: "mntns_deleted", run: mntns_deleted::run },
+    Workload { name: "mntns_ghost", run: mntns_ghost::run },
+    Workload { name: "mntns_ghost01", run: mntns_ghost01::run },
+    Workload { name: "mntns_link_ghost", run: mntns_link_ghost::run },
+    Workload { name: "mntns_link_remap", run: mntns_link_remap::run },
+    Workload { name: "mntns_open", run: mntns_open::run },
     Workload { name: "mntns_overmount", run: mntns_overmount::run },
     Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
     Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
