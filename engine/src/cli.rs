@@ -12,6 +12,7 @@ mod dump;
 mod failure;
 mod files;
 mod grammar;
+mod mounts;
 pub mod output;
 mod plan;
 mod restore;

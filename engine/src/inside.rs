@@ -97,7 +97,7 @@ pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
     }
     let ids = ids_of(tree, &types)?;
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids })),
+        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids, ..Inside::default() })),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {

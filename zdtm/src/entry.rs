@@ -14,8 +14,8 @@ use crate::need::Need;
 
 /// What a zoo file says.
 ///
-/// `{port}` (a free TCP port), `{dir}` (the test's directory), `{name}` (the entry's name) and `{here}` (the folder of
-/// the YAML file) are replaced in `command`, `args`, `env`, `files`, `setup`, `ready`, `before` and `after`.
+/// `{port}` (a free TCP port), `{dir}` (the test's directory), `{outside}` (where the file system of the host is mounted), `{name}` (the entry's name) and `{here}` (the folder of
+/// the YAML file) are replaced in `command`, `args`, `env`, `files`, `setup`, `between`, `cleanup`, `ready`, `before` and `after`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -36,6 +36,9 @@ pub struct Entry {
     /// Where it can run; the first of them is used unless the runner is told otherwise (`--flavor`).
     #[serde(default = "default_flavors")]
     pub flavors: Vec<Flavor>,
+    /// A file system of the host that a target with a root of its own has mounted, as `outside` in its directory.
+    #[serde(default)]
+    pub outside: Option<Outside>,
     /// Engine options for both dump and restore.
     #[serde(default)]
     pub options: Vec<String>,
@@ -69,6 +72,12 @@ pub struct Entry {
     /// `command` only: commands to run, in order, before the start.
     #[serde(default)]
     pub setup: Vec<Vec<String>>,
+    /// Commands to run, in order, between dump and restore.
+    #[serde(default)]
+    pub between: Vec<Vec<String>>,
+    /// Commands to run at the end, whatever happened.
+    #[serde(default)]
+    pub cleanup: Vec<Vec<String>>,
     /// `command` only: how to see that the program is ready. Without it: it still runs after a third of a second.
     #[serde(default)]
     pub ready: Option<Ready>,
@@ -111,6 +120,19 @@ impl Flavor {
     }
 }
 
+/// What the mount of a file system of the host has to do with that of the host (mount_namespaces(7)); in a user namespace,
+/// a shared one is a slave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outside {
+    /// Nothing.
+    Private,
+    /// It receives the host's events.
+    Slave,
+    /// It shares events with the host's.
+    Shared,
+}
+
 /// What should happen to an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -134,6 +156,8 @@ pub enum Moves {
     Positions,
     /// Mappings.
     Maps,
+    /// Control groups, which the entry has changed by the restore.
+    Cgroups,
 }
 
 /// What of the machine there is only once.

@@ -30,6 +30,10 @@ pub enum Need {
     Hugetlb,
     /// Restartable sequences, registered by the C library.
     Rseq,
+    /// Hierarchies of version 1 of control groups, at /sys/fs/cgroup.
+    Cgroup1,
+    /// That of version 2, anywhere.
+    Cgroup2,
     /// A Python 3 interpreter.
     Python3,
     /// A program on the search path.
@@ -47,6 +51,8 @@ const WORDS: &[(&str, Need)] = &[
     ("thp", Need::Thp),
     ("hugetlb", Need::Hugetlb),
     ("rseq", Need::Rseq),
+    ("cgroup1", Need::Cgroup1),
+    ("cgroup2", Need::Cgroup2),
     ("python3", Need::Python3),
 ];
 
@@ -108,6 +114,8 @@ impl Need {
             ),
             Self::Hugetlb => without_huge_pages(12),
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
+            Self::Cgroup1 => without_cgroups("cgroup"),
+            Self::Cgroup2 => without_cgroups("cgroup2"),
             Self::Python3 => without_program("python3"),
             Self::Program(name) => without_program(name),
         }
@@ -123,6 +131,16 @@ fn without_huge_pages(wanted: u64) -> Option<String> {
     let free = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     (free < wanted)
         .then(|| format!("{free} free hugetlb pages, {wanted} are needed (sysctl vm.nr_hugepages)"))
+}
+
+fn without_cgroups(fstype: &str) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_there = mounts.lines().any(|line| {
+        let (at, what) = line.split_once(" - ").unwrap_or_default();
+        let is_writable = at.split(' ').nth(5).is_some_and(|options| options.starts_with("rw"));
+        is_writable && at.contains(" /sys/fs/cgroup") && what.starts_with(&format!("{fstype} "))
+    });
+    (!is_there).then(|| format!("no writable {fstype} hierarchy below /sys/fs/cgroup"))
 }
 
 /// Numbers are those of linux/capability.h.

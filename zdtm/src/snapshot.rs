@@ -22,6 +22,7 @@ pub struct Scope {
     files: bool,
     positions: bool,
     maps: bool,
+    cgroups: bool,
 }
 
 impl Scope {
@@ -34,6 +35,7 @@ impl Scope {
             // A program of the user's goes on with its work between two looks.
             positions: stays(Moves::Positions) && entry.workload.is_some(),
             maps: stays(Moves::Maps),
+            cgroups: stays(Moves::Cgroups),
         }
     }
 }
@@ -98,6 +100,9 @@ fn look(facts: &mut Facts, pid: i32, root: i32, scope: Scope, whole: bool) -> Re
     ensure!(pid != root || stat.state() != "Z", "the root task has ended");
     if whole {
         task::process(facts, pid, root, &stat)?;
+        if !scope.cgroups {
+            facts.map.remove(&format!("task {pid} cgroup"));
+        }
         if stat.state() != "Z" {
             task::threads(facts, pid, scope.tasks)?;
             if scope.files {

@@ -72,13 +72,29 @@ pub fn carry_out(order: &Order) -> Outcome {
         let port = target::free_port()?;
         let here = order.file.parent().unwrap_or(Path::new("/")).to_owned();
         let values = Values { port, dir: order.dir.clone(), name: order.name.clone(), here };
-        Trial { order, entry: &entry, values, watch, phase: &mut phase, root: 0 }.run()
+        let cleanup: Vec<Vec<String>> = entry.cleanup.iter().map(|words| values.expand_all(words)).collect();
+        let done = Trial { order, entry: &entry, values, watch, phase: &mut phase, root: 0 }.run();
+        kill_all_descendants();
+        done.and(clean_up(&cleanup))
     });
     kill_all_descendants();
     match result {
         Ok(()) => Outcome::Passed,
         Err(error) => Outcome::Failed(Failure { phase, message: format!("{error:#}") }),
     }
+}
+
+/// Runs the last commands of an entry, even where the first fail.
+fn clean_up(commands: &[Vec<String>]) -> Result<()> {
+    let run = |words: &Vec<String>| {
+        let (program, args) = words.split_first().context("an empty command")?;
+        let output = std::process::Command::new(program).args(args).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`{}` {}: {said}", words.join(" "), output.status);
+        Ok(())
+    };
+    let results: Vec<Result<()>> = commands.iter().map(run).collect();
+    results.into_iter().collect()
 }
 
 /// Waits until no other trial, of any runner on this machine, has what there is only once; it is ours as long as the files
@@ -325,6 +341,9 @@ impl Trial<'_> {
         });
         gone.with_context(|| format!("still there: {left:?}"))?;
         self.watch.forget(self.root);
+        for words in &self.entry.between {
+            probe::setup(&mut self.watch, &self.values.expand_all(words), &self.values)?;
+        }
         self.enter(Phase::Restore);
         let engine = self.engine()?.to_owned();
         let mut options = self.options(&self.entry.restore_options);

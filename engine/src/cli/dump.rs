@@ -1,5 +1,6 @@
 //! `stasis dump`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::AccessFlags;
@@ -7,12 +8,15 @@ use nix::unistd::AccessFlags;
 use crate::cgroups::Hierarchies;
 use crate::error::{Action, Error, Problem, TargetState};
 use crate::inside::{self, Ended, Kept, Side};
+use crate::mounts::surroundings::Surroundings;
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
 use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
+use super::{
+    Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log,
+};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -39,6 +43,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         cgroups: super::cgroups::options(given)?,
         freeze_cgroup: given.value("freeze-cgroup"),
         files: files::options(given),
+        mounts: mounts::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
@@ -124,6 +129,8 @@ fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
     let cgroups = Hierarchies::open(options.cgroups.yard.as_deref()).map_err(fail)?;
     let freezer = options.freeze_cgroup.as_deref().map(Kept::open).transpose();
     let freezer = freezer.map_err(Problem::new).map_err(fail)?;
+    let outside = Kept::open(Path::new("/")).map_err(Problem::new).map_err(fail)?;
+    let surroundings = Surroundings::read().map_err(fail)?.seen_from(outside.path());
     let ends = options.afterwards == Afterwards::Default;
     let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
@@ -138,7 +145,7 @@ fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
             // All of them are from its init on.
             options.tree = 1;
         }
-        options.inside = inside;
+        options.inside = Inside { surroundings, ..inside };
     }
     let stats = crate::dump::dump(&options, &cgroups, lifeline)?;
     if options.display_stats {

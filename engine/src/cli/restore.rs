@@ -14,7 +14,9 @@ use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
 use super::table::Verb;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
+use super::{
+    Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log,
+};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -48,7 +50,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
-        root: given.value("root"),
+        mounts: mounts::options(given)?,
         inside: Inside::default(),
         work_dir,
     })

@@ -13,6 +13,8 @@ pub mod time;
 pub mod user;
 pub mod uts;
 
+use std::os::fd::OwnedFd;
+
 use proto::messages::TaskKobjIdsEntry;
 
 use crate::error::Problem;
@@ -44,6 +46,8 @@ pub struct NamespaceRestore<'a> {
     pub types: &'a [NamespaceType],
     /// The id under which images know the namespace.
     pub id: u32,
+    /// What `before_birth` opened.
+    pub brought: &'a [OwnedFd],
 }
 
 /// One kind of namespace.
@@ -61,9 +65,9 @@ pub trait NamespaceKind: 'static {
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
     /// Finds what would make a restore fail, before anything is created.
     fn check(_cx: NamespaceRestore<'_>, _problems: &mut Vec<Problem>) {}
-    /// Prepares us for the birth of a task in it.
-    fn before_birth(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        Ok(())
+    /// Prepares us for the birth of a task in it, and opens what can be seen from outside only.
+    fn before_birth(_cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
+        Ok(Vec::new())
     }
     /// Acts from outside, when it was made with its first task, `root`, by its pid outside.
     fn act_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {

@@ -105,7 +105,16 @@ impl<'a> Plan<'a> {
         let own = NAMESPACE_KINDS.iter().filter(|kind| self.types.contains(&kind.namespace_type()));
         own.map(|kind| {
             let id = id(&self.ids, kind.namespace_type()).unwrap_or_default();
-            (*kind, NamespaceRestore { options: self.options, images: &self.images, types: &self.types, id })
+            (
+                *kind,
+                NamespaceRestore {
+                    options: self.options,
+                    images: &self.images,
+                    types: &self.types,
+                    id,
+                    brought: &[],
+                },
+            )
         })
     }
 }
@@ -153,7 +162,7 @@ pub(super) fn check(options: &RestoreOptions) -> Result<bool, Vec<Problem>> {
 
 fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"));
-    plan.kinds().try_for_each(|(kind, cx)| kind.before_birth(cx))?;
+    let brought = plan.kinds().map(|(kind, cx)| kind.before_birth(cx)).collect::<Result<Vec<_>, _>>()?;
     let (go, begin) = pipe()?;
     let (done, filled) = pipe()?;
     let (hold, held) = pipe()?;
@@ -167,7 +176,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         drop((begin, done));
-        fill(plan, &go, &filled)?;
+        fill(plan, &brought, &go, &filled)?;
         drop((go, filled));
         process::wait_to_be_taken(&hold, &held);
     };
@@ -193,7 +202,8 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
         let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
-        return Ok(Side::Inside(Inside { types: plan.types.clone(), outer_pid: root, ids }));
+        let types = plan.types.clone();
+        return Ok(Side::Inside(Inside { types, outer_pid: root, ids, ..Inside::default() }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -203,10 +213,13 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
-fn fill(plan: &Plan<'_>, go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
+fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
     let mut byte = [0];
     nix::unistd::read(go, &mut byte).map_err(SysError::of("read"))?;
-    plan.kinds().try_for_each(|(kind, cx)| kind.restore(cx).while_trying_to("restore its namespaces"))?;
+    for ((kind, cx), brought) in plan.kinds().zip(brought) {
+        let cx = NamespaceRestore { brought, ..cx };
+        kind.restore(cx).while_trying_to("restore its namespaces")?;
+    }
     nix::unistd::write(filled, b".").map_err(SysError::of("write"))?;
     Ok(())
 }

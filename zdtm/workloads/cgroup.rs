@@ -1,0 +1,148 @@
+//! Tasks and threads are in the control groups that they were in, and these have the settings they had. Arguments say which
+//! groups: `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
+//! `moves G TO`, `gone G`. A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::{ensure, ensure_eq};
+
+/// The hierarchy and the path.
+fn split(group: &str) -> Result<(&str, &str), Failure> {
+    group.split_once(':').ok_or_else(|| Failure::new(format!("{group} is no group")))
+}
+
+/// Where a hierarchy is mounted.
+fn mounted(hierarchy: &str) -> Result<PathBuf, Failure> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let is_it = |line: &&str| {
+        let Some((_, behind)) = line.split_once(" - ") else { return false };
+        let mut words = behind.split(' ');
+        let (kind, options) = (words.next(), words.nth(1).unwrap_or_default());
+        match hierarchy {
+            "unified" => kind == Some("cgroup2"),
+            name => kind == Some("cgroup") && options.split(',').any(|option| option == name),
+        }
+    };
+    let line =
+        mounts.lines().find(is_it).ok_or_else(|| Failure::new(format!("{hierarchy} is not mounted")))?;
+    Ok(line.split(' ').nth(4).unwrap_or_default().into())
+}
+
+fn dir(group: &str) -> Result<PathBuf, Failure> {
+    let (hierarchy, path) = split(group)?;
+    Ok(mounted(hierarchy)?.join(path.trim_start_matches('/')))
+}
+
+fn make(group: &str) -> Verdict {
+    let dir = dir(group)?;
+    fs::create_dir_all(&dir)?;
+    // A group of the controller cpuset takes nobody in until it has both.
+    for above in [dir.parent(), Some(dir.as_path())].into_iter().flatten() {
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            if fs::read_to_string(above.join(name)).is_ok_and(|is| is.trim().is_empty()) {
+                fs::write(above.join(name), "0")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves a process, or a thread of it.
+fn join(group: &str, tid: Option<i32>) -> Verdict {
+    make(group)?;
+    let file = if tid.is_some() { "tasks" } else { "cgroup.procs" };
+    let id = tid.unwrap_or(std::process::id() as i32);
+    Ok(fs::write(dir(group)?.join(file), id.to_string())?)
+}
+
+/// The path of whoever asks in a hierarchy.
+fn place(hierarchy: &str) -> Result<String, Failure> {
+    let text = fs::read_to_string("/proc/thread-self/cgroup")?;
+    let place = text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (names, path) = (fields.next()?, fields.next()?);
+        let is_it =
+            if hierarchy == "unified" { names.is_empty() } else { names.split(',').any(|n| n == hierarchy) };
+        is_it.then(|| path.to_owned())
+    });
+    place.ok_or_else(|| Failure::new(format!("{hierarchy} is not in /proc/thread-self/cgroup")))
+}
+
+fn check_place(group: &str, who: &str) -> Verdict {
+    let (hierarchy, path) = split(group)?;
+    ensure_eq!(place(hierarchy)?, path, format!("{who} in {hierarchy}"));
+    Ok(())
+}
+
+pub(crate) fn run(cx: &mut Context) -> Verdict {
+    let args: Vec<Vec<String>> =
+        cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
+    let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
+    for words in &args {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["make", group] => {
+                make(group)?;
+                made.push(dir(group)?);
+            }
+            ["set", group, file, value @ ..] => {
+                make(group)?;
+                fs::write(dir(group)?.join(file), value.join(" "))?;
+                // What is denied and allowed is shown by a third file.
+                let shown = if file.starts_with("devices.") { "devices.list" } else { file };
+                settings.push(((*group).to_owned(), shown.to_owned()));
+            }
+            ["join", group] => {
+                join(group, None)?;
+                check_place(group, "the process, before the dump,")?;
+                here.push((*group).to_owned());
+            }
+            ["moves", from, to] => moves.push(((*from).to_owned(), (*to).to_owned())),
+            ["gone", group] => gone.push(dir(group)?),
+            ["child-joins", group] => {
+                let group = (*group).to_owned();
+                children.push(cx.child(|cx| {
+                    join(&group, None)?;
+                    cx.post("joined")?;
+                    cx.park()?;
+                    check_place(&group, "the child")
+                })?);
+                cx.wait_for("joined")?;
+            }
+            ["thread-joins", group] => {
+                let (group, (ready, is_ready)) = ((*group).to_owned(), mpsc::channel());
+                threads.push(cx.thread(move |cx| {
+                    // SAFETY: takes nothing.
+                    join(&group, Some(unsafe { libc::gettid() }))?;
+                    ready.send(()).map_err(|e| Failure::new(e.to_string()))?;
+                    cx.park()?;
+                    check_place(&group, "the thread")
+                }));
+                is_ready.recv().map_err(|e| Failure::new(e.to_string()))?;
+            }
+            other => return Err(Failure::new(format!("{other:?} is no argument"))),
+        }
+    }
+    let read =
+        |(group, file): &(String, String)| Ok::<_, Failure>(fs::read_to_string(dir(group)?.join(file))?);
+    let before: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
+    cx.barrier()?;
+    for group in &here {
+        let moved = moves.iter().find(|(from, _)| from == group).map_or(group, |(_, to)| to);
+        check_place(moved, "the process")?;
+    }
+    let after: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
+    ensure_eq!(after, before, format!("settings {settings:?}"));
+    for dir in made {
+        ensure!(dir.is_dir(), "{} is not there", dir.display());
+    }
+    for dir in gone {
+        ensure!(!dir.exists(), "{} is there", dir.display());
+    }
+    threads.into_iter().try_for_each(|thread| thread.join())?;
+    children.into_iter().try_for_each(|child| child.join())
+}
