@@ -119,12 +119,11 @@ fn warm_up() {
         file.read_to_end(&mut text).map(|_| text)
     });
     let maps = maps.ok().and_then(|text| procfs::maps::parse(&text).ok()).unwrap_or_default();
-    for vma in maps.iter().filter(|vma| vma.perms.read && !vma.perms.shared) {
-        let used = vma.perms.exec || vma.perms.write;
-        if used && memory::populate(vma.start, vma.end, vma.perms.write).is_err() {
-            // It is only slower without.
-            continue;
-        }
+    let is_used =
+        |vma: &&procfs::maps::Vma| vma.perms.read && !vma.perms.shared && (vma.perms.exec || vma.perms.write);
+    for vma in maps.iter().filter(is_used) {
+        // It is only slower without.
+        let _ = memory::populate(vma.start, vma.end, vma.perms.write);
     }
 }
 

@@ -1,7 +1,5 @@
 //! `stasis verify`: of a whole set, of damaged ones, of one by CRIU, and of one that cannot be restored now.
-
-#[path = "targets/mod.rs"]
-mod targets;
+#![cfg(test)]
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -9,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use targets::{STASIS, alone, assert_refused, is_root};
+
+mod targets;
 
 fn verify(dir: &Path, options: &[&str]) -> Output {
     Command::new(STASIS).arg("verify").args(options).arg(dir).output().unwrap()

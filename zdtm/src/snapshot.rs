@@ -222,7 +222,7 @@ mod tests {
         command.arg("20").stdin(nothing()).stdout(nothing()).stderr(nothing());
         let mut child = command.spawn().unwrap();
         let pid = child.id() as i32;
-        let scope = Scope { tasks: true, files: true, positions: true, maps: true };
+        let scope = Scope { tasks: true, files: true, positions: true, maps: true, cgroups: true };
         // The child is this program until it has executed the other.
         while procfs::stat(pid).unwrap().comm != "sleep" || procfs::stat(pid).unwrap().state() != "S" {
             std::thread::sleep(std::time::Duration::from_millis(1));

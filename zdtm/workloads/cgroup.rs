@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
-use zdtm::workload::{Context, Failure, Verdict};
+use zdtm::workload::{Child, Context, Failure, Thread, Verdict};
 use zdtm::{ensure, ensure_eq};
 
 /// The hierarchy and the path.
@@ -143,6 +143,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     for dir in gone {
         ensure!(!dir.exists(), "{} is there", dir.display());
     }
-    threads.into_iter().try_for_each(|thread| thread.join())?;
-    children.into_iter().try_for_each(|child| child.join())
+    threads.into_iter().try_for_each(Thread::join)?;
+    children.into_iter().try_for_each(Child::join)
 }

@@ -72,9 +72,12 @@ impl MappingKind for FileMapping {
     }
 }
 
-/// Mapped files that were met: name, device, inode and flags of each, and its id.
+/// A mapped file as `smaps` shows it: name, device, inode; and the flags it is to be opened with.
+type Shown = (Vec<u8>, (u32, u32), u64, i32);
+
+/// Mapped files that were met, and their ids.
 #[derive(Debug, Default)]
-struct Met(HashMap<(Vec<u8>, (u32, u32), u64, i32), u32>);
+struct Met(HashMap<Shown, u32>);
 
 /// The id of the file behind a mapping.
 ///
