@@ -13,6 +13,7 @@ pub mod time;
 pub mod user;
 pub mod uts;
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
 use proto::messages::TaskKobjIdsEntry;
@@ -48,6 +49,8 @@ pub struct NamespaceRestore<'a> {
     pub id: u32,
     /// What `before_birth` opened.
     pub brought: &'a [OwnedFd],
+    /// Files that can be opened only while the namespaces are filled, by their ids in the images.
+    pub opened: &'a RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 /// One kind of namespace.

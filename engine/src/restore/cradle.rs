@@ -8,7 +8,10 @@
 //! We stay outside, and tell how that one ended. If it failed, the root is killed, and with the init of a pid namespace all
 //! who are in it. Should we be killed, that one is as well, and the tree with it (`PTRACE_O_EXITKILL`).
 
-use std::os::fd::OwnedFd;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{IntoRawFd as _, OwnedFd};
 
 use nix::fcntl::OFlag;
 use proto::catalogue::{IDS, INVENTORY, PSTREE};
@@ -60,6 +63,8 @@ struct Plan<'a> {
     pids: Vec<i32>,
     ids: TaskKobjIdsEntry,
     types: Vec<NamespaceType>,
+    /// Files that only the root could open, by their ids in the images.
+    opened: RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 impl<'a> Plan<'a> {
@@ -80,7 +85,7 @@ impl<'a> Plan<'a> {
         if types.contains(&NamespaceType::Pid) && root.pid != 1 {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
         }
-        Ok(Self { options, images, root, pids, ids, types })
+        Ok(Self { options, images, root, pids, ids, types, opened: RefCell::default() })
     }
 
     /// Kinds of the namespaces that the tree has for itself, in the order of the registry.
@@ -96,6 +101,7 @@ impl<'a> Plan<'a> {
                     types: &self.types,
                     id,
                     brought: &[],
+                    opened: &self.opened,
                 },
             )
         })
@@ -137,29 +143,27 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         drop((begin, done));
-        fill(plan, &brought, &go, &filled)?;
-        drop((go, filled));
+        fill(plan, &brought, &go, filled)?;
+        drop(go);
         process::wait_to_be_taken(&hold, &held);
     };
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
     nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
-    let mut byte = [0];
-    let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;
-    if read == 0 {
-        return Err(Problem::new(NotFilled));
-    }
+    let opened = told(done)?;
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         dies_with_us.map_err(SysError::of("prctl(PR_SET_PDEATHSIG)"))?;
         // It is for the other one to end.
+        let pidfd = newborn.pidfd.try_clone().map_err(SysError::io("dup"))?;
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
-        let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
+        let _until_we_end = held.into_raw_fd();
+        let covered = fetch(&pidfd, &opened)?;
         let types = plan.types.clone();
-        return Ok(Side::Inside(Inside { types, outer_pid: root, ids, ..Inside::default() }));
+        return Ok(Side::Inside(Inside { types, outer_pid: root, ids, covered, ..Inside::default() }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -169,15 +173,41 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
-fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
+fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: OwnedFd) -> Result<(), Problem> {
     let mut byte = [0];
     nix::unistd::read(go, &mut byte).map_err(SysError::of("read"))?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };
         kind.restore(cx).while_trying_to("restore its namespaces")?;
     }
-    nix::unistd::write(filled, b".").map_err(SysError::of("write"))?;
+    // They stay open until somebody takes this process, and empties it.
+    let opened = plan.opened.take().into_iter().flat_map(|(id, fd)| [id, fd.into_raw_fd() as u32]);
+    let words = std::iter::once(FILLED).chain(opened).flat_map(u32::to_le_bytes);
+    let told = File::from(filled).write_all(&words.collect::<Vec<u8>>());
+    told.map_err(SysError::io("write"))?;
     Ok(())
+}
+
+/// The first word of what a root tells that has filled its namespaces.
+const FILLED: u32 = 1;
+
+/// What the root tells: files that it has opened, by their ids in the images, and their descriptors there.
+fn told(done: OwnedFd) -> Result<Vec<(u32, i32)>, Problem> {
+    let mut bytes = Vec::new();
+    File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
+    let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    match words.split_first() {
+        Some((&FILLED, opened)) => {
+            Ok(opened.as_chunks().0.iter().map(|[id, fd]| (*id, *fd as i32)).collect())
+        }
+        _ => Err(Problem::new(NotFilled)),
+    }
+}
+
+/// Takes files over from the root; they are open in this process from now on.
+fn fetch(root: &OwnedFd, opened: &[(u32, i32)]) -> Result<Vec<(u32, i32)>, Problem> {
+    let fetched = opened.iter().map(|(id, fd)| Ok((*id, pidfd::getfd(root, *fd)?.into_raw_fd())));
+    fetched.collect::<Result<_, SysError>>().while_trying_to("take files over from the first task")
 }
 
 /// A root that is killed when this is dropped.

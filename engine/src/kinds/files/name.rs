@@ -98,6 +98,15 @@ pub(super) fn of_file(cx: &mut FilesDump<'_>, id: u32, seen: &Seen<'_>) -> Resul
     Ok(text)
 }
 
+/// The name of a file which leads to another, because something is mounted over it.
+pub(super) fn under_cover(seen: &Seen<'_>) -> Result<Option<String>, Problem> {
+    let Link::Path(path) = link::parse(seen.link) else { return Ok(None) };
+    if seen.stat.st_nlink == 0 || is_of_process(path) || leads_to(seen.link, seen)? {
+        return Ok(None);
+    }
+    Ok(std::str::from_utf8(path).ok().map(str::to_owned))
+}
+
 fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
     let leads = leads_to(seen.link, seen)?;
     let has_names = seen.stat.st_nlink > 0;

@@ -3,9 +3,13 @@
 //! How they are read, kept and built is in `mounts.rs`; what is outside is opened before the tree is born, by the engine, which
 //! still sees it.
 
+use proto::catalogue::FILES;
+use proto::messages::FileEntry;
+
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::Problem;
 use crate::image::NewImages;
+use crate::mounts::build::Wanted;
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::Outside;
 use crate::mounts::plan::Plan;
@@ -79,6 +83,20 @@ impl NamespaceKind for MntNamespace {
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
         let plan = planned(cx).map_err(first)?;
-        build::build(&plan, Outside::from_fds(cx.brought)?, cx.images).map(drop)
+        let built = build::build(&plan, Outside::from_fds(cx.brought)?, cx.images, &wanted(cx)?)?;
+        cx.opened.borrow_mut().extend(built.into_iter().flat_map(|built| built.opened));
+        Ok(())
     }
+}
+
+/// Files that the images know by their mounts: others cover their names.
+fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
+    let files: Vec<FileEntry> =
+        if cx.images.has(&FILES, 0) { cx.images.read(&FILES, 0)? } else { Vec::new() };
+    let wanted = |file: &FileEntry| {
+        let reg = file.reg.as_ref()?;
+        let mount = u32::try_from(reg.mnt_id?).ok().filter(|id| *id != 0)?;
+        Some(Wanted { id: reg.id, mount, name: reg.name.clone() })
+    };
+    Ok(files.iter().filter_map(wanted).collect())
 }
