@@ -3,6 +3,7 @@
 mod aio;
 mod autofs;
 mod bind_mount;
+mod binfmt_misc;
 mod bpf_map;
 mod busyloop00;
 mod capability;
@@ -340,6 +341,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
     Workload { name: "autofs", run: autofs::run },
     Workload { name: "bind-mount", run: bind_mount::run },
+    Workload { name: "binfmt_misc", run: binfmt_misc::run },
     Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },

@@ -17,7 +17,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::MsFlags;
 use nix::unistd::{chroot, fchdir};
+use proto::catalogue::BINFMT_MISC;
+use proto::messages::BinfmtMiscEntry;
 
+use super::binfmt;
 use super::extract::extract;
 use super::file_system::{self, IdRange};
 use super::flags;
@@ -27,6 +30,7 @@ use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, Source, SourceKi
 use super::read::Proc;
 use super::refusal::MountRefusal;
 use super::removed::Removed;
+use super::write::BINFMT_MISC_TYPE;
 use super::yard::{self, Yard, open_path};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
@@ -66,10 +70,12 @@ pub fn build(
 ) -> Result<Vec<Built>, Problem> {
     let proc = Proc::open()?;
     let archives = archives(plan, images)?;
+    let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
     let ids = proc.id_ranges()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy().while_trying_to(step)?;
     let made = make(plan, outside, &ids)?;
+    register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
     let mut builder = Builder { plan, yard, archives, wanted, removed: BTreeMap::new() };
     builder.fill(&made)?;
@@ -114,6 +120,18 @@ fn make(plan: &Plan, outside: Outside, ids: &[IdRange]) -> Result<Vec<Option<Own
         SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.next()),
     };
     plan.sources.iter().map(make).collect()
+}
+
+/// Registers interpreters, while procfs is in sight.
+fn register(plan: &Plan, made: &[Option<OwnedFd>], interpreters: &[BinfmtMiscEntry]) -> Result<(), Problem> {
+    for (source, mount) in plan.sources.iter().zip(made) {
+        if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount)
+            && file_system.fstype == BINFMT_MISC_TYPE
+        {
+            binfmt::register(mount, interpreters).about(|| source.object.clone())?;
+        }
+    }
+    Ok(())
 }
 
 fn source_name(source: usize) -> String {
