@@ -58,6 +58,8 @@ pub struct Inside {
     pub surroundings: Surroundings,
     /// Files that no path leads to in the restored namespaces, by their ids in the images: descriptors of ours.
     pub covered: Vec<(u32, i32)>,
+    /// Restored mount namespaces that other tasks than the root are in, by their ids in the images: descriptors of ours.
+    pub mounts: Vec<(u32, i32)>,
 }
 
 impl Inside {

@@ -60,7 +60,7 @@ pub struct Wanted {
     pub name: String,
 }
 
-/// Builds all of them. The calling process has one thread, and is in the last namespace afterwards. Files that are wanted are
+/// Builds all of them. The calling process has one thread, and is in the first namespace afterwards. Files that are wanted are
 /// opened on their mounts before anything is mounted over them.
 pub fn build(
     plan: &Plan,
@@ -81,7 +81,8 @@ pub fn build(
     builder.fill(&made)?;
     builder.make_removed()?;
     builder.put_groups(|kind| !matches!(kind, SourceKind::Layers(_)))?;
-    let built = plan.namespaces.iter().map(|namespace| builder.build(namespace));
+    // The first is the root's, in which we stay.
+    let built = plan.namespaces.iter().rev().map(|namespace| builder.build(namespace));
     let built = built.collect::<Result<Vec<_>, _>>()?;
     builder.removed.values().try_for_each(Removed::remove)?;
     nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;

@@ -65,6 +65,8 @@ struct Plan<'a> {
     types: Vec<NamespaceType>,
     /// Files that only the root could open, by their ids in the images.
     opened: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Mount namespaces of other tasks, by their ids in the images.
+    mounts: RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 impl<'a> Plan<'a> {
@@ -85,7 +87,16 @@ impl<'a> Plan<'a> {
         if types.contains(&NamespaceType::Pid) && root.pid != 1 {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
         }
-        Ok(Self { options, images, root, pids, ids, types, opened: RefCell::default() })
+        Ok(Self {
+            options,
+            images,
+            root,
+            pids,
+            ids,
+            types,
+            opened: RefCell::default(),
+            mounts: RefCell::default(),
+        })
     }
 
     /// Kinds of the namespaces that the tree has for itself, in the order of the registry.
@@ -102,6 +113,7 @@ impl<'a> Plan<'a> {
                     id,
                     brought: &[],
                     opened: &self.opened,
+                    mounts: &self.mounts,
                 },
             )
         })
@@ -151,7 +163,7 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
     nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
-    let opened = told(done)?;
+    let left = told(done)?;
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -161,9 +173,16 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
         let _until_we_end = held.into_raw_fd();
-        let covered = fetch(&pidfd, &opened)?;
+        let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
         let types = plan.types.clone();
-        return Ok(Side::Inside(Inside { types, outer_pid: root, ids, covered, ..Inside::default() }));
+        return Ok(Side::Inside(Inside {
+            types,
+            outer_pid: root,
+            ids,
+            covered,
+            mounts,
+            ..Inside::default()
+        }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -181,32 +200,49 @@ fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: OwnedFd
         kind.restore(cx).while_trying_to("restore its namespaces")?;
     }
     // They stay open until somebody takes this process, and empties it.
-    let opened = plan.opened.take().into_iter().flat_map(|(id, fd)| [id, fd.into_raw_fd() as u32]);
-    let words = std::iter::once(FILLED).chain(opened).flat_map(u32::to_le_bytes);
-    let told = File::from(filled).write_all(&words.collect::<Vec<u8>>());
-    told.map_err(SysError::io("write"))?;
+    let numbers = |kept: &RefCell<Vec<(u32, OwnedFd)>>| {
+        let pairs = kept.take().into_iter().map(|(id, fd)| (id, fd.into_raw_fd()));
+        pairs.collect::<Vec<_>>()
+    };
+    let left = Left { opened: numbers(&plan.opened), mounts: numbers(&plan.mounts) };
+    File::from(filled).write_all(&left.encode()).map_err(SysError::io("write"))?;
     Ok(())
 }
 
-/// The first word of what a root tells that has filled its namespaces.
-const FILLED: u32 = 1;
+/// What the root has open for whoever takes it: ids of the images, and descriptors.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    opened: Vec<(u32, i32)>,
+    mounts: Vec<(u32, i32)>,
+}
 
-/// What the root tells: files that it has opened, by their ids in the images, and their descriptors there.
-fn told(done: OwnedFd) -> Result<Vec<(u32, i32)>, Problem> {
-    let mut bytes = Vec::new();
-    File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
-    let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-    match words.split_first() {
-        Some((&FILLED, opened)) => {
-            Ok(opened.as_chunks().0.iter().map(|[id, fd]| (*id, *fd as i32)).collect())
-        }
-        _ => Err(Problem::new(NotFilled)),
+impl Left {
+    /// What the root tells: how many files there are, and all pairs.
+    fn encode(&self) -> Vec<u8> {
+        let pairs = self.opened.iter().chain(&self.mounts).flat_map(|(id, fd)| [*id, *fd as u32]);
+        std::iter::once(self.opened.len() as u32).chain(pairs).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// What the root told; none if it could not fill its namespaces.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let (count, pairs) = words.split_first()?;
+        let pairs: Vec<(u32, i32)> = pairs.as_chunks().0.iter().map(|[id, fd]| (*id, *fd as i32)).collect();
+        let (opened, mounts) = pairs.split_at_checked(*count as usize)?;
+        Some(Self { opened: opened.to_vec(), mounts: mounts.to_vec() })
     }
 }
 
-/// Takes files over from the root; they are open in this process from now on.
-fn fetch(root: &OwnedFd, opened: &[(u32, i32)]) -> Result<Vec<(u32, i32)>, Problem> {
-    let fetched = opened.iter().map(|(id, fd)| Ok((*id, pidfd::getfd(root, *fd)?.into_raw_fd())));
+/// Waits until the root has filled its namespaces.
+fn told(done: OwnedFd) -> Result<Left, Problem> {
+    let mut bytes = Vec::new();
+    File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
+    Left::decode(&bytes).ok_or_else(|| Problem::new(NotFilled))
+}
+
+/// Takes descriptors over from the root; they are open in this process from now on.
+fn fetch(root: &OwnedFd, kept: &[(u32, i32)]) -> Result<Vec<(u32, i32)>, Problem> {
+    let fetched = kept.iter().map(|(id, fd)| Ok((*id, pidfd::getfd(root, *fd)?.into_raw_fd())));
     fetched.collect::<Result<_, SysError>>().while_trying_to("take files over from the first task")
 }
 

@@ -53,6 +53,9 @@ pub enum NameRefusal {
         /// The name.
         name: Vec<u8>,
     },
+    /// It is in another mount namespace.
+    #[error("it was removed, and is in another mount namespace than the root of the tree")]
+    RemovedElsewhere,
     /// Images hold names as UTF-8.
     #[error("its name is not UTF-8, which images cannot hold")]
     NotUtf8,
@@ -69,7 +72,7 @@ impl Explain for NameRefusal {
             Self::Ended { .. } => {
                 Some("close the file first, or lose it with --on-unsupported regular=close".into())
             }
-            Self::Unreachable | Self::NotUtf8 => None,
+            Self::Unreachable | Self::RemovedElsewhere | Self::NotUtf8 => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,13 +17,11 @@ use proto::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use super::name::{self, Seen};
 use super::policy::{self, PolicyRefusal};
 use super::validation::{self, Difference};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, remap, set_common};
-use crate::dump::inspect::read_proc;
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, mounted, remap, set_common};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::options::Validation;
-use crate::procfs::link::{Link, NamespaceType};
-use crate::procfs::mountinfo;
+use crate::procfs::link::Link;
 
 /// Files that are opened again by their name.
 #[derive(Debug)]
@@ -127,9 +125,9 @@ impl FileKind for Regular {
             device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
         }
-        if let Some(name) = covered(cx, fd, &seen)? {
+        if let Some((name, mount)) = mounted::find(cx, &seen)? {
             let entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
-            return Ok(RegFileEntry { mnt_id: Some(fd.info.mnt_id), ..entry });
+            return Ok(RegFileEntry { mnt_id: Some(mount), ..entry });
         }
         let name = name::of_file(cx, id, &seen)?;
         device::note(cx, id, &name, &fd.stat);
@@ -169,12 +167,12 @@ impl FileKind for Regular {
         if cx.remaps.has(image.id) {
             return remap::check(cx, image).map_err(about);
         }
-        if let Some(path) = uncovered(cx, image) {
+        if let Some(path) = mounted::path(cx, image) {
             let stat = nix::sys::stat::stat(&path).map_err(SysError::of("stat"));
             let stat = stat.map_err(|e| about(Problem::new(e)))?;
             return validation::check(&cx.options.files, &path, &stat, image).map_err(about);
         }
-        if image.mnt_id() > 0 && cx.options.inside.has(NamespaceType::Mnt) {
+        if mounted::is_wanted(cx, image) {
             return Err(about(Problem::new(RegularRefusal::Missing)));
         }
         if path.as_bytes().starts_with(b"/proc/") {
@@ -199,30 +197,13 @@ impl FileKind for Regular {
         if let Some(fd) = remap::open(cx, image)? {
             return Ok(fd);
         }
-        if let Some(path) = uncovered(cx, image) {
+        if let Some(path) = mounted::path(cx, image) {
             return reopen(&path, image).about(|| Object::Path(image.name.clone().into()));
         }
         let other = device::elsewhere(cx, image)?;
         let path = other.as_deref().unwrap_or(Path::new(&image.name));
         reopen(path, image).about(|| Object::Path(path.into())).while_trying_to("open the file again")
     }
-}
-
-/// The name of a file on a mount of the tree which leads to another file, because something is mounted over it.
-fn covered(cx: &FilesDump<'_>, fd: &FdFacts<'_>, seen: &Seen<'_>) -> Result<Option<String>, Problem> {
-    if !cx.options.inside.has(NamespaceType::Mnt) {
-        return Ok(None);
-    }
-    let Some(name) = name::under_cover(seen)? else { return Ok(None) };
-    // We are in the namespace; a mount that is not in it any more does not come back.
-    let mounts = read_proc("/proc/self/mountinfo".into(), mountinfo::parse)?;
-    Ok(mounts.iter().any(|mount| mount.id == fd.info.mnt_id).then_some(name))
-}
-
-/// A path that leads to a file which was opened before something was mounted over it.
-fn uncovered(cx: &FilesRestore<'_>, image: &RegFileEntry) -> Option<PathBuf> {
-    let (_, fd) = cx.options.inside.covered.iter().find(|(id, _)| *id == image.id)?;
-    Some(PathBuf::from(format!("/proc/self/fd/{fd}")))
 }
 
 /// Whether a file was opened as one that has no name (`O_TMPFILE`).
@@ -283,6 +264,11 @@ pub(super) fn entry_for_path(
     seen: &Seen<'_>,
     flags: i32,
 ) -> Result<FileEntry, Problem> {
+    if let Some((name, mount)) = mounted::find(cx, seen)? {
+        let reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
+        let reg = Some(RegFileEntry { mnt_id: Some(mount), ..reg });
+        return Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg, ..FileEntry::default() });
+    }
     let name = name::of_file(cx, id, seen)?;
     device::note(cx, id, &name, seen.stat);
     let mut reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
