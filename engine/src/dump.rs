@@ -51,7 +51,8 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let facts = task::inspect(&tree, options, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
-    namespaces::look(options, &mut problems);
+    let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
+    namespaces::look(options, &pids, &mut problems);
     task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
@@ -62,7 +63,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let inventory = task::inventory(cgroups.own_set());
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
-        namespaces::dump(options, &mut images)?;
+        namespaces::dump(options, &pids, &mut images)?;
         cgroups.write(options, &mut images)?;
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::stat::Mode;
 
 use crate::dump::inspect::read_proc;
-use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::kinds::namespaces::user;
 use crate::options::Inside;
 use crate::procfs;
@@ -206,6 +206,34 @@ impl Kept {
     /// A path that leads there wherever we are.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// The procfs of those who called us, which knows the pids that they know.
+#[derive(Debug)]
+pub struct Outside(Kept);
+
+impl Outside {
+    /// To be opened before we go.
+    pub fn open() -> Result<Self, SysError> {
+        Kept::open(Path::new("/proc")).map(Self)
+    }
+
+    /// Names a task by its pid outside, too.
+    pub fn rename(&self, task: &mut TaskName) {
+        if task.inner_pid.is_none()
+            && let Some(pid) = self.pid_of(task.host_pid)
+        {
+            (task.host_pid, task.inner_pid) = (pid, Some(task.host_pid));
+        }
+    }
+
+    /// The pid outside of a process here: what a file of that procfs shows of a descriptor for it (pidfd_open(2)).
+    fn pid_of(&self, pid: i32) -> Option<i32> {
+        let process = pidfd::open(pid).ok()?;
+        let path = self.0.path().join(format!("self/fdinfo/{}", process.as_raw_fd()));
+        let text = std::fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok().filter(|pid| *pid > 0)
     }
 }
 

@@ -9,6 +9,7 @@
 //! mounts with mapped ids; in-memory state of cgroup, mqueue and devpts, which other kinds keep.
 
 mod archive;
+mod binfmt;
 pub mod build;
 pub mod classify;
 mod extract;

@@ -91,6 +91,10 @@ pub struct Inside {
     pub ids: IdMaps,
     /// What is mounted where the command was called.
     pub surroundings: Surroundings,
+    /// Files that no path leads to in the restored namespaces, by their ids in the images: descriptors of ours.
+    pub covered: Vec<(u32, i32)>,
+    /// Restored mount namespaces that other tasks than the root are in, by their ids in the images: descriptors of ours.
+    pub mounts: Vec<(u32, i32)>,
 }
 
 impl Inside {

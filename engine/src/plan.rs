@@ -13,6 +13,7 @@ use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
+use crate::kinds::namespaces;
 use crate::options::PlanOptions;
 use crate::procfs::{self, smaps, status::Status};
 use crate::sys::pidfd;
@@ -78,6 +79,8 @@ impl Plan {
             plan.refused.extend(task::outside_leader(options.tree));
         }
         files.check(&mut plan.refused);
+        let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
+        namespaces::look(options, &pids, &mut plan.refused);
         Ok(plan)
     }
 

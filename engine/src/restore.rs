@@ -85,6 +85,7 @@ pub fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result
         cgroups.make()?;
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
+        state::mount_namespaces(&mut stubs, &tasks, options)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;

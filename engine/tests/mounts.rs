@@ -144,7 +144,7 @@ fn restore(
     let mountinfo = ok(inside::fork(|| {
         prepare();
         let own = std::fs::File::open("/proc/self").unwrap();
-        let built = build::build(&plan, outside, &images)?;
+        let built = build::build(&plan, outside, &images, &[])?;
         let mut all = Vec::new();
         for one in built {
             nix::sched::setns(&one.namespace, nix::sched::CloneFlags::CLONE_NEWNS).unwrap();

@@ -3,6 +3,7 @@
 mod aio;
 mod autofs;
 mod bind_mount;
+mod binfmt_misc;
 mod bpf_map;
 mod busyloop00;
 mod capability;
@@ -130,6 +131,7 @@ mod mntns_open;
 mod mntns_overmount;
 mod mntns_pivot_root;
 mod mntns_pivot_root_ro;
+mod mntns_remap;
 mod mntns_ro_root;
 mod mntns_root_bind;
 mod mntns_root_bind02;
@@ -156,6 +158,7 @@ mod overmount_dev;
 mod overmount_fifo;
 mod overmount_file;
 mod overmount_with_shared_parent;
+mod overmounted_file;
 mod packet_sock;
 mod pdeath_sig;
 mod personality;
@@ -340,6 +343,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
     Workload { name: "autofs", run: autofs::run },
     Workload { name: "bind-mount", run: bind_mount::run },
+    Workload { name: "binfmt_misc", run: binfmt_misc::run },
     Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
@@ -463,6 +467,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mntns_overmount", run: mntns_overmount::run },
     Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
     Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
+    Workload { name: "mntns_remap", run: mntns_remap::run },
     Workload { name: "mntns_ro_root", run: mntns_ro_root::run },
     Workload { name: "mntns_root_bind", run: mntns_root_bind::run },
     Workload { name: "mntns_root_bind02", run: mntns_root_bind02::run },
@@ -488,6 +493,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "overmount_fifo", run: overmount_fifo::run },
     Workload { name: "overmount_file", run: overmount_file::run },
     Workload { name: "overmount_with_shared_parent", run: overmount_with_shared_parent::run },
+    Workload { name: "overmounted_file", run: overmounted_file::run },
     Workload { name: "packet_sock", run: packet_sock::run },
     Workload { name: "pdeath_sig", run: pdeath_sig::run },
     Workload { name: "personality", run: personality::run },

@@ -7,7 +7,7 @@ use nix::unistd::AccessFlags;
 
 use crate::cgroups::Hierarchies;
 use crate::error::{Action, Error, Problem, TargetState};
-use crate::inside::{self, Ended, Kept, Side};
+use crate::inside::{self, Ended, Kept, Outside, Side};
 use crate::mounts::surroundings::Surroundings;
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
 use crate::procfs::link::NamespaceType;
@@ -117,39 +117,64 @@ pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
 
 /// Dumps the tree from within its namespaces, if it has any for itself.
 fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
-    let fail = |problem| Error {
+    let ends = options.afterwards == Afterwards::Default;
+    // They are at home, and so are we for now.
+    let cgroups = Hierarchies::open(options.cgroups.yard.as_deref()).map_err(|problem| Error {
         action: Action::Dump,
+        target: crate::dump::target::describe(options),
+        problems: vec![problem],
+        state: TargetState::Untouched,
+    })?;
+    from_inside(options, Action::Dump, ends, |options| {
+        let stats = crate::dump::dump(options, &cgroups, lifeline)?;
+        if options.display_stats {
+            output::print(&stats.to_string());
+        }
+        Ok(0)
+    })
+}
+
+/// Does something about a tree in a process that is in its namespaces, if it has any for itself. The exit code: here, when
+/// that process has ended, and also the tree, if it `ends`.
+pub(super) fn from_inside(
+    options: &DumpOptions,
+    action: Action,
+    ends: bool,
+    act: impl FnOnce(&DumpOptions) -> Result<u8, Error>,
+) -> Result<u8, Failure> {
+    let fail = |problem| Error {
+        action,
         target: crate::dump::target::describe(options),
         problems: vec![problem],
         state: TargetState::Untouched,
     };
     crate::dump::target::check(options.tree).map_err(fail)?;
-    let images = Kept::open(&options.images_dir).map_err(Problem::new).map_err(fail)?;
-    let work = Kept::open(&options.work_dir).map_err(Problem::new).map_err(fail)?;
-    let cgroups = Hierarchies::open(options.cgroups.yard.as_deref()).map_err(fail)?;
-    let freezer = options.freeze_cgroup.as_deref().map(Kept::open).transpose();
-    let freezer = freezer.map_err(Problem::new).map_err(fail)?;
-    let outside = Kept::open(Path::new("/")).map_err(Problem::new).map_err(fail)?;
-    let surroundings = Surroundings::read().map_err(fail)?.seen_from(outside.path());
-    let ends = options.afterwards == Afterwards::Default;
+    let keep = |path: &Path| Kept::open(path).map_err(Problem::new);
+    let images = keep(&options.images_dir).map_err(fail)?;
+    let work = keep(&options.work_dir).map_err(fail)?;
+    let freezer = options.freeze_cgroup.as_deref().map(keep).transpose().map_err(fail)?;
+    let outside = Outside::open().map_err(Problem::new).map_err(fail)?;
+    let root = keep(Path::new("/")).map_err(fail)?;
+    let surroundings = Surroundings::read().map_err(fail)?.seen_from(root.path());
     let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
         Side::Outside(Ended::Code(code)) => return Ok(code),
         Side::Outside(Ended::Signal(signal)) => return Err(Failure::WorkerKilled(signal)),
     };
     let mut options = options.clone();
-    if !inside.types.is_empty() {
-        (options.images_dir, options.work_dir) = (images.path(), work.path());
-        options.freeze_cgroup = freezer.as_ref().map(Kept::path);
-        if inside.has(NamespaceType::Pid) {
-            // All of them are from its init on.
-            options.tree = 1;
-        }
-        options.inside = Inside { surroundings, ..inside };
+    if inside.types.is_empty() {
+        return Ok(act(&options)?);
     }
-    let stats = crate::dump::dump(&options, &cgroups, lifeline)?;
-    if options.display_stats {
-        output::print(&stats.to_string());
+    (options.images_dir, options.work_dir) = (images.path(), work.path());
+    options.freeze_cgroup = freezer.as_ref().map(Kept::path);
+    if inside.has(NamespaceType::Pid) {
+        // All of them are from its init on.
+        options.tree = 1;
     }
-    Ok(0)
+    options.inside = Inside { surroundings, ..inside };
+    let named = |mut error: Error| {
+        error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));
+        error
+    };
+    Ok(act(&options).map_err(named)?)
 }

@@ -13,6 +13,7 @@ pub mod time;
 pub mod user;
 pub mod uts;
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
 use proto::messages::TaskKobjIdsEntry;
@@ -31,6 +32,8 @@ pub struct NamespaceDump<'a> {
     pub options: &'a DumpOptions,
     /// The root of the tree, by its pid there.
     pub root: i32,
+    /// All tasks, by their pids there.
+    pub pids: &'a [i32],
     /// The id under which images know the namespace.
     pub id: u32,
 }
@@ -48,6 +51,10 @@ pub struct NamespaceRestore<'a> {
     pub id: u32,
     /// What `before_birth` opened.
     pub brought: &'a [OwnedFd],
+    /// Files that can be opened only while the namespaces are filled, by their ids in the images.
+    pub opened: &'a RefCell<Vec<(u32, OwnedFd)>>,
+    /// Mount namespaces that other tasks than the root are in, by their ids in the images.
+    pub mounts: &'a RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 /// One kind of namespace.
@@ -125,6 +132,9 @@ pub fn our_ids() -> TaskKobjIdsEntry {
     ids
 }
 
+/// The first id that no namespace of the command or of the root of a tree has.
+pub const FIRST_FREE_ID: u32 = 2 * NUMBERED.len() as u32 + 1;
+
 /// Ids of the namespaces of a tree that has its own of these types.
 pub fn ids_of_tree(types: &[NamespaceType]) -> TaskKobjIdsEntry {
     let mut ids = our_ids();
@@ -143,16 +153,16 @@ pub fn own_types(ids: &TaskKobjIdsEntry, ours: &TaskKobjIdsEntry) -> Vec<Namespa
 }
 
 /// Finds what stands in the way of a dump of all namespaces that the tree has for itself.
-pub fn look(options: &DumpOptions, problems: &mut Vec<Problem>) {
+pub fn look(options: &DumpOptions, pids: &[i32], problems: &mut Vec<Problem>) {
     for (kind, id) in of_dump(options) {
-        kind.look(NamespaceDump { options, root: options.tree, id }, problems);
+        kind.look(NamespaceDump { options, root: options.tree, pids, id }, problems);
     }
 }
 
 /// Writes the images of all namespaces that the tree has for itself.
-pub fn dump(options: &DumpOptions, images: &mut NewImages) -> Result<(), Problem> {
+pub fn dump(options: &DumpOptions, pids: &[i32], images: &mut NewImages) -> Result<(), Problem> {
     of_dump(options)
-        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, id }, images))
+        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, pids, id }, images))
 }
 
 fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {

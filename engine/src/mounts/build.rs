@@ -17,17 +17,22 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::MsFlags;
 use nix::unistd::{chroot, fchdir};
+use proto::catalogue::BINFMT_MISC;
+use proto::messages::BinfmtMiscEntry;
 
+use super::binfmt;
 use super::extract::extract;
 use super::file_system::{self, IdRange};
 use super::flags;
+use super::model::Mount;
 use super::outside::Outside;
 use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, Source, SourceKind};
 use super::read::Proc;
 use super::refusal::MountRefusal;
 use super::removed::Removed;
+use super::write::BINFMT_MISC_TYPE;
 use super::yard::{self, Yard, open_path};
-use crate::error::{Context as _, Problem, SysError};
+use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
 use crate::sys::mount::{self as sys, Depth};
 
@@ -40,22 +45,44 @@ pub struct Built {
     pub namespace: OwnedFd,
     /// The ids that mounts have now, by those that they had.
     pub mount_ids: BTreeMap<u32, u32>,
+    /// The files that were wanted, by their ids in the images, without access to what is in them.
+    pub opened: Vec<(u32, OwnedFd)>,
 }
 
-/// Builds all of them. The calling process has one thread, and is in the last namespace afterwards.
-pub fn build(plan: &Plan, outside: Outside, images: &Images) -> Result<Vec<Built>, Problem> {
+/// A file on a mount, which others may cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its id in the images.
+    pub id: u32,
+    /// The mount, by the id that it had.
+    pub mount: u32,
+    /// Its name, from the root of the namespace.
+    pub name: String,
+}
+
+/// Builds all of them. The calling process has one thread, and is in the first namespace afterwards. Files that are wanted are
+/// opened on their mounts before anything is mounted over them.
+pub fn build(
+    plan: &Plan,
+    outside: Outside,
+    images: &Images,
+    wanted: &[Wanted],
+) -> Result<Vec<Built>, Problem> {
     let proc = Proc::open()?;
     let archives = archives(plan, images)?;
+    let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
     let ids = proc.id_ranges()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy().while_trying_to(step)?;
     let made = make(plan, outside, &ids)?;
+    register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
-    let mut builder = Builder { plan, yard, archives, removed: BTreeMap::new() };
+    let mut builder = Builder { plan, yard, archives, wanted, removed: BTreeMap::new() };
     builder.fill(&made)?;
     builder.make_removed()?;
     builder.put_groups(|kind| !matches!(kind, SourceKind::Layers(_)))?;
-    let built = plan.namespaces.iter().map(|namespace| builder.build(namespace));
+    // The first is the root's, in which we stay.
+    let built = plan.namespaces.iter().rev().map(|namespace| builder.build(namespace));
     let built = built.collect::<Result<Vec<_>, _>>()?;
     builder.removed.values().try_for_each(Removed::remove)?;
     nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;
@@ -96,6 +123,18 @@ fn make(plan: &Plan, outside: Outside, ids: &[IdRange]) -> Result<Vec<Option<Own
     plan.sources.iter().map(make).collect()
 }
 
+/// Registers interpreters, while procfs is in sight.
+fn register(plan: &Plan, made: &[Option<OwnedFd>], interpreters: &[BinfmtMiscEntry]) -> Result<(), Problem> {
+    for (source, mount) in plan.sources.iter().zip(made) {
+        if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount)
+            && file_system.fstype == BINFMT_MISC_TYPE
+        {
+            binfmt::register(mount, interpreters).about(|| source.object.clone())?;
+        }
+    }
+    Ok(())
+}
+
 fn source_name(source: usize) -> String {
     format!("source-{source}")
 }
@@ -114,6 +153,8 @@ struct Tree<'a> {
     cloned: BTreeMap<u32, OwnedFd>,
     /// Those that are where they belong.
     attached: BTreeSet<u32>,
+    /// Files that were wanted.
+    opened: Vec<(u32, OwnedFd)>,
 }
 
 impl Tree<'_> {
@@ -127,6 +168,7 @@ struct Builder<'a> {
     plan: &'a Plan,
     yard: Yard,
     archives: BTreeMap<String, File>,
+    wanted: &'a [Wanted],
     /// What was removed, by its source and its name there.
     removed: BTreeMap<(usize, PathBuf), Removed>,
 }
@@ -196,7 +238,8 @@ impl Builder<'_> {
     /// Builds one namespace.
     fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
         self.yard.copy().while_trying_to("make another mount namespace")?;
-        let mut tree = Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new() };
+        let mut tree =
+            Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new(), opened: Vec::new() };
         loop {
             let missing = self.clone_mounts(&mut tree)?;
             Self::attach_mounts(&mut tree)?;
@@ -216,6 +259,7 @@ impl Builder<'_> {
             id: namespace.id,
             namespace: self.yard.proc().namespace()?,
             mount_ids: ids.collect::<Result<_, SysError>>()?,
+            opened: tree.opened,
         })
     }
 
@@ -240,9 +284,33 @@ impl Builder<'_> {
                 Ok(mount)
             };
             let mount = clone().about(|| planned.mount.object()).while_trying_to("clone what is mounted")?;
+            self.open_wanted(&planned.mount, &mount, &mut tree.opened)?;
             tree.cloned.insert(planned.mount.id, mount);
         }
         Ok(None)
+    }
+
+    /// Opens what is wanted on a mount, on which nothing is mounted yet.
+    fn open_wanted(
+        &self,
+        mount: &Mount,
+        root: &OwnedFd,
+        opened: &mut Vec<(u32, OwnedFd)>,
+    ) -> Result<(), Problem> {
+        for wanted in self.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
+            let below = Path::new(&wanted.name).strip_prefix(&mount.mountpoint);
+            let Ok(below) = below else { continue };
+            match find(root, below) {
+                Ok(file) => opened.push((wanted.id, file)),
+                // Something stands in for its name, or whoever opens it says that it is missing.
+                Err(SysError { errno: Errno::ENOENT | Errno::ENOTDIR, .. }) => {}
+                Err(error) => {
+                    let problem = Problem::new(error).step("open what other mounts cover");
+                    return Err(problem.object(Object::Path(wanted.name.clone().into())));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts those that were cloned where they belong.

@@ -14,8 +14,11 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
+use prost::Message;
+use proto::messages::BinfmtMiscEntry;
 
 use super::archive::Archive;
+use super::binfmt;
 use super::inside::{self, Namespaces};
 use super::model::{Mount, Namespace};
 use super::read::{self, Proc};
@@ -56,6 +59,26 @@ pub(super) fn write(pid: i32, namespace: &Namespace, jobs: &[Job<'_>]) -> Result
     })
     .map(drop)
     .while_trying_to("keep the contents of its file systems")
+}
+
+/// The interpreters of a binfmt_misc in the namespace of a process.
+pub(super) fn interpreters(pid: i32, mount: &Mount) -> Result<Vec<BinfmtMiscEntry>, Problem> {
+    let namespaces = Namespaces::of(pid)?;
+    let bytes = inside::fork(|| {
+        namespaces.enter()?;
+        let path = Path::new(&mount.mountpoint);
+        visible(mount.id, path).ok_or_else(|| covered(mount))?;
+        Ok(binfmt::read(path)?.iter().flat_map(Message::encode_length_delimited_to_vec).collect())
+    });
+    let bytes = bytes.about(|| mount.object()).while_trying_to("read its interpreters")?;
+    let (mut rest, mut entries) = (bytes.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        let entry = BinfmtMiscEntry::decode_length_delimited(&mut rest);
+        // Our own process wrote it; without an end it was killed, which is told elsewhere.
+        let Ok(entry) = entry else { break };
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 fn write_inside(proc: &Proc, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<(), Problem> {

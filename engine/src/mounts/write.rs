@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::catalogue::{MNTS, TMPFS_DEV, TMPFS_IMG};
+use proto::catalogue::{BINFMT_MISC, MNTS, TMPFS_DEV, TMPFS_IMG};
 use proto::messages::MntEntry;
 
 use super::filesystem::{self, Origin};
@@ -11,6 +11,9 @@ use super::reveal::{self, Contents, Job};
 use crate::error::Problem;
 use crate::image::NewImages;
 use crate::options::MountOptions;
+
+/// The type of file systems of interpreters.
+pub(super) const BINFMT_MISC_TYPE: &str = "binfmt_misc";
 
 /// A namespace, and a process that is in it.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
         let entries: Vec<MntEntry> = mounts.iter().map(|mount| entry(members, mount)).collect();
         images.write(&MNTS, member.namespace.id.into(), &entries)?;
     }
+    write_interpreters(members, images)?;
     let all = || members.iter().flat_map(|member| &member.namespace.mounts);
     let from_outside: BTreeSet<u32> =
         all().filter(|mount| mount.external.is_some()).map(|mount| mount.dev).collect();
@@ -55,6 +59,19 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
                 reveal::write(member.pid, member.namespace, &jobs)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Interpreters of the first binfmt_misc that can be read: there is one for each user namespace.
+fn write_interpreters(members: &[Member<'_>], images: &mut NewImages) -> Result<(), Problem> {
+    for member in members {
+        let is_wanted = |mount: &&Mount| {
+            mount.fstype == BINFMT_MISC_TYPE && mount.root == "/" && mount.external.is_none()
+        };
+        let Some(mount) = member.namespace.mounts.iter().find(is_wanted) else { continue };
+        let entries = reveal::interpreters(member.pid, mount)?;
+        return images.write(&BINFMT_MISC, 0, &entries);
     }
     Ok(())
 }

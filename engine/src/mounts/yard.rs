@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -51,7 +52,11 @@ impl Yard {
         let place = Path::new("/").join(name);
         let kind = SFlag::from_bits_truncate(fstat(mount).map_err(SysError::of("fstat"))?.st_mode);
         if kind & SFlag::S_IFMT == SFlag::S_IFDIR {
-            mkdirat(nix::fcntl::AT_FDCWD, &place, Mode::S_IRWXU).map_err(SysError::of("mkdir"))?;
+            match mkdirat(nix::fcntl::AT_FDCWD, &place, Mode::S_IRWXU) {
+                // Copies have the mounts for themselves, but not the folders.
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(SysError { call: "mkdir", errno }),
+            }
         } else {
             std::fs::File::create(&place).map_err(SysError::io("creat"))?;
         }

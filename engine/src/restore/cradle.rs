@@ -8,7 +8,10 @@
 //! We stay outside, and tell how that one ended. If it failed, the root is killed, and with the init of a pid namespace all
 //! who are in it. Should we be killed, that one is as well, and the tree with it (`PTRACE_O_EXITKILL`).
 
-use std::os::fd::OwnedFd;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{IntoRawFd as _, OwnedFd};
 
 use nix::fcntl::OFlag;
 use proto::catalogue::{CORE, IDS, INVENTORY, PSTREE};
@@ -61,6 +64,10 @@ struct Plan<'a> {
     pids: Vec<i32>,
     ids: TaskKobjIdsEntry,
     types: Vec<NamespaceType>,
+    /// Files that only the root could open, by their ids in the images.
+    opened: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Mount namespaces of other tasks, by their ids in the images.
+    mounts: RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 impl<'a> Plan<'a> {
@@ -81,7 +88,16 @@ impl<'a> Plan<'a> {
         if types.contains(&NamespaceType::Pid) && root.pid != 1 {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
         }
-        Ok(Self { options, images, root, pids, ids, types })
+        Ok(Self {
+            options,
+            images,
+            root,
+            pids,
+            ids,
+            types,
+            opened: RefCell::default(),
+            mounts: RefCell::default(),
+        })
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -113,6 +129,8 @@ impl<'a> Plan<'a> {
                     types: &self.types,
                     id,
                     brought: &[],
+                    opened: &self.opened,
+                    mounts: &self.mounts,
                 },
             )
         })
@@ -176,8 +194,8 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         drop((begin, done));
-        fill(plan, &brought, &go, &filled)?;
-        drop((go, filled));
+        fill(plan, &brought, &go, filled)?;
+        drop(go);
         process::wait_to_be_taken(&hold, &held);
     };
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
@@ -189,21 +207,26 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         cgroups.enter_roots(set, root)?;
     }
     nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
-    let mut byte = [0];
-    let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;
-    if read == 0 {
-        return Err(Problem::new(NotFilled));
-    }
+    let left = told(done)?;
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         dies_with_us.map_err(SysError::of("prctl(PR_SET_PDEATHSIG)"))?;
         // It is for the other one to end.
+        let pidfd = newborn.pidfd.try_clone().map_err(SysError::io("dup"))?;
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
-        let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
+        let _until_we_end = held.into_raw_fd();
+        let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
         let types = plan.types.clone();
-        return Ok(Side::Inside(Inside { types, outer_pid: root, ids, ..Inside::default() }));
+        return Ok(Side::Inside(Inside {
+            types,
+            outer_pid: root,
+            ids,
+            covered,
+            mounts,
+            ..Inside::default()
+        }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -213,15 +236,58 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
-fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
+fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: OwnedFd) -> Result<(), Problem> {
     let mut byte = [0];
     nix::unistd::read(go, &mut byte).map_err(SysError::of("read"))?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };
         kind.restore(cx).while_trying_to("restore its namespaces")?;
     }
-    nix::unistd::write(filled, b".").map_err(SysError::of("write"))?;
+    // They stay open until somebody takes this process, and empties it.
+    let numbers = |kept: &RefCell<Vec<(u32, OwnedFd)>>| {
+        let pairs = kept.take().into_iter().map(|(id, fd)| (id, fd.into_raw_fd()));
+        pairs.collect::<Vec<_>>()
+    };
+    let left = Left { opened: numbers(&plan.opened), mounts: numbers(&plan.mounts) };
+    File::from(filled).write_all(&left.encode()).map_err(SysError::io("write"))?;
     Ok(())
+}
+
+/// What the root has open for whoever takes it: ids of the images, and descriptors.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    opened: Vec<(u32, i32)>,
+    mounts: Vec<(u32, i32)>,
+}
+
+impl Left {
+    /// What the root tells: how many files there are, and all pairs.
+    fn encode(&self) -> Vec<u8> {
+        let pairs = self.opened.iter().chain(&self.mounts).flat_map(|(id, fd)| [*id, *fd as u32]);
+        std::iter::once(self.opened.len() as u32).chain(pairs).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// What the root told; none if it could not fill its namespaces.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let (count, pairs) = words.split_first()?;
+        let pairs: Vec<(u32, i32)> = pairs.as_chunks().0.iter().map(|[id, fd]| (*id, *fd as i32)).collect();
+        let (opened, mounts) = pairs.split_at_checked(*count as usize)?;
+        Some(Self { opened: opened.to_vec(), mounts: mounts.to_vec() })
+    }
+}
+
+/// Waits until the root has filled its namespaces.
+fn told(done: OwnedFd) -> Result<Left, Problem> {
+    let mut bytes = Vec::new();
+    File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
+    Left::decode(&bytes).ok_or_else(|| Problem::new(NotFilled))
+}
+
+/// Takes descriptors over from the root; they are open in this process from now on.
+fn fetch(root: &OwnedFd, kept: &[(u32, i32)]) -> Result<Vec<(u32, i32)>, Problem> {
+    let fetched = kept.iter().map(|(id, fd)| Ok((*id, pidfd::getfd(root, *fd)?.into_raw_fd())));
+    fetched.collect::<Result<_, SysError>>().while_trying_to("take files over from the first task")
 }
 
 /// A root that is killed when this is dropped.

@@ -3,38 +3,93 @@
 //! How they are read, kept and built is in `mounts.rs`; what is outside is opened before the tree is born, by the engine, which
 //! still sees it.
 
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use proto::catalogue::{FILES, IDS, PSTREE};
+use proto::messages::{FileEntry, PstreeEntry, TaskKobjIdsEntry};
+
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::Problem;
 use crate::image::NewImages;
+use crate::mounts::build::Wanted;
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::Outside;
 use crate::mounts::plan::Plan;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
+use crate::options::DumpOptions;
 use crate::procfs::link::NamespaceType;
-
-use std::os::fd::OwnedFd;
 
 /// Mount namespaces.
 #[derive(Debug)]
 pub struct MntNamespace;
 
-/// The mounts, with what comes from outside noted, and what stands in the way.
-fn classified(cx: NamespaceDump<'_>) -> Result<(Namespace, Vec<Problem>), Problem> {
-    let namespace = read::namespace(cx.root, cx.id)?;
-    let mut namespaces = [namespace];
+/// A mount namespace of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreesMounts {
+    /// Its id in the images.
+    pub id: u32,
+    /// A task that is in it.
+    pub pid: i32,
+    /// What the link in `/proc` says.
+    pub link: PathBuf,
+}
+
+/// What the link of a task's mount namespace says.
+pub fn link(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+}
+
+/// The mount namespaces of all tasks, that of the root first, whose id is known; others get ids above those of all types.
+pub fn of_tasks(options: &DumpOptions, id: u32, pids: &[i32]) -> Vec<TreesMounts> {
+    if !options.inside.has(NamespaceType::Mnt) {
+        return Vec::new();
+    }
+    let mut found: Vec<TreesMounts> = Vec::new();
+    let mut next = super::FIRST_FREE_ID;
+    for pid in std::iter::once(options.tree).chain(pids.iter().copied()) {
+        // A zombie is in none.
+        let Some(link) = link(pid) else { continue };
+        if found.iter().any(|known| known.link == link) {
+            continue;
+        }
+        let id = if found.is_empty() { id } else { next };
+        next += u32::from(!found.is_empty());
+        found.push(TreesMounts { id, pid, link });
+    }
+    found
+}
+
+/// The mounts of all namespaces, with what comes from outside noted, and what stands in the way.
+fn classified(cx: NamespaceDump<'_>) -> Result<(Vec<(Namespace, i32)>, Vec<Problem>), Problem> {
+    let members = of_tasks(cx.options, cx.id, cx.pids);
+    let namespaces = members.iter().map(|member| read::namespace(member.pid, member.id));
+    let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
     let surroundings = &cx.options.inside.surroundings;
     let problems = classify::classify(&mut namespaces, surroundings, &cx.options.mounts);
-    let [namespace] = namespaces;
-    Ok((namespace, problems))
+    let pids = members.iter().map(|member| member.pid);
+    Ok((namespaces.into_iter().zip(pids).collect(), problems))
 }
 
 fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
     let one = |problem| vec![problem];
-    let namespaces = plan::read(cx.images, &[cx.id], &cx.options.mounts).map_err(one)?;
+    let ids = ids(cx).map_err(one)?;
+    let namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
     let surroundings = Surroundings::read().map_err(one)?;
     plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts)
+}
+
+/// Ids of the mount namespaces of all tasks, that of the root first.
+fn ids(cx: NamespaceRestore<'_>) -> Result<Vec<u32>, Problem> {
+    let mut ids = vec![cx.id];
+    let tasks: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
+    for task in tasks.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {
+        let of_task: TaskKobjIdsEntry = cx.images.read_single(&IDS, task.pid.into())?;
+        ids.extend(of_task.mnt_ns_id.filter(|id| !ids.contains(id)));
+    }
+    Ok(ids)
 }
 
 /// The first of several problems: all have been told by `check`.
@@ -60,9 +115,9 @@ impl NamespaceKind for MntNamespace {
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let (namespace, _) = classified(cx)?;
-        let member = Member { namespace: &namespace, pid: cx.root };
-        write::write(&[member], &cx.options.mounts, images)
+        let (namespaces, _) = classified(cx)?;
+        let members = namespaces.iter().map(|(namespace, pid)| Member { namespace, pid: *pid });
+        write::write(&members.collect::<Vec<_>>(), &cx.options.mounts, images)
     }
 
     fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
@@ -79,6 +134,25 @@ impl NamespaceKind for MntNamespace {
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
         let plan = planned(cx).map_err(first)?;
-        build::build(&plan, Outside::from_fds(cx.brought)?, cx.images).map(drop)
+        let built = build::build(&plan, Outside::from_fds(cx.brought)?, cx.images, &wanted(cx)?)?;
+        for built in built {
+            cx.opened.borrow_mut().extend(built.opened);
+            if built.id != cx.id {
+                cx.mounts.borrow_mut().push((built.id, built.namespace));
+            }
+        }
+        Ok(())
     }
+}
+
+/// Files that the images know by their mounts: others cover their names.
+fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
+    let files: Vec<FileEntry> =
+        if cx.images.has(&FILES, 0) { cx.images.read(&FILES, 0)? } else { Vec::new() };
+    let wanted = |file: &FileEntry| {
+        let reg = file.reg.as_ref()?;
+        let mount = u32::try_from(reg.mnt_id?).ok().filter(|id| *id != 0)?;
+        Some(Wanted { id: reg.id, mount, name: reg.name.clone() })
+    };
+    Ok(files.iter().filter_map(wanted).collect())
 }
