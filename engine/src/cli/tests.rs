@@ -9,7 +9,8 @@ use rstest::rstest;
 use super::*;
 use crate::options::{
     Afterwards, AutoMounts, CgroupOptions, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit,
-    Inside, ManageCgroups, MountOptions, NetworkLock, Parent, Timeout, Unsupported, Validation,
+    Inside, ManageCgroups, MountOptions, NamespaceOptions, NetworkLock, Parent, Timeout, Unsupported,
+    Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -84,6 +85,7 @@ fn every_option_of_a_dump_arrives() {
             yard: Some("/y".into()),
         },
         freeze_cgroup: Some("/f".into()),
+        namespaces: NamespaceOptions::default(),
         mounts: MountOptions {
             root: Some("/r".into()),
             external: vec![("/a".into(), "b".into()), ("/c".into(), "d".into())],
