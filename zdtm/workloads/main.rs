@@ -13,6 +13,7 @@ mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
 mod cmdlinenv00;
+mod conntrack;
 mod console;
 mod cow00;
 mod cow01;

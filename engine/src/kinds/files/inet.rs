@@ -108,6 +108,7 @@ impl FileKind for Inet {
         "programs of reuseport groups",
         "errors that wait to be read (MSG_ERRQUEUE)",
         "the address of a TCP socket whose connection is over",
+        "what connection tracking knows: rules that let only known connections pass do so where the kernel knows them still",
     ];
     const TYPE: FdTypes = FdTypes::Inetsk;
     type Image = InetSkEntry;
