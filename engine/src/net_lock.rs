@@ -42,7 +42,8 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Self; 2] = [Self::Nftables, Self::Iptables];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Nftables, Self::Iptables];
 
     /// The word in options and images.
     pub fn name(self) -> &'static str {
@@ -234,13 +235,18 @@ pub struct Found {
     pub removed: bool,
 }
 
-/// Finds our locks, and removes some of them.
-pub fn sweep(which: Sweep) -> Result<Vec<Found>, LockError> {
+/// Finds our locks, and removes some of them. Asking for those by iptables takes a while, since its programs are called.
+pub fn sweep(which: Sweep, methods: &[Method]) -> Result<Vec<Found>, LockError> {
     let mut found = Vec::new();
-    let nftables = nftables::list().unwrap_or_default();
-    let tables = nftables.into_iter().map(|lock| (Method::Nftables, lock));
-    let chains = iptables::list()?.into_iter().map(|lock| (Method::Iptables, lock));
-    for (method, (name, note)) in tables.chain(chains) {
+    let mut locks = Vec::new();
+    for method in methods {
+        let of_method = match method {
+            Method::Nftables => nftables::list().unwrap_or_default(),
+            Method::Iptables => iptables::list()?,
+        };
+        locks.extend(of_method.into_iter().map(|lock| (*method, lock)));
+    }
+    for (method, (name, note)) in locks {
         let fate = Note::parse(&note).map_or(Fate::Unknown, |note| note.fate(&name));
         let wanted = match fate {
             Fate::Stale(_) => true,
@@ -279,11 +285,11 @@ mod tests {
         if persist(Method::Nftables, &name, &gone, &[]).is_err() {
             return;
         }
-        let found = sweep(Sweep::Stale).unwrap();
+        let found = sweep(Sweep::Stale, &Method::ALL).unwrap();
         let ours = found.into_iter().find(|found| found.name == name);
         // Somebody else's sweep may have been faster.
         assert!(ours.is_none_or(|ours| ours.removed && ours.fate == Fate::Stale("/nowhere/at/all".into())));
-        assert!(sweep(Sweep::Stale).unwrap().into_iter().all(|found| found.name != name));
+        assert!(sweep(Sweep::Stale, &Method::ALL).unwrap().into_iter().all(|found| found.name != name));
     }
 
     #[test]
@@ -294,8 +300,8 @@ mod tests {
         };
         let ours = |found: Vec<Found>| found.into_iter().find(|found| found.name == name);
         // Not all: others on this machine have locks, too.
-        assert!(ours(sweep(Sweep::Stale).unwrap()).is_some_and(|ours| !ours.removed));
+        assert!(ours(sweep(Sweep::Stale, &Method::ALL).unwrap()).is_some_and(|ours| !ours.removed));
         drop(lock);
-        assert_eq!(ours(sweep(Sweep::Stale).unwrap()), None);
+        assert_eq!(ours(sweep(Sweep::Stale, &Method::ALL).unwrap()), None);
     }
 }

@@ -256,6 +256,11 @@ impl<'fd> Repair<'fd> {
     /// Turns the mode on (needs `CAP_NET_ADMIN` in the socket's network namespace).
     pub fn start(fd: BorrowedFd<'fd>) -> Result<Self, SysError> {
         let reuse = get_number(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+        Self::start_where(fd, reuse)
+    }
+
+    /// The same, where `SO_REUSEADDR` is known.
+    fn start_where(fd: BorrowedFd<'fd>, reuse: i32) -> Result<Self, SysError> {
         set_number(fd, TCP, TCP_REPAIR, REPAIR_ON)?;
         Ok(Self { fd, reuse, stays: false })
     }
@@ -335,7 +340,7 @@ impl Connection {
     /// Its buffers are as large as the queues need, and stay so: whoever wants their sizes back sets them afterwards.
     pub fn restore(&self, fd: BorrowedFd<'_>, reuse: i32) -> Result<Restored, SysError> {
         self.make_room(fd)?;
-        let repair = Repair::start(fd)?;
+        let repair = Repair::start_where(fd, reuse)?;
         let start =
             |seq: u32, len: usize, fin: bool| seq.wrapping_sub(len as u32).wrapping_sub(u32::from(fin));
         socket::bind(fd, &packet::sockaddr(self.local))?;
@@ -371,7 +376,7 @@ impl Connection {
             (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, self.written.len()),
             (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, self.received.len()),
         ] {
-            if get_number(fd, libc::SOL_SOCKET, plain)? < room(bytes) {
+            if bytes != 0 && get_number(fd, libc::SOL_SOCKET, plain)? < room(bytes) {
                 set_number(fd, libc::SOL_SOCKET, force, room(bytes))?;
             }
         }

@@ -36,6 +36,7 @@ pub mod signalfd;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
+pub mod socket_reading;
 pub mod states;
 pub mod tcp;
 pub mod timerfd;
@@ -456,7 +457,7 @@ impl<'a> FilesDump<'a> {
 
     /// The internet socket with this id, to complete what is said of it.
     fn inet_entry(&mut self, id: u32) -> Option<&mut proto::messages::InetSkEntry> {
-        self.entries.get_mut((id as usize).checked_sub(1)?)?.isk.as_mut()
+        self.entry_mut(id)?.isk.as_mut()
     }
 
     /// Does what must come last, before the tasks are killed.

@@ -10,13 +10,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use proto::messages::{FdTypes, FileEntry, InetSkEntry, StasisSocketEntry, TcpOptsEntry};
+use proto::messages::{FdTypes, FileEntry, InetSkEntry, SkOptsEntry, StasisSocketEntry};
 
 use super::inet_address::{self, any, of_image, parse, words};
 use super::inet_groups;
-use super::socket_options::{self, Fresh, Place};
+use super::inet_options::FreshInet;
+use super::socket_options::{self, Fresh};
 use super::socket_queue::{self, Saved, Sockets};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, inet_options, set_common, sock_diag, tcp};
+use super::{
+    FdFacts, FileKind, FilesDump, FilesRestore, InTask, SocketFacts, inet_options, set_common, sock_diag,
+    socket_reading, tcp,
+};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{NewImages, invalid};
 use crate::sys::socket::{self, End, get_number, set_number};
@@ -89,10 +93,9 @@ struct Known(HashMap<(i32, i32), HashMap<u32, u8>>);
 #[derive(Debug, Default)]
 struct Locals(HashMap<IpAddr, bool>);
 
-/// Options that a type of socket may have.
-fn tables(kind: i32) -> Vec<Place> {
-    let datagrams = if kind == libc::SOCK_STREAM { &[] } else { inet_options::NOT_OF_STREAMS };
-    [socket_options::MORE, inet_options::MORE, datagrams].concat()
+/// What socket(2) takes for a socket of an image.
+fn facts_of(image: &InetSkEntry) -> SocketFacts {
+    SocketFacts { domain: image.family as i32, kind: image.r#type as i32, protocol: image.proto as i32 }
 }
 
 fn is_datagram_of_udp(kind: i32, protocol: i32) -> bool {
@@ -150,26 +153,24 @@ impl FileKind for Inet {
             src_addr: words(own_address.ip()),
             dst_addr: words(peer_address.ip()),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            // All other options are read later.
+            opts: SkOptsEntry {
+                so_filter: socket_options::filter(socket).map_err(|p| p.step("read its options"))?,
+                ..SkOptsEntry::default()
+            },
             v6only: if is_v6 {
                 Some(get_number(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)? != 0)
             } else {
                 None
             },
-            ip_opts: Some(inet_options::read_ip(socket, facts)?),
             ifname: inet_address::interface_name(
                 inet_address::scope(own_address).max(inet_address::scope(peer_address)),
             ),
-            tcp_opts: if is_tcp {
-                Some(inet_options::read_tcp(socket)?)
-            } else {
-                Some(TcpOptsEntry::default())
-            },
             ns_id: Some(2),
             ..InetSkEntry::default()
         };
-        let options = cx.state::<Fresh>().differences(socket, facts, &tables(facts.kind));
-        let mut own = StasisSocketEntry { options, ..StasisSocketEntry::default() };
+        socket_reading::read_later(cx, fd, id)?;
+        let mut own = StasisSocketEntry::default();
         if is_tcp {
             tcp::dump(cx, fd, socket, &mut entry, &mut own, (own_address, peer_address))?;
         } else {
@@ -183,6 +184,10 @@ impl FileKind for Inet {
             cx.state::<Sockets>().own.insert(id, own);
         }
         Ok(entry)
+    }
+
+    fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        socket_reading::finish(cx, problems);
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
@@ -346,14 +351,18 @@ fn make(
         None => make_unconnected(image, address, &packets)?,
     };
     let socket = fd.as_fd();
-    let options = || -> Result<(), Problem> {
-        socket_options::write(socket, &image.opts)?;
+    let facts = facts_of(image);
+    let mut options = || -> Result<(), Problem> {
+        socket_options::write_new(socket, cx.state::<Fresh>(), facts, &image.opts)?;
+        let fresh = cx.state::<FreshInet>();
         if let Some(options) = &image.ip_opts {
-            inet_options::write_ip(socket, image.family as i32, options)?;
+            inet_options::write_ip(socket, image.family as i32, options, fresh.ip(facts)?)?;
         }
-        socket_options::write_more(socket, &own.options, &tables(image.r#type as i32))?;
+        if !own.options.is_empty() {
+            socket_options::write_more(socket, &own.options, &socket_reading::table(facts))?;
+        }
         if let Some(options) = image.tcp_opts.as_ref().filter(|_| is_tcp) {
-            inet_options::write_tcp(socket, options)?;
+            inet_options::write_tcp(socket, options, fresh.tcp(facts)?)?;
         }
         inet_groups::join(socket, &own.options)?;
         Ok(())

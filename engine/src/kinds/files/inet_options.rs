@@ -1,6 +1,8 @@
 //! Options of internet sockets: those that CRIU's messages hold, and tables of those that they lack.
 
-use std::os::fd::BorrowedFd;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 use proto::messages::{IpOptsEntry, IpOptsRawEntry, TcpOptsEntry};
@@ -8,7 +10,7 @@ use proto::messages::{IpOptsEntry, IpOptsRawEntry, TcpOptsEntry};
 use super::SocketFacts;
 use super::socket_options::Place;
 use crate::error::SysError;
-use crate::sys::socket::{get_number, get_option, set_number, set_option};
+use crate::sys::socket::{self, get_number, get_option, set_number, set_option};
 
 /// `SOL_UDP`, `SOL_UDPLITE` and `SOL_RAW` of `include/linux/socket.h`.
 const UDP: i32 = 17;
@@ -151,20 +153,23 @@ fn read_raw(fd: BorrowedFd<'_>, facts: SocketFacts) -> IpOptsRawEntry {
     }
 }
 
-/// The reverse of [`read_ip`]; what a socket has already is not set.
-pub(super) fn write_ip(fd: BorrowedFd<'_>, family: i32, options: &IpOptsEntry) -> Result<(), SysError> {
+/// The reverse of [`read_ip`]; what a new socket has already, which `is`, is not set.
+pub(super) fn write_ip(
+    fd: BorrowedFd<'_>,
+    family: i32,
+    options: &IpOptsEntry,
+    is: &IpOptsEntry,
+) -> Result<(), SysError> {
     let (level, name) = freebind(family);
-    set_all(fd, level, &[(name, Some(options.freebind.unwrap_or(false).into()))])?;
-    let values = [
-        (libc::IP_PKTINFO, options.pktinfo.map(i32::from)),
-        (libc::IP_TOS, options.tos.map(|tos| tos as i32)),
-        (libc::IP_TTL, options.ttl.map(|ttl| ttl as i32)),
-    ];
-    set_all(fd, IP, &values)?;
+    // All sockets were given it for the while, in order to be bound.
+    set(fd, level, name, Some(options.freebind.unwrap_or(false).into()), Some(1))?;
+    set(fd, IP, libc::IP_PKTINFO, options.pktinfo.map(i32::from), is.pktinfo.map(i32::from))?;
+    set(fd, IP, libc::IP_TOS, options.tos.map(|tos| tos as i32), is.tos.map(|tos| tos as i32))?;
+    set(fd, IP, libc::IP_TTL, options.ttl.map(|ttl| ttl as i32), is.ttl.map(|ttl| ttl as i32))?;
     let Some(raw) = &options.raw else { return Ok(()) };
     let (level, name) = header_included(family);
-    set_all(fd, level, &[(name, raw.hdrincl.map(i32::from))])?;
-    set_all(fd, IP, &[(IP_NODEFRAG, raw.nodefrag.map(i32::from))])?;
+    set(fd, level, name, raw.hdrincl.map(i32::from), None)?;
+    set(fd, IP, IP_NODEFRAG, raw.nodefrag.map(i32::from), None)?;
     if let [filter] = raw.icmpv_filter.as_slice() {
         set_option(fd, RAW, ICMP_FILTER, &filter.to_ne_bytes())?;
     }
@@ -183,25 +188,58 @@ pub(super) fn read_tcp(fd: BorrowedFd<'_>) -> Result<TcpOptsEntry, SysError> {
     })
 }
 
-/// The reverse of [`read_tcp`].
-pub(super) fn write_tcp(fd: BorrowedFd<'_>, options: &TcpOptsEntry) -> Result<(), SysError> {
-    let values = [
-        (libc::TCP_CORK, options.cork.map(i32::from)),
-        (libc::TCP_NODELAY, options.nodelay.map(i32::from)),
-        (libc::TCP_KEEPCNT, options.keepcnt.map(|n| n as i32)),
-        (libc::TCP_KEEPIDLE, options.keepidle.map(|n| n as i32)),
-        (libc::TCP_KEEPINTVL, options.keepintvl.map(|n| n as i32)),
-    ];
-    set_all(fd, TCP, &values)
+/// The reverse of [`read_tcp`]; what a new socket has already, which `is`, is not set.
+pub(super) fn write_tcp(
+    fd: BorrowedFd<'_>,
+    options: &TcpOptsEntry,
+    is: &TcpOptsEntry,
+) -> Result<(), SysError> {
+    let number = |value: Option<u32>| value.map(|n| n as i32);
+    set(fd, TCP, libc::TCP_CORK, options.cork.map(i32::from), is.cork.map(i32::from))?;
+    set(fd, TCP, libc::TCP_NODELAY, options.nodelay.map(i32::from), is.nodelay.map(i32::from))?;
+    set(fd, TCP, libc::TCP_KEEPCNT, number(options.keepcnt), number(is.keepcnt))?;
+    set(fd, TCP, libc::TCP_KEEPIDLE, number(options.keepidle), number(is.keepidle))?;
+    set(fd, TCP, libc::TCP_KEEPINTVL, number(options.keepintvl), number(is.keepintvl))
 }
 
-fn set_all(fd: BorrowedFd<'_>, level: i32, values: &[(i32, Option<i32>)]) -> Result<(), SysError> {
-    for (name, value) in values {
-        if let Some(value) = value
-            && get_number(fd, level, *name)? != *value
-        {
-            set_number(fd, level, *name, *value)?;
-        }
+fn set(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    wanted: Option<i32>,
+    is: Option<i32>,
+) -> Result<(), SysError> {
+    match wanted {
+        Some(value) if is != wanted => set_number(fd, level, name, value),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// What new internet sockets have, by family, type and protocol.
+#[derive(Debug, Default)]
+pub(super) struct FreshInet {
+    ip: HashMap<(i32, i32, i32), IpOptsEntry>,
+    tcp: HashMap<i32, TcpOptsEntry>,
+}
+
+impl FreshInet {
+    pub(super) fn ip(&mut self, facts: SocketFacts) -> Result<&IpOptsEntry, SysError> {
+        Ok(match self.ip.entry((facts.domain, facts.kind, facts.protocol)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let new = socket::create(facts.domain, facts.kind, facts.protocol)?;
+                place.insert(read_ip(new.as_fd(), facts)?)
+            }
+        })
+    }
+
+    pub(super) fn tcp(&mut self, facts: SocketFacts) -> Result<&TcpOptsEntry, SysError> {
+        Ok(match self.tcp.entry(facts.domain) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let new = socket::create(facts.domain, facts.kind, facts.protocol)?;
+                place.insert(read_tcp(new.as_fd())?)
+            }
+        })
+    }
 }

@@ -24,6 +24,7 @@ use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::net_lock::{self, Ends, Lock, Method, Note, Sweep};
 use crate::options::{Connections, NetworkLock};
+use crate::side_by_side;
 use crate::sys::socket::{self, get_number};
 use crate::tcp_repair::packet::sockaddr;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
@@ -152,7 +153,7 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         NetworkLock::Skip => None,
     };
     if let Some(method) = method {
-        sweep();
+        sweep(method);
         let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
         let note = Note::new(&cx.options.images_dir);
         let name = net_lock::new_name(cx.options.tree);
@@ -162,32 +163,41 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
         cx.state::<Dumped>().lasting = Some((method, name, note));
     }
-    for seen in &connections {
+    let save = |seen: &Seen| {
         let saved = Connection::save(seen.fd.as_fd(), seen.ends.0, seen.ends.1);
-        let saved = saved.about(|| seen.object.clone()).while_trying_to("save its connection")?;
-        // Until its packets were held back, it could go on.
-        let state = saved.state.number();
-        if let Some(entry) = cx.inet_entry(seen.id) {
-            entry.state = state;
-        }
-        if saved.state.is_connected() {
-            images.write_with(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
-                writer.entry(&describe(&saved))?;
-                writer.extra(&saved.received)?;
-                writer.extra(&saved.written)
-            })?;
-        } else {
-            let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
-            (own.peer_gone, own.reset) = (Some(true), Some(true));
-        }
-    }
+        saved.about(|| seen.object.clone()).while_trying_to("save its connection")
+    };
+    side_by_side::feed(&connections, save, |seen, saved| write(cx, images, seen, &saved?))?;
     cx.state::<Dumped>().connections = connections;
     Ok(())
 }
 
-/// Removes what killed dumps, or images that are gone, left behind.
-fn sweep() {
-    match net_lock::sweep(Sweep::Stale) {
+/// Writes a connection that was copied.
+fn write(
+    cx: &mut FilesDump<'_>,
+    images: &mut NewImages,
+    seen: &Seen,
+    saved: &Connection,
+) -> Result<(), Problem> {
+    // Until its packets were held back, it could go on.
+    if let Some(entry) = cx.inet_entry(seen.id) {
+        entry.state = saved.state.number();
+    }
+    if !saved.state.is_connected() {
+        let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
+        (own.peer_gone, own.reset) = (Some(true), Some(true));
+        return Ok(());
+    }
+    images.write_with(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
+        writer.entry(&describe(saved))?;
+        writer.extra(&saved.received)?;
+        writer.extra(&saved.written)
+    })
+}
+
+/// Removes what killed dumps, or images that are gone, left behind by the same method.
+fn sweep(method: Method) {
+    match net_lock::sweep(Sweep::Stale, &[method]) {
         Ok(found) => found.into_iter().filter(|found| found.removed).for_each(|found| {
             log::warn!("removed the network lock {}, which was left behind: {}", found.name, found.fate);
         }),
@@ -319,28 +329,43 @@ fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
 pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
     let images: Vec<InetSkEntry> =
         cx.entries.values().filter_map(|e| e.isk.clone()).filter(|image| is_kept(cx, image)).collect();
+    let all = cx.images;
     let mut connections = Vec::new();
-    for image in &images {
-        let saved = load(cx.images, image)?;
-        let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
-        let make = || -> Result<(OwnedFd, Restored), Problem> {
-            let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
-            inet::before_binding(fd.as_fd(), image)?;
-            let reuse = image.opts.reuseaddr.unwrap_or(false).into();
-            let restored = saved.restore(fd.as_fd(), reuse)?;
-            Ok((fd, restored))
-        };
-        let (fd, restored) = make().about(name).while_trying_to("make its connection again")?;
-        cx.state::<Made>().silent.push(restored);
-        connections.push((image.id, fd, saved));
-    }
+    side_by_side::feed(
+        &images,
+        |image| make_connection(all, image),
+        |image, made| {
+            let (saved, fd, restored) = made?;
+            cx.state::<Made>().silent.push(restored);
+            // What is in its queues is there already.
+            let saved = Connection { received: Vec::new(), ..saved };
+            connections.push((image.id, fd, saved));
+            Ok::<_, Problem>(())
+        },
+    )?;
     // Only now does every packet of one find the other.
     for (id, fd, saved) in connections {
-        let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
-        saved.reach_state(fd.as_fd()).about(name).while_trying_to("close its directions again")?;
+        saved.reach_state(fd.as_fd()).about(|| name(&saved)).while_trying_to("close its directions again")?;
         cx.state::<Made>().sockets.insert(id, fd);
     }
     Ok(())
+}
+
+fn name(saved: &Connection) -> Object {
+    Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) }
+}
+
+/// Makes a connection, which is silent for now.
+fn make_connection(images: &Images, image: &InetSkEntry) -> Result<(Connection, OwnedFd, Restored), Problem> {
+    let saved = load(images, image)?;
+    let make = || -> Result<(OwnedFd, Restored), Problem> {
+        let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
+        inet::before_binding(fd.as_fd(), image)?;
+        let restored = saved.restore(fd.as_fd(), image.opts.reuseaddr.unwrap_or(false).into())?;
+        Ok((fd, restored))
+    };
+    let (fd, restored) = make().about(|| name(&saved)).while_trying_to("make its connection again")?;
+    Ok((saved, fd, restored))
 }
 
 /// A connection that was made, for the task that has it.

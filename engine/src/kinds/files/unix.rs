@@ -10,13 +10,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use proto::messages::{
-    FdTypes, FileEntry, FilePermsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
+    FdTypes, FileEntry, FilePermsEntry, SkOptsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
 };
 
 use super::sock_diag::{self, UnixFacts};
-use super::socket_options::{self, Fresh};
 use super::socket_queue::{self, Saved, Sockets};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, unix_world};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, socket_options, socket_reading, unix_world};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::procfs::link::{self, Link};
 use crate::sys::socket::{self, End};
@@ -145,16 +144,18 @@ impl FileKind for Unix {
             backlog: facts.write_queue,
             peer: facts.peer.unwrap_or(0),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            // All other options are read later.
+            opts: SkOptsEntry {
+                so_filter: socket_options::filter(socket).map_err(|p| p.step("read its options"))?,
+                ..SkOptsEntry::default()
+            },
             shutdown: Some(facts.shutdown).filter(|bits| *bits != 0).map(i32::from),
             ns_id: Some(2),
             ..UnixSkEntry::default()
         };
         let mut own = StasisSocketEntry::default();
         name(fd.pid, socket, &mut entry, &mut own)?;
-        if let Some(socket_facts) = fd.socket {
-            own.options = cx.state::<Fresh>().differences(socket, socket_facts, socket_options::MORE);
-        }
+        socket_reading::read_later(cx, fd, id)?;
         let mut peer_name = Vec::new();
         if facts.peer.is_some() {
             peer_name = socket::address(socket, End::Peer).unwrap_or_default();
@@ -195,6 +196,7 @@ impl FileKind for Unix {
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        socket_reading::finish(cx, problems);
         let sockets = std::mem::take(&mut cx.state::<Dumped>().sockets);
         let known = cx.state::<Known>().0.take().unwrap_or_default();
         for (ino, seen) in &sockets {
