@@ -1,7 +1,7 @@
 //! Holding packets of connections back while nobody is there to take them.
 //!
 //! - [`Lock::hold`]: while a dump looks at connections, until the lock is dropped.
-//! - [`persist`]: from the end of a dump to the end of a restore, under a name that the images know.
+//! - [`Lasting`]: from the end of a dump to the end of a restore, under a name that the images know.
 //! - [`remove`]: at the end of a restore.
 //! - [`sweep`]: finds locks that nobody will remove: the dump that made them was killed, or the images they wait with are gone.
 //!   Each lock carries a note by which that can be told.
@@ -110,11 +110,31 @@ impl Lock {
     }
 }
 
-/// Holds packets of these connections back until [`remove`].
-pub fn persist(method: Method, name: &str, note: &Note, connections: &[Ends]) -> Result<(), LockError> {
-    match method {
-        Method::Nftables => Ok(nftables::persist(name, &note.to_bytes(), connections)?),
-        Method::Iptables => iptables::persist(name, &note.to_bytes(), connections),
+/// A lock that will last until [`remove`], and is not there yet.
+#[derive(Debug)]
+pub enum Lasting {
+    /// Whoever guards the end of a tree can make it as well.
+    Nftables(nftables::Prepared),
+    /// Its name, its note, and the connections.
+    Iptables(String, Vec<u8>, Vec<Ends>),
+}
+
+impl Lasting {
+    /// Holds packets of these connections back, later.
+    pub fn new(method: Method, name: &str, note: &Note, connections: &[Ends]) -> Result<Self, LockError> {
+        let note = note.to_bytes();
+        Ok(match method {
+            Method::Nftables => Self::Nftables(nftables::Prepared::new(name, &note, connections)?),
+            Method::Iptables => Self::Iptables(name.to_owned(), note, connections.to_vec()),
+        })
+    }
+
+    /// From now on.
+    pub fn persist(&self) -> Result<(), LockError> {
+        match self {
+            Self::Nftables(prepared) => Ok(prepared.persist()?),
+            Self::Iptables(name, note, connections) => iptables::persist(name, note, connections),
+        }
     }
 }
 
@@ -282,7 +302,7 @@ mod tests {
     fn a_lock_without_images_is_removed_by_the_next_sweep() {
         let name = new_name(1);
         let gone = Note { maker: (std::process::id() as i32, 1), images: Some("/nowhere/at/all".into()) };
-        if persist(Method::Nftables, &name, &gone, &[]).is_err() {
+        if Lasting::new(Method::Nftables, &name, &gone, &[]).and_then(|lock| lock.persist()).is_err() {
             return;
         }
         let found = sweep(Sweep::Stale, &Method::ALL).unwrap();

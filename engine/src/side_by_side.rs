@@ -9,8 +9,10 @@ use std::thread;
 const FEW: usize = 64;
 /// More threads would wait for the same locks of the kernel.
 const MOST_THREADS: usize = 8;
-/// Results that may wait to be taken.
-const WAITING: usize = 16;
+/// Results that are handed over together.
+const PORTION: usize = 8;
+/// Portions that may wait to be taken.
+const WAITING: usize = 2;
 
 fn threads(count: usize) -> usize {
     if count < FEW { 1 } else { thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS) }
@@ -46,20 +48,25 @@ pub fn feed<T: Sync, R: Send, E>(
     if threads == 1 {
         return items.iter().try_for_each(|item| take(item, work(item)));
     }
+    let portions: Vec<&[T]> = items.chunks(PORTION).collect();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         let (sender, results) = sync_channel(WAITING);
         for _ in 1..threads {
-            let (sender, next, work) = (sender.clone(), &next, &work);
+            let (sender, next, portions, work) = (sender.clone(), &next, &portions, &work);
             scope.spawn(move || {
                 // Nobody listens any more when taking has failed.
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
-                    && sender.send((item, work(item))).is_ok()
-                {}
+                while let Some(portion) = portions.get(next.fetch_add(1, Ordering::Relaxed))
+                    && sender.send((*portion, portion.iter().map(work).collect::<Vec<R>>())).is_ok()
+                {
+                }
             });
         }
         drop(sender);
-        results.into_iter().try_for_each(|(item, result)| take(item, result))
+        for (portion, results) in results {
+            portion.iter().zip(results).try_for_each(|(item, result)| take(item, result))?;
+        }
+        Ok(())
     })
 }
 

@@ -58,6 +58,7 @@ use crate::dump::inspect::TaskFacts;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
+use crate::supervise::LastDeeds;
 use crate::sys::{self, fcntl, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
@@ -246,8 +247,8 @@ pub struct FilesDump<'a> {
     pub looks_only: bool,
     /// Pids of all tasks of the tree, in our pid namespace.
     members: BTreeSet<i32>,
-    /// Duplicates, which their kind holds open, of sockets that must end without a word ([`FileKind::leave`]).
-    pub silenced: Vec<std::os::fd::RawFd>,
+    /// What whoever guards the end of the tree does in our place ([`FileKind::leave`]).
+    pub last_deeds: LastDeeds,
     tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
@@ -262,7 +263,7 @@ impl<'a> FilesDump<'a> {
             options,
             looks_only: false,
             members: BTreeSet::new(),
-            silenced: Vec::new(),
+            last_deeds: LastDeeds::default(),
             tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),

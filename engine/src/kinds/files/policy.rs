@@ -116,19 +116,24 @@ pub(super) fn note_lost(
     cx.state::<Decided>().entries.push(entry);
 }
 
-/// Takes a file out of all tables that it is in.
-pub(super) fn close(cx: &mut FilesDump<'_>, id: u32, kind: &str, why: &Problem) {
-    let object = why.object.as_ref().map(ToString::to_string);
+/// Keeps in the image set, and tells, what becomes of something that is known by a name alone.
+pub(super) fn note(cx: &mut FilesDump<'_>, name: String, kind: &str, choice: Unsupported, why: &Problem) {
     let entry = StasisPolicyEntry {
-        link: object,
+        link: Some(name),
         kind: Some(kind.to_owned()),
+        reopened: Some(choice == Unsupported::Reopen),
         cause: Some(why.cause.to_string()),
         ..StasisPolicyEntry::default()
     };
     log::warn!("{}", describe(&entry));
-    let decided = cx.state::<Decided>();
-    decided.entries.push(entry);
-    decided.closed.insert(id);
+    cx.state::<Decided>().entries.push(entry);
+}
+
+/// Takes a file out of all tables that it is in.
+pub(super) fn close(cx: &mut FilesDump<'_>, id: u32, kind: &str, why: &Problem) {
+    let name = why.object.as_ref().map(ToString::to_string).unwrap_or_default();
+    note(cx, name, kind, Unsupported::Close, why);
+    cx.state::<Decided>().closed.insert(id);
 }
 
 /// Whether a file was taken out.

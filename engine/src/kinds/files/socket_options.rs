@@ -22,6 +22,9 @@ const MOST_INSTRUCTIONS: usize = 4096;
 /// An option by level and number, and how many bytes it has at most.
 pub type Place = (i32, i32, usize);
 
+/// The processor that packets should come to; of a connection, the one that they came to last.
+pub const INCOMING_CPU: Place = (libc::SOL_SOCKET, libc::SO_INCOMING_CPU, 4);
+
 /// Options of `SOL_SOCKET` that CRIU's message lacks, from `include/uapi/asm-generic/socket.h`.
 pub const MORE: &[Place] = &[
     (libc::SOL_SOCKET, libc::SO_DEBUG, 4),
@@ -38,7 +41,7 @@ pub const MORE: &[Place] = &[
     (libc::SOL_SOCKET, 45, 4), // SO_SELECT_ERR_QUEUE
     (libc::SOL_SOCKET, libc::SO_BUSY_POLL, 4),
     (libc::SOL_SOCKET, 47, 8), // SO_MAX_PACING_RATE
-    (libc::SOL_SOCKET, libc::SO_INCOMING_CPU, 4),
+    INCOMING_CPU,
     (libc::SOL_SOCKET, 60, 4), // SO_ZEROCOPY
     (libc::SOL_SOCKET, 61, 8), // SO_TXTIME
     (libc::SOL_SOCKET, 69, 4), // SO_PREFER_BUSY_POLL
@@ -310,6 +313,14 @@ fn with_value<R>(fd: BorrowedFd<'_>, place: Place, take: impl FnOnce(&[u8]) -> R
     let value = value.get_mut(..size)?;
     let len = get_option(fd, level, name, value).ok()?;
     value.get(..len).map(|value| take(value))
+}
+
+/// The processor that a socket was given, if it was.
+pub fn incoming_cpu(fd: BorrowedFd<'_>) -> Option<StasisSocketOption> {
+    let value = with_value(fd, INCOMING_CPU, <[u8]>::to_vec)?;
+    let (level, name, _) = INCOMING_CPU;
+    let option = StasisSocketOption { level: level as u32, name: name as u32, value };
+    (option.value != (-1_i32).to_ne_bytes()).then_some(option)
 }
 
 impl Fresh {

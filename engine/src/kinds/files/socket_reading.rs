@@ -48,6 +48,16 @@ pub(super) fn table(facts: SocketFacts) -> Vec<Place> {
     }
 }
 
+/// Those that somebody has set, and not the packets that came.
+fn chosen(facts: SocketFacts) -> Vec<Place> {
+    let mut table = table(facts);
+    if facts.domain != libc::AF_UNIX && facts.kind == libc::SOCK_STREAM {
+        // Where it decides, at those that listen, it is read besides.
+        table.retain(|place| *place != socket_options::INCOMING_CPU);
+    }
+    table
+}
+
 /// Has the options of a unix or internet socket read, sooner or later, and put into the entry with this id.
 pub(super) fn read_later(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<(), Problem> {
     let Some(facts) = fd.socket.filter(|_| !cx.looks_only) else { return Ok(()) };
@@ -69,7 +79,7 @@ fn read_now(cx: &mut FilesDump<'_>) {
     let Reading { unread, fresh, .. } = cx.state::<Reading>();
     let unread = std::mem::take(unread);
     for socket in &unread {
-        fresh.learn(socket.facts, &table(socket.facts));
+        fresh.learn(socket.facts, &chosen(socket.facts));
     }
     let fresh = &*fresh;
     let read = side_by_side::map(&unread, |socket| read(socket, fresh));

@@ -19,12 +19,13 @@ use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStr
 use super::inet::InetRefusal;
 use super::inet_address::{self, of_image};
 use super::socket_queue::{Saved, Sockets};
-use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag};
+use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
-use crate::net_lock::{self, Ends, Lock, Method, Note, Sweep};
+use crate::net_lock::{self, Ends, Lasting, Lock, Method, Note, Sweep};
 use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
+use crate::supervise::Guardian;
 use crate::sys::socket::{self, get_number};
 use crate::tcp_repair::packet::sockaddr;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
@@ -44,6 +45,8 @@ struct Seen {
     ends: Ends,
     object: Object,
     fd: OwnedFd,
+    /// `SO_REUSEADDR`.
+    reuse: i32,
 }
 
 /// Connections of the tree, and the lock that holds their packets back.
@@ -51,8 +54,8 @@ struct Seen {
 struct Dumped {
     connections: Vec<Seen>,
     lock: Option<Lock>,
-    /// The lock that lasts: its method, name and note.
-    lasting: Option<(Method, String, Note)>,
+    /// The lock that lasts, with its method and name.
+    lasting: Option<(Method, String, Lasting)>,
 }
 
 /// Looks at a socket: completes its entry, or refuses.
@@ -72,6 +75,7 @@ pub(super) fn dump(
         }
         State::Listen => {
             entry.backlog = backlog;
+            own.options.extend(socket_options::incoming_cpu(socket));
             Ok(())
         }
         State::Close | State::TimeWait => {
@@ -104,7 +108,8 @@ pub(super) fn dump(
             Connections::Kept if state.is_connected() => {
                 let object = fd.object();
                 let fd = socket.try_clone_to_owned().map_err(SysError::io("dup"))?;
-                let seen = Seen { id: entry.id, ino: entry.ino, ends, object, fd };
+                let reuse = get_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+                let seen = Seen { id: entry.id, ino: entry.ino, ends, object, fd, reuse };
                 cx.state::<Dumped>().connections.push(seen);
                 Ok(())
             }
@@ -146,7 +151,7 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     if connections.is_empty() {
         return Ok(());
     }
-    cx.silenced = connections.iter().map(|seen| seen.fd.as_raw_fd()).collect();
+    cx.last_deeds.silenced = connections.iter().map(|seen| seen.fd.as_raw_fd()).collect();
     let method = match cx.options.network_lock {
         NetworkLock::Nftables => Some(Method::Nftables),
         NetworkLock::Iptables => Some(Method::Iptables),
@@ -161,13 +166,22 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         cx.state::<Dumped>().lock = Some(lock.while_trying_to("hold back the packets of its connections")?);
         let entry = StasisNetworkEntry { table: name.clone(), method: Some(method.name().into()) };
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
-        cx.state::<Dumped>().lasting = Some((method, name, note));
+        let lasting = Lasting::new(method, &name, &note, &ends);
+        let lasting = lasting.while_trying_to("hold back the packets of its connections")?;
+        if let Lasting::Nftables(prepared) = &lasting {
+            let (socket, bytes) = prepared.parts();
+            cx.last_deeds.lock = Some((socket, bytes.to_vec()));
+        }
+        cx.state::<Dumped>().lasting = Some((method, name, lasting));
     }
     let save = |seen: &Seen| {
-        let saved = Connection::save(seen.fd.as_fd(), seen.ends.0, seen.ends.1);
+        let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
         saved.about(|| seen.object.clone()).while_trying_to("save its connection")
     };
+    let sockets: Vec<(i32, i32)> = connections.iter().map(|c| (c.fd.as_raw_fd(), c.reuse)).collect();
+    let guardian = Guardian::of_repair(&sockets).while_trying_to("guard its connections")?;
     side_by_side::feed(&connections, save, |seen, saved| write(cx, images, seen, &saved?))?;
+    guardian.dismiss().while_trying_to("guard its connections")?;
     cx.state::<Dumped>().connections = connections;
     Ok(())
 }
@@ -208,14 +222,12 @@ fn sweep(method: Method) {
 /// The tasks are about to be killed: their sockets are to end without a word.
 pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
     let dumped = cx.state::<Dumped>();
-    if let Some((method, name, note)) = &dumped.lasting {
-        let ends: Vec<Ends> = dumped.connections.iter().map(|c| c.ends).collect();
-        net_lock::persist(*method, name, note, &ends)
-            .while_trying_to("hold back packets until the restore")?;
+    if let Some((_, _, lasting)) = &dumped.lasting {
+        lasting.persist().while_trying_to("hold back packets until the restore")?;
     }
     let mut silent = Vec::new();
     for seen in &dumped.connections {
-        match Repair::start(seen.fd.as_fd()) {
+        match Repair::start(seen.fd.as_fd(), seen.reuse) {
             Ok(repair) => silent.push(repair),
             Err(e) => {
                 if let Some((method, name, _)) = &dumped.lasting
@@ -330,19 +342,13 @@ pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
     let images: Vec<InetSkEntry> =
         cx.entries.values().filter_map(|e| e.isk.clone()).filter(|image| is_kept(cx, image)).collect();
     let all = cx.images;
+    let made = side_by_side::map(&images, |image| make_connection(all, image));
     let mut connections = Vec::new();
-    side_by_side::feed(
-        &images,
-        |image| make_connection(all, image),
-        |image, made| {
-            let (saved, fd, restored) = made?;
-            cx.state::<Made>().silent.push(restored);
-            // What is in its queues is there already.
-            let saved = Connection { received: Vec::new(), ..saved };
-            connections.push((image.id, fd, saved));
-            Ok::<_, Problem>(())
-        },
-    )?;
+    for (image, made) in images.iter().zip(made) {
+        let (saved, fd, restored) = made?;
+        cx.state::<Made>().silent.push(restored);
+        connections.push((image.id, fd, saved));
+    }
     // Only now does every packet of one find the other.
     for (id, fd, saved) in connections {
         saved.reach_state(fd.as_fd()).about(|| name(&saved)).while_trying_to("close its directions again")?;
@@ -365,7 +371,9 @@ fn make_connection(images: &Images, image: &InetSkEntry) -> Result<(Connection, 
         Ok((fd, restored))
     };
     let (fd, restored) = make().about(|| name(&saved)).while_trying_to("make its connection again")?;
-    Ok((saved, fd, restored))
+    // What was in its queues is there already; how much was written is needed where a direction is to be closed.
+    let written = if saved.state == State::Established { Vec::new() } else { saved.written };
+    Ok((Connection { received: Vec::new(), written, ..saved }, fd, restored))
 }
 
 /// A connection that was made, for the task that has it.

@@ -151,6 +151,9 @@ impl World<'_, '_> {
             if let Some(fd) = self.cx.options.inherited(&format!("socket:[{}]", socket.entry.ino)) {
                 socket.fd = Some(unix_names::duplicate(fd).about(|| socket.object())?);
                 socket.is_used = true;
+                if !std::mem::take(&mut socket.packets).is_empty() {
+                    log::warn!("{}: what waited to be read is lost, since it was handed in", socket.object());
+                }
             }
         }
         Ok(())
