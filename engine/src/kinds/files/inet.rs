@@ -51,7 +51,9 @@ pub enum InetRefusal {
     #[error("it is in state {0}, which lasts a moment only")]
     State(&'static str),
     /// Data that is collected.
-    #[error("{0} bytes are collected in it (UDP_CORK), and cannot be seen")]
+    #[error(
+        "a datagram is being collected in it (UDP_CORK, MSG_MORE; {0} bytes of memory), which the kernel shows to nobody"
+    )]
     Corked(i32),
     /// The address is gone.
     #[error("no interface has the address {0} any more")]
@@ -78,7 +80,10 @@ impl Explain for InetRefusal {
                     .into()
             }
             Self::Backlog(_) => "pass --skip-in-flight to leave them out, or try again in a moment".into(),
-            Self::State(_) | Self::Corked(_) => "try again in a moment".into(),
+            Self::State(_) => "try again in a moment".into(),
+            Self::Corked(_) => {
+                "try again when it has been sent, or lose the socket with --on-unsupported inet=close".into()
+            }
             Self::NoAddress(ip) => format!("give {ip} to an interface first (ip address add)"),
             Self::Taken { .. } => "stop that process first".into(),
         })
@@ -235,9 +240,16 @@ fn datagrams(
     let known = cx.state::<Known>().0.get(&key);
     let shutdown = known.and_then(|known| known.get(&(fd.stat.st_ino as u32))).copied().unwrap_or(0);
     entry.shutdown = Some(i32::from(shutdown)).filter(|bits| *bits != 0);
-    // UDP_CORK is 1 (include/uapi/linux/udp.h).
-    let unsent = socket::unsent(socket)?;
-    if unsent > 0 && get_number(socket, protocol, 1).is_ok_and(|corked| corked != 0) {
+    // UDP_CORK is 1 (include/uapi/linux/udp.h). MSG_MORE collects without it, which looks like what is on its way.
+    let is_corked = get_number(socket, protocol, 1).is_ok_and(|corked| corked != 0);
+    let unsent = if is_corked {
+        socket::unsent(socket)?
+    } else if cx.looks_only {
+        0
+    } else {
+        lasting_unsent(socket)?
+    };
+    if unsent > 0 {
         return Err(Problem::new(InetRefusal::Corked(unsent)));
     }
     if cx.looks_only {
@@ -249,6 +261,18 @@ fn datagrams(
         cx.state::<Sockets>().packets.insert(entry.id, saved);
     }
     Ok(())
+}
+
+/// Memory of what was written and is not sent, nor about to be: a datagram that is being collected.
+fn lasting_unsent(socket: BorrowedFd<'_>) -> Result<i32, SysError> {
+    // A network device may still be busy with what its stopped owner has sent.
+    for _ in 0..20 {
+        match socket::unsent(socket)? {
+            0 => return Ok(0),
+            _ => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+    socket::unsent(socket)
 }
 
 /// Whether an address is one of this machine's, or stands for all of them.
