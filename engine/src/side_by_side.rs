@@ -86,7 +86,14 @@ mod tests {
     fn all_are_taken_until_one_is_not() {
         let items: Vec<usize> = (0..1000).collect();
         let mut sum = 0;
-        let taken: Result<(), ()> = feed(&items, |item| *item, |_, item| Ok(sum += item));
+        let taken: Result<(), ()> = feed(
+            &items,
+            |item| *item,
+            |_, item| {
+                sum += item;
+                Ok(())
+            },
+        );
         assert_eq!((taken, sum), (Ok(()), 499_500));
         let failed = feed(&items, |item| *item, |_, item| if item == 500 { Err(item) } else { Ok(()) });
         assert_eq!(failed, Err(500));

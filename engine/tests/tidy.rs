@@ -14,8 +14,10 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 32] = [
+const NO_KINDS: [(&str, &str); 36] = [
+    ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
+    ("files/ended.rs", "files in /proc of processes that have ended"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
@@ -33,7 +35,9 @@ const NO_KINDS: [(&str, &str); 32] = [
     ("files/tcp.rs", "the connections among internet sockets, which are one kind in images"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
+    ("files/socket_reading.rs", "when options of sockets are read"),
     ("files/states.rs", "what kinds keep for themselves"),
+    ("files/unix_calls.rs", "calls that make unix sockets again"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
     ("files/watched.rs", "how watched inodes are found, which inotify and fanotify have in common"),
@@ -53,8 +57,9 @@ const NO_KINDS: [(&str, &str); 32] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 8] = [
+const UNSAFE_FILES: [(&str, &str); 9] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
+    ("engine/tests/unix_outside.rs", "prepares a target between fork and execve"),
     ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
     ("zdtm/src/need.rs", "asks the C library for its rseq area"),

@@ -5,7 +5,9 @@
 //! once, in the engine, and passes it to every task that has a number for it.
 
 pub mod bpf_map;
+pub mod description;
 pub mod device;
+pub mod ended;
 pub mod epoll;
 pub mod erased;
 pub mod eventfd;
@@ -42,6 +44,7 @@ pub mod tcp;
 pub mod timerfd;
 pub mod tty;
 pub mod unix;
+pub mod unix_calls;
 pub mod unix_names;
 pub mod unix_world;
 pub mod validation;
@@ -49,19 +52,19 @@ pub mod watched;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use nix::fcntl::OFlag;
-use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
+use proto::messages::{FdTypes, FdinfoEntry, FileEntry};
 
 use crate::dump::inspect::TaskFacts;
-use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
+use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
 use crate::supervise::LastDeeds;
-use crate::sys::{self, fcntl, process, socket};
+use crate::sys::{self, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
+pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
 pub use facts::{FdFacts, SocketFacts};
 pub use states::States;
@@ -668,32 +671,4 @@ fn kind_of(entry: &FileEntry) -> Result<&'static dyn ErasedFileKind, Problem> {
     let name = FdTypes::try_from(entry.r#type).map_or_else(|e| e.to_string(), |t| t.as_str_name().to_owned());
     let kind = super::FILE_KINDS.iter().find(|kind| i32::from(kind.file_type()) == entry.r#type);
     kind.copied().ok_or_else(|| Problem::new(FileRefusal::NoKindOfType(name)))
-}
-
-/// Sets who gets a file's signals. Who is not there any more does not get them, as if it had ended beside the tree.
-fn set_owner(fd: BorrowedFd<'_>, owner: &FownEntry) -> Result<(), Problem> {
-    match fcntl::set_owner(fd, owner) {
-        Err(SysError { errno: nix::errno::Errno::ESRCH, .. }) => {
-            let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
-            let pid = owner.pid as i32;
-            log::warn!("{}: process {pid}, which was to get its signals, does not exist", link.display());
-            Ok(())
-        }
-        set => set.while_trying_to("set the owner of its signals"),
-    }
-}
-
-/// Gives a new description flags, position and owner that creating it did not.
-pub fn set_common(fd: BorrowedFd<'_>, flags: u32, owner: Option<&FownEntry>) -> Result<(), Problem> {
-    if let Some(owner) = owner {
-        set_owner(fd, owner)?;
-    }
-    let settable = OFlag::O_APPEND | OFlag::O_ASYNC | OFlag::O_DIRECT | OFlag::O_NOATIME | OFlag::O_NONBLOCK;
-    let wanted = OFlag::from_bits_truncate(flags as i32) & settable;
-    let is = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).map_err(SysError::of("fcntl(F_GETFL)"))?;
-    if OFlag::from_bits_truncate(is) & settable != wanted {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(wanted))
-            .map_err(SysError::of("fcntl(F_SETFL)"))?;
-    }
-    Ok(())
 }

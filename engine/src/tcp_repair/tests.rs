@@ -91,7 +91,7 @@ fn saving_leaves_the_socket_as_it_was() {
     server.write_all(b"wait").unwrap();
     for _ in 0..3 {
         let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-        let saved = Connection::save(client.as_fd(), 0, local, remote).unwrap();
+        let saved = Connection::save(client.as_fd(), 1, local, remote).unwrap();
         assert_eq!((saved.received.as_slice(), saved.state), (&b"wait"[..], State::Established));
     }
     assert_eq!(get_number(client.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(1));

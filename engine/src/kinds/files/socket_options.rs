@@ -312,7 +312,7 @@ fn with_value<R>(fd: BorrowedFd<'_>, place: Place, take: impl FnOnce(&[u8]) -> R
     let mut value = [0; LONGEST];
     let value = value.get_mut(..size)?;
     let len = get_option(fd, level, name, value).ok()?;
-    value.get(..len).map(|value| take(value))
+    value.get(..len).map(take)
 }
 
 /// The processor that a socket was given, if it was.

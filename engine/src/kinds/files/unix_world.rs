@@ -19,6 +19,7 @@ use proto::messages::{StasisSocketEntry, UnixSkEntry};
 use super::socket_options::{self, Fresh, MORE};
 use super::socket_queue::{Saved, Sockets};
 use super::unix::{ESTABLISHED, EXTERNAL, LISTEN};
+use super::unix_calls::{as_somebody, exists, send};
 use super::unix_names::{self, Place};
 use super::{FileRefusal, FilesRestore, InTask, SocketFacts, set_common};
 use crate::args;
@@ -26,7 +27,6 @@ use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
 use crate::sys::pidfd;
 use crate::sys::socket::{self, Along, Credentials};
-use crate::tracee::batch::Batch;
 
 /// Pairs that a task makes at once; it has them for a moment, and may not have many descriptors.
 const PAIRS_AT_ONCE: usize = 24;
@@ -646,45 +646,6 @@ impl World<'_, '_> {
             options().about(|| object).while_trying_to("set its options")?;
         }
         Ok(())
-    }
-}
-
-/// Sends one packet; a stream takes it in pieces.
-fn send(sender: BorrowedFd<'_>, packet: &Saved, along: &Along<'_>, is_stream: bool) -> Result<(), SysError> {
-    let mut sent = socket::send(sender, &packet.bytes, along, libc::MSG_DONTWAIT)?;
-    while is_stream && sent < packet.bytes.len() {
-        let rest = packet.bytes.get(sent..).unwrap_or_default();
-        sent += socket::send(sender, rest, &Along::default(), libc::MSG_DONTWAIT)?;
-    }
-    Ok(())
-}
-
-/// Credentials may be sent on behalf of processes that exist.
-fn exists(who: &Credentials) -> bool {
-    std::path::Path::new(&format!("/proc/{}", who.pid)).exists()
-}
-
-/// Makes calls with a task's user and group, as the kernel notes them.
-///
-/// Ids for access to files stay as they are, so that the calls may do what ours may.
-fn as_somebody<'fd>(batch: &mut Batch<'fd>, who: Credentials, calls: impl FnOnce(&mut Batch<'fd>)) {
-    const SAME: i32 = -1;
-    let us = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let (other_user, other_group) = (us.0 == 0 && who.uid != 0, us.0 == 0 && us.1 != who.gid);
-    if other_group {
-        batch.call("setresgid", libc::SYS_setresgid, args![SAME, who.gid, SAME]);
-        batch.call("setfsgid", libc::SYS_setfsgid, args![us.1]);
-    }
-    if other_user {
-        batch.call("setresuid", libc::SYS_setresuid, args![SAME, who.uid, SAME]);
-        batch.call("setfsuid", libc::SYS_setfsuid, args![us.0]);
-    }
-    calls(batch);
-    if other_user {
-        batch.call("setresuid", libc::SYS_setresuid, args![SAME, us.0, SAME]);
-    }
-    if other_group {
-        batch.call("setresgid", libc::SYS_setresgid, args![SAME, us.1, SAME]);
     }
 }
 

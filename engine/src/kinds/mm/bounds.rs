@@ -55,7 +55,9 @@ pub fn path_id(pid: i32, link: &'static str, files: &mut FilesDump<'_>) -> Resul
     let path = path.about(|| Object::Path(link_path.clone().into()))?;
     let about = || Object::Named { kind: link, name: path.to_string_lossy().into_owned() };
     let stat = nix::sys::stat::stat(link_path.as_str()).map_err(SysError::of("stat")).about(about)?;
-    files.add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link_path.clone() }, 0).about(about)
+    files
+        .add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link_path.clone(), position: 0 }, 0)
+        .about(about)
 }
 
 /// Calls that ask the task for the rest.

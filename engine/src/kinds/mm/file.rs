@@ -50,7 +50,9 @@ impl MappingKind for FileMapping {
         let stat = nix::sys::stat::stat(link.as_str()).map_err(SysError::of("stat(/proc/PID/map_files)"))?;
         let path =
             nix::fcntl::readlink(link.as_str()).map_err(SysError::of("readlink(/proc/PID/map_files)"))?;
-        entry.shmid = cx.add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link }, flags)?.into();
+        entry.shmid = cx
+            .add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link, position: 0 }, flags)?
+            .into();
         entry.fdflags = Some(flags as u32);
         Ok(())
     }
