@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 36] = [
+const NO_KINDS: [(&str, &str); 37] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/ended.rs", "files in /proc of processes that have ended"),
@@ -22,6 +22,7 @@ const NO_KINDS: [(&str, &str); 36] = [
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
+    ("files/inode_scan.rs", "where the name of an inode is looked for"),
     ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
     ("files/name.rs", "whether the name of a file leads to it"),
     ("files/policy.rs", "what the user decides about descriptors"),

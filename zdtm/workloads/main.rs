@@ -75,6 +75,7 @@ mod inet;
 mod inotify;
 mod inotify00;
 mod inotify04;
+mod inotify_irmap;
 mod inotify_pending;
 mod lazy_thp;
 mod link10;
@@ -351,6 +352,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify04", run: inotify04::run },
+    Workload { name: "inotify_irmap", run: inotify_irmap::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },

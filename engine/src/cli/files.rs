@@ -1,5 +1,7 @@
 //! Options about open files, which several commands have.
 
+use std::path::PathBuf;
+
 use crate::options::{FileOptions, GhostLimit, Unsupported, Validation};
 
 use super::grammar::Given;
@@ -12,9 +14,16 @@ pub(super) fn options(given: &Given) -> FileOptions {
         validation: given.value("file-validation").unwrap_or_default(),
         skip_rwx_check: given.flag("skip-file-rwx-check"),
         evasive_devices: given.flag("evasive-devices"),
+        irmap: irmap(given),
         external: given.values("external"),
         on_unsupported: given.values("on-unsupported"),
     }
+}
+
+/// Where to look for names of watched inodes: to name a directory is to ask for it.
+fn irmap(given: &Given) -> Option<Vec<PathBuf>> {
+    let places: Vec<PathBuf> = given.values("irmap-scan-path");
+    (given.flag("force-irmap") || !places.is_empty()).then_some(places)
 }
 
 /// A number of bytes: `1048576`, `1024K`, `1M`, `1G`.

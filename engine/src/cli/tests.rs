@@ -190,10 +190,10 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 }
 
 #[rstest]
-#[case("dump -t 1 --force-irmap", "--force-irmap is not implemented yet")]
+#[case("dump -t 1 --auto-dedup", "--auto-dedup is not implemented yet")]
 #[case(
-    "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"
+    "dump -t 1 --auto-dedup --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
+    "--auto-dedup, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
 #[case("dump -t 1 --external mnt[/x]:y", "--external mnt[/x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]

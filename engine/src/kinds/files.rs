@@ -20,6 +20,7 @@ pub mod inet;
 pub mod inet_address;
 pub mod inet_groups;
 pub mod inet_options;
+pub mod inode_scan;
 pub mod inotify;
 pub mod locks;
 pub mod memfd;
