@@ -352,3 +352,37 @@ fn a_watch_finds_another_file_of_the_same_name() {
     };
     assert!(watched().contains(&format!("ino:{:x} ", fs::metadata(&file).unwrap().ino())), "{}", watched());
 }
+
+#[test]
+fn a_known_descriptor_that_is_refused_may_be_lost() {
+    let fuse = || File::options().read(true).write(true).open("/dev/fuse").map(OwnedFd::from);
+    if !is_root() || fuse().is_err() {
+        return;
+    }
+    let mut case = Case::new();
+    case.start(vec![(FD, fuse().unwrap())]);
+    assert_says(&case.dump(&[]), &["3: ", "a FUSE connection", "--on-unsupported device=close"]);
+    assert_says(&case.dump(&["--on-unsupported", "device=close"]), &["0: ", "device=close asks"]);
+    assert_says(&case.restore(&[], Vec::new()), &["0: ", "device=close asks"]);
+    assert_eq!(case.link(FD), None);
+}
+
+#[test]
+fn a_terminal_from_outside_is_handed_in() {
+    if !is_root() {
+        return;
+    }
+    let pty = || nix::pty::openpty(None, None).unwrap();
+    let (first, second) = (pty(), pty());
+    let stat = nix::sys::stat::fstat(&first.slave).unwrap();
+    let key = format!("tty[{:x}:{:x}]", stat.st_rdev, stat.st_dev);
+    let mut case = Case::new();
+    case.start(vec![(FD, first.slave)]);
+    assert_says(&case.dump(&[]), &["3: ", "fd 400: /dev/pts/", "--external tty[RDEV:DEV]"]);
+    assert_says(&case.dump(&["--external", &key]), &["0: "]);
+    assert_says(&case.restore(&[], Vec::new()), &["3: ", "was not handed in", &key]);
+    let other = fs::read_link(format!("/proc/self/fd/{}", second.slave.as_raw_fd())).unwrap();
+    let inherit = format!("fd[{FD}]:{key}");
+    assert_says(&case.restore(&["--inherit-fd", &inherit], vec![(FD, second.slave)]), &["0: "]);
+    assert_eq!(case.link(FD), Some(other));
+}

@@ -48,7 +48,7 @@ pub(super) fn validation(text: &str) -> Result<Validation, &'static str> {
 }
 
 /// Sorts of resources that may be outside of the tree.
-const EXTERNAL: [&str; 4] = ["file[", "pipe[", "pipe:[", "unix["];
+const EXTERNAL: [&str; 5] = ["file[", "pipe[", "pipe:[", "tty[", "unix["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {
@@ -57,7 +57,7 @@ pub(super) fn is_unfinished_external(key: &str) -> bool {
 
 /// Whether a descriptor of ours may stand for a resource of this name. Paths may be written without their first slash.
 pub(super) fn is_inheritable(resource: &str) -> bool {
-    const SORTS: [&str; 3] = ["socket:[", "pipe:[", "file["];
+    const SORTS: [&str; 4] = ["socket:[", "pipe:[", "tty[", "file["];
     let sort = resource.split_once('[').map_or("", |(sort, _)| sort.trim_end_matches(':'));
     let is_path = sort.is_empty() || !sort.bytes().all(|byte| byte.is_ascii_alphabetic());
     !resource.is_empty() && (is_path || SORTS.iter().any(|sort| resource.starts_with(sort)))
@@ -97,10 +97,10 @@ mod tests {
         for text in ["", "=close", "x", "x=lose"] {
             assert!(unsupported(text).is_err(), "{text}");
         }
-        for resource in ["socket:[7]", "pipe:[7]", "file[1d:8]", "/a", "a/b[1]", "log"] {
+        for resource in ["socket:[7]", "pipe:[7]", "tty[1:2]", "file[1d:8]", "/a", "a/b[1]", "log"] {
             assert!(is_inheritable(resource), "{resource}");
         }
-        for resource in ["", "tty[1:2]", "net[1]:x", "pipe[7]"] {
+        for resource in ["", "net[1]:x", "pipe[7]"] {
             assert!(!is_inheritable(resource), "{resource}");
         }
         assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("mnt[/]:x"));

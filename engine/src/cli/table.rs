@@ -159,8 +159,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
     works("force-irmap", None, Flag, Files, DR, "Look for names of watched inodes (inotify, fanotify), where none is known"),
     works("irmap-scan-path", None, Values("PATH"), Files, D, "Where to look for them [default: everywhere]"),
-    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE]"),
-    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], tty[RDEV:DEV]"),
+    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV], or the file of a path"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
 

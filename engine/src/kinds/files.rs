@@ -97,8 +97,8 @@ impl Explain for FileRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::NoKind => Some("close it first, or wait for a version that knows it".into()),
-            Self::Foreign(foreign) => Some(foreign.help.into()),
+            Self::NoKind => Some("close it first, or lose it with --on-unsupported any=close".into()),
+            Self::Foreign(foreign) => Some(foreign.help()),
             _ => None,
         }
     }
