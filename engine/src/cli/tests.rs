@@ -54,7 +54,7 @@ fn a_dump_has_defaults() {
 fn every_option_of_a_dump_arrives() {
     let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 --tcp-established --network-lock skip -x=7 --external unix[8] \
         --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
-        --external file[1d:7] --on-unsupported device=close";
+        --external file[1d:7] --irmap-scan-path /srv --on-unsupported device=close";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -73,6 +73,7 @@ fn every_option_of_a_dump_arrives() {
             validation: Validation::FileSize,
             skip_rwx_check: true,
             evasive_devices: true,
+            irmap: Some(vec!["/srv".into()]),
             external: vec!["unix[8]".into(), "file[1d:7]".into()],
             on_unsupported: vec![("device".into(), Unsupported::Close)],
         },
@@ -193,7 +194,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 #[case("dump -t 1 --auto-dedup", "--auto-dedup is not implemented yet")]
 #[case(
     "dump -t 1 --auto-dedup --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--auto-dedup, --manage-cgroups and --cpu-cap are not implemented yet"
+    "--manage-cgroups, --cpu-cap and --auto-dedup are not implemented yet"
 )]
 #[case("dump -t 1 --external mnt[/x]:y", "--external mnt[/x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
