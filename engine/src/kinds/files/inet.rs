@@ -14,7 +14,6 @@ use proto::messages::{FdTypes, FileEntry, InetSkEntry, SkOptsEntry, StasisSocket
 
 use super::inet_address::{self, any, of_image, parse, words};
 use super::inet_groups;
-use super::inet_options::FreshInet;
 use super::socket_options::{self, Fresh};
 use super::socket_queue::{self, Saved, Sockets};
 use super::{
@@ -378,15 +377,14 @@ fn make(
     let facts = facts_of(image);
     let mut options = || -> Result<(), Problem> {
         socket_options::write_new(socket, cx.state::<Fresh>(), facts, &image.opts)?;
-        let fresh = cx.state::<FreshInet>();
         if let Some(options) = &image.ip_opts {
-            inet_options::write_ip(socket, image.family as i32, options, fresh.ip(facts)?)?;
+            inet_options::write_ip(socket, image.family as i32, options)?;
         }
         if !own.options.is_empty() {
             socket_options::write_more(socket, &own.options, &socket_reading::table(facts))?;
         }
         if let Some(options) = image.tcp_opts.as_ref().filter(|_| is_tcp) {
-            inet_options::write_tcp(socket, options, fresh.tcp(facts)?)?;
+            inet_options::write_tcp(socket, options)?;
         }
         inet_groups::join(socket, &own.options)?;
         Ok(())

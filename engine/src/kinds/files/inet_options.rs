@@ -1,8 +1,6 @@
 //! Options of internet sockets: those that CRIU's messages hold, and tables of those that they lack.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use proto::messages::{IpOptsEntry, IpOptsRawEntry, TcpOptsEntry};
@@ -10,7 +8,7 @@ use proto::messages::{IpOptsEntry, IpOptsRawEntry, TcpOptsEntry};
 use super::SocketFacts;
 use super::socket_options::Place;
 use crate::error::SysError;
-use crate::sys::socket::{self, get_number, get_option, set_number, set_option};
+use crate::sys::socket::{get_number, get_option, set_number, set_option};
 
 /// `SOL_UDP`, `SOL_UDPLITE` and `SOL_RAW` of `include/linux/socket.h`.
 const UDP: i32 = 17;
@@ -153,23 +151,21 @@ fn read_raw(fd: BorrowedFd<'_>, facts: SocketFacts) -> IpOptsRawEntry {
     }
 }
 
-/// The reverse of [`read_ip`]; what a new socket has already, which `is`, is not set.
-pub(super) fn write_ip(
-    fd: BorrowedFd<'_>,
-    family: i32,
-    options: &IpOptsEntry,
-    is: &IpOptsEntry,
-) -> Result<(), SysError> {
-    let (level, name) = freebind(family);
-    // All sockets were given it for the while, in order to be bound.
-    set(fd, level, name, Some(options.freebind.unwrap_or(false).into()), Some(1))?;
-    set(fd, IP, libc::IP_PKTINFO, options.pktinfo.map(i32::from), is.pktinfo.map(i32::from))?;
-    set(fd, IP, libc::IP_TOS, options.tos.map(|tos| tos as i32), is.tos.map(|tos| tos as i32))?;
-    set(fd, IP, libc::IP_TTL, options.ttl.map(|ttl| ttl as i32), is.ttl.map(|ttl| ttl as i32))?;
+/// The reverse of [`read_ip`].
+pub(super) fn write_ip(fd: BorrowedFd<'_>, family: i32, options: &IpOptsEntry) -> Result<(), SysError> {
+    if options.freebind != Some(true) {
+        // All sockets were given it for the while, in order to be bound.
+        let (level, name) = freebind(family);
+        set_number(fd, level, name, 0)?;
+    }
+    set_flag(fd, (IP, libc::IP_PKTINFO), options.pktinfo)?;
+    if let Some(tos) = options.tos.filter(|tos| *tos != 0) {
+        set_number(fd, IP, libc::IP_TOS, tos as i32)?;
+    }
+    set_default(fd, (IP, libc::IP_TTL), options.ttl)?;
     let Some(raw) = &options.raw else { return Ok(()) };
-    let (level, name) = header_included(family);
-    set(fd, level, name, raw.hdrincl.map(i32::from), None)?;
-    set(fd, IP, IP_NODEFRAG, raw.nodefrag.map(i32::from), None)?;
+    set_flag(fd, header_included(family), raw.hdrincl)?;
+    set_flag(fd, (IP, IP_NODEFRAG), raw.nodefrag)?;
     if let [filter] = raw.icmpv_filter.as_slice() {
         set_option(fd, RAW, ICMP_FILTER, &filter.to_ne_bytes())?;
     }
@@ -188,58 +184,26 @@ pub(super) fn read_tcp(fd: BorrowedFd<'_>) -> Result<TcpOptsEntry, SysError> {
     })
 }
 
-/// The reverse of [`read_tcp`]; what a new socket has already, which `is`, is not set.
-pub(super) fn write_tcp(
-    fd: BorrowedFd<'_>,
-    options: &TcpOptsEntry,
-    is: &TcpOptsEntry,
-) -> Result<(), SysError> {
-    let number = |value: Option<u32>| value.map(|n| n as i32);
-    set(fd, TCP, libc::TCP_CORK, options.cork.map(i32::from), is.cork.map(i32::from))?;
-    set(fd, TCP, libc::TCP_NODELAY, options.nodelay.map(i32::from), is.nodelay.map(i32::from))?;
-    set(fd, TCP, libc::TCP_KEEPCNT, number(options.keepcnt), number(is.keepcnt))?;
-    set(fd, TCP, libc::TCP_KEEPIDLE, number(options.keepidle), number(is.keepidle))?;
-    set(fd, TCP, libc::TCP_KEEPINTVL, number(options.keepintvl), number(is.keepintvl))
+/// The reverse of [`read_tcp`].
+pub(super) fn write_tcp(fd: BorrowedFd<'_>, options: &TcpOptsEntry) -> Result<(), SysError> {
+    set_flag(fd, (TCP, libc::TCP_CORK), options.cork)?;
+    set_flag(fd, (TCP, libc::TCP_NODELAY), options.nodelay)?;
+    set_default(fd, (TCP, libc::TCP_KEEPCNT), options.keepcnt)?;
+    set_default(fd, (TCP, libc::TCP_KEEPIDLE), options.keepidle)?;
+    set_default(fd, (TCP, libc::TCP_KEEPINTVL), options.keepintvl)
 }
 
-fn set(
-    fd: BorrowedFd<'_>,
-    level: i32,
-    name: i32,
-    wanted: Option<i32>,
-    is: Option<i32>,
-) -> Result<(), SysError> {
-    match wanted {
-        Some(value) if is != wanted => set_number(fd, level, name, value),
+/// Sets what no new socket has.
+fn set_flag(fd: BorrowedFd<'_>, (level, name): (i32, i32), flag: Option<bool>) -> Result<(), SysError> {
+    if flag == Some(true) { set_number(fd, level, name, 1) } else { Ok(()) }
+}
+
+/// Sets what each network namespace has a default of, if it is another: to set it is to be spared later changes of that.
+fn set_default(fd: BorrowedFd<'_>, (level, name): (i32, i32), value: Option<u32>) -> Result<(), SysError> {
+    match value {
+        Some(value) if get_number(fd, level, name)? != value as i32 => {
+            set_number(fd, level, name, value as i32)
+        }
         _ => Ok(()),
-    }
-}
-
-/// What new internet sockets have, by family, type and protocol.
-#[derive(Debug, Default)]
-pub(super) struct FreshInet {
-    ip: HashMap<(i32, i32, i32), IpOptsEntry>,
-    tcp: HashMap<i32, TcpOptsEntry>,
-}
-
-impl FreshInet {
-    pub(super) fn ip(&mut self, facts: SocketFacts) -> Result<&IpOptsEntry, SysError> {
-        Ok(match self.ip.entry((facts.domain, facts.kind, facts.protocol)) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let new = socket::create(facts.domain, facts.kind, facts.protocol)?;
-                place.insert(read_ip(new.as_fd(), facts)?)
-            }
-        })
-    }
-
-    pub(super) fn tcp(&mut self, facts: SocketFacts) -> Result<&TcpOptsEntry, SysError> {
-        Ok(match self.tcp.entry(facts.domain) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let new = socket::create(facts.domain, facts.kind, facts.protocol)?;
-                place.insert(read_tcp(new.as_fd())?)
-            }
-        })
     }
 }
