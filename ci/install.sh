@@ -9,6 +9,10 @@ declare -A package=(
   [redis-cli]=redis-tools
   [nginx]=nginx-light
   [memcached]=memcached
+  [curl]=curl
+  [tmux]=tmux
+  [iptables]=iptables
+  [nft]=nftables
 )
 missing=()
 for program in "${!package[@]}"; do

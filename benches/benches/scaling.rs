@@ -1,14 +1,16 @@
-//! What one more task, thread, descriptor or mapping costs: the slope between two sizes.
+//! What one more task, thread, descriptor, pair of sockets or mapping costs: the slope between two sizes.
 
 use std::time::Duration;
 
 use benches::suite::{Suite, median};
 
 /// Option of the target, its name in the table, and the two sizes.
-const ITEMS: [(&str, &str, usize, usize); 4] = [
+const ITEMS: [(&str, &str, usize, usize); 6] = [
     ("--children", "task", 1, 64),
     ("--threads", "thread", 1, 256),
     ("--fds", "descriptor", 1, 512),
+    ("--pairs", "pair of unix sockets", 1, 500),
+    ("--connections", "connection (both ends)", 1, 1000),
     ("--vmas", "mapping", 2, 1000),
 ];
 

@@ -53,7 +53,9 @@ impl Stasis {
         let printed = images.join("printed");
         let output = File::create(&printed).context("output file")?;
         let mut command = Command::new(&self.program);
-        command.args(arguments).arg("-D").arg(images).current_dir("/").stdin(Stdio::null());
+        // Connections are kept, where there are any.
+        command.args(arguments).args(["--tcp-established", "-D"]).arg(images);
+        command.current_dir("/").stdin(Stdio::null());
         command.stdout(output.try_clone().context("output file")?).stderr(output);
         let start = Instant::now();
         let status = command.status().with_context(|| format!("cannot start {}", self.program.display()))?;

@@ -92,7 +92,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
 
 /// Ends the tree, whose images are complete: should we die from here on, it dies with us.
 fn end(tree: FrozenTree, files: &mut FilesDump<'_>) -> Result<(), Problem> {
-    let guardian = tree.guard_the_end(&files.silenced)?;
+    let guardian = tree.guard_the_end(&files.last_deeds)?;
     if let Err(problem) = files.leave() {
         guardian.dismiss()?;
         return Err(problem);

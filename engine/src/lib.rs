@@ -22,6 +22,7 @@ pub mod procfs;
 pub(crate) mod progress;
 pub mod restore;
 pub mod room;
+pub mod side_by_side;
 pub mod stats;
 pub mod supervise;
 pub(crate) mod sys;

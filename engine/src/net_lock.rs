@@ -1,7 +1,7 @@
 //! Holding packets of connections back while nobody is there to take them.
 //!
 //! - [`Lock::hold`]: while a dump looks at connections, until the lock is dropped.
-//! - [`persist`]: from the end of a dump to the end of a restore, under a name that the images know.
+//! - [`Lasting`]: from the end of a dump to the end of a restore, under a name that the images know.
 //! - [`remove`]: at the end of a restore.
 //! - [`sweep`]: finds locks that nobody will remove: the dump that made them was killed, or the images they wait with are gone.
 //!   Each lock carries a note by which that can be told.
@@ -42,7 +42,8 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Self; 2] = [Self::Nftables, Self::Iptables];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Nftables, Self::Iptables];
 
     /// The word in options and images.
     pub fn name(self) -> &'static str {
@@ -109,11 +110,31 @@ impl Lock {
     }
 }
 
-/// Holds packets of these connections back until [`remove`].
-pub fn persist(method: Method, name: &str, note: &Note, connections: &[Ends]) -> Result<(), LockError> {
-    match method {
-        Method::Nftables => Ok(nftables::persist(name, &note.to_bytes(), connections)?),
-        Method::Iptables => iptables::persist(name, &note.to_bytes(), connections),
+/// A lock that will last until [`remove`], and is not there yet.
+#[derive(Debug)]
+pub enum Lasting {
+    /// Whoever guards the end of a tree can make it as well.
+    Nftables(nftables::Prepared),
+    /// Its name, its note, and the connections.
+    Iptables(String, Vec<u8>, Vec<Ends>),
+}
+
+impl Lasting {
+    /// Holds packets of these connections back, later.
+    pub fn new(method: Method, name: &str, note: &Note, connections: &[Ends]) -> Result<Self, LockError> {
+        let note = note.to_bytes();
+        Ok(match method {
+            Method::Nftables => Self::Nftables(nftables::Prepared::new(name, &note, connections)?),
+            Method::Iptables => Self::Iptables(name.to_owned(), note, connections.to_vec()),
+        })
+    }
+
+    /// From now on.
+    pub fn persist(&self) -> Result<(), LockError> {
+        match self {
+            Self::Nftables(prepared) => Ok(prepared.persist()?),
+            Self::Iptables(name, note, connections) => iptables::persist(name, note, connections),
+        }
     }
 }
 
@@ -234,13 +255,18 @@ pub struct Found {
     pub removed: bool,
 }
 
-/// Finds our locks, and removes some of them.
-pub fn sweep(which: Sweep) -> Result<Vec<Found>, LockError> {
+/// Finds our locks, and removes some of them. Asking for those by iptables takes a while, since its programs are called.
+pub fn sweep(which: Sweep, methods: &[Method]) -> Result<Vec<Found>, LockError> {
     let mut found = Vec::new();
-    let nftables = nftables::list().unwrap_or_default();
-    let tables = nftables.into_iter().map(|lock| (Method::Nftables, lock));
-    let chains = iptables::list()?.into_iter().map(|lock| (Method::Iptables, lock));
-    for (method, (name, note)) in tables.chain(chains) {
+    let mut locks = Vec::new();
+    for method in methods {
+        let of_method = match method {
+            Method::Nftables => nftables::list().unwrap_or_default(),
+            Method::Iptables => iptables::list()?,
+        };
+        locks.extend(of_method.into_iter().map(|lock| (*method, lock)));
+    }
+    for (method, (name, note)) in locks {
         let fate = Note::parse(&note).map_or(Fate::Unknown, |note| note.fate(&name));
         let wanted = match fate {
             Fate::Stale(_) => true,
@@ -276,14 +302,14 @@ mod tests {
     fn a_lock_without_images_is_removed_by_the_next_sweep() {
         let name = new_name(1);
         let gone = Note { maker: (std::process::id() as i32, 1), images: Some("/nowhere/at/all".into()) };
-        if persist(Method::Nftables, &name, &gone, &[]).is_err() {
+        if Lasting::new(Method::Nftables, &name, &gone, &[]).and_then(|lock| lock.persist()).is_err() {
             return;
         }
-        let found = sweep(Sweep::Stale).unwrap();
+        let found = sweep(Sweep::Stale, &Method::ALL).unwrap();
         let ours = found.into_iter().find(|found| found.name == name);
         // Somebody else's sweep may have been faster.
         assert!(ours.is_none_or(|ours| ours.removed && ours.fate == Fate::Stale("/nowhere/at/all".into())));
-        assert!(sweep(Sweep::Stale).unwrap().into_iter().all(|found| found.name != name));
+        assert!(sweep(Sweep::Stale, &Method::ALL).unwrap().into_iter().all(|found| found.name != name));
     }
 
     #[test]
@@ -294,8 +320,8 @@ mod tests {
         };
         let ours = |found: Vec<Found>| found.into_iter().find(|found| found.name == name);
         // Not all: others on this machine have locks, too.
-        assert!(ours(sweep(Sweep::Stale).unwrap()).is_some_and(|ours| !ours.removed));
+        assert!(ours(sweep(Sweep::Stale, &Method::ALL).unwrap()).is_some_and(|ours| !ours.removed));
         drop(lock);
-        assert_eq!(ours(sweep(Sweep::Stale).unwrap()), None);
+        assert_eq!(ours(sweep(Sweep::Stale, &Method::ALL).unwrap()), None);
     }
 }

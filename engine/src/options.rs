@@ -370,6 +370,8 @@ pub struct FileOptions {
     pub skip_rwx_check: bool,
     /// A device may be opened by another path than before.
     pub evasive_devices: bool,
+    /// Names of watched inodes are looked for in these directories, or everywhere if there are none.
+    pub irmap: Option<Vec<PathBuf>>,
     /// Resources that live outside of the tree, by their keys; they are handed in at restore.
     pub external: Vec<String>,
     /// What becomes of descriptors that cannot be saved, by kind.

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -52,6 +52,15 @@ impl Lifeline {
     }
 }
 
+/// What a guardian does before it kills the tasks.
+#[derive(Debug, Default)]
+pub struct LastDeeds {
+    /// A netlink socket of ours, and what is written to it: it holds back the packets of connections.
+    pub lock: Option<(RawFd, Vec<u8>)>,
+    /// TCP sockets (our duplicates) that are silenced, so that they end without a word to their peers.
+    pub silenced: Vec<RawFd>,
+}
+
 /// A small process that ends a group of tasks should we die, for as long as `PTRACE_O_EXITKILL` alone does not do.
 ///
 /// The option belongs to each thread, so that a change of it for a whole tree is not one step: a kill in the midst of it would
@@ -63,16 +72,26 @@ pub struct Guardian(Option<(OwnedFd, i32)>);
 impl Guardian {
     /// Guards these tasks.
     pub fn of(tasks: &[i32]) -> Result<Self, SysError> {
-        if tasks.len() < 2 { Ok(Self(None)) } else { Self::with_sockets(tasks, &[]) }
+        if tasks.len() < 2 { Ok(Self(None)) } else { Self::with_deeds(tasks, &LastDeeds::default()) }
     }
 
-    /// Guards these tasks, even a single one, and silences these TCP sockets of theirs (our duplicates) before it kills them.
-    pub fn with_sockets(tasks: &[i32], silenced: &[i32]) -> Result<Self, SysError> {
+    /// Guards these tasks, even a single one, and does this before it kills them.
+    pub fn with_deeds(tasks: &[i32], deeds: &LastDeeds) -> Result<Self, SysError> {
         // Opened while they surely live, so that no stranger who gets such a pid later can be meant.
         let tasks = tasks.iter().map(|pid| pidfd::open(*pid)).collect::<Result<Vec<_>, _>>()?;
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
         match process::fork()? {
-            None => process::kill_when_cut(&reader, writer, &tasks, silenced),
+            None => process::kill_when_cut(&reader, writer, &tasks, deeds),
+            Some(pid) => Ok(Self(Some((writer, pid)))),
+        }
+    }
+
+    /// Guards TCP sockets (our duplicates, with their `SO_REUSEADDR`) that are in repair mode for a look: should we die, it
+    /// takes them out of it.
+    pub fn of_repair(sockets: &[(i32, i32)]) -> Result<Self, SysError> {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+        match process::fork()? {
+            None => process::end_repair_when_cut(&reader, writer, sockets),
             Some(pid) => Ok(Self(Some((writer, pid)))),
         }
     }

@@ -253,9 +253,8 @@ pub struct Repair<'fd> {
 }
 
 impl<'fd> Repair<'fd> {
-    /// Turns the mode on (needs `CAP_NET_ADMIN` in the socket's network namespace).
-    pub fn start(fd: BorrowedFd<'fd>) -> Result<Self, SysError> {
-        let reuse = get_number(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    /// Turns the mode on; `reuse` is the socket's `SO_REUSEADDR` (needs `CAP_NET_ADMIN` in the socket's network namespace).
+    pub fn start(fd: BorrowedFd<'fd>, reuse: i32) -> Result<Self, SysError> {
         set_number(fd, TCP, TCP_REPAIR, REPAIR_ON)?;
         Ok(Self { fd, reuse, stays: false })
     }
@@ -288,8 +287,13 @@ pub fn end(fd: BorrowedFd<'_>, reuse: i32) -> Result<(), SysError> {
 
 impl Connection {
     /// Copies the connection; the socket is as before when this returns.
-    pub fn save(fd: BorrowedFd<'_>, local: SocketAddr, remote: SocketAddr) -> Result<Self, SysError> {
-        let repair = Repair::start(fd)?;
+    pub fn save(
+        fd: BorrowedFd<'_>,
+        reuse: i32,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Self, SysError> {
+        let repair = Repair::start(fd, reuse)?;
         let info = Info::read(fd)?;
         let unknown = SysError { call: "getsockopt(TCP_INFO)", errno: Errno::EBADMSG };
         let state = State::from_number(info.state.into()).ok_or(unknown)?;
@@ -335,7 +339,7 @@ impl Connection {
     /// Its buffers are as large as the queues need, and stay so: whoever wants their sizes back sets them afterwards.
     pub fn restore(&self, fd: BorrowedFd<'_>, reuse: i32) -> Result<Restored, SysError> {
         self.make_room(fd)?;
-        let repair = Repair::start(fd)?;
+        let repair = Repair::start(fd, reuse)?;
         let start =
             |seq: u32, len: usize, fin: bool| seq.wrapping_sub(len as u32).wrapping_sub(u32::from(fin));
         socket::bind(fd, &packet::sockaddr(self.local))?;
@@ -371,7 +375,7 @@ impl Connection {
             (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, self.written.len()),
             (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, self.received.len()),
         ] {
-            if get_number(fd, libc::SOL_SOCKET, plain)? < room(bytes) {
+            if bytes != 0 && get_number(fd, libc::SOL_SOCKET, plain)? < room(bytes) {
                 set_number(fd, libc::SOL_SOCKET, force, room(bytes))?;
             }
         }

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use targets::{STASIS, alone, is_root};
+use targets::{STASIS, alone, has_root_and_python, is_root};
 
 mod targets;
 
@@ -317,4 +317,72 @@ fn programs_are_known_by_their_build_id() {
     assert_says(&case.restore(&[], Vec::new()), &["3: ", "it has build id"]);
     assert_says(&case.restore(&["--file-validation", "filesize"], Vec::new()), &["0: "]);
     assert_eq!(case.link(FD), Some(program));
+}
+
+#[test]
+fn a_watch_finds_another_file_of_the_same_name() {
+    const WATCH: &str = "import ctypes, os, time\nwatch = ctypes.CDLL(None)\nfd = watch.inotify_init1(0)\n\
+        watch.inotify_add_watch(fd, b'file', 0xfff)\nos.chdir('/')\nopen(READY, 'w').close()\ntime.sleep(1000)";
+    if !has_root_and_python() {
+        return;
+    }
+    let mut case = Case::new();
+    let (folder, file) = (case.path("deep/down"), case.path("deep/down/file"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(&file, "").unwrap();
+    let mut command = Command::new("python3");
+    let ready = case.path("ready");
+    let script = WATCH.replace("READY", &format!("{:?}", ready.display().to_string()));
+    command.args(["-c", &script]).current_dir(&folder);
+    let child = alone(&mut command).spawn().unwrap();
+    (case.pid, case.target) = (child.id() as i32, Some(child));
+    while !ready.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // The kernel forgets names that nobody uses.
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    let place = case.dir.path().display().to_string();
+    assert_says(&case.dump(&["--force-irmap", "--irmap-scan-path", &place]), &["0: "]);
+    fs::copy(&file, folder.join("other")).unwrap();
+    fs::rename(folder.join("other"), &file).unwrap();
+    assert_says(&case.restore(&[], Vec::new()), &["0: "]);
+    let watched = || -> String {
+        let fds = fs::read_dir(format!("/proc/{}/fdinfo", case.pid)).unwrap().flatten();
+        fds.map(|fd| fs::read_to_string(fd.path()).unwrap()).collect()
+    };
+    assert!(watched().contains(&format!("ino:{:x} ", fs::metadata(&file).unwrap().ino())), "{}", watched());
+}
+
+#[test]
+fn a_known_descriptor_that_is_refused_may_be_lost() {
+    let fuse = || File::options().read(true).write(true).open("/dev/fuse").map(OwnedFd::from);
+    if !is_root() || fuse().is_err() {
+        return;
+    }
+    let mut case = Case::new();
+    case.start(vec![(FD, fuse().unwrap())]);
+    assert_says(&case.dump(&[]), &["3: ", "a FUSE connection", "--on-unsupported device=close"]);
+    assert_says(&case.dump(&["--on-unsupported", "device=close"]), &["0: ", "device=close asks"]);
+    assert_says(&case.restore(&[], Vec::new()), &["0: ", "device=close asks"]);
+    assert_eq!(case.link(FD), None);
+}
+
+#[test]
+fn a_terminal_from_outside_is_handed_in() {
+    if !is_root() {
+        return;
+    }
+    let pty = || nix::pty::openpty(None, None).unwrap();
+    let (first, second) = (pty(), pty());
+    let stat = nix::sys::stat::fstat(&first.slave).unwrap();
+    let key = format!("tty[{:x}:{:x}]", stat.st_rdev, stat.st_dev);
+    let mut case = Case::new();
+    case.start(vec![(FD, first.slave)]);
+    assert_says(&case.dump(&[]), &["3: ", "fd 400: /dev/pts/", "--external tty[RDEV:DEV]"]);
+    assert_says(&case.dump(&["--external", &key]), &["0: "]);
+    assert_says(&case.restore(&[], Vec::new()), &["3: ", "was not handed in", &key]);
+    let other = fs::read_link(format!("/proc/self/fd/{}", second.slave.as_raw_fd())).unwrap();
+    let inherit = format!("fd[{FD}]:{key}");
+    assert_says(&case.restore(&["--inherit-fd", &inherit], vec![(FD, second.slave)]), &["0: "]);
+    assert_eq!(case.link(FD), Some(other));
 }

@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use targets::{STASIS, alone, has_root_and_python};
+use targets::{
+    STASIS, a_little_longer_than, alone, has_root_and_python, moments, reap, state, wait_for_workers,
+};
 
 mod targets;
 
@@ -30,11 +31,6 @@ for i in range(2):
     threading.Thread(target=count, args=("count.%d" % i,)).start()
 count("count.2")
 "#;
-
-/// Moments of a run, spread evenly and without chance over a little more than it takes.
-fn moments(count: u64, longest: Duration) -> impl Iterator<Item = Duration> {
-    (0..count).map(move |i| longest * ((i * 37 % count) as u32) / count as u32)
-}
 
 struct Target {
     child: Child,
@@ -84,13 +80,6 @@ fn counts(dir: &Path) -> bool {
     false
 }
 
-/// State letter and tracer of a process; none if it is gone.
-fn state(pid: i32) -> Option<(char, i32)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-    Some((field("State:")?.chars().next()?, field("TracerPid:")?.parse().ok()?))
-}
-
 /// What an agent would leave behind: executable memory that belongs to no file, and descriptors.
 fn traces(pid: i32) -> (usize, usize) {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
@@ -104,13 +93,6 @@ fn dump(target: &Target, images: &Path) -> Child {
     let mut command = Command::new(STASIS);
     command.args(["dump", "-t", &target.pid().to_string(), "-D"]).arg(images).stderr(Stdio::null());
     command.spawn().unwrap()
-}
-
-/// How long a command takes here and now, and a little more, for moments spread over it.
-fn a_little_longer_than(mut run: impl FnMut()) -> Duration {
-    let start = Instant::now();
-    run();
-    start.elapsed() * 5 / 4
 }
 
 /// How long a dump of this target takes.
@@ -176,23 +158,6 @@ fn killing_the_command_at_any_moment_of_a_dump_harms_nothing() {
     println!("200 kills: {rolled_back} rolled back, {complete} complete");
     target.child.kill().unwrap();
     target.child.wait().unwrap();
-}
-
-/// Waits until no stasis process that dumps this pid is left.
-fn wait_for_workers(pid: i32) {
-    let needle = format!("\0{pid}\0");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < deadline {
-        let busy = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            let cmdline = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            cmdline.starts_with(STASIS) && cmdline.contains(&needle)
-        });
-        if !busy {
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    panic!("a worker does not end");
 }
 
 #[test]
@@ -367,15 +332,5 @@ fn settled_tree(pids: &[i32]) -> Option<usize> {
 fn reap_all(pids: &[i32]) {
     for pid in pids {
         reap(*pid);
-    }
-}
-
-/// Reaps what has been given to us.
-fn reap(pid: i32) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while state(pid).is_some() {
-        let _not_ours = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
-        assert!(Instant::now() < deadline, "pid {pid} does not go away: {:?}", state(pid));
-        std::thread::sleep(Duration::from_micros(200));
     }
 }

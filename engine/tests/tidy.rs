@@ -14,12 +14,15 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 34] = [
+const NO_KINDS: [(&str, &str); 38] = [
+    ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
+    ("files/ended.rs", "files in /proc of processes that have ended"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
+    ("files/inode_scan.rs", "where the name of an inode is looked for"),
     ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
     ("files/mounted.rs", "files that are known by their mount"),
     ("files/name.rs", "whether the name of a file leads to it"),
@@ -34,7 +37,9 @@ const NO_KINDS: [(&str, &str); 34] = [
     ("files/tcp.rs", "the connections among internet sockets, which are one kind in images"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
+    ("files/socket_reading.rs", "when options of sockets are read"),
     ("files/states.rs", "what kinds keep for themselves"),
+    ("files/unix_calls.rs", "calls that make unix sockets again"),
     ("files/unix_names.rs", "names of unix sockets, and where they are bound"),
     ("files/unix_world.rs", "the restoring half of unix sockets, which concerns several at once"),
     ("files/watched.rs", "how watched inodes are found, which inotify and fanotify have in common"),
@@ -57,6 +62,7 @@ const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloa
 /// … and these files, with what they need it for.
 const UNSAFE_FILES: [(&str, &str); 9] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
+    ("engine/tests/unix_outside.rs", "prepares a target between fork and execve"),
     ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
     ("zdtm/src/cell.rs", "forks into namespaces"),

@@ -16,6 +16,8 @@ pub enum Need {
     SysResource,
     /// Network administration.
     NetAdmin,
+    /// Connection tracking in the kernel.
+    Conntrack,
     /// ICMP sockets that need no privilege, for our group (`net.ipv4.ping_group_range`).
     Ping,
     /// AVX registers.
@@ -44,6 +46,7 @@ const WORDS: &[(&str, Need)] = &[
     ("root", Need::Root),
     ("sys-resource", Need::SysResource),
     ("net-admin", Need::NetAdmin),
+    ("conntrack", Need::Conntrack),
     ("ping", Need::Ping),
     ("avx", Need::Avx),
     ("avx512", Need::Avx512),
@@ -102,6 +105,9 @@ impl Need {
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned()),
             Self::SysResource => without_capability(24, "CAP_SYS_RESOURCE"),
             Self::NetAdmin => without_capability(12, "CAP_NET_ADMIN"),
+            Self::Conntrack => {
+                absent("/proc/sys/net/netfilter/nf_conntrack_max", "the kernel tracks no connections")
+            }
             Self::Ping => without_ping(),
             Self::Avx => (!std::arch::is_x86_feature_detected!("avx")).then(|| "no AVX".to_owned()),
             Self::Avx512 => {

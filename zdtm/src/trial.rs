@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::Cell;
 use crate::engine::{self, Place};
 use crate::entry::{self, Entry, Exclusive, Expect, Stop};
+use crate::need;
 use crate::outcome::{Failure, Outcome, Phase};
 use crate::probe;
 use crate::procfs;
@@ -432,6 +433,23 @@ impl Trial<'_> {
         })
     }
 
+    /// Whether the engine left rules of its own in the machine's firewall: their names have the root's pid.
+    fn no_lock_left(&mut self) -> Result<()> {
+        let name = format!("stasis-{}-", self.root);
+        for (program, words) in
+            [("nft", &["list", "tables"][..]), ("iptables", &["-S"]), ("ip6tables", &["-S"])]
+        {
+            let Some(program) = need::find_program(program) else { continue };
+            let output = std::process::Command::new(&program).args(words).output();
+            let output = output.with_context(|| program.display().to_string())?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if let Some(rule) = text.lines().find(|line| line.contains(&name)) {
+                bail!("a firewall rule was left behind: {rule}");
+            }
+        }
+        Ok(())
+    }
+
     fn leaks(&mut self) -> Result<()> {
         self.enter(Phase::Leaks);
         self.nothing_left()?;
@@ -440,6 +458,7 @@ impl Trial<'_> {
         if let Some(mount) = mounts.lines().find(|line| line.contains(&dir)) {
             bail!("a mount was left behind: {mount}");
         }
+        self.no_lock_left()?;
         for folder in [self.order.dir.join("engine-tmp"), self.order.dir.clone()] {
             for item in folder.read_dir().into_iter().flatten() {
                 let name = item?.file_name().to_string_lossy().into_owned();

@@ -19,6 +19,7 @@ mod chroot;
 mod chroot_file;
 mod clean_mntns;
 mod cmdlinenv00;
+mod conntrack;
 mod console;
 mod cow00;
 mod cow01;
@@ -82,6 +83,7 @@ mod inet;
 mod inotify;
 mod inotify00;
 mod inotify04;
+mod inotify_irmap;
 mod inotify_pending;
 mod ipc_namespace;
 mod lazy_thp;
@@ -419,6 +421,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify04", run: inotify04::run },
+    Workload { name: "inotify_irmap", run: inotify_irmap::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },

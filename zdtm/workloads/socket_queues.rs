@@ -1,10 +1,16 @@
 //! Queues keep their bytes, and the bounds of packets; an offset for peeking stays.
 
-use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, setsockopt, sockopt};
 use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict, check_pattern, pattern};
 
+use crate::raw_socket as raw;
 use crate::unix;
+
+/// How far somebody has looked.
+const PEEKED: i32 = 2;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let kind = unix::kind(cx);
@@ -19,7 +25,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     unix::say(&c, b"behind an empty one")?;
     setsockopt(&d, sockopt::SndBuf, &50_000)?;
     let size = getsockopt(&d, sockopt::SndBuf)?;
+    raw::set(a.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &PEEKED.to_ne_bytes())?;
     cx.barrier()?;
+    let offset = raw::get(a.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 4)?;
+    ensure_eq!(offset, PEEKED.to_ne_bytes(), "SO_PEEK_OFF");
+    let mut rest = [0; 64];
+    let length = recv(a.as_raw_fd(), &mut rest, MsgFlags::MSG_PEEK)?;
+    ensure_eq!(&rest[..length], &b"the other way"[PEEKED as usize..], "what is peeked at from there");
+    raw::set(a.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &(-1_i32).to_ne_bytes())?;
     if kind == SockType::Stream {
         unix::hear(&b, b"onetwo")?;
     } else {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use zdtm::workload::{Context, Failure, Verdict, check_pattern, pattern};
 use zdtm::{ensure, ensure_eq};
 
+use crate::conntrack::Rules;
 use crate::tcp;
 
 /// Bytes before the dump.
@@ -19,7 +20,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let (serves, len) = (has("server"), if has("much") { 24 << 20 } else { 1 << 20 });
     let (listener, address) = tcp::listen(tcp::host(cx))?;
     let mut listener = Some(listener);
-    tcp::outsider(cx, |_| {
+    tcp::outsider(cx, |cx| {
+        let by = cx.args().iter().find_map(|arg| arg.strip_prefix("conntrack-"));
+        let _rules = by.map(|by| Rules::new(by, address.port())).transpose()?;
         // Only one end has the listener, or it would live on with the other.
         let stream = match listener.take() {
             Some(listener) if !serves => listener.accept()?.0,

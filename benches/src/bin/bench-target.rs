@@ -1,7 +1,9 @@
 //! The process that the benches dump: as large as asked for, and asleep.
 
 use std::fs::File;
+use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +22,12 @@ struct Shape {
     /// Additional descriptors.
     #[arg(long, default_value_t = 0)]
     fds: usize,
+    /// Pairs of connected unix sockets.
+    #[arg(long, default_value_t = 0)]
+    pairs: usize,
+    /// TCP connections, both ends of each.
+    #[arg(long, default_value_t = 0)]
+    connections: usize,
     /// Additional mappings, of one page each.
     #[arg(long, default_value_t = 0)]
     vmas: usize,
@@ -54,6 +62,9 @@ fn main() -> Result<()> {
     }
     let files: Vec<File> =
         (0..shape.fds).map(|_| File::open("/dev/null")).collect::<Result<_, _>>().context("open")?;
+    let pairs: Vec<_> =
+        (0..shape.pairs).map(|_| UnixStream::pair()).collect::<Result<_, _>>().context("socketpair")?;
+    let connections = connect(shape.connections)?;
     let pages = if shape.huge { Pages::Huge } else { Pages::Small };
     let memory = NonZeroUsize::new(shape.memory).map(|len| Mapping::filled(len, pages)).transpose()?;
     let vmas = NonZeroUsize::new(shape.vmas * PAGE).map(alternating).transpose()?;
@@ -63,7 +74,7 @@ fn main() -> Result<()> {
     // Threads are in their sleep before anybody looks.
     std::thread::sleep(Duration::from_millis(5));
     drop(File::create(&shape.ready).context("ready file")?);
-    let _everything = (files, memory, vmas);
+    let _everything = (files, pairs, connections, memory, vmas);
     sleep();
 }
 
@@ -71,6 +82,14 @@ fn sleep() -> ! {
     loop {
         pause();
     }
+}
+
+/// Connections over the loopback device, and nobody who listens.
+fn connect(count: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("bind")?;
+    let to = listener.local_addr().context("getsockname")?;
+    let pair = |_| Ok((TcpStream::connect(to).context("connect")?, listener.accept().context("accept")?.0));
+    (0..count).map(pair).collect()
 }
 
 /// Maps `len` bytes, as one mapping for each page: neighbors differ in their protection.

@@ -1,7 +1,7 @@
 //! `stasis cleanup`.
 
 use crate::error::{Action, Error, TargetState};
-use crate::net_lock::{self, Sweep};
+use crate::net_lock::{self, Method, Sweep};
 use crate::options::CleanupOptions;
 
 use super::grammar::Given;
@@ -14,7 +14,8 @@ pub(super) fn options(given: &Given) -> CleanupOptions {
 
 pub(super) fn run(options: &CleanupOptions) -> Result<u8, Failure> {
     start_log(&options.log)?;
-    let found = net_lock::sweep(if options.all { Sweep::All } else { Sweep::Stale });
+    let which = if options.all { Sweep::All } else { Sweep::Stale };
+    let found = net_lock::sweep(which, &Method::ALL);
     let found = found.map_err(|e| Error {
         action: Action::Cleanup,
         target: "network locks".into(),

@@ -1,5 +1,7 @@
 //! Options about open files, which several commands have.
 
+use std::path::PathBuf;
+
 use crate::options::{FileOptions, GhostLimit, Unsupported, Validation};
 
 use super::grammar::Given;
@@ -12,9 +14,16 @@ pub(super) fn options(given: &Given) -> FileOptions {
         validation: given.value("file-validation").unwrap_or_default(),
         skip_rwx_check: given.flag("skip-file-rwx-check"),
         evasive_devices: given.flag("evasive-devices"),
+        irmap: irmap(given),
         external: given.values("external"),
         on_unsupported: given.values("on-unsupported"),
     }
+}
+
+/// Where to look for names of watched inodes: to name a directory is to ask for it.
+fn irmap(given: &Given) -> Option<Vec<PathBuf>> {
+    let places: Vec<PathBuf> = given.values("irmap-scan-path");
+    (given.flag("force-irmap") || !places.is_empty()).then_some(places)
 }
 
 /// A number of bytes: `1048576`, `1024K`, `1M`, `1G`.
@@ -39,7 +48,7 @@ pub(super) fn validation(text: &str) -> Result<Validation, &'static str> {
 }
 
 /// Sorts of resources that may be outside of the tree.
-const EXTERNAL: [&str; 5] = ["file[", "mnt[", "pipe[", "pipe:[", "unix["];
+const EXTERNAL: [&str; 6] = ["file[", "mnt[", "pipe[", "pipe:[", "tty[", "unix["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {
@@ -48,7 +57,7 @@ pub(super) fn is_unfinished_external(key: &str) -> bool {
 
 /// Whether a descriptor of ours may stand for a resource of this name. Paths may be written without their first slash.
 pub(super) fn is_inheritable(resource: &str) -> bool {
-    const SORTS: [&str; 3] = ["socket:[", "pipe:[", "file["];
+    const SORTS: [&str; 4] = ["socket:[", "pipe:[", "tty[", "file["];
     let sort = resource.split_once('[').map_or("", |(sort, _)| sort.trim_end_matches(':'));
     let is_path = sort.is_empty() || !sort.bytes().all(|byte| byte.is_ascii_alphabetic());
     !resource.is_empty() && (is_path || SORTS.iter().any(|sort| resource.starts_with(sort)))
@@ -88,10 +97,10 @@ mod tests {
         for text in ["", "=close", "x", "x=lose"] {
             assert!(unsupported(text).is_err(), "{text}");
         }
-        for resource in ["socket:[7]", "pipe:[7]", "file[1d:8]", "/a", "a/b[1]", "log"] {
+        for resource in ["socket:[7]", "pipe:[7]", "tty[1:2]", "file[1d:8]", "/a", "a/b[1]", "log"] {
             assert!(is_inheritable(resource), "{resource}");
         }
-        for resource in ["", "tty[1:2]", "net[1]:x", "pipe[7]"] {
+        for resource in ["", "net[1]:x", "pipe[7]"] {
             assert!(!is_inheritable(resource), "{resource}");
         }
         assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("net[1]:x"));

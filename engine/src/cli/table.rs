@@ -169,8 +169,10 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("file-validation", None, Value("METHOD"), Files, DR, "How files are recognized: buildid (and size) or filesize [default: buildid]"),
     works("skip-file-rwx-check", None, Flag, Files, DR, "Accept files whose permissions have changed"),
     works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
-    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, RV, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], the file of a path, or an external namespace"),
-    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts, net[INODE]:NAME, pid[INODE]:NAME"),
+    works("force-irmap", None, Flag, Files, DR, "Look for names of watched inodes (inotify, fanotify), where none is known"),
+    works("irmap-scan-path", None, Values("PATH"), Files, D, "Where to look for them [default: everywhere]"),
+    works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, RV, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV], the file of a path, or an external namespace"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], tty[RDEV:DEV], mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts, net[INODE]:NAME, pid[INODE]:NAME"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
 
@@ -212,8 +214,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("no-default-config", None, Flag, Config, ALL, "Do not read /etc/criu/default.conf and ~/.criu/default.conf"),
 
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
-    refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),
-    refused("irmap-scan-path", None, Values("PATH"), D, "Where to search for them"),
     refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
     refused("cgroup-props-file", None, Value("FILE"), DR, "Cgroup properties, from a file"),
     refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),

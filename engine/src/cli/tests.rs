@@ -55,7 +55,7 @@ fn a_dump_has_defaults() {
 fn every_option_of_a_dump_arrives() {
     let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 --tcp-established --network-lock skip -x=7 --external unix[8] \
         --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
-        --external file[1d:7] --on-unsupported device=close --root /r --external mnt[/a]:b --ext-mount-map /c:d \
+        --external file[1d:7] --irmap-scan-path /srv --on-unsupported device=close --root /r --external mnt[/a]:b --ext-mount-map /c:d \
         --external mnt[]:m --enable-external-sharing --enable-external-masters --enable-fs xfs,nfs --skip-mnt /s --manage-cgroups=full --cgroup-root /g --cgroup-root cpu:/h \
         --cgroup-yard /y --freeze-cgroup /f";
     let expected = DumpOptions {
@@ -76,6 +76,7 @@ fn every_option_of_a_dump_arrives() {
             validation: Validation::FileSize,
             skip_rwx_check: true,
             evasive_devices: true,
+            irmap: Some(vec!["/srv".into()]),
             external: ["unix[8]", "file[1d:7]", "mnt[/a]:b", "mnt[]:m"].map(String::from).to_vec(),
             on_unsupported: vec![("device".into(), Unsupported::Close)],
         },
@@ -210,10 +211,10 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 }
 
 #[rstest]
-#[case("dump -t 1 --force-irmap", "--force-irmap is not implemented yet")]
+#[case("dump -t 1 --auto-dedup", "--auto-dedup is not implemented yet")]
 #[case(
-    "dump -t 1 --force-irmap --auto-dedup -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--force-irmap, --cpu-cap and --auto-dedup are not implemented yet"
+    "dump -t 1 --auto-dedup --stream -l --cpu-cap --shell-job --ghost-limit 1M",
+    "--cpu-cap, --auto-dedup and --stream are not implemented yet"
 )]
 #[case("dump -t 1 --external net[7]:y", "--external net[7]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]

@@ -5,7 +5,9 @@
 //! once, in the engine, and passes it to every task that has a number for it.
 
 pub mod bpf_map;
+pub mod description;
 pub mod device;
+pub mod ended;
 pub mod epoll;
 pub mod erased;
 pub mod eventfd;
@@ -18,6 +20,7 @@ pub mod inet;
 pub mod inet_address;
 pub mod inet_groups;
 pub mod inet_options;
+pub mod inode_scan;
 pub mod inotify;
 pub mod locks;
 pub mod memfd;
@@ -37,11 +40,13 @@ pub mod signalfd;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod socket_queue;
+pub mod socket_reading;
 pub mod states;
 pub mod tcp;
 pub mod timerfd;
 pub mod tty;
 pub mod unix;
+pub mod unix_calls;
 pub mod unix_names;
 pub mod unix_world;
 pub mod validation;
@@ -49,18 +54,19 @@ pub mod watched;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use nix::fcntl::OFlag;
-use proto::messages::{FdTypes, FdinfoEntry, FileEntry, FownEntry};
+use proto::messages::{FdTypes, FdinfoEntry, FileEntry};
 
 use crate::dump::inspect::TaskFacts;
-use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
+use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, NewImages};
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
-use crate::sys::{self, fcntl, process, socket};
+use crate::supervise::LastDeeds;
+use crate::sys::{self, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
+pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
 pub use facts::{FdFacts, SocketFacts};
 pub use states::States;
@@ -92,8 +98,8 @@ impl Explain for FileRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::NoKind => Some("close it first, or wait for a version that knows it".into()),
-            Self::Foreign(foreign) => Some(foreign.help.into()),
+            Self::NoKind => Some("close it first, or lose it with --on-unsupported any=close".into()),
+            Self::Foreign(foreign) => Some(foreign.help()),
             _ => None,
         }
     }
@@ -246,8 +252,8 @@ pub struct FilesDump<'a> {
     pub looks_only: bool,
     /// Pids of all tasks of the tree, in our pid namespace.
     members: BTreeSet<i32>,
-    /// Duplicates, which their kind holds open, of sockets that must end without a word ([`FileKind::leave`]).
-    pub silenced: Vec<std::os::fd::RawFd>,
+    /// What whoever guards the end of the tree does in our place ([`FileKind::leave`]).
+    pub last_deeds: LastDeeds,
     tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
@@ -262,7 +268,7 @@ impl<'a> FilesDump<'a> {
             options,
             looks_only: false,
             members: BTreeSet::new(),
-            silenced: Vec::new(),
+            last_deeds: LastDeeds::default(),
             tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),
@@ -457,7 +463,7 @@ impl<'a> FilesDump<'a> {
 
     /// The internet socket with this id, to complete what is said of it.
     fn inet_entry(&mut self, id: u32) -> Option<&mut proto::messages::InetSkEntry> {
-        self.entries.get_mut((id as usize).checked_sub(1)?)?.isk.as_mut()
+        self.entry_mut(id)?.isk.as_mut()
     }
 
     /// Does what must come last, before the tasks are killed.
@@ -667,32 +673,4 @@ fn kind_of(entry: &FileEntry) -> Result<&'static dyn ErasedFileKind, Problem> {
     let name = FdTypes::try_from(entry.r#type).map_or_else(|e| e.to_string(), |t| t.as_str_name().to_owned());
     let kind = super::FILE_KINDS.iter().find(|kind| i32::from(kind.file_type()) == entry.r#type);
     kind.copied().ok_or_else(|| Problem::new(FileRefusal::NoKindOfType(name)))
-}
-
-/// Sets who gets a file's signals. Who is not there any more does not get them, as if it had ended beside the tree.
-fn set_owner(fd: BorrowedFd<'_>, owner: &FownEntry) -> Result<(), Problem> {
-    match fcntl::set_owner(fd, owner) {
-        Err(SysError { errno: nix::errno::Errno::ESRCH, .. }) => {
-            let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
-            let pid = owner.pid as i32;
-            log::warn!("{}: process {pid}, which was to get its signals, does not exist", link.display());
-            Ok(())
-        }
-        set => set.while_trying_to("set the owner of its signals"),
-    }
-}
-
-/// Gives a new description flags, position and owner that creating it did not.
-pub fn set_common(fd: BorrowedFd<'_>, flags: u32, owner: Option<&FownEntry>) -> Result<(), Problem> {
-    if let Some(owner) = owner {
-        set_owner(fd, owner)?;
-    }
-    let settable = OFlag::O_APPEND | OFlag::O_ASYNC | OFlag::O_DIRECT | OFlag::O_NOATIME | OFlag::O_NONBLOCK;
-    let wanted = OFlag::from_bits_truncate(flags as i32) & settable;
-    let is = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).map_err(SysError::of("fcntl(F_GETFL)"))?;
-    if OFlag::from_bits_truncate(is) & settable != wanted {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(wanted))
-            .map_err(SysError::of("fcntl(F_SETFL)"))?;
-    }
-    Ok(())
 }

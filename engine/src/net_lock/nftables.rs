@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use netlink_bindings::nftables::{
     Chained, Nfgenmsg, OpGettableDump, PushDataAttrs, PushExprListAttrs, Request,
@@ -68,15 +68,37 @@ impl Held {
     /// Holds packets of these connections back until this is dropped.
     pub fn new(name: &str, note: &[u8], connections: &[Ends]) -> Result<Self, SysError> {
         let socket = open()?;
-        transact(socket.as_fd(), build(&table_name(name)?, note, TABLE_OWNER, connections))?;
+        let (bytes, last) = finish(build(&table_name(name)?, note, TABLE_OWNER, connections));
+        transact(socket.as_fd(), &bytes, last)?;
         Ok(Self(socket))
     }
 }
 
-/// Holds packets of these connections back until [`remove`].
-pub fn persist(name: &str, note: &[u8], connections: &[Ends]) -> Result<(), SysError> {
-    let socket = open()?;
-    transact(socket.as_fd(), build(&table_name(name)?, note, 0, connections))
+/// A lock that can be made by a single write.
+#[derive(Debug)]
+pub struct Prepared {
+    socket: OwnedFd,
+    bytes: Vec<u8>,
+    last: u32,
+}
+
+impl Prepared {
+    /// A lock that lasts until [`remove`].
+    pub fn new(name: &str, note: &[u8], connections: &[Ends]) -> Result<Self, SysError> {
+        let socket = open()?;
+        let (bytes, last) = finish(build(&table_name(name)?, note, 0, connections));
+        Ok(Self { socket, bytes, last })
+    }
+
+    /// Makes it.
+    pub fn persist(&self) -> Result<(), SysError> {
+        transact(self.socket.as_fd(), &self.bytes, self.last)
+    }
+
+    /// The socket, and what is written to it, for whoever can do no more than that.
+    pub fn parts(&self) -> (RawFd, &[u8]) {
+        (self.socket.as_raw_fd(), &self.bytes)
+    }
 }
 
 /// Lets packets pass again; no table of that name is as good.
@@ -85,7 +107,8 @@ pub fn remove(name: &str) -> Result<(), SysError> {
     let name = table_name(name)?;
     let mut batch = begin();
     batch.request().op_deltable_do(&header()).encode().push_name(&name);
-    match transact(socket.as_fd(), batch) {
+    let (bytes, last) = finish(batch);
+    match transact(socket.as_fd(), &bytes, last) {
         Err(SysError { errno: Errno::ENOENT, .. }) => Ok(()),
         done => done,
     }
@@ -290,13 +313,17 @@ fn verdict<P: Pusher>(list: PushExprListAttrs<P>, code: u32) -> PushExprListAttr
     data.nested_verdict().push_code(code).end_nested().end_nested().end_nested().end_nested()
 }
 
-/// Has the kernel do all or nothing.
-fn transact(socket: BorrowedFd<'_>, mut batch: Chained<'static>) -> Result<(), SysError> {
+/// The bytes of a transaction, and the number of the message that is acknowledged.
+fn finish(mut batch: Chained<'static>) -> (Vec<u8>, u32) {
     batch.request().op_batch_end_do(&bounds());
-    let batch = batch.finalize();
-    let mut bytes = batch.buf().clone();
+    let mut bytes = batch.finalize().buf().clone();
     let last = acknowledge_last_only(&mut bytes);
-    nix::unistd::write(socket, &bytes).map_err(SysError::of("write(NETLINK_NETFILTER)"))?;
+    (bytes, last)
+}
+
+/// Has the kernel do all or nothing.
+fn transact(socket: BorrowedFd<'_>, bytes: &[u8], last: u32) -> Result<(), SysError> {
+    nix::unistd::write(socket, bytes).map_err(SysError::of("write(NETLINK_NETFILTER)"))?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let len = nix::unistd::read(socket, &mut buffer).map_err(SysError::of("read(NETLINK_NETFILTER)"))?;
@@ -394,7 +421,7 @@ mod tests {
         let ends: Vec<Ends> = (1..2000_u16)
             .map(|port| (SocketAddr::from(([192, 0, 2, 1], port)), SocketAddr::from(([192, 0, 2, 2], 80))))
             .collect();
-        if persist(&name, b"note", &ends).is_err() {
+        if Prepared::new(&name, b"note", &ends).and_then(|lock| lock.persist()).is_err() {
             assert!(!nix::unistd::geteuid().is_root(), "root cannot lock");
             return;
         }

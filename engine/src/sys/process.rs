@@ -1,10 +1,12 @@
 //! Creating, comparing and asking processes.
 
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
 use crate::error::SysError;
+use crate::supervise::LastDeeds;
 
 /// What two tasks may share, as `kcmp(2)` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,8 +149,7 @@ pub fn block(signal: nix::sys::signal::Signal) -> Result<(), SysError> {
 
 /// Waits, in a process that was just forked, for whoever will trace it; ends when all holders of the other end of the
 /// pipe do. Our own copy of that end is closed first.
-pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::OwnedFd) -> ! {
-    use std::os::fd::AsRawFd as _;
+pub fn wait_to_be_taken(pipe: &OwnedFd, other_end: &OwnedFd) -> ! {
     let mut byte = 0_u8;
     // SAFETY: closes a descriptor that this process, which never returns from here, does not use again.
     unsafe { libc::close(other_end.as_raw_fd()) };
@@ -162,38 +163,59 @@ pub fn wait_to_be_taken(pipe: &std::os::fd::OwnedFd, other_end: &std::os::fd::Ow
 const TCP_REPAIR: i32 = 19;
 
 /// What a forked guardian does: waits for a byte from its parent, and kills these tasks when the end of the pipe comes
-/// instead, after it has silenced these TCP sockets, so that they end without a word to their peers. It makes plain system calls only, as a fork must of a process that may have other threads.
-pub fn kill_when_cut(
-    pipe: &std::os::fd::OwnedFd,
-    other_end: std::os::fd::OwnedFd,
-    tasks: &[std::os::fd::OwnedFd],
-    silenced: &[i32],
-) -> ! {
-    use std::os::fd::AsRawFd as _;
-    drop(other_end);
-    // SAFETY: begins a session of our own, which no kill of the parent's process group reaches.
-    unsafe { libc::setsid() };
-    let mut byte = 0_u8;
-    let read = loop {
-        // SAFETY: writes at most one byte to a live variable.
-        let read = unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) };
-        if read >= 0 || Errno::last() != Errno::EINTR {
-            break read;
-        }
-    };
-    for socket in silenced.iter().filter(|_| read != 1) {
-        let on = 1_i32;
-        let (level, len) = (libc::IPPROTO_TCP, size_of::<i32>() as libc::socklen_t);
-        // SAFETY: the kernel reads a number; a descriptor that is no such socket is an error that means nothing.
-        unsafe { libc::setsockopt(*socket, level, TCP_REPAIR, (&raw const on).cast(), len) };
+/// instead, after it has done what else is to be done. It makes plain system calls only, as a fork must of a process that may
+/// have other threads.
+pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deeds: &LastDeeds) -> ! {
+    let cut = is_cut(pipe, other_end);
+    if let Some((socket, bytes)) = deeds.lock.as_ref().filter(|_| cut) {
+        // SAFETY: the kernel reads the bytes.
+        unsafe { libc::write(*socket, bytes.as_ptr().cast(), bytes.len()) };
     }
-    for task in tasks.iter().filter(|_| read != 1) {
+    for socket in deeds.silenced.iter().filter(|_| cut) {
+        set_number(*socket, libc::IPPROTO_TCP, TCP_REPAIR, 1);
+    }
+    for task in tasks.iter().filter(|_| cut) {
         let null = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: takes numbers and no siginfo; one that is gone already is an error that means nothing.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, task.as_raw_fd(), libc::SIGKILL, null, 0) };
     }
     // SAFETY: does not return, and runs no handlers.
     unsafe { libc::_exit(0) }
+}
+
+/// What another forked guardian does: when the end of the pipe comes, it takes these TCP sockets out of repair mode, and puts
+/// back their `SO_REUSEADDR`, which the mode overwrites.
+pub fn end_repair_when_cut(pipe: &OwnedFd, other_end: OwnedFd, sockets: &[(i32, i32)]) -> ! {
+    let cut = is_cut(pipe, other_end);
+    for (socket, reuse) in sockets.iter().filter(|_| cut) {
+        // Off, without the probe that plain 0 sends; a socket that is not in the mode stays as it is.
+        set_number(*socket, libc::IPPROTO_TCP, TCP_REPAIR, -1);
+        set_number(*socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, *reuse);
+    }
+    // SAFETY: does not return, and runs no handlers.
+    unsafe { libc::_exit(0) }
+}
+
+/// Waits, in a session of our own, for a byte or the end of a pipe; whether it was the end.
+fn is_cut(pipe: &OwnedFd, other_end: OwnedFd) -> bool {
+    drop(other_end);
+    // SAFETY: begins a session of our own, which no kill of the parent's process group reaches.
+    unsafe { libc::setsid() };
+    let mut byte = 0_u8;
+    loop {
+        // SAFETY: writes at most one byte to a live variable.
+        let read = unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        if read >= 0 || Errno::last() != Errno::EINTR {
+            return read != 1;
+        }
+    }
+}
+
+/// Sets an option, as far as that can be done.
+fn set_number(socket: i32, level: i32, name: i32, value: i32) {
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads a number; a descriptor that is no such socket is an error that means nothing.
+    unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), len) };
 }
 
 /// What `wait(2)` says of one thread.

@@ -148,7 +148,7 @@ pub fn unsent(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
 }
 
 /// Process, user and group of a sender or a peer (`struct ucred`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// Process; 0 if there is none.
     pub pid: u32,

@@ -8,7 +8,7 @@ use super::*;
 /// Repair mode needs a capability that test machines may lack.
 fn may_repair() -> bool {
     let socket = socket::create(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
-    Repair::start(socket.as_fd()).is_ok()
+    Repair::start(socket.as_fd(), 0).is_ok()
 }
 
 fn connect(host: &str) -> (TcpStream, TcpStream) {
@@ -21,8 +21,8 @@ fn connect(host: &str) -> (TcpStream, TcpStream) {
 /// Replaces a socket by a restored one, in the middle of everything.
 fn replace(stream: TcpStream) -> TcpStream {
     let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-    let saved = Connection::save(stream.as_fd(), local, remote).unwrap();
-    Repair::start(stream.as_fd()).unwrap().keep();
+    let saved = Connection::save(stream.as_fd(), 0, local, remote).unwrap();
+    Repair::start(stream.as_fd(), 0).unwrap().keep();
     drop(stream);
     let family = if local.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let new = socket::create(family, libc::SOCK_STREAM, 0).unwrap();
@@ -91,7 +91,7 @@ fn saving_leaves_the_socket_as_it_was() {
     server.write_all(b"wait").unwrap();
     for _ in 0..3 {
         let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-        let saved = Connection::save(client.as_fd(), local, remote).unwrap();
+        let saved = Connection::save(client.as_fd(), 1, local, remote).unwrap();
         assert_eq!((saved.received.as_slice(), saved.state), (&b"wait"[..], State::Established));
     }
     assert_eq!(get_number(client.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(1));

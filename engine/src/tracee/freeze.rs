@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::dump::inspect::{read_proc, read_text};
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::procfs;
-use crate::supervise::Guardian;
+use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
@@ -218,11 +218,11 @@ impl FrozenTree {
     /// From here on, should we die, the tree dies with us: the images are complete, and half a tree is no tree.
     ///
     /// TCP sockets that are to be silenced (our duplicates) are so then, too; a single task needs a guardian for them only.
-    pub fn guard_the_end(&self, silenced: &[i32]) -> Result<Guardian, Problem> {
+    pub fn guard_the_end(&self, deeds: &LastDeeds) -> Result<Guardian, Problem> {
         let pids: Vec<i32> = self.tasks.iter().map(|task| task.pid).collect();
-        let guardian = match silenced {
+        let guardian = match deeds.silenced.as_slice() {
             [] => Guardian::of(&pids),
-            sockets => Guardian::with_sockets(&pids, sockets),
+            _ => Guardian::with_deeds(&pids, deeds),
         };
         guardian.map_err(|e| Problem::new(e).step("guard the end of the tree"))
     }

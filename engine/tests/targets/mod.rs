@@ -1,8 +1,13 @@
 //! The program under test, and programs for it to dump. In a folder, since a file here would be a test program itself.
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 /// The program under test.
 pub(crate) const STASIS: &str = env!("CARGO_BIN_EXE_stasis");
@@ -45,5 +50,51 @@ pub(crate) fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     assert_eq!(output.status.code(), Some(code), "{text}");
     for part in parts {
         assert!(text.contains(part), "\"{part}\" is not in:\n{text}");
+    }
+}
+
+/// Moments of a run, spread evenly and without chance over a little more than it takes.
+pub(crate) fn moments(count: u64, longest: Duration) -> impl Iterator<Item = Duration> {
+    (0..count).map(move |i| longest * ((i * 37 % count) as u32) / count as u32)
+}
+
+/// State letter and tracer of a process; none if it is gone.
+pub(crate) fn state(pid: i32) -> Option<(char, i32)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+    Some((field("State:")?.chars().next()?, field("TracerPid:")?.parse().ok()?))
+}
+
+/// How long a command takes here and now, and a little more, for moments spread over it.
+pub(crate) fn a_little_longer_than(mut run: impl FnMut()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed() * 5 / 4
+}
+
+/// Waits until no stasis process that dumps this pid is left.
+pub(crate) fn wait_for_workers(pid: i32) {
+    let needle = format!("\0{pid}\0");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        let busy = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let cmdline = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            cmdline.starts_with(STASIS) && cmdline.contains(&needle)
+        });
+        if !busy {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    panic!("a worker does not end");
+}
+
+/// Reaps what has been given to us.
+pub(crate) fn reap(pid: i32) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while state(pid).is_some() {
+        let _not_ours = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+        assert!(Instant::now() < deadline, "pid {pid} does not go away: {:?}", state(pid));
+        std::thread::sleep(Duration::from_micros(200));
     }
 }

@@ -13,7 +13,17 @@ pub struct Foreign {
     /// Why it is refused.
     pub why: &'static str,
     /// What would help.
-    pub help: &'static str,
+    help: &'static str,
+}
+
+impl Foreign {
+    /// What would help, and how to lose it.
+    pub fn help(&self) -> String {
+        // The word that `policy::name_of` finds for it.
+        let kind = if self.name.starts_with('/') { "device" } else { self.name };
+        let quote = if kind.contains(' ') { "\"" } else { "" };
+        format!("{}, or lose the descriptor with --on-unsupported {quote}{kind}=close{quote}", self.help)
+    }
 }
 
 const CLOSE: &str = "close it first, or start the program without it";
@@ -140,6 +150,7 @@ mod tests {
     #[test]
     fn messages_are_sentences() {
         for foreign in FOREIGN {
+            assert!(foreign.help().contains("=close"), "{}", foreign.name);
             assert!(!foreign.why.ends_with('.') && !foreign.help.ends_with('.'), "{}", foreign.name);
         }
     }

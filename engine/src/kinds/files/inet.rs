@@ -10,13 +10,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use proto::messages::{FdTypes, FileEntry, InetSkEntry, StasisSocketEntry, TcpOptsEntry};
+use proto::messages::{FdTypes, FileEntry, InetSkEntry, SkOptsEntry, StasisSocketEntry};
 
 use super::inet_address::{self, any, of_image, parse, words};
 use super::inet_groups;
-use super::socket_options::{self, Fresh, Place};
+use super::socket_options::{self, Fresh};
 use super::socket_queue::{self, Saved, Sockets};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, inet_options, set_common, sock_diag, tcp};
+use super::{
+    FdFacts, FileKind, FilesDump, FilesRestore, InTask, SocketFacts, inet_options, set_common, sock_diag,
+    socket_reading, tcp,
+};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{NewImages, invalid};
 use crate::sys::socket::{self, End, get_number, set_number};
@@ -47,7 +50,9 @@ pub enum InetRefusal {
     #[error("it is in state {0}, which lasts a moment only")]
     State(&'static str),
     /// Data that is collected.
-    #[error("{0} bytes are collected in it (UDP_CORK), and cannot be seen")]
+    #[error(
+        "a datagram is being collected in it (UDP_CORK, MSG_MORE; {0} bytes of memory), which the kernel shows to nobody"
+    )]
     Corked(i32),
     /// The address is gone.
     #[error("no interface has the address {0} any more")]
@@ -74,7 +79,10 @@ impl Explain for InetRefusal {
                     .into()
             }
             Self::Backlog(_) => "pass --skip-in-flight to leave them out, or try again in a moment".into(),
-            Self::State(_) | Self::Corked(_) => "try again in a moment".into(),
+            Self::State(_) => "try again in a moment".into(),
+            Self::Corked(_) => {
+                "try again when it has been sent, or lose the socket with --on-unsupported inet=close".into()
+            }
             Self::NoAddress(ip) => format!("give {ip} to an interface first (ip address add)"),
             Self::Taken { .. } => "stop that process first".into(),
         })
@@ -89,10 +97,9 @@ struct Known(HashMap<(i32, i32), HashMap<u32, u8>>);
 #[derive(Debug, Default)]
 struct Locals(HashMap<IpAddr, bool>);
 
-/// Options that a type of socket may have.
-fn tables(kind: i32) -> Vec<Place> {
-    let datagrams = if kind == libc::SOCK_STREAM { &[] } else { inet_options::NOT_OF_STREAMS };
-    [socket_options::MORE, inet_options::MORE, datagrams].concat()
+/// What socket(2) takes for a socket of an image.
+fn facts_of(image: &InetSkEntry) -> SocketFacts {
+    SocketFacts { domain: image.family as i32, kind: image.r#type as i32, protocol: image.proto as i32 }
 }
 
 fn is_datagram_of_udp(kind: i32, protocol: i32) -> bool {
@@ -108,6 +115,7 @@ impl FileKind for Inet {
         "programs of reuseport groups",
         "errors that wait to be read (MSG_ERRQUEUE)",
         "the address of a TCP socket whose connection is over",
+        "what connection tracking knows: rules that let only known connections pass do so where the kernel knows them still",
     ];
     const TYPE: FdTypes = FdTypes::Inetsk;
     type Image = InetSkEntry;
@@ -149,26 +157,24 @@ impl FileKind for Inet {
             src_addr: words(own_address.ip()),
             dst_addr: words(peer_address.ip()),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            // All other options are read later.
+            opts: SkOptsEntry {
+                so_filter: socket_options::filter(socket).map_err(|p| p.step("read its options"))?,
+                ..SkOptsEntry::default()
+            },
             v6only: if is_v6 {
                 Some(get_number(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)? != 0)
             } else {
                 None
             },
-            ip_opts: Some(inet_options::read_ip(socket, facts)?),
             ifname: inet_address::interface_name(
                 inet_address::scope(own_address).max(inet_address::scope(peer_address)),
             ),
-            tcp_opts: if is_tcp {
-                Some(inet_options::read_tcp(socket)?)
-            } else {
-                Some(TcpOptsEntry::default())
-            },
             ns_id: Some(2),
             ..InetSkEntry::default()
         };
-        let options = cx.state::<Fresh>().differences(socket, facts, &tables(facts.kind));
-        let mut own = StasisSocketEntry { options, ..StasisSocketEntry::default() };
+        socket_reading::read_later(cx, fd, id)?;
+        let mut own = StasisSocketEntry::default();
         if is_tcp {
             tcp::dump(cx, fd, socket, &mut entry, &mut own, (own_address, peer_address))?;
         } else {
@@ -182,6 +188,10 @@ impl FileKind for Inet {
             cx.state::<Sockets>().own.insert(id, own);
         }
         Ok(entry)
+    }
+
+    fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        socket_reading::finish(cx, problems);
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
@@ -229,9 +239,16 @@ fn datagrams(
     let known = cx.state::<Known>().0.get(&key);
     let shutdown = known.and_then(|known| known.get(&(fd.stat.st_ino as u32))).copied().unwrap_or(0);
     entry.shutdown = Some(i32::from(shutdown)).filter(|bits| *bits != 0);
-    // UDP_CORK is 1 (include/uapi/linux/udp.h).
-    let unsent = socket::unsent(socket)?;
-    if unsent > 0 && get_number(socket, protocol, 1).is_ok_and(|corked| corked != 0) {
+    // UDP_CORK is 1 (include/uapi/linux/udp.h). MSG_MORE collects without it, which looks like what is on its way.
+    let is_corked = get_number(socket, protocol, 1).is_ok_and(|corked| corked != 0);
+    let unsent = if is_corked {
+        socket::unsent(socket)?
+    } else if cx.looks_only {
+        0
+    } else {
+        lasting_unsent(socket)?
+    };
+    if unsent > 0 {
         return Err(Problem::new(InetRefusal::Corked(unsent)));
     }
     if cx.looks_only {
@@ -243,6 +260,18 @@ fn datagrams(
         cx.state::<Sockets>().packets.insert(entry.id, saved);
     }
     Ok(())
+}
+
+/// Memory of what was written and is not sent, nor about to be: a datagram that is being collected.
+fn lasting_unsent(socket: BorrowedFd<'_>) -> Result<i32, SysError> {
+    // A network device may still be busy with what its stopped owner has sent.
+    for _ in 0..20 {
+        match socket::unsent(socket)? {
+            0 => return Ok(0),
+            _ => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+    socket::unsent(socket)
 }
 
 /// Whether an address is one of this machine's, or stands for all of them.
@@ -345,12 +374,15 @@ fn make(
         None => make_unconnected(image, address, &packets)?,
     };
     let socket = fd.as_fd();
-    let options = || -> Result<(), Problem> {
-        socket_options::write(socket, &image.opts)?;
+    let facts = facts_of(image);
+    let mut options = || -> Result<(), Problem> {
+        socket_options::write_new(socket, cx.state::<Fresh>(), facts, &image.opts)?;
         if let Some(options) = &image.ip_opts {
             inet_options::write_ip(socket, image.family as i32, options)?;
         }
-        socket_options::write_more(socket, &own.options, &tables(image.r#type as i32))?;
+        if !own.options.is_empty() {
+            socket_options::write_more(socket, &own.options, &socket_reading::table(facts))?;
+        }
         if let Some(options) = image.tcp_opts.as_ref().filter(|_| is_tcp) {
             inet_options::write_tcp(socket, options)?;
         }

@@ -151,20 +151,21 @@ fn read_raw(fd: BorrowedFd<'_>, facts: SocketFacts) -> IpOptsRawEntry {
     }
 }
 
-/// The reverse of [`read_ip`]; what a socket has already is not set.
+/// The reverse of [`read_ip`].
 pub(super) fn write_ip(fd: BorrowedFd<'_>, family: i32, options: &IpOptsEntry) -> Result<(), SysError> {
-    let (level, name) = freebind(family);
-    set_all(fd, level, &[(name, Some(options.freebind.unwrap_or(false).into()))])?;
-    let values = [
-        (libc::IP_PKTINFO, options.pktinfo.map(i32::from)),
-        (libc::IP_TOS, options.tos.map(|tos| tos as i32)),
-        (libc::IP_TTL, options.ttl.map(|ttl| ttl as i32)),
-    ];
-    set_all(fd, IP, &values)?;
+    if options.freebind != Some(true) {
+        // All sockets were given it for the while, in order to be bound.
+        let (level, name) = freebind(family);
+        set_number(fd, level, name, 0)?;
+    }
+    set_flag(fd, (IP, libc::IP_PKTINFO), options.pktinfo)?;
+    if let Some(tos) = options.tos.filter(|tos| *tos != 0) {
+        set_number(fd, IP, libc::IP_TOS, tos as i32)?;
+    }
+    set_default(fd, (IP, libc::IP_TTL), options.ttl)?;
     let Some(raw) = &options.raw else { return Ok(()) };
-    let (level, name) = header_included(family);
-    set_all(fd, level, &[(name, raw.hdrincl.map(i32::from))])?;
-    set_all(fd, IP, &[(IP_NODEFRAG, raw.nodefrag.map(i32::from))])?;
+    set_flag(fd, header_included(family), raw.hdrincl)?;
+    set_flag(fd, (IP, IP_NODEFRAG), raw.nodefrag)?;
     if let [filter] = raw.icmpv_filter.as_slice() {
         set_option(fd, RAW, ICMP_FILTER, &filter.to_ne_bytes())?;
     }
@@ -185,23 +186,24 @@ pub(super) fn read_tcp(fd: BorrowedFd<'_>) -> Result<TcpOptsEntry, SysError> {
 
 /// The reverse of [`read_tcp`].
 pub(super) fn write_tcp(fd: BorrowedFd<'_>, options: &TcpOptsEntry) -> Result<(), SysError> {
-    let values = [
-        (libc::TCP_CORK, options.cork.map(i32::from)),
-        (libc::TCP_NODELAY, options.nodelay.map(i32::from)),
-        (libc::TCP_KEEPCNT, options.keepcnt.map(|n| n as i32)),
-        (libc::TCP_KEEPIDLE, options.keepidle.map(|n| n as i32)),
-        (libc::TCP_KEEPINTVL, options.keepintvl.map(|n| n as i32)),
-    ];
-    set_all(fd, TCP, &values)
+    set_flag(fd, (TCP, libc::TCP_CORK), options.cork)?;
+    set_flag(fd, (TCP, libc::TCP_NODELAY), options.nodelay)?;
+    set_default(fd, (TCP, libc::TCP_KEEPCNT), options.keepcnt)?;
+    set_default(fd, (TCP, libc::TCP_KEEPIDLE), options.keepidle)?;
+    set_default(fd, (TCP, libc::TCP_KEEPINTVL), options.keepintvl)
 }
 
-fn set_all(fd: BorrowedFd<'_>, level: i32, values: &[(i32, Option<i32>)]) -> Result<(), SysError> {
-    for (name, value) in values {
-        if let Some(value) = value
-            && get_number(fd, level, *name)? != *value
-        {
-            set_number(fd, level, *name, *value)?;
+/// Sets what no new socket has.
+fn set_flag(fd: BorrowedFd<'_>, (level, name): (i32, i32), flag: Option<bool>) -> Result<(), SysError> {
+    if flag == Some(true) { set_number(fd, level, name, 1) } else { Ok(()) }
+}
+
+/// Sets what each network namespace has a default of, if it is another: to set it is to be spared later changes of that.
+fn set_default(fd: BorrowedFd<'_>, (level, name): (i32, i32), value: Option<u32>) -> Result<(), SysError> {
+    match value {
+        Some(value) if get_number(fd, level, name)? != value as i32 => {
+            set_number(fd, level, name, value as i32)
         }
+        _ => Ok(()),
     }
-    Ok(())
 }

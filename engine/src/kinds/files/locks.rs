@@ -333,5 +333,5 @@ fn take_lease(cx: &FilesRestore<'_>, lease: &FileLockEntry, tasks: &mut dyn InTa
         }
     }
     let owner = cx.regular(id).map_or_else(|_| FownEntry::default(), |reg| reg.fown);
-    super::set_owner(file, &owner)
+    super::description::set_owner(file, &owner)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::ended::OfProcess;
 use super::{FilesDump, remap};
 use crate::error::{Class, Explain, Problem, SysError};
 use crate::procfs::link::{self, Link};
@@ -23,6 +24,8 @@ pub struct Seen<'a> {
     pub reach: String,
     /// Whether the name was found to lead to it, so that nobody need look once more.
     pub leads: bool,
+    /// How far it was read, by a descriptor.
+    pub position: i64,
 }
 
 impl Seen<'_> {
@@ -50,7 +53,7 @@ pub enum NameRefusal {
         name: Vec<u8>,
     },
     /// A file of procfs, which has no other name.
-    #[error("it is {}, of a process that has ended", String::from_utf8_lossy(name).escape_debug())]
+    #[error("it is {}, of a process that has ended, and was read in part or is not every process's", String::from_utf8_lossy(name).escape_debug())]
     Ended {
         /// The name.
         name: Vec<u8>,
@@ -88,15 +91,21 @@ enum Standing<'a> {
     Removed(&'a [u8]),
     /// It has another name, which nobody tells.
     Elsewhere(&'a [u8]),
+    /// It is a file in `/proc` of this process, which has ended.
+    Ended(&'a [u8], i32),
 }
 
 /// The name under which file `id` is found again; what stands in for the name is noted where it must.
 pub(super) fn of_file(cx: &mut FilesDump<'_>, id: u32, seen: &Seen<'_>) -> Result<String, Problem> {
     let standing = standing(seen)?;
-    let (Standing::Leads(name) | Standing::Removed(name) | Standing::Elsewhere(name)) = standing;
+    let (Standing::Leads(name)
+    | Standing::Removed(name)
+    | Standing::Elsewhere(name)
+    | Standing::Ended(name, _)) = standing;
     let text = std::str::from_utf8(name).map_err(|_not_utf8| Problem::new(NameRefusal::NotUtf8))?.to_owned();
     match standing {
         Standing::Leads(_) => {}
+        Standing::Ended(_, pid) => remap::note_ended(cx, id, pid),
         Standing::Removed(_) => remap::note_removed(cx, id, seen)?,
         Standing::Elsewhere(_) => remap::note_linked(cx, id, Path::new(&text), seen)?,
     }
@@ -118,9 +127,7 @@ fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
     match link::parse(seen.link) {
         _ if leads && is_silly_name(seen) => Ok(Standing::Removed(seen.link)),
         _ if leads => Ok(Standing::Leads(seen.link)),
-        Link::Path(path) if has_names && is_of_process(path) => {
-            Err(Problem::new(NameRefusal::Ended { name: path.to_vec() }))
-        }
+        Link::Path(path) | Link::Deleted(path) if is_of_process(path) => ended(seen, path),
         Link::Path(path) if has_names => Err(Problem::new(NameRefusal::Covered { name: path.to_vec() })),
         Link::Deleted(path) if has_names && seen.file_type() != libc::S_IFDIR => {
             Ok(Standing::Elsewhere(path))
@@ -129,6 +136,15 @@ fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {
         // An executable that is a memory file is kept as a removed file of that name.
         Link::Memfd(_) => Ok(Standing::Removed(seen.link.strip_suffix(b" (deleted)").unwrap_or(seen.link))),
         _ => Err(Problem::new(NameRefusal::Unreachable)),
+    }
+}
+
+/// A file of a process that has ended, or of a thread: it can be had again where every process has one.
+fn ended<'a>(seen: &Seen<'_>, path: &'a [u8]) -> Result<Standing<'a>, Problem> {
+    let known = std::str::from_utf8(path).ok().and_then(OfProcess::parse);
+    match known.filter(|file| file.is_everyones() && seen.position == 0) {
+        Some(file) => Ok(Standing::Ended(path, file.pid)),
+        None => Err(Problem::new(NameRefusal::Ended { name: path.to_vec() })),
     }
 }
 
@@ -170,12 +186,13 @@ mod tests {
         let reach = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link = fs::read_link(&reach).unwrap();
         let stat = nix::sys::stat::fstat(file).unwrap();
-        let seen = Seen { link: link.as_os_str().as_bytes(), stat: &stat, reach, leads: false };
+        let seen = Seen { link: link.as_os_str().as_bytes(), stat: &stat, reach, leads: false, position: 0 };
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         match standing(&seen).unwrap() {
             Standing::Leads(name) => ('l', text(name)),
             Standing::Removed(name) => ('r', text(name)),
             Standing::Elsewhere(name) => ('e', text(name)),
+            Standing::Ended(name, _) => ('p', text(name)),
         }
     }
 

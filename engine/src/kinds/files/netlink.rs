@@ -117,7 +117,7 @@ impl FileKind for Netlink {
             dst_portid,
             dst_group: if dst_groups == 0 { 0 } else { dst_groups.trailing_zeros() + 1 },
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            opts: socket_options::read(socket, facts.domain).map_err(|p| p.step("read its options"))?,
             ns_id: Some(2),
         })
     }
@@ -155,7 +155,7 @@ fn make(image: &NetlinkSkEntry, own: &StasisSocketEntry) -> Result<OwnedFd, Prob
     let fd = socket::create(libc::AF_NETLINK, kind, image.protocol as i32)?;
     let socket = fd.as_fd();
     let set = || -> Result<(), Problem> {
-        socket_options::write(socket, &image.opts)?;
+        socket_options::write(socket, libc::AF_NETLINK, &image.opts)?;
         socket_options::write_more(socket, &own.options, &options())?;
         Ok(())
     };

@@ -121,7 +121,7 @@ impl FileKind for Packet {
             flags: fd.flags() as u32,
             ifindex: known.interface,
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            opts: socket_options::read(socket, facts.domain).map_err(|p| p.step("read its options"))?,
             version: number(VERSION)? as u32,
             reserve: number(RESERVE)? as u32,
             aux_data: number(AUXDATA)? != 0,
@@ -200,7 +200,7 @@ fn set_options(
     image: &PacketSockEntry,
     own: &StasisSocketEntry,
 ) -> Result<(), Problem> {
-    socket_options::write(socket, &image.opts)?;
+    socket_options::write(socket, libc::AF_PACKET, &image.opts)?;
     let values = [
         (VERSION, image.version),
         (RESERVE, image.reserve),

@@ -53,10 +53,13 @@ struct Decided {
 }
 
 /// The key of an external file, as the user gave it, if a descriptor is one: mount id and inode number, in hexadecimal as
-/// in keys that other programs make, or in decimal as fdinfo has them.
+/// in keys that other programs make, or in decimal as fdinfo has them; of a terminal, its device and that of its filesystem.
 pub(super) fn external_file(options: &FileOptions, fd: &FdFacts<'_>) -> Option<String> {
     let (mount, inode) = (fd.info.mnt_id, fd.stat.st_ino);
-    let keys = [format!("file[{mount:x}:{inode:x}]"), format!("file[{mount}:{inode}]")];
+    let mut keys = vec![format!("file[{mount:x}:{inode:x}]"), format!("file[{mount}:{inode}]")];
+    if fd.file_type() == libc::S_IFCHR {
+        keys.push(format!("tty[{:x}:{:x}]", fd.stat.st_rdev, fd.stat.st_dev));
+    }
     options.external.iter().find(|key| keys.contains(key)).cloned()
 }
 
@@ -116,19 +119,24 @@ pub(super) fn note_lost(
     cx.state::<Decided>().entries.push(entry);
 }
 
-/// Takes a file out of all tables that it is in.
-pub(super) fn close(cx: &mut FilesDump<'_>, id: u32, kind: &str, why: &Problem) {
-    let object = why.object.as_ref().map(ToString::to_string);
+/// Keeps in the image set, and tells, what becomes of something that is known by a name alone.
+pub(super) fn note(cx: &mut FilesDump<'_>, name: String, kind: &str, choice: Unsupported, why: &Problem) {
     let entry = StasisPolicyEntry {
-        link: object,
+        link: Some(name),
         kind: Some(kind.to_owned()),
+        reopened: Some(choice == Unsupported::Reopen),
         cause: Some(why.cause.to_string()),
         ..StasisPolicyEntry::default()
     };
     log::warn!("{}", describe(&entry));
-    let decided = cx.state::<Decided>();
-    decided.entries.push(entry);
-    decided.closed.insert(id);
+    cx.state::<Decided>().entries.push(entry);
+}
+
+/// Takes a file out of all tables that it is in.
+pub(super) fn close(cx: &mut FilesDump<'_>, id: u32, kind: &str, why: &Problem) {
+    let name = why.object.as_ref().map(ToString::to_string).unwrap_or_default();
+    note(cx, name, kind, Unsupported::Close, why);
+    cx.state::<Decided>().closed.insert(id);
 }
 
 /// Whether a file was taken out.

@@ -15,6 +15,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 use proto::messages::{FdTypes, FileEntry, RegFileEntry, RemapFilePathEntry, RemapType};
 
+use super::ended::{self, OfProcess};
 use super::ghost::{self, Ghost};
 use super::name::Seen;
 use super::{FilesDump, FilesRestore, regular};
@@ -33,9 +34,9 @@ pub enum RemapRefusal {
         "its name was removed, the file has other names, and the folder it was in is gone or another one"
     )]
     NoFolder,
-    /// A process of `/proc` that has ended.
-    #[error("it stands for a file of an ended process in /proc, which is not supported yet")]
-    EndedProcess,
+    /// A thread of `/proc` that has ended, of a process that has more of them.
+    #[error("it is a file in /proc of a thread that has ended")]
+    EndedThread,
     /// The temporary name is gone.
     #[error("the name that was kept for the file, {0}, does not exist any more")]
     LinkGone(String),
@@ -84,6 +85,11 @@ pub(super) fn note_removed(cx: &mut FilesDump<'_>, id: u32, seen: &Seen<'_>) -> 
     };
     dumped.remaps.push(entry(id, ghost, RemapType::Ghost));
     Ok(())
+}
+
+/// Notes that file `id` is one of a process that has ended.
+pub(super) fn note_ended(cx: &mut FilesDump<'_>, id: u32, pid: i32) {
+    cx.state::<Dumped>().remaps.push(entry(id, pid as u32, RemapType::Procfs));
 }
 
 /// Notes that file `id`, once called `name`, has other names only.
@@ -168,7 +174,8 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
 enum Remap {
     Ghost(u32),
     Linked(u32),
-    EndedProcess,
+    /// A process, by its pid.
+    Ended(u32),
 }
 
 /// What stands in for names in an image set.
@@ -192,7 +199,7 @@ impl Remaps {
             let remap = match entry.remap_type() {
                 RemapType::Ghost => Remap::Ghost(entry.remap_id),
                 RemapType::Linked => Remap::Linked(entry.remap_id),
-                RemapType::Procfs => Remap::EndedProcess,
+                RemapType::Procfs => Remap::Ended(entry.remap_id),
             };
             if remaps.by_id.insert(entry.orig_id, remap).is_some() {
                 return Err(invalid(image, 0, "two things stand in for one file"));
@@ -230,7 +237,8 @@ pub(super) fn check(cx: &FilesRestore<'_>, image: &RegFileEntry) -> Result<(), P
             let gone = || Problem::new(RemapRefusal::LinkGone(link.name.clone()));
             fs::symlink_metadata(&link.name).map(|_| ()).map_err(|_gone| gone())
         }
-        Some(Remap::EndedProcess) => Err(Problem::new(RemapRefusal::EndedProcess)),
+        Some(Remap::Ended(_)) if OfProcess::parse(&image.name).is_some_and(OfProcess::is_everyones) => Ok(()),
+        Some(Remap::Ended(_)) => Err(Problem::new(RemapRefusal::EndedThread)),
         None => Ok(()),
     }
 }
@@ -248,7 +256,7 @@ pub(super) fn open(cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<Op
                 cx.remaps.spent.push(path.clone());
                 open_linked(&path, &users)?
             }
-            Remap::EndedProcess => return Err(Problem::new(RemapRefusal::EndedProcess)),
+            Remap::Ended(pid) => ended::open(pid as i32, &users)?,
         };
         cx.state::<Opened>().0.extend(opened);
     }

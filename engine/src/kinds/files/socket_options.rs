@@ -4,6 +4,7 @@
 //! it differs from what a new socket of the same family, type and protocol has, and only what the tables here name is set.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::errno::Errno;
@@ -21,6 +22,9 @@ const MOST_INSTRUCTIONS: usize = 4096;
 /// An option by level and number, and how many bytes it has at most.
 pub type Place = (i32, i32, usize);
 
+/// The processor that packets should come to; of a connection, the one that they came to last.
+pub const INCOMING_CPU: Place = (libc::SOL_SOCKET, libc::SO_INCOMING_CPU, 4);
+
 /// Options of `SOL_SOCKET` that CRIU's message lacks, from `include/uapi/asm-generic/socket.h`.
 pub const MORE: &[Place] = &[
     (libc::SOL_SOCKET, libc::SO_DEBUG, 4),
@@ -37,7 +41,7 @@ pub const MORE: &[Place] = &[
     (libc::SOL_SOCKET, 45, 4), // SO_SELECT_ERR_QUEUE
     (libc::SOL_SOCKET, libc::SO_BUSY_POLL, 4),
     (libc::SOL_SOCKET, 47, 8), // SO_MAX_PACING_RATE
-    (libc::SOL_SOCKET, libc::SO_INCOMING_CPU, 4),
+    INCOMING_CPU,
     (libc::SOL_SOCKET, 60, 4), // SO_ZEROCOPY
     (libc::SOL_SOCKET, 61, 8), // SO_TXTIME
     (libc::SOL_SOCKET, 69, 4), // SO_PREFER_BUSY_POLL
@@ -101,17 +105,17 @@ impl Explain for OptionRefusal {
 }
 
 /// Reads all options of CRIU's message.
-pub fn read(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, Problem> {
-    let mut options = read_plain(fd)?;
-    options.so_filter = filter(fd)?;
+pub fn read(fd: BorrowedFd<'_>, family: i32) -> Result<SkOptsEntry, Problem> {
+    Ok(SkOptsEntry { so_filter: filter(fd)?, ..read_plain(fd, family)? })
+}
+
+/// Reads all but the filter.
+pub fn read_plain(fd: BorrowedFd<'_>, family: i32) -> Result<SkOptsEntry, SysError> {
+    // Other families cannot pass credentials, and say so since Linux 6.16.
+    let passes = [libc::AF_UNIX, libc::AF_NETLINK].contains(&family);
     let mut device = [0; libc::IFNAMSIZ];
     let len = get_option(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &mut device)?;
     let name = device.get(..len).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
-    options.so_bound_dev = Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty());
-    Ok(options)
-}
-
-fn read_plain(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
     let number = |name| get_number(fd, libc::SOL_SOCKET, name);
     let flag = |name| number(name).map(|value| Some(value != 0));
     let time = |name| -> Result<(u64, u64), SysError> {
@@ -138,9 +142,8 @@ fn read_plain(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
         so_priority: Some(number(libc::SO_PRIORITY)? as u32),
         so_rcvlowat: Some(number(libc::SO_RCVLOWAT)? as u32),
         so_mark: Some(number(libc::SO_MARK)? as u32).filter(|mark| *mark != 0),
-        // Families that cannot pass them say so.
-        so_passcred: number(libc::SO_PASSCRED).ok().map(|pass| pass != 0),
-        so_passsec: number(libc::SO_PASSSEC).ok().map(|pass| pass != 0),
+        so_passcred: if passes { flag(libc::SO_PASSCRED)? } else { None },
+        so_passsec: if passes { flag(libc::SO_PASSSEC)? } else { None },
         so_dontroute: flag(libc::SO_DONTROUTE)?,
         so_no_check: flag(libc::SO_NO_CHECK)?,
         so_reuseport: flag(libc::SO_REUSEPORT)?,
@@ -149,12 +152,13 @@ fn read_plain(fd: BorrowedFd<'_>) -> Result<SkOptsEntry, SysError> {
         so_oobinline: Some(number(libc::SO_OOBINLINE)? as u32),
         so_linger: on.iter().any(|byte| *byte != 0).then_some(seconds),
         so_buf_lock: number(SO_BUF_LOCK).ok().map(|lock| lock as u32),
+        so_bound_dev: Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty()),
         ..SkOptsEntry::default()
     })
 }
 
 /// The classic filter (`SO_ATTACH_FILTER`), one word for each instruction: code, jt, jf, k from the top.
-fn filter(fd: BorrowedFd<'_>) -> Result<Vec<u64>, Problem> {
+pub fn filter(fd: BorrowedFd<'_>) -> Result<Vec<u64>, Problem> {
     let program = match socket::filter(fd) {
         Ok(program) => program,
         Err(SysError { errno: Errno::EACCES, .. }) => return Err(Problem::new(OptionRefusal::Ebpf)),
@@ -177,9 +181,29 @@ fn attach(fd: BorrowedFd<'_>, filter: &[u64]) -> Result<(), SysError> {
     socket::attach_filter(fd, &program)
 }
 
-/// Sets all options that differ from what a new socket has; `SO_REUSEADDR` comes after binding.
-pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), Problem> {
-    let is = read_plain(fd)?;
+/// Sets all options that differ from what the socket has; `SO_REUSEADDR` comes after binding.
+pub fn write(fd: BorrowedFd<'_>, family: i32, options: &SkOptsEntry) -> Result<(), Problem> {
+    write_over(fd, options, &read_plain(fd, family)?)
+}
+
+/// Sets all options that differ from what a new socket of this sort has. This one is new, apart from its buffers.
+pub fn write_new(
+    fd: BorrowedFd<'_>,
+    fresh: &mut Fresh,
+    facts: SocketFacts,
+    options: &SkOptsEntry,
+) -> Result<(), Problem> {
+    let size = |name| get_number(fd, libc::SOL_SOCKET, name).map(|size| size as u32);
+    let is = SkOptsEntry {
+        so_sndbuf: size(libc::SO_SNDBUF)?,
+        so_rcvbuf: size(libc::SO_RCVBUF)?,
+        so_buf_lock: size(SO_BUF_LOCK).ok(),
+        ..fresh.plain(facts)?.clone()
+    };
+    write_over(fd, options, &is)
+}
+
+fn write_over(fd: BorrowedFd<'_>, options: &SkOptsEntry, is: &SkOptsEntry) -> Result<(), Problem> {
     let number = |name, value: u32, is: u32| {
         if value == is { Ok(()) } else { set_number(fd, libc::SOL_SOCKET, name, value as i32) }
     };
@@ -187,7 +211,7 @@ pub fn write(fd: BorrowedFd<'_>, options: &SkOptsEntry) -> Result<(), Problem> {
         Some(value) if Some(value) != is => set_number(fd, libc::SOL_SOCKET, name, i32::from(value)),
         _ => Ok(()),
     };
-    write_buffers(fd, options, &is)?;
+    write_buffers(fd, options, is)?;
     let times = [
         (libc::SO_SNDTIMEO, options.so_snd_tmo_sec, options.so_snd_tmo_usec),
         (libc::SO_RCVTIMEO, options.so_rcv_tmo_sec, options.so_rcv_tmo_usec),
@@ -244,7 +268,11 @@ fn write_buffers(fd: BorrowedFd<'_>, options: &SkOptsEntry, is: &SkOptsEntry) ->
             done => done?,
         }
     }
-    if let Some(lock) = options.so_buf_lock {
+    // Setting a size locks it.
+    if let Some(lock) = options.so_buf_lock
+        && (options.so_sndbuf, options.so_rcvbuf, options.so_buf_lock)
+            != (is.so_sndbuf, is.so_rcvbuf, is.so_buf_lock)
+    {
         set_number(fd, libc::SOL_SOCKET, SO_BUF_LOCK, lock as i32)?;
     }
     Ok(())
@@ -261,26 +289,63 @@ pub fn widen(fd: BorrowedFd<'_>, bytes: usize) -> Result<(), SysError> {
     }
 }
 
-/// The values of a table's options; none where a socket has no such option.
-type Values = Vec<Option<Vec<u8>>>;
+/// Bytes of the longest option of any table.
+const LONGEST: usize = 64;
+
+/// The values of a table's options, with their places; those that a socket does not have are left out.
+type Values = Vec<(Place, Vec<u8>)>;
 
 /// What new sockets have, by family, type and protocol.
 #[derive(Debug, Default)]
-pub struct Fresh(HashMap<(i32, i32, i32), Values>);
-
-/// The options of a table that a socket has, in its order; none where it has no such option.
-fn values(fd: BorrowedFd<'_>, table: &[Place]) -> Values {
-    table.iter().map(|place| value(fd, place)).collect()
+pub struct Fresh {
+    values: HashMap<(i32, i32, i32), Values>,
+    plain: HashMap<(i32, i32, i32), SkOptsEntry>,
 }
 
-fn value(fd: BorrowedFd<'_>, &(level, name, size): &Place) -> Option<Vec<u8>> {
-    let mut value = vec![0; size];
-    let len = get_option(fd, level, name, &mut value).ok()?;
-    value.truncate(len);
-    Some(value)
+fn key(facts: SocketFacts) -> (i32, i32, i32) {
+    (facts.domain, facts.kind, facts.protocol)
+}
+
+/// Calls `take` with the value of an option, if the socket has it.
+fn with_value<R>(fd: BorrowedFd<'_>, place: Place, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let (level, name, size) = place;
+    let mut value = [0; LONGEST];
+    let value = value.get_mut(..size)?;
+    let len = get_option(fd, level, name, value).ok()?;
+    value.get(..len).map(take)
+}
+
+/// The processor that a socket was given, if it was.
+pub fn incoming_cpu(fd: BorrowedFd<'_>) -> Option<StasisSocketOption> {
+    let value = with_value(fd, INCOMING_CPU, <[u8]>::to_vec)?;
+    let (level, name, _) = INCOMING_CPU;
+    let option = StasisSocketOption { level: level as u32, name: name as u32, value };
+    (option.value != (-1_i32).to_ne_bytes()).then_some(option)
 }
 
 impl Fresh {
+    /// Learns what new sockets of a sort have of a table's options.
+    pub fn learn(&mut self, facts: SocketFacts, table: &[Place]) {
+        self.values.entry(key(facts)).or_insert_with(|| {
+            let Ok(new) = socket::create(facts.domain, facts.kind, facts.protocol) else {
+                // Then every option of a socket is one to be saved.
+                return table.iter().map(|place| (*place, Vec::new())).collect();
+            };
+            let value = |place: &Place| Some((*place, with_value(new.as_fd(), *place, <[u8]>::to_vec)?));
+            table.iter().filter_map(value).collect()
+        });
+    }
+
+    /// Those options that differ from what was learned; what a new socket does not have, others like it do not have either.
+    pub fn differing(&self, fd: BorrowedFd<'_>, facts: SocketFacts) -> Vec<StasisSocketOption> {
+        let learned = self.values.get(&key(facts)).map(Vec::as_slice).unwrap_or_default();
+        let differing = learned.iter().filter_map(|(place, fresh)| {
+            let value = with_value(fd, *place, |value| (value != fresh).then(|| value.to_vec()))??;
+            Some(StasisSocketOption { level: place.0 as u32, name: place.1 as u32, value })
+        });
+        differing.collect()
+    }
+
     /// Those options of a table that differ from what a new socket has.
     pub fn differences(
         &mut self,
@@ -288,18 +353,19 @@ impl Fresh {
         facts: SocketFacts,
         table: &[Place],
     ) -> Vec<StasisSocketOption> {
-        let key = (facts.domain, facts.kind, facts.protocol);
-        let fresh = self.0.entry(key).or_insert_with(|| {
-            let new = socket::create(facts.domain, facts.kind, facts.protocol);
-            new.map_or_else(|_| vec![Some(Vec::new()); table.len()], |new| values(new.as_fd(), table))
-        });
-        // What a new socket does not have, others like it do not have either.
-        let known = table.iter().zip(fresh).filter_map(|(place, fresh)| Some((place, fresh.as_ref()?)));
-        let differing = known.filter_map(|(place, fresh)| {
-            let value = value(fd, place).filter(|value| value != fresh)?;
-            Some(StasisSocketOption { level: place.0 as u32, name: place.1 as u32, value })
-        });
-        differing.collect()
+        self.learn(facts, table);
+        self.differing(fd, facts)
+    }
+
+    /// What a new socket has of CRIU's message.
+    fn plain(&mut self, facts: SocketFacts) -> Result<&SkOptsEntry, SysError> {
+        Ok(match self.plain.entry(key(facts)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let new = socket::create(facts.domain, facts.kind, facts.protocol)?;
+                place.insert(read_plain(new.as_fd(), facts.domain)?)
+            }
+        })
     }
 }
 

@@ -19,11 +19,13 @@ use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStr
 use super::inet::InetRefusal;
 use super::inet_address::{self, of_image};
 use super::socket_queue::{Saved, Sockets};
-use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag};
+use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
-use crate::net_lock::{self, Ends, Lock, Method, Note, Sweep};
+use crate::net_lock::{self, Ends, Lasting, Lock, Method, Note, Sweep};
 use crate::options::{Connections, NetworkLock};
+use crate::side_by_side;
+use crate::supervise::Guardian;
 use crate::sys::socket::{self, get_number};
 use crate::tcp_repair::packet::sockaddr;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
@@ -43,6 +45,8 @@ struct Seen {
     ends: Ends,
     object: Object,
     fd: OwnedFd,
+    /// `SO_REUSEADDR`.
+    reuse: i32,
 }
 
 /// Connections of the tree, and the lock that holds their packets back.
@@ -50,8 +54,8 @@ struct Seen {
 struct Dumped {
     connections: Vec<Seen>,
     lock: Option<Lock>,
-    /// The lock that lasts: its method, name and note.
-    lasting: Option<(Method, String, Note)>,
+    /// The lock that lasts, with its method and name.
+    lasting: Option<(Method, String, Lasting)>,
 }
 
 /// Looks at a socket: completes its entry, or refuses.
@@ -71,6 +75,7 @@ pub(super) fn dump(
         }
         State::Listen => {
             entry.backlog = backlog;
+            own.options.extend(socket_options::incoming_cpu(socket));
             Ok(())
         }
         State::Close | State::TimeWait => {
@@ -103,7 +108,8 @@ pub(super) fn dump(
             Connections::Kept if state.is_connected() => {
                 let object = fd.object();
                 let fd = socket.try_clone_to_owned().map_err(SysError::io("dup"))?;
-                let seen = Seen { id: entry.id, ino: entry.ino, ends, object, fd };
+                let reuse = get_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+                let seen = Seen { id: entry.id, ino: entry.ino, ends, object, fd, reuse };
                 cx.state::<Dumped>().connections.push(seen);
                 Ok(())
             }
@@ -145,14 +151,14 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     if connections.is_empty() {
         return Ok(());
     }
-    cx.silenced = connections.iter().map(|seen| seen.fd.as_raw_fd()).collect();
+    cx.last_deeds.silenced = connections.iter().map(|seen| seen.fd.as_raw_fd()).collect();
     let method = match cx.options.network_lock {
         NetworkLock::Nftables => Some(Method::Nftables),
         NetworkLock::Iptables => Some(Method::Iptables),
         NetworkLock::Skip => None,
     };
     if let Some(method) = method {
-        sweep();
+        sweep(method);
         let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
         let note = Note::new(&cx.options.images_dir);
         let name = net_lock::new_name(cx.options.tree);
@@ -160,34 +166,52 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         cx.state::<Dumped>().lock = Some(lock.while_trying_to("hold back the packets of its connections")?);
         let entry = StasisNetworkEntry { table: name.clone(), method: Some(method.name().into()) };
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
-        cx.state::<Dumped>().lasting = Some((method, name, note));
-    }
-    for seen in &connections {
-        let saved = Connection::save(seen.fd.as_fd(), seen.ends.0, seen.ends.1);
-        let saved = saved.about(|| seen.object.clone()).while_trying_to("save its connection")?;
-        // Until its packets were held back, it could go on.
-        let state = saved.state.number();
-        if let Some(entry) = cx.inet_entry(seen.id) {
-            entry.state = state;
+        let lasting = Lasting::new(method, &name, &note, &ends);
+        let lasting = lasting.while_trying_to("hold back the packets of its connections")?;
+        if let Lasting::Nftables(prepared) = &lasting {
+            let (socket, bytes) = prepared.parts();
+            cx.last_deeds.lock = Some((socket, bytes.to_vec()));
         }
-        if saved.state.is_connected() {
-            images.write_with(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
-                writer.entry(&describe(&saved))?;
-                writer.extra(&saved.received)?;
-                writer.extra(&saved.written)
-            })?;
-        } else {
-            let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
-            (own.peer_gone, own.reset) = (Some(true), Some(true));
-        }
+        cx.state::<Dumped>().lasting = Some((method, name, lasting));
     }
+    let save = |seen: &Seen| {
+        let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
+        saved.about(|| seen.object.clone()).while_trying_to("save its connection")
+    };
+    let sockets: Vec<(i32, i32)> = connections.iter().map(|c| (c.fd.as_raw_fd(), c.reuse)).collect();
+    let guardian = Guardian::of_repair(&sockets).while_trying_to("guard its connections")?;
+    side_by_side::feed(&connections, save, |seen, saved| write(cx, images, seen, &saved?))?;
+    guardian.dismiss().while_trying_to("guard its connections")?;
     cx.state::<Dumped>().connections = connections;
     Ok(())
 }
 
-/// Removes what killed dumps, or images that are gone, left behind.
-fn sweep() {
-    match net_lock::sweep(Sweep::Stale) {
+/// Writes a connection that was copied.
+fn write(
+    cx: &mut FilesDump<'_>,
+    images: &mut NewImages,
+    seen: &Seen,
+    saved: &Connection,
+) -> Result<(), Problem> {
+    // Until its packets were held back, it could go on.
+    if let Some(entry) = cx.inet_entry(seen.id) {
+        entry.state = saved.state.number();
+    }
+    if !saved.state.is_connected() {
+        let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
+        (own.peer_gone, own.reset) = (Some(true), Some(true));
+        return Ok(());
+    }
+    images.write_with(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
+        writer.entry(&describe(saved))?;
+        writer.extra(&saved.received)?;
+        writer.extra(&saved.written)
+    })
+}
+
+/// Removes what killed dumps, or images that are gone, left behind by the same method.
+fn sweep(method: Method) {
+    match net_lock::sweep(Sweep::Stale, &[method]) {
         Ok(found) => found.into_iter().filter(|found| found.removed).for_each(|found| {
             log::warn!("removed the network lock {}, which was left behind: {}", found.name, found.fate);
         }),
@@ -198,14 +222,12 @@ fn sweep() {
 /// The tasks are about to be killed: their sockets are to end without a word.
 pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
     let dumped = cx.state::<Dumped>();
-    if let Some((method, name, note)) = &dumped.lasting {
-        let ends: Vec<Ends> = dumped.connections.iter().map(|c| c.ends).collect();
-        net_lock::persist(*method, name, note, &ends)
-            .while_trying_to("hold back packets until the restore")?;
+    if let Some((_, _, lasting)) = &dumped.lasting {
+        lasting.persist().while_trying_to("hold back packets until the restore")?;
     }
     let mut silent = Vec::new();
     for seen in &dumped.connections {
-        match Repair::start(seen.fd.as_fd()) {
+        match Repair::start(seen.fd.as_fd(), seen.reuse) {
             Ok(repair) => silent.push(repair),
             Err(e) => {
                 if let Some((method, name, _)) = &dumped.lasting
@@ -319,28 +341,39 @@ fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
 pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
     let images: Vec<InetSkEntry> =
         cx.entries.values().filter_map(|e| e.isk.clone()).filter(|image| is_kept(cx, image)).collect();
+    let all = cx.images;
+    let made = side_by_side::map(&images, |image| make_connection(all, image));
     let mut connections = Vec::new();
-    for image in &images {
-        let saved = load(cx.images, image)?;
-        let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
-        let make = || -> Result<(OwnedFd, Restored), Problem> {
-            let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
-            inet::before_binding(fd.as_fd(), image)?;
-            let reuse = image.opts.reuseaddr.unwrap_or(false).into();
-            let restored = saved.restore(fd.as_fd(), reuse)?;
-            Ok((fd, restored))
-        };
-        let (fd, restored) = make().about(name).while_trying_to("make its connection again")?;
+    for (image, made) in images.iter().zip(made) {
+        let (saved, fd, restored) = made?;
         cx.state::<Made>().silent.push(restored);
         connections.push((image.id, fd, saved));
     }
     // Only now does every packet of one find the other.
     for (id, fd, saved) in connections {
-        let name = || Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) };
-        saved.reach_state(fd.as_fd()).about(name).while_trying_to("close its directions again")?;
+        saved.reach_state(fd.as_fd()).about(|| name(&saved)).while_trying_to("close its directions again")?;
         cx.state::<Made>().sockets.insert(id, fd);
     }
     Ok(())
+}
+
+fn name(saved: &Connection) -> Object {
+    Object::Named { kind: "tcp", name: format!("{} -> {}", saved.local, saved.remote) }
+}
+
+/// Makes a connection, which is silent for now.
+fn make_connection(images: &Images, image: &InetSkEntry) -> Result<(Connection, OwnedFd, Restored), Problem> {
+    let saved = load(images, image)?;
+    let make = || -> Result<(OwnedFd, Restored), Problem> {
+        let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
+        inet::before_binding(fd.as_fd(), image)?;
+        let restored = saved.restore(fd.as_fd(), image.opts.reuseaddr.unwrap_or(false).into())?;
+        Ok((fd, restored))
+    };
+    let (fd, restored) = make().about(|| name(&saved)).while_trying_to("make its connection again")?;
+    // What was in its queues is there already; how much was written is needed where a direction is to be closed.
+    let written = if saved.state == State::Established { Vec::new() } else { saved.written };
+    Ok((Connection { received: Vec::new(), written, ..saved }, fd, restored))
 }
 
 /// A connection that was made, for the task that has it.

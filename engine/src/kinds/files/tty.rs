@@ -75,7 +75,10 @@ impl Explain for TtyRefusal {
 
     fn help(&self) -> Option<String> {
         let text = match self {
-            Self::NoMaster => "pass --shell-job if it is your own terminal, or dump the terminal's owner too",
+            Self::NoMaster => {
+                "pass --shell-job if it is your own terminal, or dump the terminal's owner too, or pass --external \
+                 tty[RDEV:DEV] (hexadecimal, of stat(2)) and hand another in with --inherit-fd"
+            }
             Self::SessionOutside(_) => "dump that session too, or end it first",
             Self::NotOpen { .. } => "dump the owner of the terminal too, or start the program with setsid",
             Self::StatusPending => "let the holder of the master read it, and dump again",

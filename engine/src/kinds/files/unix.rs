@@ -4,20 +4,22 @@
 //! be read is peeked at (`socket_queue.rs`); descriptors in flight are dumped like those in a table. The other half, how all
 //! sockets of a tree are made again, is in `unix_world.rs`: most calls concern two of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use proto::messages::{
-    FdTypes, FileEntry, FilePermsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
+    FdTypes, FileEntry, FilePermsEntry, SkOptsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
 };
 
 use super::sock_diag::{self, UnixFacts};
-use super::socket_options::{self, Fresh};
 use super::socket_queue::{self, Saved, Sockets};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, unix_world};
+use super::{
+    FdFacts, FileKind, FilesDump, FilesRestore, InTask, policy, socket_options, socket_reading, unix_world,
+};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::options::Unsupported;
 use crate::procfs::id_map;
 use crate::procfs::link::{self, Link};
 use crate::sys::socket::{self, End};
@@ -70,11 +72,13 @@ impl Explain for UnixRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::PeerOutside { ino, .. } => Some(format!(
-                "dump the common parent, or pass --ext-unix-sk={ino} to connect to its name again, or --external unix[{ino}]"
+                "dump the common parent, or pass --ext-unix-sk={ino} to connect to its name again, or --external unix[{ino}] \
+                 and --inherit-fd at restore, or have it find the connection closed with --on-unsupported unix=close"
             )),
-            Self::WaitsOutside(_) | Self::ClientOutside(_) => {
-                Some("dump the common parent, or close the connection first".into())
-            }
+            Self::WaitsOutside(_) | Self::ClientOutside(_) => Some(
+                "dump the common parent, or close the connection first, or lose it with --on-unsupported unix=close"
+                    .into(),
+            ),
             Self::ClosedClient | Self::DataBeforeAccept => {
                 Some("try again when the program has accepted it".into())
             }
@@ -105,6 +109,8 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Dumped {
     sockets: BTreeMap<u32, Seen>,
+    /// Peers outside of the tree that have an entry.
+    external: BTreeSet<u32>,
     /// What was in flight: held, because files are compared with it later.
     in_flight: Vec<OwnedFd>,
 }
@@ -146,16 +152,18 @@ impl FileKind for Unix {
             backlog: facts.write_queue,
             peer: facts.peer.unwrap_or(0),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            opts: socket_options::read(socket).map_err(|p| p.step("read its options"))?,
+            // All other options are read later.
+            opts: SkOptsEntry {
+                so_filter: socket_options::filter(socket).map_err(|p| p.step("read its options"))?,
+                ..SkOptsEntry::default()
+            },
             shutdown: Some(facts.shutdown).filter(|bits| *bits != 0).map(i32::from),
             ns_id: Some(2),
             ..UnixSkEntry::default()
         };
         let mut own = StasisSocketEntry::default();
         name(fd.pid, socket, &mut entry, &mut own)?;
-        if let Some(socket_facts) = fd.socket {
-            own.options = cx.state::<Fresh>().differences(socket, socket_facts, socket_options::MORE);
-        }
+        socket_reading::read_later(cx, fd, id)?;
         let mut peer_name = Vec::new();
         if facts.peer.is_some() {
             peer_name = socket::address(socket, End::Peer).unwrap_or_default();
@@ -197,6 +205,7 @@ impl FileKind for Unix {
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
+        socket_reading::finish(cx, problems);
         let sockets = std::mem::take(&mut cx.state::<Dumped>().sockets);
         let known = cx.state::<Known>().0.take().unwrap_or_default();
         for (ino, seen) in &sockets {
@@ -266,10 +275,15 @@ fn tie(
 ) -> Result<(), Problem> {
     let refuse = |refusal| Err(Problem::new(refusal));
     if u32::from(seen.facts.state) == LISTEN {
+        let mut pending = Vec::new();
         for &client in &seen.facts.pending {
             match sockets.get(&client) {
                 _ if client == 0 => return refuse(UnixRefusal::ClosedClient),
-                None => return refuse(UnixRefusal::ClientOutside(owner(client))),
+                None => {
+                    let problem = Problem::new(UnixRefusal::ClientOutside(owner(client)));
+                    lose(cx, seen, "a connection that waits at it", Unsupported::Close, problem)?;
+                    continue;
+                }
                 Some(client) if client.unsent > 0 => {
                     return Err(Problem::new(UnixRefusal::DataBeforeAccept).object(client.object.clone()));
                 }
@@ -281,9 +295,10 @@ fn tie(
                     (own.peer_gone, own.peer_name) = (None, None);
                 }
             }
+            pending.push(client);
         }
-        if !seen.facts.pending.is_empty() {
-            cx.state::<Sockets>().own.entry(seen.id).or_default().pending.clone_from(&seen.facts.pending);
+        if !pending.is_empty() {
+            cx.state::<Sockets>().own.entry(seen.id).or_default().pending = pending;
         }
         return Ok(());
     }
@@ -293,7 +308,7 @@ fn tie(
             let waits_at = known.iter().find(|(_, facts)| facts.pending.contains(&ino));
             match waits_at {
                 Some((listener, _)) if !sockets.contains_key(listener) => {
-                    refuse(UnixRefusal::WaitsOutside(owner(*listener)))
+                    give_up(cx, seen, *listener, UnixRefusal::WaitsOutside(owner(*listener)))
                 }
                 _ => Ok(()),
             }
@@ -303,8 +318,43 @@ fn tie(
             external(cx, seen, peer);
             Ok(())
         }
-        Some(peer) => refuse(UnixRefusal::PeerOutside { ino: peer, owner: owner(peer) }),
+        Some(peer) => give_up(cx, seen, peer, UnixRefusal::PeerOutside { ino: peer, owner: owner(peer) }),
     }
+}
+
+/// Refuses a peer outside of the tree, or does what the user would rather have done about it.
+fn give_up(cx: &mut FilesDump<'_>, seen: &Seen, peer: u32, refusal: UnixRefusal) -> Result<(), Problem> {
+    let choice = policy::choice(&cx.options.files, Unix::NAME);
+    lose(cx, seen, "its connection", choice, Problem::new(refusal))?;
+    match choice {
+        Unsupported::Reopen => external(cx, seen, peer),
+        _ => cut_off(cx, seen),
+    }
+    Ok(())
+}
+
+/// Tells what is lost, if that is what the user chose.
+fn lose(
+    cx: &mut FilesDump<'_>,
+    seen: &Seen,
+    what: &str,
+    allowed: Unsupported,
+    problem: Problem,
+) -> Result<(), Problem> {
+    let choice = policy::choice(&cx.options.files, Unix::NAME);
+    if choice == Unsupported::Refuse || choice != allowed {
+        return Err(problem);
+    }
+    policy::note(cx, format!("{}: {what}", seen.object), Unix::NAME, choice, &problem);
+    Ok(())
+}
+
+/// The restored socket finds its peer closed.
+fn cut_off(cx: &mut FilesDump<'_>, seen: &Seen) {
+    if let Some(entry) = cx.unix_entry(seen.id) {
+        entry.peer = 0;
+    }
+    cx.state::<Sockets>().own.entry(seen.id).or_default().peer_gone = Some(true);
 }
 
 /// Notes a peer outside of the tree: by its name, or as closed if it has none.
@@ -312,10 +362,14 @@ fn external(cx: &mut FilesDump<'_>, seen: &Seen, peer: u32) {
     let name = seen.peer_name.get(2..).unwrap_or_default().to_vec();
     if name.is_empty() {
         log::warn!("{}: its peer has no name, so the restored socket will find it closed", seen.object);
-        if let Some(entry) = cx.unix_entry(seen.id) {
-            entry.peer = 0;
-        }
-        cx.state::<Sockets>().own.entry(seen.id).or_default().peer_gone = Some(true);
+        return cut_off(cx, seen);
+    }
+    if let Some(entry) = cx.unix_entry(seen.id) {
+        entry.peer = peer;
+    }
+    let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
+    (own.peer_gone, own.peer_name, own.reset) = (None, None, None);
+    if !cx.state::<Dumped>().external.insert(peer) {
         return;
     }
     let id = cx.new_id();

@@ -16,17 +16,20 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use proto::messages::{StasisSocketEntry, UnixSkEntry};
 
-use super::socket_options::{self, MORE};
+use super::socket_options::{self, Fresh, MORE};
 use super::socket_queue::{Saved, Sockets};
 use super::unix::{ESTABLISHED, EXTERNAL, LISTEN};
+use super::unix_calls::{as_somebody, exists, send};
 use super::unix_names::{self, Place};
-use super::{FileRefusal, FilesRestore, InTask, set_common};
+use super::{FileRefusal, FilesRestore, InTask, SocketFacts, set_common};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
 use crate::sys::pidfd;
 use crate::sys::socket::{self, Along, Credentials};
-use crate::tracee::batch::Batch;
+
+/// Pairs that a task makes at once; it has them for a moment, and may not have many descriptors.
+const PAIRS_AT_ONCE: usize = 24;
 
 /// Sockets that were made, by id, until their tasks get them.
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ struct Socket {
     fd: Option<OwnedFd>,
     /// Whether it came to be as one of a pair, and can be sent to by the other only.
     is_paired: bool,
+    /// Whether it may have options already: it was handed in, or accepted.
+    is_used: bool,
     /// Its peer, if nobody has that any more.
     gone: Option<OwnedFd>,
 }
@@ -83,6 +88,8 @@ struct World<'a, 'cx> {
     /// Files that a socket was bound to already: the first one has it, the others have its name only.
     bound: HashSet<(u64, u64, Vec<u8>)>,
     place: Place,
+    /// Pairs that were made ahead, by type and maker.
+    pairs: HashMap<(i32, Credentials), Vec<(OwnedFd, OwnedFd)>>,
 }
 
 /// Makes all unix sockets.
@@ -96,13 +103,14 @@ pub(super) fn make(cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<
     for entry in entries {
         let own = saved.own.get(&entry.id).cloned().unwrap_or_default();
         let packets = saved.packets.remove(&entry.id).unwrap_or_default();
-        let socket = Socket { own, packets, fd: None, is_paired: false, gone: None, entry };
+        let socket = Socket { own, packets, fd: None, is_paired: false, is_used: false, gone: None, entry };
         if let Some(twice) = sockets.insert(socket.entry.ino, socket) {
             let what = "two unix sockets have the same inode number";
             return Err(invalid(&proto::catalogue::FILES, 0, what).object(twice.object()));
         }
     }
-    let mut world = World { sockets, tasks, cx, bound: HashSet::new(), place: Place::default() };
+    let mut world =
+        World { sockets, tasks, cx, bound: HashSet::new(), place: Place::default(), pairs: HashMap::new() };
     world.inherit()?;
     world.pair_datagrams()?;
     world.make_unconnected()?;
@@ -142,6 +150,10 @@ impl World<'_, '_> {
         for socket in self.sockets.values_mut() {
             if let Some(fd) = self.cx.options.inherited(&format!("socket:[{}]", socket.entry.ino)) {
                 socket.fd = Some(unix_names::duplicate(fd).about(|| socket.object())?);
+                socket.is_used = true;
+                if !std::mem::take(&mut socket.packets).is_empty() {
+                    log::warn!("{}: what waited to be read is lost, since it was handed in", socket.object());
+                }
             }
         }
         Ok(())
@@ -253,7 +265,8 @@ impl World<'_, '_> {
         let listener = self.listener_of(server);
         let (a, b) = self.through(kind, &name, listener, seen_by_client, seen_by_server)?;
         self.socket(client)?.fd = Some(a);
-        self.socket(server)?.fd = Some(b);
+        let server = self.socket(server)?;
+        (server.fd, server.is_used) = (Some(b), true);
         self.bind(client)
     }
 
@@ -317,7 +330,7 @@ impl World<'_, '_> {
             (None, None) => self.pair(kind, seen)?,
         };
         let socket = self.socket(ino)?;
-        (socket.fd, socket.gone) = (Some(own), Some(gone));
+        (socket.fd, socket.gone, socket.is_used) = (Some(own), Some(gone), true);
         if self.listener_of(ino).is_none() {
             self.bind(ino)?;
         }
@@ -532,25 +545,53 @@ impl World<'_, '_> {
     /// A pair, made by whom the kernel noted.
     fn pair(&mut self, kind: i32, who: Option<Credentials>) -> Result<(OwnedFd, OwnedFd), Problem> {
         let Some(who) = who else { return Ok(socket::pair(kind)?) };
+        if let Some(pair) = self.pairs.get_mut(&(kind, who)).and_then(Vec::pop) {
+            return Ok(pair);
+        }
+        // Others of the sort are needed soon, and a task is asked for many as fast as for one.
+        let alike = |s: &&Socket| s.fd.is_none() && s.kind() == kind && s.peer_credentials() == Some(who);
+        let count = self.sockets.values().filter(alike).take(2 * PAIRS_AT_ONCE).count().div_ceil(2);
+        let mut pairs = self.pairs_of(kind, who, count.max(1))?;
+        let pair = pairs.pop();
+        self.pairs.insert((kind, who), pairs);
+        Ok(match pair {
+            Some(pair) => pair,
+            None => socket::pair(kind)?,
+        })
+    }
+
+    /// Pairs that a task makes; none if there is no such task.
+    fn pairs_of(
+        &mut self,
+        kind: i32,
+        who: Credentials,
+        count: usize,
+    ) -> Result<Vec<(OwnedFd, OwnedFd)>, Problem> {
         let pid = who.pid as i32;
-        let mut made = None;
+        let mut made = Vec::new();
         let replies = self.tasks.run_in(pid, &mut |_, batch| {
-            let fds = batch.output::<[i32; 2]>();
+            made = (0..count).map(|_| batch.output::<[i32; 2]>()).collect();
             as_somebody(batch, who, |batch| {
-                let args = args![libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds];
-                batch.call("socketpair", libc::SYS_socketpair, args);
+                for fds in &made {
+                    let args = args![libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, *fds];
+                    batch.call("socketpair", libc::SYS_socketpair, args);
+                }
             });
-            made = Some(fds);
         })?;
-        let (Some(replies), Some(made)) = (replies, made) else { return Ok(socket::pair(kind)?) };
-        let [a, b] = replies.output(made)?;
+        let Some(replies) = replies else { return Ok(Vec::new()) };
+        let numbers: Vec<[i32; 2]> =
+            made.into_iter().map(|fds| replies.output(fds)).collect::<Result<_, _>>()?;
         let task = pidfd::open(pid)?;
-        let pair = (pidfd::getfd(&task, a)?, pidfd::getfd(&task, b)?);
+        let mut pairs = Vec::new();
+        for [a, b] in &numbers {
+            pairs.push((pidfd::getfd(&task, *a)?, pidfd::getfd(&task, *b)?));
+        }
         self.tasks.run_in(pid, &mut |_, batch| {
-            batch.call("close", libc::SYS_close, args![a]);
-            batch.call("close", libc::SYS_close, args![b]);
+            for fd in numbers.iter().flatten() {
+                batch.call("close", libc::SYS_close, args![*fd]);
+            }
         })?;
-        Ok(pair)
+        Ok(pairs)
     }
 
     /// Gives a socket its name.
@@ -569,6 +610,7 @@ impl World<'_, '_> {
 
     /// Shuts directions down, closes what was closed, sets flags and options.
     fn finish(mut self) -> Result<(), Problem> {
+        let mut fresh = Fresh::default();
         for socket in self.sockets.values_mut().filter(|s| !s.is_external()) {
             let object = socket.object();
             let Some(fd) = &socket.fd else { continue };
@@ -591,53 +633,19 @@ impl World<'_, '_> {
                     .map_err(SysError::of("shutdown"))
                     .about(|| object.clone())?;
             }
-            let options = || -> Result<(), Problem> {
-                socket_options::write(fd, &socket.entry.opts)?;
+            let mut options = || -> Result<(), Problem> {
+                if socket.is_used {
+                    socket_options::write(fd, libc::AF_UNIX, &socket.entry.opts)?;
+                } else {
+                    let facts = SocketFacts { domain: libc::AF_UNIX, kind: socket.kind(), protocol: 0 };
+                    socket_options::write_new(fd, &mut fresh, facts, &socket.entry.opts)?;
+                }
                 socket_options::write_more(fd, &socket.own.options, MORE)?;
                 set_common(fd, socket.entry.flags, Some(&socket.entry.fown))
             };
             options().about(|| object).while_trying_to("set its options")?;
         }
         Ok(())
-    }
-}
-
-/// Sends one packet; a stream takes it in pieces.
-fn send(sender: BorrowedFd<'_>, packet: &Saved, along: &Along<'_>, is_stream: bool) -> Result<(), SysError> {
-    let mut sent = socket::send(sender, &packet.bytes, along, libc::MSG_DONTWAIT)?;
-    while is_stream && sent < packet.bytes.len() {
-        let rest = packet.bytes.get(sent..).unwrap_or_default();
-        sent += socket::send(sender, rest, &Along::default(), libc::MSG_DONTWAIT)?;
-    }
-    Ok(())
-}
-
-/// Credentials may be sent on behalf of processes that exist.
-fn exists(who: &Credentials) -> bool {
-    std::path::Path::new(&format!("/proc/{}", who.pid)).exists()
-}
-
-/// Makes calls with a task's user and group, as the kernel notes them.
-///
-/// Ids for access to files stay as they are, so that the calls may do what ours may.
-fn as_somebody<'fd>(batch: &mut Batch<'fd>, who: Credentials, calls: impl FnOnce(&mut Batch<'fd>)) {
-    const SAME: i32 = -1;
-    let us = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let (other_user, other_group) = (us.0 == 0 && who.uid != 0, us.0 == 0 && us.1 != who.gid);
-    if other_group {
-        batch.call("setresgid", libc::SYS_setresgid, args![SAME, who.gid, SAME]);
-        batch.call("setfsgid", libc::SYS_setfsgid, args![us.1]);
-    }
-    if other_user {
-        batch.call("setresuid", libc::SYS_setresuid, args![SAME, who.uid, SAME]);
-        batch.call("setfsuid", libc::SYS_setfsuid, args![us.0]);
-    }
-    calls(batch);
-    if other_user {
-        batch.call("setresuid", libc::SYS_setresuid, args![SAME, us.0, SAME]);
-    }
-    if other_group {
-        batch.call("setresgid", libc::SYS_setresgid, args![SAME, us.1, SAME]);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The kernel tells number, device and handle of an inode, but no path. The handle is opened, which mostly finds a name
 //! that the kernel still remembers; where it does not, or the filesystem opens no handles (overlayfs), the files that the
-//! task has itself are looked through. At restore the path is taken where there is one, since it holds on another machine
+//! task has itself are looked through, and on request (`--force-irmap`) directories. At restore the path is taken where there is one, since it holds on another machine
 //! or a copied disk too; else the handle is opened again.
 
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
 use proto::messages::{FhEntry, FhEntrySizes};
 
-use super::{FilesDump, FilesRestore};
+use super::{FilesDump, FilesRestore, inode_scan};
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
 use crate::procfs::fsnotify::{Handle, Inode};
@@ -47,7 +47,7 @@ impl Explain for WatchedRefusal {
     fn help(&self) -> Option<String> {
         let text = match self {
             Self::NoPath { .. } => {
-                "end the watch first, or keep the file open in the process that watches it"
+                "pass --force-irmap to look for one, or --irmap-scan-path DIR to look there, or end the watch first"
             }
             Self::Missing => "put the file back under its name",
         };
@@ -94,13 +94,12 @@ pub fn describe(cx: &mut FilesDump<'_>, pid: i32, inode: &Inode) -> Result<Watch
         if handle.path.is_none() && stat.st_nlink == 0 {
             return Ok(Watched { handle, file: cx.dump_own(&fd)? });
         }
-        if handle.path.is_some() || own_path(pid, inode, &mut handle) {
+        let has_path = own_path(pid, inode, &mut handle) || scan(cx, inode, &mut handle)?;
+        // The handle will have to do, where nobody insists on a path: it can be opened.
+        if has_path || cx.options.files.irmap.is_none() {
             return Ok(Watched { handle, file: 0 });
         }
-        // The handle will have to do: it can be opened.
-        return Ok(Watched { handle, file: 0 });
-    }
-    if own_path(pid, inode, &mut handle) {
+    } else if own_path(pid, inode, &mut handle) || scan(cx, inode, &mut handle)? {
         return Ok(Watched { handle, file: 0 });
     }
     Err(Problem::new(WatchedRefusal::NoPath { inode: inode.number, device: inode.device }))
@@ -168,6 +167,21 @@ fn own_path(pid: i32, inode: &Inode, handle: &mut FhEntry) -> bool {
     let found = fds.chain(others).filter(leads_there).find_map(|link| path_of(&link));
     handle.path = handle.path.take().or(found);
     handle.path.is_some()
+}
+
+/// Looks for an inode in the directories that the user named, or else in all of its filesystem, if that was asked for.
+fn scan(cx: &FilesDump<'_>, inode: &Inode, handle: &mut FhEntry) -> Result<bool, Problem> {
+    let Some(places) = &cx.options.files.irmap else { return Ok(false) };
+    let device = DeviceName(inode.device).numbers();
+    let mut places = places.clone();
+    if places.is_empty() {
+        let mounts = read_proc("/proc/self/mountinfo".into(), mountinfo::parse)?;
+        let of_device = mounts.into_iter().filter(|mount| mount.dev == device);
+        places.extend(of_device.map(|mount| PathBuf::from(OsStr::from_bytes(&mount.mountpoint))));
+    }
+    let found = inode_scan::find(&places, device, inode.number);
+    handle.path = found.and_then(|path| path.into_os_string().into_string().ok());
+    Ok(handle.path.is_some())
 }
 
 /// How a watched inode is reached.

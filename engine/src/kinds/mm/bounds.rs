@@ -56,7 +56,10 @@ pub fn path_id(pid: i32, link: &'static str, files: &mut FilesDump<'_>) -> Resul
     let about = || Object::Named { kind: link, name: path.to_string_lossy().into_owned() };
     let stat = nix::sys::stat::stat(link_path.as_str()).map_err(SysError::of("stat")).about(about)?;
     files
-        .add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link_path.clone(), leads: false }, 0)
+        .add_path(
+            &Seen { link: path.as_bytes(), stat: &stat, reach: link_path.clone(), leads: false, position: 0 },
+            0,
+        )
         .about(about)
 }
 

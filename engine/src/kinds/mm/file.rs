@@ -92,9 +92,10 @@ fn file_id(cx: &mut FilesDump<'_>, link: &str, vma: &SmapsVma, flags: i32) -> Re
     }
     let id = match nix::sys::stat::lstat(OsStr::from_bytes(name)) {
         // Some filesystems have a device for each subvolume, which smaps does not show: those are looked at below.
-        Ok(stat) if (stat.st_dev, stat.st_ino) == (device(vma.vma.dev), vma.vma.inode) => {
-            cx.add_path(&Seen { link: name, stat: &stat, reach: link.to_owned(), leads: true }, flags)?
-        }
+        Ok(stat) if (stat.st_dev, stat.st_ino) == (device(vma.vma.dev), vma.vma.inode) => cx.add_path(
+            &Seen { link: name, stat: &stat, reach: link.to_owned(), leads: true, position: 0 },
+            flags,
+        )?,
         _ => look_through(cx, link, flags)?,
     };
     cx.state::<Met>().0.insert(key, id);
@@ -115,5 +116,8 @@ fn device((major, minor): (u32, u32)) -> u64 {
 fn look_through(cx: &mut FilesDump<'_>, link: &str, flags: i32) -> Result<u32, Problem> {
     let stat = nix::sys::stat::stat(link).map_err(SysError::of("stat(/proc/PID/map_files)"))?;
     let path = nix::fcntl::readlink(link).map_err(SysError::of("readlink(/proc/PID/map_files)"))?;
-    cx.add_path(&Seen { link: path.as_bytes(), stat: &stat, reach: link.to_owned(), leads: false }, flags)
+    cx.add_path(
+        &Seen { link: path.as_bytes(), stat: &stat, reach: link.to_owned(), leads: false, position: 0 },
+        flags,
+    )
 }
