@@ -139,6 +139,8 @@ pub struct RestoreOptions {
     pub files: FileOptions,
     /// Say at the end what was restored and how long it took.
     pub display_stats: bool,
+    /// Tunables that cannot be set are passed over (`--weak-sysctls`).
+    pub weak_sysctls: bool,
     /// Directory that becomes the root of the mount namespace (`--root`).
     pub root: Option<PathBuf>,
     /// What is logged, and where.

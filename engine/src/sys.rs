@@ -27,6 +27,8 @@ pub mod rlimit;
 pub mod socket;
 pub mod timer;
 pub mod tty;
+pub mod tun;
 pub mod userfault;
 pub mod vdso;
 pub mod xattr;
+pub mod xtables;

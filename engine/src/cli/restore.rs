@@ -45,6 +45,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
+        weak_sysctls: given.flag("weak-sysctls"),
         root: given.value("root"),
         inside: Inside::default(),
         work_dir,

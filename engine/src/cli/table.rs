@@ -150,6 +150,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("tcp-close", None, Flag, What, DR, "Close TCP connections"),
     works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
     works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), iptables, skip"),
+    works("weak-sysctls", None, Flag, What, DR, "Go on when a sysctl cannot be set"),
 
     works("link-remap", None, Flag, Files, DR, "Give removed files that have other names one more, until they are restored"),
     works("ghost-limit", None, Value("SIZE"), Files, D, "Largest removed file that is kept, without its holes [default: 1M]"),
@@ -202,7 +203,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
-    refused("weak-sysctls", None, Flag, DR, "Go on when a sysctl cannot be set"),
     refused("mntns-compat-mode", None, Flag, DR, "Restore mounts the old way"),
     refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),
     refused("track-mem", None, Flag, D, "Track memory for the next dump"),

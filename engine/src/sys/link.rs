@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 
 use crate::error::SysError;
 
-fn request(name: &str) -> libc::ifreq {
+pub(super) fn request(name: &str) -> libc::ifreq {
     // SAFETY: numbers, and a union of such; zero is a valid value of each.
     let mut request: libc::ifreq = unsafe { std::mem::MaybeUninit::zeroed().assume_init() };
     // The last byte stays zero.
