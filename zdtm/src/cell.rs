@@ -129,8 +129,7 @@ impl Cell {
             | CloneFlags::from_bits_retain(CLONE_NEWTIME);
         unshare(flags).context("cannot make namespaces")?;
         fs::write("/proc/self/timens_offsets", OFFSETS).context("cannot shift the clocks")?;
-        // SAFETY: this process has one thread.
-        match unsafe { fork() }? {
+        match fork_alone()? {
             ForkResult::Parent { child } => Ok(fs::write(pid_file, child.to_string())?),
             ForkResult::Child => {
                 let error = self.become_init(words).err().unwrap_or_else(|| anyhow::anyhow!("it returned"));
@@ -169,6 +168,12 @@ impl Cell {
     }
 }
 
+/// Forks, in a process that has one thread: a trial, and what it starts to prepare a target.
+fn fork_alone() -> nix::Result<ForkResult> {
+    // SAFETY: nobody else holds a lock that the child could wait for.
+    unsafe { fork() }
+}
+
 fn change(path: &Path, flags: MsFlags) -> Result<()> {
     let none = None::<&str>;
     mount(none, path, none, flags, none)
@@ -184,8 +189,7 @@ fn bind(from: &Path, to: &Path) -> Result<()> {
 /// Becomes root of a new user namespace, whose maps a child writes that stays outside.
 fn enter_user_namespace() -> Result<()> {
     let (mapped, entered) = (pipe()?, pipe()?);
-    // SAFETY: this process has one thread.
-    let writer = match unsafe { fork() }? {
+    let writer = match fork_alone()? {
         ForkResult::Child => {
             drop(entered.1);
             let code = i32::from(write_maps(&entered.0).is_err());
@@ -233,8 +237,7 @@ pub fn look_inside<T: Serialize + DeserializeOwned>(
 ) -> Result<T> {
     let pidfd = pidfd(init)?;
     let (reader, writer) = pipe()?;
-    // SAFETY: a trial has one thread.
-    let outer = match unsafe { fork() }? {
+    let outer = match fork_alone()? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => crate::workload::exit_now(i32::from(go_and_look(&pidfd, writer, look).is_err())),
     };
@@ -254,8 +257,7 @@ fn go_and_look<T: Serialize>(
     look: impl FnOnce() -> Result<T>,
 ) -> Result<()> {
     nix::sched::setns(pidfd.as_fd(), CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)?;
-    // SAFETY: this process has one thread.
-    match unsafe { fork() }? {
+    match fork_alone()? {
         ForkResult::Parent { child } => {
             waitpid(child, None)?;
             Ok(())

@@ -112,7 +112,7 @@ fn work(plan: &Plan, scratch: &Path, queue: &Mutex<VecDeque<Job>>, sender: Sende
 }
 
 fn one(plan: &Plan, scratch: &Path, job: &Job) -> (Outcome, Option<PathBuf>) {
-    if let Some(reason) = why_not(&job.named) {
+    if let Some(reason) = why_not(job) {
         return (Outcome::Skipped(reason), None);
     }
     let name = job.named.name.replace(|letter: char| !letter.is_alphanumeric() && letter != '-', "_");
@@ -135,7 +135,10 @@ fn runner_failed(message: String) -> Outcome {
 }
 
 /// Why an entry cannot run here.
-fn why_not(named: &Named) -> Option<String> {
+fn why_not(Job { named, flavor }: &Job) -> Option<String> {
+    if *flavor != Flavor::Host && !nix::unistd::geteuid().is_root() {
+        return Some(format!("flavor {} needs root", flavor.as_str()));
+    }
     let missing: Vec<String> = named.entry.needs.iter().filter_map(crate::need::Need::missing).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }

@@ -264,6 +264,7 @@ mod unlink_largefile;
 mod unlink_mmap00;
 mod unlink_mmap01;
 mod unlink_regular00;
+mod unshared;
 mod utsname;
 mod vdso00;
 mod vdso01;
@@ -534,6 +535,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap00", run: unlink_mmap00::run },
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
+    Workload { name: "unshared", run: unshared::run },
     Workload { name: "utsname", run: utsname::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },

@@ -28,7 +28,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let before = now()?;
     cx.barrier()?;
     for ((was, is), (name, _)) in before.into_iter().zip(now()?).zip(CLOCKS) {
-        ensure!(is >= was && is - was < LIMIT, "{name} went from {was:?} to {is:?}");
+        ensure!(is.checked_sub(was).is_some_and(|by| by < LIMIT), "{name} went from {was:?} to {is:?}");
     }
     Ok(())
 }

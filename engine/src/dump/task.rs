@@ -45,6 +45,9 @@ pub(super) enum RelationRefusal {
     /// It is in another namespace than the root of the tree.
     #[error("it is in another {0} namespace than the root of the tree, which is not supported yet")]
     Nested(&'static str),
+    /// Its children will be in another.
+    #[error("its children will be in another {0} namespace than itself, which is not supported yet")]
+    ForChildren(&'static str),
     /// The session's or group's leader is outside.
     #[error("its {what} {id} was begun outside of the tree")]
     Outside {
@@ -334,7 +337,13 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
             RelationRefusal::Nested(kind.name())
         })
     };
-    NamespaceType::ALL.into_iter().filter(other).map(refusal).collect()
+    let for_children = [NamespaceType::Pid, NamespaceType::Time].into_iter().filter(|kind| {
+        let path = |name: String| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        // The link is dangling as long as a pid namespace has no init.
+        path(format!("{}_for_children", kind.name())) != path(kind.name().to_owned())
+    });
+    let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
+    NamespaceType::ALL.into_iter().filter(other).map(refusal).chain(for_children).collect()
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.

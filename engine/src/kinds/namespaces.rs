@@ -66,7 +66,7 @@ pub trait NamespaceKind: 'static {
         Ok(())
     }
     /// Acts from outside, when it was made with its first task, `root`, by its pid outside.
-    fn from_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
+    fn act_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
         Ok(())
     }
     /// Fills it, in its first task.

@@ -134,7 +134,7 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     };
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
     drop((go, filled));
-    plan.kinds().try_for_each(|(kind, cx)| kind.from_outside(cx, root))?;
+    plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
     nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
     let mut byte = [0];
     let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;

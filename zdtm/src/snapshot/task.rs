@@ -129,11 +129,18 @@ pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Re
     }
     for item in fs::read_dir(format!("/proc/{pid}/ns"))? {
         let item = item?;
-        let link = fs::read_link(item.path())?;
-        facts.add(
-            format!("task {pid} namespace {}", item.file_name().to_string_lossy()),
-            link.to_string_lossy(),
-        );
+        let name = item.file_name();
+        let link = match fs::read_link(item.path()) {
+            // A pid namespace that nobody was born in yet.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "empty".into(),
+            link => link?,
+        };
+        let is_ours =
+            fs::read_link(std::path::Path::new("/proc/self/ns").join(&name)).is_ok_and(|ours| ours == link);
+        let link = link.to_string_lossy();
+        // One of the target's own is another one after a restore.
+        let link = if is_ours { link.into_owned() } else { facts.link(&link) };
+        facts.add(format!("task {pid} namespace {}", name.to_string_lossy()), link);
     }
     for line in fs::read_to_string(format!("/proc/{pid}/limits"))?.lines().skip(1) {
         // Names hold spaces, the columns are padded to at least 25 characters (fs/proc/base.c).

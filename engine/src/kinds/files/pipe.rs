@@ -136,7 +136,7 @@ impl FileKind for Pipe {
 
     fn restore(cx: &mut FilesRestore<'_>, image: &PipeEntry) -> Result<OwnedFd, Problem> {
         if let Some(handed) = policy::inherited(cx, &[format!("pipe:[{}]", image.pipe_id)]) {
-            return from_outside(handed, image).while_trying_to("take the pipe that was handed in");
+            return act_outside(handed, image).while_trying_to("take the pipe that was handed in");
         }
         if !cx.state::<Restored>().0.contains_key(&image.pipe_id) {
             let made = make(cx, image.pipe_id)?;
@@ -158,7 +158,7 @@ impl FileKind for Pipe {
 }
 
 /// An end of a pipe that somebody else made: what we were given, if it is the right end, or another of the same pipe.
-fn from_outside(handed: BorrowedFd<'_>, image: &PipeEntry) -> Result<OwnedFd, Problem> {
+fn act_outside(handed: BorrowedFd<'_>, image: &PipeEntry) -> Result<OwnedFd, Problem> {
     let flags = nix::fcntl::fcntl(handed, FcntlArg::F_GETFL).map_err(SysError::of("fcntl(F_GETFL)"))?;
     let fd = if pipe_data::ends(flags) == pipe_data::ends(image.flags as i32) {
         handed.try_clone_to_owned().map_err(SysError::io("dup"))?

@@ -24,8 +24,8 @@ pub trait ErasedNamespaceKind: Sync + fmt::Debug {
     fn check(&self, cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>);
     /// [`NamespaceKind::before_birth`].
     fn before_birth(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem>;
-    /// [`NamespaceKind::from_outside`].
-    fn from_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem>;
+    /// [`NamespaceKind::act_outside`].
+    fn act_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem>;
     /// [`NamespaceKind::restore`].
     fn restore(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem>;
 }
@@ -76,8 +76,8 @@ impl<K: NamespaceKind> ErasedNamespaceKind for Erased<K> {
         K::before_birth(cx)
     }
 
-    fn from_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
-        K::from_outside(cx, root)
+    fn act_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+        K::act_outside(cx, root)
     }
 
     fn restore(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem> {

@@ -54,7 +54,8 @@ fn read(pid: i32, name: &str) -> Result<Vec<UidGidExtent>, Problem> {
 
 fn write(pid: i32, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
     let path = format!("/proc/{pid}/{name}");
-    let lines: String = map.iter().map(|e| format!("{} {} {}\n", e.first, e.lower_first, e.count)).collect();
+    let line = |e: &UidGidExtent| format!("{} {} {}\n", e.first, e.lower_first, e.count);
+    let lines = map.iter().map(line).collect::<Vec<_>>().concat();
     std::fs::write(&path, lines).map_err(SysError::io("write")).about(|| Object::Path(path.into()))
 }
 
@@ -79,7 +80,7 @@ impl NamespaceKind for UserNamespace {
         images.write(&USERNS, cx.id.into(), &[UsernsEntry { uid_map, gid_map }])
     }
 
-    fn from_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+    fn act_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
         let entry: UsernsEntry = cx.images.read_single(&USERNS, cx.id.into())?;
         write(root, "uid_map", &entry.uid_map)?;
         write(root, "gid_map", &entry.gid_map)
