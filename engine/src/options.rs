@@ -25,6 +25,8 @@ pub struct DumpOptions {
     pub external_unix: ExternalUnix,
     /// What becomes of open files.
     pub files: FileOptions,
+    /// What becomes of network namespaces.
+    pub net: NetOptions,
     /// Compute no checksums.
     pub skip_checksums: bool,
     /// What becomes of TCP connections.
@@ -139,6 +141,8 @@ pub struct RestoreOptions {
     pub files: FileOptions,
     /// Say at the end what was restored and how long it took.
     pub display_stats: bool,
+    /// What becomes of network namespaces.
+    pub net: NetOptions,
     /// Tunables that cannot be set are passed over (`--weak-sysctls`).
     pub weak_sysctls: bool,
     /// Directory that becomes the root of the mount namespace (`--root`).
@@ -154,6 +158,32 @@ impl RestoreOptions {
     pub fn inherited(&self, resource: &str) -> Option<i32> {
         self.inherit_fds.iter().find(|(_, known)| known == resource).map(|(fd, _)| *fd)
     }
+}
+
+/// What becomes of network namespaces. Dump and restore read different fields of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetOptions {
+    /// What is in that of the tree is neither saved nor restored (`--empty-ns net`).
+    pub empty: bool,
+    /// Those of these inode numbers are not the tree's, and are handed in under these names (`--external net[INO]:NAME`).
+    pub external: Vec<(u64, String)>,
+    /// The tree goes into this one (`--join-ns net:FILE`).
+    pub join: Option<PathBuf>,
+    /// Outer ends of pairs (`--external veth[IN]:OUT@BRIDGE`, `--veth-pair`).
+    pub pairs: Vec<OuterEnd>,
+    /// Outer devices that macvlans are on top of (`--external macvlan[IN]:OUT`).
+    pub macvlans: Vec<OuterEnd>,
+}
+
+/// A device of the tree and what is outside of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OuterEnd {
+    /// The name of the device of the tree.
+    pub inner: String,
+    /// The name of the other one.
+    pub outer: String,
+    /// The bridge that the other one becomes a port of.
+    pub bridge: Option<String>,
 }
 
 /// Whose child the restored root task is.

@@ -14,7 +14,6 @@ pub mod fcntl;
 pub mod handle;
 pub mod inotify;
 pub mod ipc;
-pub mod link;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

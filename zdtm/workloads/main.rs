@@ -179,6 +179,7 @@ mod sigpending;
 mod sigtrap;
 mod sigtrap01;
 mod sk_freebind;
+mod network;
 mod sk_netlink;
 mod sk_unix01;
 mod sk_unix_dgram_ghost;
@@ -455,6 +456,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap", run: sigtrap::run },
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "network", run: network::run },
     Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
     Workload { name: "sk-unix-listen", run: sk_unix_listen::run },

@@ -11,7 +11,7 @@ use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
+use super::{Failure, UsageError, directories, files, log_options, need_directory, network, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -36,6 +36,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
         files: files::options(given),
+        net: network::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,

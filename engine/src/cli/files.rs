@@ -39,7 +39,7 @@ pub(super) fn validation(text: &str) -> Result<Validation, &'static str> {
 }
 
 /// Sorts of resources that may be outside of the tree.
-const EXTERNAL: [&str; 4] = ["file[", "pipe[", "pipe:[", "unix["];
+const EXTERNAL: [&str; 7] = ["file[", "pipe[", "pipe:[", "unix[", "net[", "veth[", "macvlan["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {

@@ -12,7 +12,7 @@ use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
 use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, output, start_log};
+use super::{Failure, UsageError, directories, files, log_options, need_directory, network, output, start_log};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -42,6 +42,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
         files: files::options(given),
+        net: network::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),

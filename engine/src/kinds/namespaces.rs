@@ -69,6 +69,14 @@ pub trait NamespaceKind: 'static {
     fn act_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
         Ok(())
     }
+    /// Begins, in its first task, when all others have acted from outside.
+    fn begin(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Connects it with the outside, when its first task, `root`, has begun.
+    fn connect_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Fills it, in its first task.
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem>;
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. Its root is forked from us into new namespaces. It is a copy of the engine still.
 //! 2. Kinds of namespaces act from outside: the maps of a user namespace are written.
-//! 3. In the root, kinds fill the namespaces, each its own, mounts last. Then the root waits for whoever takes it.
+//! 3. In the root, kinds begin: there is a network namespace. From outside it is connected with what is there.
+//!    Then kinds fill the namespaces, each its own, mounts last, and the root waits for whoever takes it.
 //! 4. A process of ours goes into the namespaces (`inside.rs`), takes the root, and restores the tree from there.
 //!
 //! We stay outside, and tell how that one ended. If it failed, the root is killed, and with the init of a pid namespace all
@@ -120,7 +121,10 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let (done, filled) = pipe()?;
     let (hold, held) = pipe()?;
     // The time namespace of a child is that which its maker has prepared.
-    let new = plan.types.iter().filter(|kind| **kind != NamespaceType::Time);
+    // A network namespace is made by the root, when that is somebody in its user namespace: to the root there belongs what
+    // /proc shows of it.
+    let later = [NamespaceType::Time, NamespaceType::Net];
+    let new = plan.types.iter().filter(|kind| !later.contains(kind));
     let mut flags = new.fold(0, |flags, kind| flags | kind.clone_flag());
     if plan.options.parent == Parent::Sibling {
         flags |= libc::CLONE_PARENT;
@@ -128,19 +132,22 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         drop((begin, done));
-        fill(plan, &go, &filled)?;
+        if let Err(problem) = fill(plan, &go, &filled) {
+            // We are killed when the pipe ends: not before we have said why.
+            let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(filled);
+            return Err(problem);
+        }
         drop((go, filled));
         process::wait_to_be_taken(&hold, &held);
     };
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
-    nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
-    let mut byte = [0];
-    let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;
-    if read == 0 {
-        return Err(Problem::new(NotFilled));
-    }
+    tell(&begin)?;
+    hear(&done)?;
+    plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
+    tell(&begin)?;
+    hear(&done)?;
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -160,11 +167,23 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
 fn fill(plan: &Plan<'_>, go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
-    let mut byte = [0];
-    nix::unistd::read(go, &mut byte).map_err(SysError::of("read"))?;
+    hear(go)?;
+    plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
+    tell(filled)?;
+    hear(go)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.restore(cx).while_trying_to("restore its namespaces"))?;
-    nix::unistd::write(filled, b".").map_err(SysError::of("write"))?;
-    Ok(())
+    tell(filled)
+}
+
+/// Says that we are done.
+fn tell(pipe: &OwnedFd) -> Result<(), Problem> {
+    nix::unistd::write(pipe, b".").map(drop).map_err(SysError::of("write")).map_err(Problem::new)
+}
+
+/// Waits until the other side is done.
+fn hear(pipe: &OwnedFd) -> Result<(), Problem> {
+    let read = nix::unistd::read(pipe, &mut [0]).map_err(SysError::of("read"))?;
+    if read == 0 { Err(Problem::new(NotFilled)) } else { Ok(()) }
 }
 
 /// A root that is killed when this is dropped.

@@ -6,7 +6,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::link::request;
 use crate::error::SysError;
 
 /// Flags of devices and descriptors.
@@ -29,6 +28,17 @@ const TUNGETSNDBUF: libc::c_ulong = 0x8004_54d3;
 const TUNGETVNETHDRSZ: libc::c_ulong = 0x8004_54d7;
 const TUNSETQUEUE: libc::c_ulong = 0x4004_54d9;
 const TUNSETIFINDEX: libc::c_ulong = 0x4004_54da;
+
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: numbers, and a union of such; zero is a valid value of each.
+    let mut request: libc::ifreq = unsafe { std::mem::MaybeUninit::zeroed().assume_init() };
+    // The last byte stays zero.
+    let room = libc::IFNAMSIZ - 1;
+    for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(room)) {
+        *place = byte as libc::c_char;
+    }
+    request
+}
 
 /// Who may attach to a persistent device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

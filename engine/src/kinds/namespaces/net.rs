@@ -9,6 +9,7 @@ mod link_kinds;
 mod links;
 mod neighbours;
 mod nftables;
+mod outside;
 mod programs;
 mod routes;
 mod saved;
@@ -18,14 +19,16 @@ mod xtables;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use nix::sched::{CloneFlags, unshare};
 use proto::catalogue::{NETDEV, NETNS, STASIS_LINKS};
-use proto::messages::{NetDeviceEntry, StasisLinkEntry};
+use proto::messages::{NetDeviceEntry, NetnsEntry, StasisLinkEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::image::{Images, NewImages};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
+use outside::Origin;
 use space::Space;
 use sysctls::{Failing, Sysctls};
 
@@ -51,6 +54,12 @@ pub enum NetRefusal {
     /// A pair whose other end was outside.
     #[error("its other end was outside of the tree, and nobody says which that becomes")]
     NoOuterEnd,
+    /// A macvlan whose lower device was outside.
+    #[error("it was on top of a device outside of the tree, and nobody says which that becomes")]
+    NoLower,
+    /// A namespace of others.
+    #[error("the network namespace was not the tree's own, and nobody hands it in as {0}")]
+    NotHandedIn(String),
     /// Devices on top of each other.
     #[error("it is on top of a device that is missing or on top of it")]
     Circle,
@@ -88,6 +97,8 @@ impl Explain for NetRefusal {
 
     fn help(&self) -> Option<String> {
         Some(match self {
+            Self::NoLower => "pass --external macvlan[IN]:OUT".into(),
+            Self::NotHandedIn(name) => format!("pass --inherit-fd fd[N]:{name}"),
             Self::NoOuterEnd => "pass --external veth[IN]:OUT or veth[IN]:OUT@BRIDGE".into(),
             Self::Sysctl(_) => "pass --weak-sysctls to go on without it".into(),
             Self::Program(_, program) => format!("install {program} here"),
@@ -116,17 +127,24 @@ impl NamespaceKind for NetNamespace {
     const TYPE: NamespaceType = NamespaceType::Net;
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
+        if cx.options.net.empty || external_key(cx).is_some() {
+            return;
+        }
         if let Err(problem) = look_around(cx, problems) {
             problems.push(problem);
         }
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        let ext_key = external_key(cx);
+        if ext_key.is_some() || cx.options.net.empty {
+            return images.write(&NETNS, cx.id.into(), &[NetnsEntry { ext_key, ..NetnsEntry::default() }]);
+        }
         let mut netlink = Netlink::open(NETLINK_ROUTE)?;
         let space = Space::new(cx.id);
         let links = links::list(&mut netlink)?;
-        let tunables = Sysctls::read()?;
-        let (mut devices, more) = links::dump(&links, &space);
+        let tunables = Sysctls::read(&cx.options.inside.ids)?;
+        let (mut devices, more) = links::dump(&links, &space, &cx.options.inside.ids);
         devices.iter_mut().for_each(|device| tunables.fill(device));
         images.write(&NETNS, cx.id.into(), &[tunables.entry()])?;
         images.write(&NETDEV, cx.id.into(), &devices)?;
@@ -140,8 +158,29 @@ impl NamespaceKind for NetNamespace {
         conntrack::dump(cx.id, images)
     }
 
+    fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
+        outside::check(cx, problems);
+    }
+
+    /// In a user namespace of its own, the root would not be let into a namespace that is not its own.
+    fn before_birth(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        if outside::origin(cx)? == Origin::Joined { outside::join(cx) } else { Ok(()) }
+    }
+
+    fn begin(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        if outside::origin(cx)? == Origin::Joined {
+            return Ok(());
+        }
+        unshare(CloneFlags::CLONE_NEWNET).map_err(SysError::of("unshare(CLONE_NEWNET)"))?;
+        Ok(())
+    }
+
+    fn connect_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+        outside::connect(cx, root)
+    }
+
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if !cx.images.has(&NETDEV, cx.id.into()) {
+        if outside::origin(cx)? != Origin::Made || !cx.images.has(&NETDEV, cx.id.into()) {
             return Ok(());
         }
         let mut netlink = Netlink::open(NETLINK_ROUTE)?;
@@ -150,6 +189,14 @@ impl NamespaceKind for NetNamespace {
         let failing = if cx.options.weak_sysctls { Failing::Logged } else { Failing::Told };
         fill(&mut netlink, cx.images, &space, &devices, failing)
     }
+}
+
+/// The name under which the namespace that we are in is handed in again, if the user says that it is not the tree's.
+fn external_key(cx: NamespaceDump<'_>) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = std::fs::metadata("/proc/self/ns/net").ok()?.ino();
+    let known = cx.options.net.external.iter().find(|(external, _)| *external == inode);
+    known.map(|(_, name)| name.clone())
 }
 
 fn look_around(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) -> Result<(), Problem> {

@@ -47,24 +47,24 @@ pub(super) fn restore(netlink: &mut Netlink, all: &[Message]) -> Result<(), Prob
         .filter(|message| message.kind == NEWADDR)
         .partition(|message| message.payload.first() == Some(&(libc::AF_INET6 as u8)));
     for message in in_order.into_iter().chain(newest_first.into_iter().rev()) {
-        netlink
-            .request("RTM_NEWADDR", NEWADDR, REPLACE, &known_to_be_unique(&message.payload))
-            .about(|| object(&message.payload))
-            .while_trying_to("add an address")?;
+        for payload in known_to_be_unique(&message.payload).iter().chain([&message.payload]) {
+            let added = netlink.request("RTM_NEWADDR", NEWADDR, REPLACE, payload);
+            added.about(|| object(payload)).while_trying_to("add an address")?;
+        }
     }
     Ok(())
 }
 
-/// An address that was found to be nobody else's, or was not to be looked for, needs no search for duplicates
-/// (RFC 4862), during which nobody can use it.
-fn known_to_be_unique(payload: &[u8]) -> Vec<u8> {
+/// An address of IPv6 that was found to be nobody else's needs no search for duplicates (RFC 4862), during which nobody can use
+/// it: it is added as one that is not to be looked for, which then can be said to be an ordinary one.
+fn known_to_be_unique(payload: &[u8]) -> Option<Vec<u8>> {
     let flags = attribute(payload, HEADER, FLAGS).and_then(|value| number(value, 0)).unwrap_or_default();
     if payload.first() != Some(&(libc::AF_INET6 as u8)) || flags & (TENTATIVE | DADFAILED) != 0 {
-        return payload.to_vec();
+        return None;
     }
     let mut changed = without(payload, HEADER, &[FLAGS]);
     push(&mut changed, FLAGS, &(flags | NODAD).to_ne_bytes());
-    changed
+    Some(changed)
 }
 
 /// Removes addresses that are not in the list.
@@ -104,12 +104,12 @@ mod tests {
         let mut payload = vec![libc::AF_INET6 as u8, 64, 0, 0, 3, 0, 0, 0];
         push(&mut payload, ADDRESS, &[1; 16]);
         push(&mut payload, FLAGS, &0x80_u32.to_ne_bytes());
-        let changed = known_to_be_unique(&payload);
+        let changed = known_to_be_unique(&payload).unwrap();
         let flags = |payload: &[u8]| number(attribute(payload, HEADER, FLAGS).unwrap(), 0);
         assert_eq!(flags(&changed), Some(0x82));
         let mut tentative = without(&payload, HEADER, &[FLAGS]);
         push(&mut tentative, FLAGS, &TENTATIVE.to_ne_bytes());
-        assert_eq!(flags(&known_to_be_unique(&tentative)), Some(TENTATIVE));
+        assert_eq!(known_to_be_unique(&tentative), None);
     }
 
     #[test]

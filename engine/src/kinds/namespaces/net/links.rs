@@ -18,11 +18,11 @@ use crate::error::{Context as _, Object, Problem, SysError};
 use crate::netlink::{
     self, CHANGE, CREATE, Netlink, attribute, attributes, number, push, push_nested, push_text,
 };
+use crate::procfs::id_map::{self, IdMaps};
 use crate::sys::tun;
 
 /// Messages and attributes of `include/uapi/linux/{rtnetlink,if_link}.h`.
 pub(super) const NEWLINK: u16 = 16;
-const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWLINKPROP: u16 = 108;
 /// `struct ifinfomsg`.
@@ -177,7 +177,11 @@ fn refuse(link: &Link, links: &[Link], space: &Space<'_>) -> Option<NetRefusal> 
 }
 
 /// What images say of the devices.
-pub(super) fn dump(links: &[Link], space: &Space<'_>) -> (Vec<NetDeviceEntry>, Vec<StasisLinkEntry>) {
+pub(super) fn dump(
+    links: &[Link],
+    space: &Space<'_>,
+    ids: &IdMaps,
+) -> (Vec<NetDeviceEntry>, Vec<StasisLinkEntry>) {
     let entry = |link: &Link| NetDeviceEntry {
         r#type: nd_type(link).into(),
         ifindex: link.index,
@@ -190,7 +194,7 @@ pub(super) fn dump(links: &[Link], space: &Space<'_>) -> (Vec<NetDeviceEntry>, V
             mode: link.datum(1).unwrap_or_default(),
             flags: Some(link.datum(2).unwrap_or_default()),
         }),
-        tun: link.has_kind("tun").then(|| tun_entry(link)),
+        tun: link.has_kind("tun").then(|| tun_entry(link, ids)),
         sit: link.has_kind("sit").then(|| sit_entry(link)),
         peer_ifindex: link.has_kind("veth").then_some(link.lower).flatten(),
         peer_nsid: link.has_kind("veth").then(|| peer_space(link, space)).flatten(),
@@ -210,7 +214,8 @@ pub(super) fn dump(links: &[Link], space: &Space<'_>) -> (Vec<NetDeviceEntry>, V
         port: plain(&link.port),
         attributes: plain(&link.kept),
         alternative_names: link.alternative_names.clone(),
-        lower: link.lower,
+        // Of one outside the index means nothing.
+        lower: link.lower.filter(|_| link.lower_space.is_none_or(|number| space.knows(number))),
         lower_ns_id: link.lower_space.and_then(|number| space.id_of(number)),
     };
     (links.iter().map(entry).collect(), links.iter().map(own).collect())
@@ -237,7 +242,7 @@ fn nd_type(link: &Link) -> NdType {
 }
 
 /// Numbers of `IFLA_TUN_*`.
-fn tun_entry(link: &Link) -> TunLinkEntry {
+fn tun_entry(link: &Link, ids: &IdMaps) -> TunLinkEntry {
     let has = |kind: u16, flag: u32| if link.datum(kind) == Some(1) { flag } else { 0 };
     let kind = link.datum(3).unwrap_or(tun::IFF_TUN);
     let no_pi = if link.datum(4) == Some(1) { 0 } else { tun::IFF_NO_PI };
@@ -248,8 +253,8 @@ fn tun_entry(link: &Link) -> TunLinkEntry {
         | has(7, tun::IFF_MULTI_QUEUE);
     TunLinkEntry {
         flags,
-        owner: link.datum(1).map_or(-1, |id| id as i32),
-        group: link.datum(2).map_or(-1, |id| id as i32),
+        owner: link.datum(1).map_or(-1, |id| id_map::inside(&ids.uids, id) as i32),
+        group: link.datum(2).map_or(-1, |id| id_map::inside(&ids.gids, id) as i32),
         vnethdr: tun::DEFAULT_HEADER,
         sndbuf: i32::MAX as u32,
     }
@@ -357,38 +362,46 @@ fn make(
     match known.made {
         Made::Tun => return make_tun(device),
         Made::Pair if device.peer_nsid.is_none() => return Err(Problem::new(NetRefusal::NoOuterEnd)),
-        Made::Pair | Made::Netlink => {}
+        Made::Pair | Made::Netlink | Made::Bare => {}
     }
     let mut payload = header(device.ifindex, 0, 0);
     push_names(&mut payload, device);
-    for attribute in own.iter().flat_map(|own| &own.attributes) {
-        if let Some(kind) = u16::try_from(attribute.number).ok().filter(|kind| AT_BIRTH.contains(kind)) {
-            push(&mut payload, kind, &attribute.value);
-        }
-    }
+    let attributes = own.map(|own| own.attributes.as_slice()).unwrap_or_default();
+    push_all(&mut payload, attributes, |kind, _| AT_BIRTH.contains(&kind));
     if let Some(lower) = own.and_then(|own| own.lower).filter(|_| known.made == Made::Netlink) {
         push(&mut payload, LINK, &lower.to_ne_bytes());
         if let Some(number) = own.and_then(|own| own.lower_ns_id).and_then(|id| space.number_of(id)) {
             push(&mut payload, LINK_NETNSID, &number.to_ne_bytes());
         }
     }
-    let data: Vec<(u16, &[u8])> = own.map_or_else(Vec::new, |own| {
-        own.data.iter().filter_map(|a| Some((u16::try_from(a.number).ok()?, a.value.as_slice()))).collect()
-    });
     push_nested(&mut payload, LINKINFO, |info| {
         push(info, INFO_KIND, kind.as_bytes());
         push_nested(info, INFO_DATA, |bytes| match known.made {
             Made::Pair => push_peer(bytes, device, space),
-            _ if own.is_none() => push_data(bytes, device),
-            _ => known.settable(&data).for_each(|(kind, value)| push(bytes, kind, value)),
+            Made::Bare => {}
+            _ => match own {
+                None => push_data(bytes, device),
+                Some(own) => push_all(bytes, &own.data, |kind, _| known.takes(kind)),
+            },
         });
     });
     netlink.request("RTM_NEWLINK", NEWLINK, CREATE, &payload)?;
     Ok(())
 }
 
+/// Those of these attributes that are wanted.
+fn push_all(bytes: &mut Vec<u8>, all: &[StasisNetlinkAttribute], wanted: impl Fn(u16, &[u8]) -> bool) {
+    for attribute in all {
+        if let Ok(number) = u16::try_from(attribute.number)
+            && wanted(number, &attribute.value)
+        {
+            push(bytes, number, &attribute.value);
+        }
+    }
+}
+
 /// What the format knows of a kind.
-fn push_data(bytes: &mut Vec<u8>, device: &NetDeviceEntry) {
+pub(super) fn push_data(bytes: &mut Vec<u8>, device: &NetDeviceEntry) {
     if let Some(macvlan) = &device.macvlan {
         push(bytes, 1, &macvlan.mode.to_ne_bytes());
         push(bytes, 2, &(macvlan.flags.unwrap_or_default() as u16).to_ne_bytes());
@@ -465,21 +478,19 @@ fn configure(netlink: &mut Netlink, device: &NetDeviceEntry, own: Option<&Stasis
     if let Some(address) = device.address.as_ref().filter(|a| !a.is_empty() && **a != link.address) {
         push(&mut payload, ADDRESS, address);
     }
-    let now = |kind: u16| attribute(&here.payload, HEADER, kind);
-    for attribute in own.iter().flat_map(|own| &own.attributes) {
-        let kind = u16::try_from(attribute.number).unwrap_or_default();
-        if KEPT.contains(&kind) && !AT_BIRTH.contains(&kind) && now(kind) != Some(&attribute.value) {
-            push(&mut payload, kind, &attribute.value);
-        }
-    }
+    let attributes = own.map(|own| own.attributes.as_slice()).unwrap_or_default();
+    push_all(&mut payload, attributes, |kind, value| {
+        let changes = attribute(&here.payload, HEADER, kind) != Some(value);
+        KEPT.contains(&kind) && !AT_BIRTH.contains(&kind) && changes
+    });
     netlink.request("RTM_NEWLINK", NEWLINK, CHANGE, &payload)?;
     if let Some(master) = device.master {
         let mut payload = header(device.ifindex, 0, 0);
         push(&mut payload, MASTER, &master.to_ne_bytes());
         netlink.request("RTM_NEWLINK(IFLA_MASTER)", NEWLINK, CHANGE, &payload)?;
     }
-    if let Some(own) = own.filter(|own| !own.port.is_empty()) {
-        configure_port(netlink, device, own)?;
+    if let Some(own) = own {
+        change_info(netlink, device, own)?;
     }
     let names = own.map(|own| own.alternative_names.as_slice()).unwrap_or_default();
     for name in names.iter().filter(|name| !link.alternative_names.contains(name)) {
@@ -490,17 +501,33 @@ fn configure(netlink: &mut Netlink, device: &NetDeviceEntry, own: Option<&Stasis
     Ok(())
 }
 
-/// Properties as a port of a bridge.
-fn configure_port(netlink: &mut Netlink, device: &NetDeviceEntry, own: &StasisLinkEntry) -> Result<(), Problem> {
-    let mut payload = header(device.ifindex, 0, 0);
-    push_nested(&mut payload, LINKINFO, |info| {
-        push(info, INFO_SLAVE_KIND, b"bridge");
-        push_nested(info, INFO_SLAVE_DATA, |data| {
-            let known = own.port.iter().filter(|a| link_kinds::BRIDGE_PORT.contains(&(a.number as u16)));
-            known.for_each(|a| push(data, a.number as u16, &a.value));
-        });
+/// Changes properties of its kind, or of a port of a bridge, that it was born with.
+fn change_info(netlink: &mut Netlink, device: &NetDeviceEntry, own: &StasisLinkEntry) -> Result<(), Problem> {
+    let here = netlink.get("RTM_GETLINK", GETLINK, &header(device.ifindex, 0, 0))?;
+    let now = Link::parse(&here.payload).unwrap_or_default();
+    let differs = |all: &[(u16, Vec<u8>)], kind: u16, value: &[u8]| {
+        !all.iter().any(|(number, now)| *number == kind && now == value)
+    };
+    let mut data = Vec::new();
+    if let Some(kind) = own.kind.as_deref().and_then(link_kinds::find).filter(|kind| kind.made == Made::Bare) {
+        push_all(&mut data, &own.data, |number, value| kind.takes(number) && differs(&now.data, number, value));
+    }
+    let mut port = Vec::new();
+    push_all(&mut port, &own.port, |number, value| {
+        link_kinds::BRIDGE_PORT.contains(&number) && differs(&now.port, number, value)
     });
-    netlink.request("RTM_NEWLINK(IFLA_INFO_SLAVE_DATA)", NEWLINK, CHANGE, &payload)?;
+    let kinds = [
+        (INFO_KIND, own.kind.as_deref().unwrap_or_default(), INFO_DATA, data),
+        (INFO_SLAVE_KIND, "bridge", INFO_SLAVE_DATA, port),
+    ];
+    for (kind, name, place, attributes) in kinds.into_iter().filter(|(.., attributes)| !attributes.is_empty()) {
+        let mut payload = header(device.ifindex, 0, 0);
+        push_nested(&mut payload, LINKINFO, |info| {
+            push(info, kind, name.as_bytes());
+            push_nested(info, place, |bytes| bytes.extend(attributes));
+        });
+        netlink.request("RTM_NEWLINK(IFLA_LINKINFO)", NEWLINK, CHANGE, &payload)?;
+    }
     Ok(())
 }
 
@@ -521,11 +548,6 @@ pub(super) fn set_up(netlink: &mut Netlink, devices: &[NetDeviceEntry]) -> Resul
         waiting = failed;
     }
     Ok(())
-}
-
-/// Removes a device.
-pub(super) fn remove(netlink: &mut Netlink, index: u32) -> Result<(), SysError> {
-    netlink.request("RTM_DELLINK", DELLINK, CHANGE, &header(index, 0, 0))
 }
 
 #[cfg(test)]

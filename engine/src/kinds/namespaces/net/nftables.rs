@@ -12,8 +12,7 @@ use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::net_lock;
 use crate::netlink::{
-    APPEND, CREATE, NETLINK_NETFILTER, Netlink, attribute, attributes, number, push, push_nested, push_text, text,
-    without,
+    APPEND, CREATE, NETLINK_NETFILTER, Netlink, attribute, attributes, push, push_nested, text, without,
 };
 
 /// Messages: the subsystem is the upper byte (`NFNL_SUBSYS_NFTABLES`).
@@ -214,6 +213,7 @@ fn add_compat(payload: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::{number, push_text};
 
     #[test]
     fn a_rule_of_iptables_says_which_protocol_it_is_for() {

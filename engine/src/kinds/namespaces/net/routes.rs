@@ -3,6 +3,8 @@
 //! Images hold the messages that list them, as `ip route save` and `ip rule save` write them. What the kernel makes by itself
 //! with addresses and devices is there before; so a restore adds what is missing, and takes away what is too much.
 
+use std::time::Duration;
+
 use proto::catalogue::{ImageType, ROUTE, ROUTE6, RULE, STASIS_RULES6};
 use proto::messages::StasisNetlinkMessage;
 
@@ -121,13 +123,15 @@ fn restore_routes(netlink: &mut Netlink, family: i32, wanted: Vec<Message>) -> R
     // A gateway must be reached by another route, which therefore comes before.
     let (indirect, direct): (Vec<_>, Vec<_>) = wanted.iter().zip(&keys).partition(|(route, _)| has_gateway(route));
     for (route, key) in direct.into_iter().chain(indirect) {
-        if there.contains(key) {
+        if there.contains(key) || comes_by_itself(route) {
             continue;
         }
         let added = netlink.request("RTM_NEWROUTE", NEWROUTE, APPEND, &for_adding(route));
         added.about(|| object(route)).while_trying_to(step)?;
     }
-    Ok(())
+    let made: Vec<Vec<u8>> =
+        wanted.iter().zip(keys).filter(|(route, _)| comes_by_itself(route)).map(|(_, key)| key).collect();
+    if made.is_empty() { Ok(()) } else { wait_for(netlink, &made).while_trying_to(step) }
 }
 
 /// What makes a route the one that it is: everything but its age and the moment's flags.
@@ -156,6 +160,31 @@ fn for_adding(payload: &[u8]) -> Vec<u8> {
 
 fn has_gateway(payload: &[u8]) -> bool {
     [GATEWAY, VIA, MULTIPATH].iter().any(|kind| attribute(payload, HEADER, *kind).is_some())
+}
+
+/// Whether the kernel makes it for an address of IPv6, which it does a moment later.
+fn comes_by_itself(payload: &[u8]) -> bool {
+    /// `RT_TABLE_LOCAL`, `RTPROT_KERNEL`, and their places in `struct rtmsg`.
+    const LOCAL: (usize, u8) = (4, 255);
+    const KERNEL: (usize, u8) = (5, 2);
+    let is = |(at, value): (usize, u8)| payload.get(at) == Some(&value);
+    payload.first() == Some(&(libc::AF_INET6 as u8)) && is(LOCAL) && is(KERNEL)
+}
+
+/// Waits for routes that the kernel makes for addresses a moment later, so that nobody finds addresses without. Some may never
+/// come: those of a device that has no carrier yet.
+fn wait_for(netlink: &mut Netlink, wanted: &[Vec<u8>]) -> Result<(), SysError> {
+    const STEP: Duration = Duration::from_millis(2);
+    const TRIES: u32 = 50;
+    for _ in 0..TRIES {
+        let there: Vec<Vec<u8>> =
+            list(netlink, libc::AF_INET6)?.iter().map(|route| key(&route.payload)).collect();
+        if wanted.iter().all(|route| there.contains(route)) {
+            break;
+        }
+        std::thread::sleep(STEP);
+    }
+    Ok(())
 }
 
 fn restore_rules(netlink: &mut Netlink, family: i32, wanted: Vec<Vec<u8>>) -> Result<(), Problem> {

@@ -13,6 +13,7 @@ use proto::messages::{NetDeviceEntry, NetnsEntry, StasisSysctlEntry, SysctlEntry
 use super::NetRefusal;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages};
+use crate::procfs::id_map::{self, IdMaps, OVERFLOW};
 
 const ROOT: &str = "/proc/sys/net";
 /// More than any tunable has; longer ones are none that are set by hand.
@@ -121,10 +122,16 @@ pub(super) enum Failing {
 }
 
 impl Sysctls {
-    /// All that this namespace has.
-    pub(super) fn read() -> Result<Self, Problem> {
+    /// All that this namespace has, whose user namespace has these ids.
+    pub(super) fn read(ids: &IdMaps) -> Result<Self, Problem> {
         let mut found = Self::default();
         found.walk(Path::new(ROOT), 0)?;
+        // We are outside of the user namespace.
+        if let Some(groups) = found.0.remove(PING_GROUPS)
+            && let Some(inside) = inside(&groups, ids)
+        {
+            found.0.insert(PING_GROUPS.to_owned(), inside);
+        }
         Ok(found)
     }
 
@@ -277,6 +284,13 @@ impl Sysctls {
     }
 }
 
+/// A range of groups as the namespace itself sees it; none, if it has no such groups.
+fn inside(groups: &str, ids: &IdMaps) -> Option<String> {
+    let inside = |word: &str| Some(id_map::inside(&ids.gids, word.parse().ok()?)).filter(|id| *id != OVERFLOW);
+    let (from, to) = groups.split_once('\t')?;
+    Some(format!("{}\t{}", inside(from)?, inside(to)?))
+}
+
 fn text(sarg: Option<String>) -> SysctlEntry {
     SysctlEntry { r#type: SysctlType::CtlStr.into(), iarg: None, sarg }
 }
@@ -341,6 +355,15 @@ mod tests {
         for general in ["ipv4/conf/all/tag", "ipv6/neigh/default/app_solicit", "ipv4/ip_forward", "unix/x"] {
             assert_eq!(device_of(general), None);
         }
+    }
+
+    #[test]
+    fn groups_are_those_inside() {
+        assert_eq!(inside("1\t0", &IdMaps::default()).as_deref(), Some("1\t0"));
+        let gids = vec![id_map::Extent { inside: 0, outside: 1000, count: 10 }];
+        let ids = IdMaps { gids, ..IdMaps::default() };
+        assert_eq!(inside("1001\t1009", &ids).as_deref(), Some("1\t9"));
+        assert_eq!(inside("1\t0", &ids), None);
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub(super) fn look(problems: &mut Vec<Problem>) {
 pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<(), Problem> {
     let mut all = Vec::new();
     for family in &FAMILIES {
-        for name in names(family.names) {
+        // The youngest comes first, and is to be made last.
+        for name in names(family.names).into_iter().rev() {
             all.push(read(family, &name).about(|| object(&name)).while_trying_to("read its entries")?);
         }
     }

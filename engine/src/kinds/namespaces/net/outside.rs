@@ -1,0 +1,214 @@
+//! What ties a network namespace to the outside: the other ends of pairs, the devices that macvlans are on top of, and
+//! namespaces that are not the tree's and are handed in.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use proto::catalogue::{NETDEV, NETNS, STASIS_LINKS};
+use proto::messages::{NdType, NetDeviceEntry, NetnsEntry, StasisLinkEntry};
+
+use super::super::NamespaceRestore;
+use super::links::{HEADER, NEWLINK, header, object};
+use super::{NetRefusal, links};
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
+use crate::options::{OuterEnd, RestoreOptions};
+
+/// Attributes of `include/uapi/linux/{if_link,veth}.h`.
+const ADDRESS: u16 = 1;
+const IFNAME: u16 = 3;
+const MTU: u16 = 4;
+const LINK: u16 = 5;
+const MASTER: u16 = 10;
+const LINKINFO: u16 = 18;
+const NET_NS_PID: u16 = 19;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const GETLINK: u16 = 18;
+const UP: u32 = libc::IFF_UP as u32;
+
+/// Where the tree's network namespace comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It is made anew, and filled.
+    Made,
+    /// It is made anew, and left empty.
+    Empty,
+    /// The tree goes into one that is there.
+    Joined,
+}
+
+/// The name under which the namespace is handed in, if it was not the tree's.
+fn key(cx: NamespaceRestore<'_>) -> Result<Option<String>, Problem> {
+    if !cx.images.has(&NETNS, cx.id.into()) {
+        return Ok(None);
+    }
+    let entries: Vec<NetnsEntry> = cx.images.read(&NETNS, cx.id.into())?;
+    Ok(entries.into_iter().next().and_then(|entry| entry.ext_key))
+}
+
+pub(super) fn origin(cx: NamespaceRestore<'_>) -> Result<Origin, Problem> {
+    Ok(match cx.options.net {
+        ref net if net.join.is_some() => Origin::Joined,
+        ref net if net.empty => Origin::Empty,
+        _ if key(cx)?.is_some() => Origin::Joined,
+        _ => Origin::Made,
+    })
+}
+
+/// Goes into the namespace that the tree is to be in, if that is there: who is born from now on is in it.
+pub(super) fn join(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+    let enter = |fd: BorrowedFd<'_>| setns(fd, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"));
+    let step = "go into the network namespace that was handed in";
+    if let Some(path) = &cx.options.net.join {
+        let file = File::open(path).map_err(SysError::io("open"));
+        let file = file.about(|| Object::Path(path.clone())).while_trying_to(step)?;
+        return enter(file.as_fd()).about(|| Object::Path(path.clone())).while_trying_to(step);
+    }
+    let Some(key) = key(cx)? else { return Ok(()) };
+    let fd = cx.options.inherited(&key).ok_or_else(|| missing(&key))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::open(format!("/proc/self/fd/{fd}").as_str(), flags, Mode::empty());
+    enter(file.map_err(SysError::of("open"))?.as_fd()).while_trying_to(step)
+}
+
+fn missing(key: &str) -> Problem {
+    Problem::new(NetRefusal::NotHandedIn(key.to_owned()))
+}
+
+/// The other end of a device, as the user named it.
+fn outer_end<'a>(options: &'a RestoreOptions, device: &NetDeviceEntry) -> Option<&'a OuterEnd> {
+    let all = match device.r#type() {
+        NdType::Veth => &options.net.pairs,
+        NdType::Macvlan => &options.net.macvlans,
+        _ => return None,
+    };
+    all.iter().find(|end| end.inner == device.name)
+}
+
+/// Devices whose other end was outside.
+fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
+    if origin(cx)? != Origin::Made || !cx.images.has(&NETDEV, cx.id.into()) {
+        return Ok(Vec::new());
+    }
+    let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
+    let more: Vec<StasisLinkEntry> = match cx.images.has(&STASIS_LINKS, cx.id.into()) {
+        true => cx.images.read(&STASIS_LINKS, cx.id.into())?,
+        false => Vec::new(),
+    };
+    let has_lower = |device: &NetDeviceEntry| {
+        more.iter().any(|own| own.ifindex == device.ifindex && own.lower.is_some_and(|lower| lower != 0))
+    };
+    let is_tied = |device: &NetDeviceEntry| match device.r#type() {
+        NdType::Veth => device.peer_nsid.is_none(),
+        NdType::Macvlan => !has_lower(device),
+        _ => false,
+    };
+    Ok(devices.into_iter().filter(is_tied).collect())
+}
+
+/// Finds what would make a restore fail.
+pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
+    match key(cx) {
+        Ok(Some(key)) if cx.options.inherited(&key).is_none() && origin(cx).is_ok_and(|o| o == Origin::Joined) => {
+            if cx.options.net.join.is_none() {
+                problems.push(missing(&key));
+            }
+        }
+        Ok(_) => {}
+        Err(problem) => problems.push(problem),
+    }
+    match tied(cx) {
+        Ok(devices) => problems.extend(devices.iter().filter(|d| outer_end(cx.options, d).is_none()).map(|device| {
+            let refusal = match device.r#type() {
+                NdType::Macvlan => NetRefusal::NoLower,
+                _ => NetRefusal::NoOuterEnd,
+            };
+            Problem::new(refusal).object(object(device))
+        })),
+        Err(problem) => problems.push(problem),
+    }
+}
+
+/// Makes devices that reach outside, from there: `root` is in the namespace.
+pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+    let devices = tied(cx)?;
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    for device in &devices {
+        let Some(end) = outer_end(cx.options, device) else { continue };
+        let made = match device.r#type() {
+            NdType::Macvlan => make_macvlan(&mut netlink, device, end, root),
+            _ => make_pair(&mut netlink, device, end, root),
+        };
+        made.about(|| object(device)).while_trying_to("connect it with the outside")?;
+    }
+    Ok(())
+}
+
+/// What a device of the tree is told when it is born from outside.
+fn push_inner(bytes: &mut Vec<u8>, device: &NetDeviceEntry, root: i32) {
+    push_text(bytes, IFNAME, &device.name);
+    push(bytes, MTU, &device.mtu.to_ne_bytes());
+    push(bytes, NET_NS_PID, &root.to_ne_bytes());
+    if let Some(address) = device.address.as_ref().filter(|address| !address.is_empty()) {
+        push(bytes, ADDRESS, address);
+    }
+}
+
+/// The pair belongs to the namespace: with that, both ends go.
+fn make_pair(netlink: &mut Netlink, device: &NetDeviceEntry, end: &OuterEnd, root: i32) -> Result<(), Problem> {
+    let mut payload = header(0, 0, 0);
+    push_text(&mut payload, IFNAME, &end.outer);
+    push(&mut payload, MTU, &device.mtu.to_ne_bytes());
+    push_nested(&mut payload, LINKINFO, |info| {
+        push(info, INFO_KIND, b"veth");
+        push_nested(info, INFO_DATA, |data| {
+            push_nested(data, VETH_INFO_PEER, |peer| {
+                peer.extend(header(device.ifindex, 0, 0));
+                push_inner(peer, device, root);
+            });
+        });
+    });
+    netlink.request("RTM_NEWLINK", NEWLINK, CREATE, &payload)?;
+    let outer = index_of(netlink, &end.outer)?;
+    if let Some(bridge) = &end.bridge {
+        let bridge = index_of(netlink, bridge).about(|| Object::Named { kind: "bridge", name: bridge.clone() })?;
+        let mut payload = header(outer, 0, 0);
+        push(&mut payload, MASTER, &bridge.to_ne_bytes());
+        netlink.request("RTM_NEWLINK(IFLA_MASTER)", NEWLINK, CHANGE, &payload)?;
+    }
+    netlink.request("RTM_NEWLINK", NEWLINK, CHANGE, &header(outer, UP, UP))?;
+    Ok(())
+}
+
+fn make_macvlan(
+    netlink: &mut Netlink,
+    device: &NetDeviceEntry,
+    end: &OuterEnd,
+    root: i32,
+) -> Result<(), Problem> {
+    let lower = index_of(netlink, &end.outer)?;
+    let mut payload = header(device.ifindex, 0, 0);
+    push_inner(&mut payload, device, root);
+    push(&mut payload, LINK, &lower.to_ne_bytes());
+    push_nested(&mut payload, LINKINFO, |info| {
+        push(info, INFO_KIND, b"macvlan");
+        push_nested(info, INFO_DATA, |data| links::push_data(data, device));
+    });
+    netlink.request("RTM_NEWLINK", NEWLINK, CREATE, &payload)?;
+    Ok(())
+}
+
+fn index_of(netlink: &mut Netlink, name: &str) -> Result<u32, SysError> {
+    let mut payload = vec![0; HEADER];
+    push_text(&mut payload, IFNAME, name);
+    let found = netlink.get("RTM_GETLINK", GETLINK, &payload)?;
+    Ok(number(&found.payload, 4).unwrap_or_default())
+}
