@@ -270,6 +270,8 @@ catalogue! {
     STASIS_NEIGHBOURS = common("stasis-neighbours-%u.img", "STASIS_NEIGHBOURS", 0x5374_6163, Payload::All("stasis_netlink_message"));
     /// `stasis-rules6-%u.img`: Rules that choose between tables of routes of IPv6.
     STASIS_RULES6 = common("stasis-rules6-%u.img", "STASIS_RULES6", 0x5374_6166, Payload::All("stasis_netlink_message"));
+    /// `stasis-tun.img`: State of descriptors of TUN and TAP devices that has no place elsewhere.
+    STASIS_TUN = common("stasis-tun.img", "STASIS_TUN", 0x5374_6167, Payload::All("stasis_tun_entry"));
     /// `stasis-nftables-%u.img`: Tables of nftables, and all that is in them.
     STASIS_NFTABLES = common("stasis-nftables-%u.img", "STASIS_NFTABLES", 0x5374_6164, Payload::All("stasis_netlink_message"));
     /// `stasis-xtables-%u.img`: Tables of iptables.

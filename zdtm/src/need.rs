@@ -32,6 +32,10 @@ pub enum Need {
     Rseq,
     /// A Python 3 interpreter.
     Python3,
+    /// TUN and TAP devices.
+    Tun,
+    /// IPv6-in-IPv4 tunnels, which a module may have to be loaded for.
+    Sit,
     /// A program on the search path.
     Program(String),
 }
@@ -48,6 +52,8 @@ const WORDS: &[(&str, Need)] = &[
     ("hugetlb", Need::Hugetlb),
     ("rseq", Need::Rseq),
     ("python3", Need::Python3),
+    ("tun", Need::Tun),
+    ("sit", Need::Sit),
 ];
 
 impl TryFrom<String> for Need {
@@ -107,6 +113,8 @@ impl Need {
                 "the kernel has no transparent huge pages",
             ),
             Self::Hugetlb => without_huge_pages(12),
+            Self::Tun => absent("/dev/net/tun", "no /dev/net/tun"),
+            Self::Sit => absent("/proc/sys/net/ipv4/conf/sit0", "the kernel has no sit tunnels (modprobe sit)"),
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
             Self::Python3 => without_program("python3"),
             Self::Program(name) => without_program(name),

@@ -14,6 +14,7 @@ mod chroot;
 mod chroot_file;
 mod cmdlinenv00;
 mod console;
+mod cr_veth;
 mod cow00;
 mod cow01;
 mod cwd00;
@@ -246,6 +247,7 @@ mod timerfd;
 mod timers;
 mod timers01;
 mod tmpfile00;
+mod tun_ns;
 mod tty00;
 mod tty02;
 mod tty03;
@@ -298,6 +300,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "chroot-file", run: chroot_file::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "console", run: console::run },
+    Workload { name: "cr_veth", run: cr_veth::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cow01", run: cow01::run },
     Workload { name: "cwd00", run: cwd00::run },
@@ -538,6 +541,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "unshared", run: unshared::run },
+    Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },

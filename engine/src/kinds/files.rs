@@ -40,6 +40,7 @@ pub mod states;
 pub mod tcp;
 pub mod timerfd;
 pub mod tty;
+pub mod tun;
 pub mod unix;
 pub mod unix_names;
 pub mod unix_world;

@@ -360,7 +360,7 @@ fn make(
         return Err(Problem::new(NetRefusal::Device(kind.to_owned())));
     };
     match known.made {
-        Made::Tun => return make_tun(device),
+        Made::Tun => return Err(Problem::new(NetRefusal::Device(kind.to_owned()))),
         Made::Pair if device.peer_nsid.is_none() => return Err(Problem::new(NetRefusal::NoOuterEnd)),
         Made::Pair | Made::Netlink | Made::Bare => {}
     }
@@ -448,20 +448,6 @@ pub(super) fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
     bytes.extend(flags.to_ne_bytes());
     bytes.extend(change.to_ne_bytes());
     bytes
-}
-
-/// A device of TUN or TAP, which is kept by nobody but itself until its descriptors are there (`files/tun.rs`).
-fn make_tun(device: &NetDeviceEntry) -> Result<(), Problem> {
-    let entry = device.tun.as_ref().ok_or_else(|| Problem::new(NetRefusal::Device("tun".into())))?;
-    let file = tun::open()?;
-    tun::set_index(&file, device.ifindex)?;
-    tun::attach(&file, &device.name, entry.flags & !tun::IFF_PERSIST)?;
-    let ids = [(entry.owner, tun::Owner::User), (entry.group, tun::Owner::Group)];
-    for (id, owner) in ids.into_iter().filter(|(id, _)| *id != -1) {
-        tun::set_owner(&file, owner, id as u32)?;
-    }
-    tun::set_persistent(&file, true)?;
-    Ok(())
 }
 
 /// Name, size of packets, address, flags, master: what a device that was there already, or was born with another one, lacks.

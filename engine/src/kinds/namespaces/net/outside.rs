@@ -15,7 +15,10 @@ use super::links::{HEADER, NEWLINK, header, object};
 use super::{NetRefusal, links};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
+use crate::inside;
 use crate::options::{OuterEnd, RestoreOptions};
+use crate::procfs::id_map::{self, IdMaps};
+use crate::sys::tun;
 
 /// Attributes of `include/uapi/linux/{if_link,veth}.h`.
 const ADDRESS: u16 = 1;
@@ -136,6 +139,10 @@ pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
 
 /// Makes devices that reach outside, from there: `root` is in the namespace.
 pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+    let tunnels = tunnels(cx)?;
+    if !tunnels.is_empty() {
+        make_tunnels(&tunnels, root, &inside::ids_of(root, cx.types)?)?;
+    }
     let devices = tied(cx)?;
     if devices.is_empty() {
         return Ok(());
@@ -150,6 +157,29 @@ pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem
         made.about(|| object(device)).while_trying_to("connect it with the outside")?;
     }
     Ok(())
+}
+
+/// Devices of TUN and TAP.
+fn tunnels(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
+    if origin(cx)? != Origin::Made || !cx.images.has(&NETDEV, cx.id.into()) {
+        return Ok(Vec::new());
+    }
+    let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
+    Ok(devices.into_iter().filter(|device| device.r#type() == NdType::Tun).collect())
+}
+
+/// Makes them in the namespace that `root` is in, with the `/dev/net/tun` that is outside: one that is inside may be none, and
+/// the root of a user namespace may not open ours.
+fn make_tunnels(devices: &[NetDeviceEntry], root: i32, ids: &IdMaps) -> Result<(), Problem> {
+    let open = |path: &str| File::open(path).map_err(SysError::io("open"));
+    let (home, there) = (open("/proc/self/ns/net")?, open(&format!("/proc/{root}/ns/net"))?);
+    let enter = |file: &File| setns(file, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"));
+    enter(&there)?;
+    let made = devices.iter().try_for_each(|device| {
+        make_tun(device, ids).about(|| object(device)).while_trying_to("make a network device")
+    });
+    enter(&home)?;
+    made
 }
 
 /// What a device of the tree is told when it is born from outside.
@@ -203,6 +233,23 @@ fn make_macvlan(
         push_nested(info, INFO_DATA, |data| links::push_data(data, device));
     });
     netlink.request("RTM_NEWLINK", NEWLINK, CREATE, &payload)?;
+    Ok(())
+}
+
+/// A device of TUN or TAP, which is kept by nobody but itself until its descriptors are there (`files/tun.rs`).
+fn make_tun(device: &NetDeviceEntry, ids: &IdMaps) -> Result<(), Problem> {
+    let entry = device.tun.as_ref().ok_or_else(|| Problem::new(NetRefusal::Device("tun".into())))?;
+    let file = tun::open()?;
+    tun::set_index(&file, device.ifindex)?;
+    tun::attach(&file, &device.name, entry.flags & !tun::IFF_PERSIST)?;
+    // We are outside of the user namespace.
+    if entry.owner != -1 {
+        tun::set_owner(&file, tun::Owner::User, id_map::outside(&ids.uids, entry.owner as u32))?;
+    }
+    if entry.group != -1 {
+        tun::set_owner(&file, tun::Owner::Group, id_map::outside(&ids.gids, entry.group as u32))?;
+    }
+    tun::set_persistent(&file, true)?;
     Ok(())
 }
 
