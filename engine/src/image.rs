@@ -340,6 +340,17 @@ impl Images {
         Ok(bytes)
     }
 
+    /// The ids of all files of a type.
+    pub fn ids_of(&self, image: &ImageType) -> Vec<u64> {
+        let names = fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut ids: Vec<u64> = names
+            .filter_map(|name| ImageType::by_file_name(name.to_str()?))
+            .filter_map(|(found, id)| (found.magic_name == image.magic_name).then_some(id))
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Whether the set has this file.
     pub fn has(&self, image: &ImageType, id: u64) -> bool {
         self.dir.join(image.file_name(id)).exists()

@@ -9,6 +9,7 @@
 //! init, and when that is killed, whoever is inside dies with it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,8 +97,9 @@ pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
         return Err(Problem::new(InsideRefusal::NotInit(inner)));
     }
     let ids = ids_of(tree, &types)?;
+    let outer_net = std::fs::metadata("/proc/self/ns/net").map(|data| data.ino()).ok();
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids })),
+        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids, outer_net, ..Inside::default() })),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {

@@ -14,6 +14,7 @@ pub mod inside;
 pub mod kinds;
 pub mod logging;
 pub mod net_lock;
+pub mod net_spaces;
 pub mod netlink;
 pub mod options;
 pub mod plan;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 
@@ -53,6 +54,10 @@ pub struct Inside {
     pub outer_pid: i32,
     /// Ids of its user namespace, if it has one.
     pub ids: IdMaps,
+    /// The inode number of the network namespace that the command was called in, if the tree has its own.
+    pub outer_net: Option<u64>,
+    /// Network namespaces that were made beyond that of the root.
+    pub spaces: MadeSpaces,
 }
 
 impl Inside {

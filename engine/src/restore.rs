@@ -60,6 +60,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
+        state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;

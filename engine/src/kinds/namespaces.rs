@@ -13,10 +13,14 @@ pub mod time;
 pub mod user;
 pub mod uts;
 
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+
 use proto::messages::TaskKobjIdsEntry;
 
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
+use crate::net_spaces::NetSpace;
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 
@@ -31,6 +35,8 @@ pub struct NamespaceDump<'a> {
     pub root: i32,
     /// The id under which images know the namespace.
     pub id: u32,
+    /// All network namespaces of the tree.
+    pub spaces: &'a [NetSpace],
 }
 
 /// A namespace that is being restored.
@@ -42,6 +48,8 @@ pub struct NamespaceRestore<'a> {
     pub images: &'a Images,
     /// All namespaces that the tree has for itself.
     pub types: &'a [NamespaceType],
+    /// Network namespaces that the root made beside its own.
+    pub spaces: &'a RefCell<Vec<(u32, OwnedFd)>>,
     /// The id under which images know the namespace.
     pub id: u32,
 }
@@ -147,16 +155,16 @@ pub fn own_types(ids: &TaskKobjIdsEntry, ours: &TaskKobjIdsEntry) -> Vec<Namespa
 }
 
 /// Finds what stands in the way of a dump of all namespaces that the tree has for itself.
-pub fn look(options: &DumpOptions, problems: &mut Vec<Problem>) {
+pub fn look(options: &DumpOptions, spaces: &[NetSpace], problems: &mut Vec<Problem>) {
     for (kind, id) in of_dump(options) {
-        kind.look(NamespaceDump { options, root: options.tree, id }, problems);
+        kind.look(NamespaceDump { options, root: options.tree, id, spaces }, problems);
     }
 }
 
 /// Writes the images of all namespaces that the tree has for itself.
-pub fn dump(options: &DumpOptions, images: &mut NewImages) -> Result<(), Problem> {
+pub fn dump(options: &DumpOptions, spaces: &[NetSpace], images: &mut NewImages) -> Result<(), Problem> {
     of_dump(options)
-        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, id }, images))
+        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, id, spaces }, images))
 }
 
 fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {

@@ -9,7 +9,11 @@
 //! We stay outside, and tell how that one ended. If it failed, the root is killed, and with the init of a pid namespace all
 //! who are in it. Should we be killed, that one is as well, and the tree with it (`PTRACE_O_EXITKILL`).
 
-use std::os::fd::OwnedFd;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::rc::Rc;
 
 use nix::fcntl::OFlag;
 use proto::catalogue::{IDS, INVENTORY, PSTREE};
@@ -20,6 +24,7 @@ use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
+use crate::net_spaces::MadeSpaces;
 use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
@@ -61,6 +66,8 @@ struct Plan<'a> {
     pids: Vec<i32>,
     ids: TaskKobjIdsEntry,
     types: Vec<NamespaceType>,
+    /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
+    spaces: RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 impl<'a> Plan<'a> {
@@ -81,7 +88,7 @@ impl<'a> Plan<'a> {
         if types.contains(&NamespaceType::Pid) && root.pid != 1 {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
         }
-        Ok(Self { options, images, root, pids, ids, types })
+        Ok(Self { options, images, root, pids, ids, types, spaces: RefCell::default() })
     }
 
     /// Kinds of the namespaces that the tree has for itself, in the order of the registry.
@@ -89,7 +96,8 @@ impl<'a> Plan<'a> {
         let own = NAMESPACE_KINDS.iter().filter(|kind| self.types.contains(&kind.namespace_type()));
         own.map(|kind| {
             let id = id(&self.ids, kind.namespace_type()).unwrap_or_default();
-            (*kind, NamespaceRestore { options: self.options, images: &self.images, types: &self.types, id })
+            let (types, spaces) = (self.types.as_slice(), &self.spaces);
+            (*kind, NamespaceRestore { options: self.options, images: &self.images, types, spaces, id })
         })
     }
 }
@@ -144,7 +152,7 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
     tell(&begin)?;
-    hear(&done)?;
+    let spaces = hear_of_spaces(&done, &newborn.pidfd)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
     hear(&done)?;
@@ -156,7 +164,7 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
         let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
-        return Ok(Side::Inside(Inside { types: plan.types.clone(), outer_pid: root, ids }));
+        return Ok(Side::Inside(Inside { types: plan.types.clone(), outer_pid: root, ids, spaces, ..Inside::default() }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -169,10 +177,38 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
 fn fill(plan: &Plan<'_>, go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
     hear(go)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
-    tell(filled)?;
+    tell_of_spaces(filled, &plan.spaces.borrow())?;
     hear(go)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.restore(cx).while_trying_to("restore its namespaces"))?;
     tell(filled)
+}
+
+/// Says which network namespaces we made: how many, and of each its id and our descriptor of it.
+fn tell_of_spaces(pipe: &OwnedFd, spaces: &[(u32, OwnedFd)]) -> Result<(), Problem> {
+    let mut bytes = (spaces.len() as u32).to_ne_bytes().to_vec();
+    for (id, fd) in spaces {
+        bytes.extend(id.to_ne_bytes());
+        bytes.extend(fd.as_raw_fd().to_ne_bytes());
+    }
+    File::from(pipe.try_clone().map_err(SysError::io("dup"))?)
+        .write_all(&bytes)
+        .map_err(SysError::io("write"))
+        .map_err(Problem::new)
+}
+
+/// Takes the network namespaces that the root made.
+fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<MadeSpaces, Problem> {
+    let mut pipe = File::from(pipe.try_clone().map_err(SysError::io("dup"))?);
+    let mut word = || {
+        let mut bytes = [0; 4];
+        pipe.read_exact(&mut bytes).map(|()| u32::from_ne_bytes(bytes)).map_err(|_end| Problem::new(NotFilled))
+    };
+    let mut spaces = Vec::new();
+    for _ in 0..word()? {
+        let (id, fd) = (word()?, word()?);
+        spaces.push((id, pidfd::getfd(root, fd as i32)?));
+    }
+    Ok(MadeSpaces(Rc::new(spaces)))
 }
 
 /// Says that we are done.

@@ -18,18 +18,20 @@ mod sysctls;
 mod xtables;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use proto::catalogue::{NETDEV, NETNS, STASIS_LINKS};
 use proto::messages::{NetDeviceEntry, NetnsEntry, StasisLinkEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::image::{Images, NewImages};
+use crate::net_spaces::{self, NetSpace, There};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
 use outside::Origin;
-use space::Space;
+use space::{Other, Space};
 use sysctls::{Failing, Sysctls};
 
 /// Network namespaces.
@@ -122,40 +124,29 @@ impl NamespaceKind for NetNamespace {
         "counters of devices, queueing disciplines (tc), XDP programs, policies of IPsec (xfrm)",
         "which IPv6 addresses are temporary, memberships in multicast groups that nobody's socket has",
         "addresses and ports that bridges and neighbours learned by themselves",
-        "handles of nftables, numbers of tracked connections",
+        "handles of nftables, numbers of tracked connections, rules of ebtables that are not of nftables",
+        "whether the state of a link that nobody has used is known",
     ];
     const TYPE: NamespaceType = NamespaceType::Net;
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
-        if cx.options.net.empty || external_key(cx).is_some() {
-            return;
-        }
-        if let Err(problem) = look_around(cx, problems) {
-            problems.push(problem);
-        }
+        let mut look = |space: &NetSpace| {
+            let _there = There::enter(&space.file)?;
+            if is_left_out(cx, space.id) {
+                return Ok(());
+            }
+            look_around(&space_of(cx, space.id)?, problems)
+        };
+        let found: Vec<Problem> = cx.spaces.iter().filter_map(|space| look(space).err()).collect();
+        problems.extend(found);
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let ext_key = external_key(cx);
-        if ext_key.is_some() || cx.options.net.empty {
-            return images.write(&NETNS, cx.id.into(), &[NetnsEntry { ext_key, ..NetnsEntry::default() }]);
+        for space in cx.spaces {
+            let _there = There::enter(&space.file)?;
+            dump_space(cx, &space_of(cx, space.id)?, images)?;
         }
-        let mut netlink = Netlink::open(NETLINK_ROUTE)?;
-        let space = Space::new(cx.id);
-        let links = links::list(&mut netlink)?;
-        let tunables = Sysctls::read(&cx.options.inside.ids)?;
-        let (mut devices, more) = links::dump(&links, &space, &cx.options.inside.ids);
-        devices.iter_mut().for_each(|device| tunables.fill(device));
-        images.write(&NETNS, cx.id.into(), &[tunables.entry()])?;
-        images.write(&NETDEV, cx.id.into(), &devices)?;
-        images.write(&STASIS_LINKS, cx.id.into(), &more)?;
-        tunables.dump(cx.id, images)?;
-        addresses::dump(&mut netlink, cx.id, images)?;
-        routes::dump(&mut netlink, cx.id, images)?;
-        neighbours::dump(&mut netlink, cx.id, images)?;
-        nftables::dump(cx.id, images)?;
-        xtables::dump(cx.id, images)?;
-        conntrack::dump(cx.id, images)
+        Ok(())
     }
 
     fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
@@ -168,10 +159,16 @@ impl NamespaceKind for NetNamespace {
     }
 
     fn begin(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if outside::origin(cx)? == Origin::Joined {
-            return Ok(());
+        if outside::origin(cx)? != Origin::Joined {
+            make_one()?;
         }
-        unshare(CloneFlags::CLONE_NEWNET).map_err(SysError::of("unshare(CLONE_NEWNET)"))?;
+        let home = net_spaces::here()?;
+        for id in cx.images.ids_of(&NETNS) {
+            let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
+            make_one()?;
+            cx.spaces.borrow_mut().push((id, net_spaces::here()?.into()));
+        }
+        setns(&home, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"))?;
         Ok(())
     }
 
@@ -180,15 +177,59 @@ impl NamespaceKind for NetNamespace {
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if outside::origin(cx)? != Origin::Made || !cx.images.has(&NETDEV, cx.id.into()) {
-            return Ok(());
+        let home = net_spaces::here()?;
+        let made = cx.spaces.borrow();
+        let mut all = vec![(cx.id, home.as_fd())];
+        all.extend(made.iter().map(|(id, fd)| (*id, fd.as_fd())));
+        if outside::origin(cx)? != Origin::Made {
+            all.remove(0);
         }
-        let mut netlink = Netlink::open(NETLINK_ROUTE)?;
-        let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
-        let space = Space::alone(cx.id, &devices);
+        all.retain(|(id, _)| cx.images.has(&NETDEV, (*id).into()));
+        let devices = all.iter().map(|(id, _)| cx.images.read(&NETDEV, (*id).into()));
+        let devices: Vec<Vec<NetDeviceEntry>> = devices.collect::<Result<_, _>>()?;
         let failing = if cx.options.weak_sysctls { Failing::Logged } else { Failing::Told };
-        fill(&mut netlink, cx.images, &space, &devices, failing)
+        // All devices first, for some are in two namespaces.
+        for finish in [false, true] {
+            for (id, fd) in &all {
+                let _there = There::enter(fd)?;
+                let others = all.iter().zip(&devices);
+                let others =
+                    others.map(|((id, fd), devices)| Other { id: *id, number: None, fd: Some(*fd), devices });
+                let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+                let mut space = Space { id: *id, others: others.collect() };
+                space.know_others(&mut netlink, cx.images)?;
+                let own = space.others.iter().find(|other| other.id == *id).map(|own| own.devices);
+                let own = own.unwrap_or_default();
+                if finish {
+                    fill(&mut netlink, cx.images, &space, own, failing)?;
+                } else {
+                    make_devices(&mut netlink, cx.images, &space, own, failing)?;
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// Takes us into a new network namespace.
+fn make_one() -> Result<(), SysError> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(SysError::of("unshare(CLONE_NEWNET)"))
+}
+
+/// The namespace that we are in, as it knows the others of the tree.
+fn space_of(cx: NamespaceDump<'_>, id: u32) -> Result<Space<'_>, Problem> {
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let mut others = Vec::new();
+    for space in cx.spaces {
+        let number = space::number_of(&mut netlink, &space.file)?;
+        others.push(Other { id: space.id, number, fd: Some(space.file.as_fd()), devices: &[] });
+    }
+    Ok(Space { id, others })
+}
+
+/// Whether the user wants nothing of the namespace that we are in.
+fn is_left_out(cx: NamespaceDump<'_>, id: u32) -> bool {
+    (cx.options.net.empty && id == cx.id) || external_key(cx).is_some()
 }
 
 /// The name under which the namespace that we are in is handed in again, if the user says that it is not the tree's.
@@ -199,18 +240,42 @@ fn external_key(cx: NamespaceDump<'_>) -> Option<String> {
     known.map(|(_, name)| name.clone())
 }
 
-fn look_around(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+fn look_around(space: &Space<'_>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let links = links::list(&mut netlink)?;
-    links::look(&links, &Space::new(cx.id), problems);
+    links::look(&links, space, problems);
     routes::look(&mut netlink, problems);
     nftables::look(problems);
     xtables::look(problems);
     Ok(())
 }
 
-/// Fills the network namespace that we are in.
-fn fill(
+/// Writes the images of the namespace that we are in.
+fn dump_space(cx: NamespaceDump<'_>, space: &Space<'_>, images: &mut NewImages) -> Result<(), Problem> {
+    let id = space.id;
+    if is_left_out(cx, id) {
+        let entry = NetnsEntry { ext_key: external_key(cx), ..NetnsEntry::default() };
+        return images.write(&NETNS, id.into(), &[entry]);
+    }
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let links = links::list(&mut netlink)?;
+    let tunables = Sysctls::read(&cx.options.inside.ids)?;
+    let (mut devices, more) = links::dump(&links, space, &cx.options.inside.ids);
+    devices.iter_mut().for_each(|device| tunables.fill(device));
+    images.write(&NETNS, id.into(), &[NetnsEntry { nsids: space.numbers(), ..tunables.entry() }])?;
+    images.write(&NETDEV, id.into(), &devices)?;
+    images.write(&STASIS_LINKS, id.into(), &more)?;
+    tunables.dump(id, images)?;
+    addresses::dump(&mut netlink, id, images)?;
+    routes::dump(&mut netlink, id, images)?;
+    neighbours::dump(&mut netlink, id, images)?;
+    nftables::dump(id, images)?;
+    xtables::dump(id, images)?;
+    conntrack::dump(id, images)
+}
+
+/// Makes the devices of the namespace that we are in.
+fn make_devices(
     netlink: &mut Netlink,
     images: &Images,
     space: &Space<'_>,
@@ -220,9 +285,20 @@ fn fill(
     let id = space.id;
     let more: Vec<StasisLinkEntry> =
         if images.has(&STASIS_LINKS, id.into()) { images.read(&STASIS_LINKS, id.into())? } else { Vec::new() };
+    Sysctls::from_images(images, id, devices)?.restore_general(failing)?;
+    links::restore(netlink, devices, &more, space)
+}
+
+/// Sets the devices up, and restores all else.
+fn fill(
+    netlink: &mut Netlink,
+    images: &Images,
+    space: &Space<'_>,
+    devices: &[NetDeviceEntry],
+    failing: Failing,
+) -> Result<(), Problem> {
+    let id = space.id;
     let tunables = Sysctls::from_images(images, id, devices)?;
-    tunables.restore_general(failing)?;
-    links::restore(netlink, devices, &more, space)?;
     tunables.restore_devices(failing)?;
     links::set_up(netlink, devices)?;
     let addresses = addresses::read(images, id)?;

@@ -1,8 +1,30 @@
 //! One network namespace among those of the tree: how it knows the others, and they it.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
-use proto::messages::NetDeviceEntry;
+use proto::catalogue::NETNS;
+use proto::messages::{NetDeviceEntry, NetnsEntry, NetnsId};
+
+use crate::error::{Context as _, Problem};
+use crate::image::Images;
+use crate::netlink::{CHANGE, Netlink, attribute, number, push};
+
+/// Messages and attributes of `include/uapi/linux/{rtnetlink,net_namespace}.h`.
+const NEWNSID: u16 = 88;
+const GETNSID: u16 = 90;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+/// `struct rtgenmsg`, with what aligns it.
+const HEADER: usize = 4;
+
+/// The number by which the namespace that we are in knows another one.
+pub(super) fn number_of(netlink: &mut Netlink, other: impl AsFd) -> Result<Option<i32>, Problem> {
+    let mut payload = vec![0; HEADER];
+    push(&mut payload, NETNSA_FD, &other.as_fd().as_raw_fd().to_ne_bytes());
+    let found = netlink.get("RTM_GETNSID", GETNSID, &payload)?;
+    let number = attribute(&found.payload, HEADER, NETNSA_NSID).and_then(|value| number(value, 0));
+    Ok(number.map(|number| number as i32).filter(|number| *number >= 0))
+}
 
 /// Another network namespace of the tree, or the same.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +49,31 @@ pub(super) struct Space<'a> {
 }
 
 impl<'a> Space<'a> {
-    /// The only one of the tree.
-    pub(super) fn new(id: u32) -> Self {
-        Self { id, others: Vec::new() }
+    /// Gives the others the numbers by which they were known, and learns those that there are.
+    pub(super) fn know_others(&mut self, netlink: &mut Netlink, images: &Images) -> Result<(), Problem> {
+        let entry: NetnsEntry = images.read_single(&NETNS, self.id.into())?;
+        for other in &mut self.others {
+            let Some(fd) = other.fd else { continue };
+            other.number = number_of(netlink, fd)?;
+            let wanted = entry.nsids.iter().find(|known| known.target_ns_id == other.id);
+            if let (Some(wanted), None) = (wanted, other.number) {
+                let mut payload = vec![0; HEADER];
+                push(&mut payload, NETNSA_NSID, &wanted.netnsid_value.to_ne_bytes());
+                push(&mut payload, NETNSA_FD, &fd.as_raw_fd().to_ne_bytes());
+                let made = netlink.request("RTM_NEWNSID", NEWNSID, CHANGE, &payload);
+                made.while_trying_to("number network namespaces")?;
+                other.number = Some(wanted.netnsid_value);
+            }
+        }
+        Ok(())
     }
 
-    /// The only one, whose devices are known.
-    pub(super) fn alone(id: u32, devices: &'a [NetDeviceEntry]) -> Self {
-        Self { id, others: vec![Other { id, number: None, fd: None, devices }] }
+    /// The numbers by which others are known.
+    pub(super) fn numbers(&self) -> Vec<NetnsId> {
+        let numbered = |other: &Other<'_>| {
+            Some(NetnsId { target_ns_id: other.id, netnsid_value: other.number? })
+        };
+        self.others.iter().filter_map(numbered).collect()
     }
 
     /// Whether a number is that of a namespace of the tree.
