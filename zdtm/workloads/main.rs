@@ -180,6 +180,9 @@ mod sigpending;
 mod sigtrap;
 mod sigtrap01;
 mod sk_freebind;
+mod netns_sub;
+mod netns_sub_sysctl;
+mod netns_sub_veth;
 mod network;
 mod sk_netlink;
 mod sk_unix01;
@@ -459,6 +462,9 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap", run: sigtrap::run },
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "netns_sub", run: netns_sub::run },
+    Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
+    Workload { name: "netns_sub_veth", run: netns_sub_veth::run },
     Workload { name: "network", run: network::run },
     Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },

@@ -53,6 +53,9 @@ pub enum NetRefusal {
     /// A device on top of another that is outside.
     #[error("it is a {0} on top of a device outside of the tree")]
     LowerOutside(String),
+    /// A device in a namespace where it is not made.
+    #[error("devices of kind {0} are supported in the network namespace of the root of the tree only")]
+    Elsewhere(String),
     /// A pair whose other end was outside.
     #[error("its other end was outside of the tree, and nobody says which that becomes")]
     NoOuterEnd,

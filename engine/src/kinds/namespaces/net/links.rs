@@ -162,6 +162,9 @@ fn refuse(link: &Link, links: &[Link], space: &Space<'_>) -> Option<NetRefusal> 
     if known.is_none_or(|known| known.unsupported(&link.data)) {
         return Some(NetRefusal::Device(kind.clone()));
     }
+    if kind == "tun" && !space.is_home() {
+        return Some(NetRefusal::Elsewhere(kind.clone()));
+    }
     if let Some(port_of) = link.port_of.as_deref().filter(|port_of| *port_of != "bridge" && *port_of != "vrf") {
         return Some(NetRefusal::Port(port_of.to_owned()));
     }
@@ -169,7 +172,8 @@ fn refuse(link: &Link, links: &[Link], space: &Space<'_>) -> Option<NetRefusal> 
     match (link.lower, link.lower_space) {
         // The other end of a pair outside is made again outside; so is what is on top of an outer device.
         (_, Some(number)) if !space.knows(number) => {
-            (kind != "veth" && kind != "macvlan").then(|| NetRefusal::LowerOutside(kind.clone()))
+            let can_be_tied = space.is_home() && (kind == "veth" || kind == "macvlan");
+            (!can_be_tied).then(|| NetRefusal::LowerOutside(kind.clone()))
         }
         (Some(lower), None) if lower != 0 && !is_here(lower) => Some(NetRefusal::LowerOutside(kind.clone())),
         _ => None,

@@ -76,6 +76,11 @@ impl<'a> Space<'a> {
         self.others.iter().filter_map(numbered).collect()
     }
 
+    /// Whether it is that of the root of the tree, which comes first.
+    pub(super) fn is_home(&self) -> bool {
+        self.others.first().is_none_or(|home| home.id == self.id)
+    }
+
     /// Whether a number is that of a namespace of the tree.
     pub(super) fn knows(&self, number: i32) -> bool {
         self.id_of(number).is_some()
