@@ -19,9 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::stat::Mode;
 
 use crate::dump::inspect::read_proc;
-use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::kinds::namespaces::user;
-use crate::options::Inside;
+use crate::net_spaces::MadeSpaces;
+use crate::options::{DumpOptions, Inside};
 use crate::procfs;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
@@ -49,7 +50,11 @@ impl Explain for InsideRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::NotInit(_) => Some("dump the init of its pid namespace".into()),
+            Self::NotInit(_) => Some(
+                "dump the init of its pid namespace, or pass --external pid[INODE]:NAME, and hand it in at restore with \
+                 --inherit-fd fd[N]:NAME"
+                    .into(),
+            ),
             Self::NoProcfs => Some("mount proc at /proc there".into()),
             Self::NoPid => None,
         }
@@ -82,9 +87,10 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Goes into the namespaces of the process `tree`, if it has any for itself. In the process that stays, returns when
+/// Goes into the namespaces of the root of the tree, if it has any for itself. In the process that stays, returns when
 /// the other has ended, and the tree, too, if `ends` says so.
-pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
+pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem> {
+    let tree = options.tree;
     let types = differing(tree);
     if types.is_empty() {
         return Ok(Side::Inside(Inside::default()));
@@ -93,13 +99,18 @@ pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
     let status = read_proc(format!("/proc/{tree}/status"), procfs::status::parse)?;
     let has_pids = types.contains(&NamespaceType::Pid);
     let inner = status.ns_tgid.last().copied().unwrap_or(tree);
-    if has_pids && inner != 1 {
+    let is_external = |kind: &NamespaceType| options.namespaces.external_name(tree, *kind).is_some();
+    let shared: Vec<NamespaceType> = types.iter().copied().filter(is_external).collect();
+    if has_pids && inner != 1 && !shared.contains(&NamespaceType::Pid) {
         return Err(Problem::new(InsideRefusal::NotInit(inner)));
     }
     let ids = ids_of(tree, &types)?;
     let outer_net = std::fs::metadata("/proc/self/ns/net").map(|data| data.ino()).ok();
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids, outer_net, ..Inside::default() })),
+        None => {
+            let spaces = MadeSpaces::default();
+            Ok(Side::Inside(Inside { types, shared, outer_pid: tree, inner_pid: inner, ids, outer_net, spaces }))
+        }
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {
@@ -206,6 +217,34 @@ impl Kept {
     /// A path that leads there wherever we are.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// The procfs of those who called us, which knows the pids that they know.
+#[derive(Debug)]
+pub struct Outside(Kept);
+
+impl Outside {
+    /// To be opened before we go.
+    pub fn open() -> Result<Self, SysError> {
+        Kept::open(Path::new("/proc")).map(Self)
+    }
+
+    /// Names a task by its pid outside, too.
+    pub fn rename(&self, task: &mut TaskName) {
+        if task.inner_pid.is_none()
+            && let Some(pid) = self.pid_of(task.host_pid)
+        {
+            (task.host_pid, task.inner_pid) = (pid, Some(task.host_pid));
+        }
+    }
+
+    /// The pid outside of a process here: what a file of that procfs shows of a descriptor for it (pidfd_open(2)).
+    fn pid_of(&self, pid: i32) -> Option<i32> {
+        let process = pidfd::open(pid).ok()?;
+        let path = self.0.path().join(format!("self/fdinfo/{}", process.as_raw_fd()));
+        let text = std::fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok().filter(|pid| *pid > 0)
     }
 }
 

@@ -13,6 +13,8 @@ use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
+use crate::kinds::namespaces;
+use crate::net_spaces::{self, NetSpaces};
 use crate::options::PlanOptions;
 use crate::procfs::{self, smaps, status::Status};
 use crate::sys::pidfd;
@@ -78,6 +80,7 @@ impl Plan {
             plan.refused.extend(task::outside_leader(options.tree));
         }
         files.check(&mut plan.refused);
+        namespaces::look(options, &files.state::<NetSpaces>().0, &mut plan.refused);
         Ok(plan)
     }
 
@@ -112,6 +115,7 @@ impl TaskPlan {
             return Ok(plan);
         }
         plan.refused.extend(task::refuse_namespaces(pid, files.options));
+        plan.refused.extend(net_spaces::id_of_task(files, pid).err());
         for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

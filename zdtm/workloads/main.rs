@@ -105,6 +105,7 @@ mod memfd05;
 mod mlock_setuid;
 mod mmx00;
 mod mprotect00;
+mod msgque;
 mod mtime_mmap;
 mod namespace_files;
 mod namespaces;
@@ -169,8 +170,10 @@ mod seccomp_no_new_privs;
 mod seccomp_strict;
 mod segments;
 mod selfexe00;
+mod sem;
 mod session00;
 mod sessions;
+mod shm;
 mod shmem;
 mod siblings_shared;
 mod sigactions;
@@ -391,6 +394,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
     Workload { name: "mprotect00", run: mprotect00::run },
+    Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },
     Workload { name: "namespaces", run: namespaces::run },
@@ -451,8 +455,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "seccomp_strict", run: seccomp_strict::run },
     Workload { name: "segments", run: segments::run },
     Workload { name: "selfexe00", run: selfexe00::run },
+    Workload { name: "sem", run: sem::run },
     Workload { name: "session00", run: session00::run },
     Workload { name: "sessions", run: sessions::run },
+    Workload { name: "shm", run: shm::run },
     Workload { name: "shmem", run: shmem::run },
     Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },

@@ -1,17 +1,19 @@
 //! `stasis dump`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
 use crate::error::{Action, Error, Problem, TargetState};
-use crate::inside::{self, Ended, Kept, Side};
+use crate::inside::{self, Ended, Kept, Outside, Side};
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
-use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, network, output, start_log};
+use super::{
+    Failure, UsageError, directories, files, log_options, namespaces, need_directory, output, start_log,
+};
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -36,7 +38,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
         files: files::options(given),
-        net: network::options(given)?,
+        namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
@@ -110,33 +112,50 @@ pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
 
 /// Dumps the tree from within its namespaces, if it has any for itself.
 fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
+    let ends = options.afterwards == Afterwards::Default;
+    from_inside(options, Action::Dump, ends, |options| {
+        let stats = crate::dump::dump(options, lifeline)?;
+        if options.display_stats {
+            output::print(&stats.to_string());
+        }
+        Ok(0)
+    })
+}
+
+/// Does something about a tree in a process that is in its namespaces, if it has any for itself. The exit code: here, when
+/// that process has ended, and also the tree, if it `ends`.
+pub(super) fn from_inside(
+    options: &DumpOptions,
+    action: Action,
+    ends: bool,
+    act: impl FnOnce(&DumpOptions) -> Result<u8, Error>,
+) -> Result<u8, Failure> {
     let fail = |problem| Error {
-        action: Action::Dump,
+        action,
         target: crate::dump::target::describe(options),
         problems: vec![problem],
         state: TargetState::Untouched,
     };
     crate::dump::target::check(options.tree).map_err(fail)?;
-    let images = Kept::open(&options.images_dir).map_err(Problem::new).map_err(fail)?;
-    let work = Kept::open(&options.work_dir).map_err(Problem::new).map_err(fail)?;
-    let ends = options.afterwards == Afterwards::Default;
-    let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
+    let keep = |path: &Path| Kept::open(path).map_err(Problem::new);
+    let images = keep(&options.images_dir).map_err(fail)?;
+    let work = keep(&options.work_dir).map_err(fail)?;
+    let outside = Outside::open().map_err(Problem::new).map_err(fail)?;
+    let inside = match inside::enter_for_dump(options, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
         Side::Outside(Ended::Code(code)) => return Ok(code),
         Side::Outside(Ended::Signal(signal)) => return Err(Failure::WorkerKilled(signal)),
     };
     let mut options = options.clone();
-    if !inside.types.is_empty() {
-        (options.images_dir, options.work_dir) = (images.path(), work.path());
-        if inside.has(NamespaceType::Pid) {
-            // All of them are from its init on.
-            options.tree = 1;
-        }
-        options.inside = inside;
+    if inside.types.is_empty() {
+        return Ok(act(&options)?);
     }
-    let stats = crate::dump::dump(&options, lifeline)?;
-    if options.display_stats {
-        output::print(&stats.to_string());
-    }
-    Ok(0)
+    (options.images_dir, options.work_dir) = (images.path(), work.path());
+    options.tree = inside.inner_pid;
+    options.inside = inside;
+    let named = |mut error: Error| {
+        error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));
+        error
+    };
+    Ok(act(&options).map_err(named)?)
 }

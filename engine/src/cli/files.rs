@@ -39,11 +39,11 @@ pub(super) fn validation(text: &str) -> Result<Validation, &'static str> {
 }
 
 /// Sorts of resources that may be outside of the tree.
-const EXTERNAL: [&str; 7] = ["file[", "pipe[", "pipe:[", "unix[", "net[", "veth[", "macvlan["];
+const EXTERNAL: [&str; 6] = ["file[", "pipe[", "pipe:[", "unix[", "veth[", "macvlan["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {
-    !EXTERNAL.iter().any(|sort| key.starts_with(sort))
+    !EXTERNAL.iter().any(|sort| key.starts_with(sort)) && !super::namespaces::is_external(key)
 }
 
 /// Whether a descriptor of ours may stand for a resource of this name. Paths may be written without their first slash.

@@ -1,6 +1,4 @@
-//! Options about network namespaces, which several commands have.
-
-use std::path::PathBuf;
+//! Options about what network namespaces are tied to.
 
 use crate::options::{NetOptions, OuterEnd};
 
@@ -8,16 +6,13 @@ use super::UsageError;
 use super::grammar::Given;
 
 pub(super) fn options(given: &Given) -> Result<NetOptions, UsageError> {
-    let mut options = NetOptions { empty: is_empty(given)?, join: join(given)?, ..NetOptions::default() };
+    let mut options = NetOptions::default();
     for value in given.values::<String>("external") {
-        let bad = || bad("--external RESOURCE", &value, "it is veth[IN]:OUT@BRIDGE, macvlan[IN]:OUT or net[INODE]:NAME");
+        let bad = || bad("--external RESOURCE", &value, "it is veth[IN]:OUT, veth[IN]:OUT@BRIDGE or macvlan[IN]:OUT");
         if let Some(pair) = value.strip_prefix("veth[") {
             options.pairs.push(outer_end(pair, "]:").ok_or_else(bad)?);
         } else if let Some(pair) = value.strip_prefix("macvlan[") {
             options.macvlans.push(outer_end(pair, "]:").ok_or_else(bad)?);
-        } else if let Some(named) = value.strip_prefix("net[") {
-            let (inode, name) = named.split_once("]:").ok_or_else(bad)?;
-            options.external.push((inode.parse().map_err(|_no_number| bad())?, name.to_owned()));
         }
     }
     for value in given.values::<String>("veth-pair") {
@@ -41,27 +36,6 @@ fn outer_end(value: &str, sign: &str) -> Option<OuterEnd> {
     let is_name = |name: &str| !name.is_empty() && name.len() < libc::IFNAMSIZ;
     let named = is_name(inner) && is_name(outer) && bridge.as_deref().is_none_or(is_name);
     named.then(|| OuterEnd { inner: inner.to_owned(), outer: outer.to_owned(), bridge })
-}
-
-/// `--empty-ns net`.
-fn is_empty(given: &Given) -> Result<bool, UsageError> {
-    let values = given.values::<String>("empty-ns");
-    match values.iter().find(|value| *value != "net") {
-        Some(other) => Err(bad("--empty-ns NS", other, "only a network namespace can be left empty")),
-        None => Ok(!values.is_empty()),
-    }
-}
-
-/// `--join-ns net:PID` or `--join-ns net:FILE`.
-fn join(given: &Given) -> Result<Option<PathBuf>, UsageError> {
-    let mut joined = None;
-    for value in given.values::<String>("join-ns") {
-        let place = value.strip_prefix("net:").filter(|place| !place.is_empty());
-        let place = place.ok_or_else(|| bad("--join-ns NS:PID|FILE", &value, "only network namespaces can be joined yet"))?;
-        let is_pid = place.bytes().all(|byte| byte.is_ascii_digit());
-        joined = Some(if is_pid { format!("/proc/{place}/ns/net").into() } else { place.into() });
-    }
-    Ok(joined)
 }
 
 #[cfg(test)]

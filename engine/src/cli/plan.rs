@@ -1,5 +1,6 @@
 //! `stasis plan`.
 
+use crate::error::Action;
 use crate::options::PlanOptions;
 use crate::plan::Plan;
 
@@ -12,7 +13,9 @@ pub(super) fn options(given: &Given) -> Result<PlanOptions, UsageError> {
 
 pub(super) fn run(options: &PlanOptions) -> Result<u8, Failure> {
     start_log(&options.dump.log)?;
-    let plan = Plan::of(options)?;
-    output::print(&plan.to_string());
-    Ok(plan.exit_code())
+    dump::from_inside(&options.dump, Action::Plan, false, |options| {
+        let plan = Plan::of(&PlanOptions { dump: options.clone() })?;
+        output::print(&plan.to_string());
+        Ok(plan.exit_code())
+    })
 }

@@ -12,7 +12,9 @@ use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
 use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
-use super::{Failure, UsageError, directories, files, log_options, need_directory, network, output, start_log};
+use super::{
+    Failure, UsageError, directories, files, log_options, namespaces, need_directory, network, output, start_log,
+};
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
     let (images_dir, work_dir) = directories(given);
@@ -43,6 +45,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         shell_job: given.flag("shell-job"),
         files: files::options(given),
         net: network::options(given)?,
+        namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),

@@ -150,8 +150,9 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("tcp-close", None, Flag, What, DR, "Close TCP connections"),
     works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
     works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), iptables, skip"),
-    works("empty-ns", None, Values("NS"), What, DR, "Leave the network namespace empty (the only NS is net)"),
-    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing network namespace (the only NS is net)"),
+
+    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, net, time, uts"),
+    works("empty-ns", None, Values("NS"), What, DR, "Leave a namespace empty: net"),
     works("veth-pair", None, Values("IN=OUT@BRIDGE"), What, R, "Name of the outer end of a veth pair, and its bridge"),
     works("weak-sysctls", None, Flag, What, DR, "Go on when a sysctl cannot be set"),
 
@@ -161,7 +162,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("file-validation", None, Value("METHOD"), Files, DR, "How files are recognized: buildid (and size) or filesize [default: buildid]"),
     works("skip-file-rwx-check", None, Flag, Files, DR, "Accept files whose permissions have changed"),
     works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
-    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], net[INODE]:NAME, veth[IN]:OUT@BRIDGE, macvlan[IN]:OUT"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], net[INODE]:NAME, pid[INODE]:NAME, veth[IN]:OUT@BRIDGE, macvlan[IN]:OUT"),
     works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),

@@ -169,7 +169,8 @@ pub fn dump(options: &DumpOptions, spaces: &[NetSpace], images: &mut NewImages) 
 
 fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {
     let ids = ids_of_tree(&options.inside.types);
-    let own = super::NAMESPACE_KINDS.iter().filter(|kind| options.inside.has(kind.namespace_type()));
+    let own = super::NAMESPACE_KINDS.iter();
+    let own = own.filter(|kind| options.inside.types.contains(&kind.namespace_type()));
     own.map(move |kind| (*kind, id(&ids, kind.namespace_type()).unwrap_or_default()))
 }
 

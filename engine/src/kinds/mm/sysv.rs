@@ -15,11 +15,14 @@ use proto::messages::{IpcDescEntry, IpcShmEntry, VmaEntry};
 
 use super::{Contents, MappingKind, hugetlb, pages, shared, status};
 use crate::args;
+use crate::dump::inspect::read_proc;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::files::{FilesDump, FilesRestore};
+use crate::kinds::namespaces;
+use crate::options::Inside;
 use crate::procfs;
-use crate::procfs::link::{Link, parse};
+use crate::procfs::link::{Link, NamespaceType, parse};
 use crate::procfs::maps::Vma;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::sys::ipc;
@@ -108,15 +111,16 @@ impl Drop for Made {
 
 /// Contents of segments have numbers of their own, above those of inodes.
 const CONTENTS: u64 = 1 << 32;
-/// The ipc namespace's id in our images.
-const NAMESPACE: u64 = 3;
 /// `SHM_DEST` of `include/uapi/linux/shm.h`: removed, and there only as long as it is used.
 const SHM_DEST: u32 = 0o1000;
 
 impl MappingKind for SysvShm {
     const NAME: &'static str = "sysv-shm";
-    const NOT_SAVED: &'static [&'static str] =
-        &["creator, and times of a segment", "SHM_LOCK", "segments that no task of the tree has attached"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "creator, and times of a segment",
+        "SHM_LOCK",
+        "of an ipc namespace that others are in, segments that no task has attached",
+    ];
 
     fn claims(vma: &SmapsVma) -> bool {
         is_segment(&vma.vma)
@@ -159,7 +163,18 @@ impl MappingKind for SysvShm {
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let segments = std::mem::take(cx.state::<Dumped>()).0;
+        let mut segments = std::mem::take(cx.state::<Dumped>()).0;
+        let namespace = namespace(&cx.options.inside);
+        let mut attached = Vec::new();
+        if cx.options.inside.has(NamespaceType::Ipc) {
+            for id in namespaces::ipc::ids("shm")? {
+                if let Entry::Vacant(place) = segments.entry(id) {
+                    let (ours, segment) = look_at_unused(id).while_trying_to("look at its shared memory")?;
+                    attached.push(ours);
+                    place.insert(segment);
+                }
+            }
+        }
         for (id, segment) in &segments {
             shared::write(images, CONTENTS | *id as u64, &segment.file, segment.page_size)
                 .while_trying_to("write System V shared memory")?;
@@ -168,7 +183,7 @@ impl MappingKind for SysvShm {
         if entries.is_empty() {
             return Ok(());
         }
-        images.write(&proto::catalogue::IPCNS_SHM, NAMESPACE, &entries)
+        images.write(&proto::catalogue::IPCNS_SHM, namespace, &entries)
     }
 
     fn prepare(cx: &mut FilesRestore<'_>, vma: &VmaEntry, _vmas: &[&VmaEntry]) -> Result<(), Problem> {
@@ -176,7 +191,8 @@ impl MappingKind for SysvShm {
         if cx.state::<Restored>().made.contains_key(&id) {
             return Ok(());
         }
-        let entries: Vec<IpcShmEntry> = cx.images.read(&proto::catalogue::IPCNS_SHM, NAMESPACE)?;
+        let namespace = namespace(&cx.options.inside);
+        let entries: Vec<IpcShmEntry> = cx.images.read(&proto::catalogue::IPCNS_SHM, namespace)?;
         let entry = entries.into_iter().find(|entry| entry.desc.id == id as u32);
         let entry = entry.ok_or_else(|| Problem::new(SysvRefusal::NoSegment(id)))?;
         let step = "make System V shared memory";
@@ -203,6 +219,9 @@ impl MappingKind for SysvShm {
     }
 
     fn mapped(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        if cx.options.inside.has(NamespaceType::Ipc) {
+            make_unused(cx).while_trying_to("make System V shared memory")?;
+        }
         for (id, mut made) in std::mem::take(&mut cx.state::<Restored>().made) {
             made.is_new = false;
             if made.removed {
@@ -211,6 +230,40 @@ impl MappingKind for SysvShm {
         }
         Ok(())
     }
+}
+
+/// The ipc namespace's id in images.
+fn namespace(inside: &Inside) -> u64 {
+    namespaces::ids_of_tree(&inside.types).ipc_ns_id.unwrap_or_default().into()
+}
+
+/// A segment that no task has attached, for as long as we have.
+fn look_at_unused(id: i32) -> Result<(ipc::Attached, Segment), Problem> {
+    let ours = ipc::Attached::new(id)?;
+    let start = ours.start();
+    let smaps = read_proc("/proc/self/smaps".into(), procfs::smaps::parse)?;
+    let vma = smaps.iter().find(|vma| vma.vma.start == start);
+    let vma = vma.ok_or_else(|| Problem::new(SysvRefusal::NoSegment(id)))?;
+    let segment = look(id, std::process::id() as i32, vma)?;
+    Ok((ours, segment))
+}
+
+/// Makes the segments of the tree's ipc namespace that no task has attached.
+fn make_unused(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+    let (image, namespace) = (&proto::catalogue::IPCNS_SHM, namespace(&cx.options.inside));
+    if !cx.images.has(image, namespace) {
+        return Ok(());
+    }
+    let entries: Vec<IpcShmEntry> = cx.images.read(image, namespace)?;
+    for entry in entries {
+        let id = entry.desc.id as i32;
+        // A segment that was removed has gone with its last user, but for one that the tree still has.
+        if !cx.state::<Restored>().made.contains_key(&id) && entry.desc.mode & SHM_DEST == 0 {
+            let made = make(cx, id, &entry)?;
+            cx.state::<Restored>().made.insert(id, made);
+        }
+    }
+    Ok(())
 }
 
 fn is_segment(vma: &Vma) -> bool {

@@ -1,35 +1,96 @@
 //! IPC namespaces (ipc_namespaces(7)): tunables of System V IPC and of POSIX message queues.
 //!
-//! Segments of shared memory that tasks have attached are mappings (`mm/sysv.rs`). What else is in the namespace is refused
-//! by name for now.
+//! What is in the namespace has files of its own: message queues and semaphores (`ipc/`), and segments of shared memory,
+//! whether a task has them attached or not (`mm/sysv.rs`).
 
+use nix::unistd::{Gid, Uid};
 use proto::catalogue::IPC_VAR;
-use proto::messages::IpcVarEntry;
+use proto::messages::{IpcDescEntry, IpcVarEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{NewImages, invalid};
+use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
+
+mod messages;
+mod semaphores;
 
 /// IPC namespaces.
 #[derive(Debug)]
 pub struct IpcNamespace;
 
-/// Why one cannot be dumped.
+/// Why an object cannot be restored.
 #[derive(Debug, thiserror::Error)]
-pub enum IpcRefusal {
-    /// Something in it.
-    #[error("{0} of System V IPC are not supported yet")]
-    Object(&'static str),
+enum IpcRefusal {
+    /// The kernel gave it another id.
+    #[error("{what} {id} got another id, {got}")]
+    OtherId { what: &'static str, id: u32, got: i32 },
 }
 
 impl Explain for IpcRefusal {
     fn class(&self) -> Class {
-        Class::Refused
+        Class::Failed
     }
+}
 
-    fn help(&self) -> Option<String> {
-        Some("remove them first (ipcrm)".into())
+/// The ids of all objects that a file of `/proc/sysvipc` lists (sysvipc(5)): the second column, below the headings.
+pub fn ids(file: &str) -> Result<Vec<i32>, Problem> {
+    let path = format!("/proc/sysvipc/{file}");
+    let text =
+        std::fs::read_to_string(&path).map_err(SysError::io("read")).about(|| Object::Path(path.into()))?;
+    Ok(text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect())
+}
+
+/// What all objects have in common, with ids as they are inside.
+fn describe(perm: &libc::ipc_perm, id: i32, ids: &IdMaps) -> IpcDescEntry {
+    IpcDescEntry {
+        key: perm.__key as u32,
+        uid: id_map::inside(&ids.uids, perm.uid),
+        gid: id_map::inside(&ids.gids, perm.gid),
+        cuid: id_map::inside(&ids.uids, perm.cuid),
+        cgid: id_map::inside(&ids.gids, perm.cgid),
+        mode: perm.mode.into(),
+        id: id as u32,
+    }
+}
+
+/// Makes an object with its id, as the user who made it the first time.
+fn make(
+    what: &'static str,
+    next_id: &str,
+    desc: &IpcDescEntry,
+    create: impl FnOnce(i32, i32) -> Result<i32, SysError>,
+) -> Result<i32, Problem> {
+    let path = format!("/proc/sys/kernel/{next_id}");
+    std::fs::write(&path, desc.id.to_string())
+        .map_err(SysError::io("write"))
+        .about(|| Object::Path(path.into()))?;
+    let (uid, gid) = (Uid::from_raw(desc.cuid), Gid::from_raw(desc.cgid));
+    let own = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let act_as = |(user, group): (Uid, Gid)| -> Result<(), Problem> {
+        if (user, group) != (nix::unistd::geteuid(), nix::unistd::getegid()) {
+            // Root first gives away its group, and takes that back last.
+            let group_first = user != own.0;
+            let set_group = || nix::unistd::setegid(group).map_err(SysError::of("setegid"));
+            if group_first {
+                set_group()?;
+            }
+            nix::unistd::seteuid(user).map_err(SysError::of("seteuid"))?;
+            if !group_first {
+                set_group()?;
+            }
+            // A change of ids takes our files in /proc away from us.
+            nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
+        }
+        Ok(())
+    };
+    act_as((uid, gid))?;
+    let made = create(desc.key as i32, (desc.mode & 0o777) as i32);
+    act_as(own)?;
+    match made? {
+        got if got as u32 == desc.id => Ok(got),
+        got => Err(Problem::new(IpcRefusal::OtherId { what, id: desc.id, got })),
     }
 }
 
@@ -59,18 +120,13 @@ fn write(name: &str, value: impl ToString) -> Result<(), Problem> {
 
 impl NamespaceKind for IpcNamespace {
     const NAME: &'static str = "ipc-namespace";
-    const NOT_SAVED: &'static [&'static str] = &["ids that are given next"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "ids that are given next",
+        "times, and who used an object last",
+        "what semaphores would undo when a process ends (SEM_UNDO)",
+        "POSIX message queues that are not open",
+    ];
     const TYPE: NamespaceType = NamespaceType::Ipc;
-
-    fn look(_cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
-        for (file, what) in [("msg", "message queues"), ("sem", "semaphores")] {
-            // A heading, and a line for each.
-            let text = std::fs::read_to_string(format!("/proc/sysvipc/{file}")).unwrap_or_default();
-            if text.lines().count() > 1 {
-                problems.push(Problem::new(IpcRefusal::Object(what)));
-            }
-        }
-    }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         let semaphores = read("kernel/sem")?;
@@ -91,7 +147,9 @@ impl NamespaceKind for IpcNamespace {
             mq_msgsize_default: Some(number("fs/mqueue/msgsize_default")?),
             ..IpcVarEntry::default()
         };
-        images.write(&IPC_VAR, cx.id.into(), &[entry])
+        images.write(&IPC_VAR, cx.id.into(), &[entry])?;
+        semaphores::dump(cx, images)?;
+        messages::dump(cx, images)
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
@@ -119,6 +177,7 @@ impl NamespaceKind for IpcNamespace {
         if let Some(default) = entry.mq_msgsize_default {
             write("fs/mqueue/msgsize_default", default)?;
         }
-        Ok(())
+        semaphores::restore(cx)?;
+        messages::restore(cx)
     }
 }

@@ -30,7 +30,6 @@ use crate::image::{Images, NewImages};
 use crate::net_spaces::{self, NetSpace, There};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
-use outside::Origin;
 use space::{Other, Space};
 use sysctls::{Failing, Sysctls};
 
@@ -62,9 +61,6 @@ pub enum NetRefusal {
     /// A macvlan whose lower device was outside.
     #[error("it was on top of a device outside of the tree, and nobody says which that becomes")]
     NoLower,
-    /// A namespace of others.
-    #[error("the network namespace was not the tree's own, and nobody hands it in as {0}")]
-    NotHandedIn(String),
     /// Devices on top of each other.
     #[error("it is on top of a device that is missing or on top of it")]
     Circle,
@@ -103,7 +99,6 @@ impl Explain for NetRefusal {
     fn help(&self) -> Option<String> {
         Some(match self {
             Self::NoLower => "pass --external macvlan[IN]:OUT".into(),
-            Self::NotHandedIn(name) => format!("pass --inherit-fd fd[N]:{name}"),
             Self::NoOuterEnd => "pass --external veth[IN]:OUT or veth[IN]:OUT@BRIDGE".into(),
             Self::Sysctl(_) => "pass --weak-sysctls to go on without it".into(),
             Self::Program(_, program) => format!("install {program} here"),
@@ -156,15 +151,8 @@ impl NamespaceKind for NetNamespace {
         outside::check(cx, problems);
     }
 
-    /// In a user namespace of its own, the root would not be let into a namespace that is not its own.
-    fn before_birth(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if outside::origin(cx)? == Origin::Joined { outside::join(cx) } else { Ok(()) }
-    }
-
     fn begin(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if outside::origin(cx)? != Origin::Joined {
-            make_one()?;
-        }
+        make_one()?;
         let home = net_spaces::here()?;
         for id in cx.images.ids_of(&NETNS) {
             let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
@@ -184,7 +172,7 @@ impl NamespaceKind for NetNamespace {
         let made = cx.spaces.borrow();
         let mut all = vec![(cx.id, home.as_fd())];
         all.extend(made.iter().map(|(id, fd)| (*id, fd.as_fd())));
-        if outside::origin(cx)? != Origin::Made {
+        if cx.options.namespaces.empty_net {
             all.remove(0);
         }
         all.retain(|(id, _)| cx.images.has(&NETDEV, (*id).into()));
@@ -230,17 +218,10 @@ fn space_of(cx: NamespaceDump<'_>, id: u32) -> Result<Space<'_>, Problem> {
     Ok(Space { id, others })
 }
 
-/// Whether the user wants nothing of the namespace that we are in.
+/// Whether the user wants nothing of the root's namespace.
 fn is_left_out(cx: NamespaceDump<'_>, id: u32) -> bool {
-    (cx.options.net.empty && id == cx.id) || external_key(cx).is_some()
-}
-
-/// The name under which the namespace that we are in is handed in again, if the user says that it is not the tree's.
-fn external_key(cx: NamespaceDump<'_>) -> Option<String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let inode = std::fs::metadata("/proc/self/ns/net").ok()?.ino();
-    let known = cx.options.net.external.iter().find(|(external, _)| *external == inode);
-    known.map(|(_, name)| name.clone())
+    let is_external = cx.options.inside.shared.contains(&NamespaceType::Net);
+    id == cx.id && (cx.options.namespaces.empty_net || is_external)
 }
 
 fn look_around(space: &Space<'_>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
@@ -257,7 +238,8 @@ fn look_around(space: &Space<'_>, problems: &mut Vec<Problem>) -> Result<(), Pro
 fn dump_space(cx: NamespaceDump<'_>, space: &Space<'_>, images: &mut NewImages) -> Result<(), Problem> {
     let id = space.id;
     if is_left_out(cx, id) {
-        let entry = NetnsEntry { ext_key: external_key(cx), ..NetnsEntry::default() };
+        let ext_key = cx.options.namespaces.external_name(cx.root, NamespaceType::Net).map(str::to_owned);
+        let entry = NetnsEntry { ext_key, ..NetnsEntry::default() };
         return images.write(&NETNS, id.into(), &[entry]);
     }
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;

@@ -1,14 +1,11 @@
-//! What ties a network namespace to the outside: the other ends of pairs, the devices that macvlans are on top of, and
-//! namespaces that are not the tree's and are handed in.
+//! What ties a network namespace to the outside: the other ends of pairs, and the devices that macvlans are on top of. Devices of
+//! TUN and TAP are made from there, too.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
 
-use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::Mode;
-use proto::catalogue::{NETDEV, NETNS, STASIS_LINKS};
-use proto::messages::{NdType, NetDeviceEntry, NetnsEntry, StasisLinkEntry};
+use proto::catalogue::{NETDEV, STASIS_LINKS};
+use proto::messages::{NdType, NetDeviceEntry, StasisLinkEntry};
 
 use super::super::NamespaceRestore;
 use super::links::{HEADER, NEWLINK, header, object};
@@ -34,55 +31,6 @@ const VETH_INFO_PEER: u16 = 1;
 const GETLINK: u16 = 18;
 const UP: u32 = libc::IFF_UP as u32;
 
-/// Where the tree's network namespace comes from.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// It is made anew, and filled.
-    Made,
-    /// It is made anew, and left empty.
-    Empty,
-    /// The tree goes into one that is there.
-    Joined,
-}
-
-/// The name under which the namespace is handed in, if it was not the tree's.
-fn key(cx: NamespaceRestore<'_>) -> Result<Option<String>, Problem> {
-    if !cx.images.has(&NETNS, cx.id.into()) {
-        return Ok(None);
-    }
-    let entries: Vec<NetnsEntry> = cx.images.read(&NETNS, cx.id.into())?;
-    Ok(entries.into_iter().next().and_then(|entry| entry.ext_key))
-}
-
-pub(super) fn origin(cx: NamespaceRestore<'_>) -> Result<Origin, Problem> {
-    Ok(match cx.options.net {
-        ref net if net.join.is_some() => Origin::Joined,
-        ref net if net.empty => Origin::Empty,
-        _ if key(cx)?.is_some() => Origin::Joined,
-        _ => Origin::Made,
-    })
-}
-
-/// Goes into the namespace that the tree is to be in, if that is there: who is born from now on is in it.
-pub(super) fn join(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-    let enter = |fd: BorrowedFd<'_>| setns(fd, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"));
-    let step = "go into the network namespace that was handed in";
-    if let Some(path) = &cx.options.net.join {
-        let file = File::open(path).map_err(SysError::io("open"));
-        let file = file.about(|| Object::Path(path.clone())).while_trying_to(step)?;
-        return enter(file.as_fd()).about(|| Object::Path(path.clone())).while_trying_to(step);
-    }
-    let Some(key) = key(cx)? else { return Ok(()) };
-    let fd = cx.options.inherited(&key).ok_or_else(|| missing(&key))?;
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let file = nix::fcntl::open(format!("/proc/self/fd/{fd}").as_str(), flags, Mode::empty());
-    enter(file.map_err(SysError::of("open"))?.as_fd()).while_trying_to(step)
-}
-
-fn missing(key: &str) -> Problem {
-    Problem::new(NetRefusal::NotHandedIn(key.to_owned()))
-}
-
 /// The other end of a device, as the user named it.
 fn outer_end<'a>(options: &'a RestoreOptions, device: &NetDeviceEntry) -> Option<&'a OuterEnd> {
     let all = match device.r#type() {
@@ -95,7 +43,7 @@ fn outer_end<'a>(options: &'a RestoreOptions, device: &NetDeviceEntry) -> Option
 
 /// Devices whose other end was outside.
 fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
-    if origin(cx)? != Origin::Made || !cx.images.has(&NETDEV, cx.id.into()) {
+    if cx.options.namespaces.empty_net || !cx.images.has(&NETDEV, cx.id.into()) {
         return Ok(Vec::new());
     }
     let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
@@ -116,15 +64,6 @@ fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
 
 /// Finds what would make a restore fail.
 pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
-    match key(cx) {
-        Ok(Some(key)) if cx.options.inherited(&key).is_none() && origin(cx).is_ok_and(|o| o == Origin::Joined) => {
-            if cx.options.net.join.is_none() {
-                problems.push(missing(&key));
-            }
-        }
-        Ok(_) => {}
-        Err(problem) => problems.push(problem),
-    }
     match tied(cx) {
         Ok(devices) => problems.extend(devices.iter().filter(|d| outer_end(cx.options, d).is_none()).map(|device| {
             let refusal = match device.r#type() {
@@ -161,7 +100,7 @@ pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem
 
 /// Devices of TUN and TAP.
 fn tunnels(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
-    if origin(cx)? != Origin::Made || !cx.images.has(&NETDEV, cx.id.into()) {
+    if cx.options.namespaces.empty_net || !cx.images.has(&NETDEV, cx.id.into()) {
         return Ok(Vec::new());
     }
     let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
