@@ -14,6 +14,7 @@ mod files;
 mod grammar;
 mod mounts;
 mod namespaces;
+mod network;
 pub mod output;
 mod plan;
 mod restore;

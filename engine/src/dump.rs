@@ -18,6 +18,7 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
+use crate::net_spaces::NetSpaces;
 use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
@@ -52,7 +53,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
-    namespaces::look(options, &pids, &mut problems);
+    namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut problems);
     task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
@@ -63,7 +64,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let inventory = task::inventory(cgroups.own_set());
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
-        namespaces::dump(options, &pids, &mut images)?;
+        namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         cgroups.write(options, &mut images)?;
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;

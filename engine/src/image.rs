@@ -171,6 +171,15 @@ impl NewImages {
         Ok(())
     }
 
+    /// Writes a file that has neither header nor entries.
+    pub fn write_raw(&mut self, image: &ImageType, id: u64, bytes: &[u8]) -> Result<(), Problem> {
+        use std::io::Write as _;
+        let name = image.file_name(id);
+        let mut file = self.create_file(&name)?;
+        let written = file.write_all(bytes).map_err(SysError::io("write"));
+        written.about(|| Object::Image(name)).while_trying_to("write it")
+    }
+
     /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
     pub fn commit(mut self, inventory: &proto::messages::InventoryEntry) -> Result<(), Problem> {
         let image = &proto::catalogue::INVENTORY;
@@ -322,6 +331,30 @@ impl Images {
         Reader::open(BufReader::new(file), image)
             .and_then(read)
             .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("read it"))
+    }
+
+    /// Reads a file that has neither header nor entries.
+    pub fn read_raw(&self, image: &ImageType, id: u64) -> Result<Vec<u8>, Problem> {
+        use std::io::Read as _;
+        let name = image.file_name(id);
+        let mut file = self.open_file(&name)?;
+        self.verify(&name, &file)?;
+        let mut bytes = Vec::new();
+        let read = file.read_to_end(&mut bytes).map_err(SysError::io("read"));
+        read.about(|| Object::Image(name)).while_trying_to("read it")?;
+        Ok(bytes)
+    }
+
+    /// The ids of all files of a type.
+    pub fn ids_of(&self, image: &ImageType) -> Vec<u64> {
+        let names =
+            fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut ids: Vec<u64> = names
+            .filter_map(|name| ImageType::by_file_name(name.to_str()?))
+            .filter_map(|(found, id)| (found.magic_name == image.magic_name).then_some(id))
+            .collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Whether the set has this file.

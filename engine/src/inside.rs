@@ -9,6 +9,7 @@
 //! init, and when that is killed, whoever is inside dies with it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,6 +104,7 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
         return Err(Problem::new(InsideRefusal::NotInit(inner)));
     }
     let ids = ids_of(tree, &types)?;
+    let outer_net = std::fs::metadata("/proc/self/ns/net").map(|data| data.ino()).ok();
     match enter(&root, &types, &[])? {
         None => Ok(Side::Inside(Inside {
             types,
@@ -110,6 +112,7 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
             outer_pid: tree,
             inner_pid: inner,
             ids,
+            outer_net,
             ..Inside::default()
         })),
         Some(worker) => {

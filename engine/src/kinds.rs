@@ -30,6 +30,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::pipe::Pipe::ERASED,
     files::regular::Regular::ERASED,
     files::tty::Tty::ERASED,
+    files::tun::Tun::ERASED,
     files::signalfd::Signalfd::ERASED,
     files::timerfd::Timerfd::ERASED,
     files::unix::Unix::ERASED,

@@ -16,6 +16,8 @@ pub mod kinds;
 pub mod logging;
 pub mod mounts;
 pub mod net_lock;
+pub mod net_spaces;
+pub mod netlink;
 pub mod options;
 pub mod plan;
 pub mod procfs;

@@ -29,6 +29,11 @@ pub const PREFIX: &str = "stasis-";
 /// Bytes of a note: `NFT_USERDATA_MAXLEN` of `include/uapi/linux/netfilter/nf_tables.h`, and the length of a comment of iptables.
 const LONGEST_NOTE: usize = 250;
 
+/// Whether a table of this name is a lock of ours.
+pub fn is_ours(table: &str) -> bool {
+    table.starts_with(PREFIX)
+}
+
 /// Two ends of a connection.
 pub type Ends = (SocketAddr, SocketAddr);
 

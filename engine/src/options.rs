@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::mounts::surroundings::Surroundings;
+use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 
@@ -136,6 +137,10 @@ pub struct Inside {
     pub covered: Vec<(u32, i32)>,
     /// Restored mount namespaces that other tasks than the root are in, by their ids in the images: descriptors of ours.
     pub mounts: Vec<(u32, i32)>,
+    /// The inode number of the network namespace that the command was called in, if the tree has its own.
+    pub outer_net: Option<u64>,
+    /// Network namespaces that were made beyond that of the root.
+    pub spaces: MadeSpaces,
 }
 
 impl Inside {
@@ -230,6 +235,10 @@ pub struct RestoreOptions {
     pub display_stats: bool,
     /// What becomes of mounts.
     pub mounts: MountOptions,
+    /// What network namespaces are tied to.
+    pub net: NetOptions,
+    /// Tunables that cannot be set are passed over (`--weak-sysctls`).
+    pub weak_sysctls: bool,
     /// What is logged, and where.
     pub log: LogOptions,
     /// Where we went before the restore began; nobody asks for this. The root of the tree is there already.
@@ -248,6 +257,26 @@ impl RestoreOptions {
 pub struct VerifyOptions {
     /// The restore.
     pub restore: RestoreOptions,
+}
+
+/// What a network namespace of a tree is tied to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetOptions {
+    /// Outer ends of pairs (`--external veth[IN]:OUT@BRIDGE`, `--veth-pair`).
+    pub pairs: Vec<OuterEnd>,
+    /// Outer devices that macvlans are on top of (`--external macvlan[IN]:OUT`).
+    pub macvlans: Vec<OuterEnd>,
+}
+
+/// A device of the tree and what is outside of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OuterEnd {
+    /// The name of the device of the tree.
+    pub inner: String,
+    /// The name of the other one.
+    pub outer: String,
+    /// The bridge that the other one becomes a port of.
+    pub bridge: Option<String>,
 }
 
 /// Whose child the restored root task is.

@@ -14,6 +14,7 @@ use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, T
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
 use crate::kinds::namespaces;
+use crate::net_spaces::{self, NetSpaces};
 use crate::options::PlanOptions;
 use crate::procfs::{self, smaps, status::Status};
 use crate::sys::pidfd;
@@ -80,7 +81,7 @@ impl Plan {
         }
         files.check(&mut plan.refused);
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
-        namespaces::look(options, &pids, &mut plan.refused);
+        namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
         Ok(plan)
     }
 
@@ -115,6 +116,7 @@ impl TaskPlan {
             return Ok(plan);
         }
         plan.refused.extend(task::refuse_namespaces(pid, files.options));
+        plan.refused.extend(net_spaces::id_of_task(files, pid).err());
         for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

@@ -89,6 +89,7 @@ pub fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
+        state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
         membership::enter_threads(&tasks, cgroups)?;

@@ -262,6 +262,20 @@ catalogue! {
     STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
     /// `stasis-network.img`: What holds packets back between dump and restore.
     STASIS_NETWORK = common("stasis-network.img", "STASIS_NETWORK", 0x5374_6127, Payload::All("stasis_network_entry"));
+    /// `stasis-links-%u.img`: State of network devices that has no place elsewhere.
+    STASIS_LINKS = common("stasis-links-%u.img", "STASIS_LINKS", 0x5374_6161, Payload::All("stasis_link_entry"));
+    /// `stasis-sysctls-%u.img`: Tunables of a network namespace.
+    STASIS_SYSCTLS = common("stasis-sysctls-%u.img", "STASIS_SYSCTLS", 0x5374_6162, Payload::All("stasis_sysctl_entry"));
+    /// `stasis-neighbours-%u.img`: Neighbours that do not come and go by themselves.
+    STASIS_NEIGHBOURS = common("stasis-neighbours-%u.img", "STASIS_NEIGHBOURS", 0x5374_6163, Payload::All("stasis_netlink_message"));
+    /// `stasis-rules6-%u.img`: Rules that choose between tables of routes of IPv6.
+    STASIS_RULES6 = common("stasis-rules6-%u.img", "STASIS_RULES6", 0x5374_6166, Payload::All("stasis_netlink_message"));
+    /// `stasis-tun.img`: State of descriptors of TUN and TAP devices that has no place elsewhere.
+    STASIS_TUN = common("stasis-tun.img", "STASIS_TUN", 0x5374_6167, Payload::All("stasis_tun_entry"));
+    /// `stasis-nftables-%u.img`: Tables of nftables, and all that is in them.
+    STASIS_NFTABLES = common("stasis-nftables-%u.img", "STASIS_NFTABLES", 0x5374_6164, Payload::All("stasis_netlink_message"));
+    /// `stasis-xtables-%u.img`: Tables of iptables.
+    STASIS_XTABLES = common("stasis-xtables-%u.img", "STASIS_XTABLES", 0x5374_6165, Payload::All("stasis_xtable_entry"));
     /// `stasis-notify.img`: State of inotify instances that has no place elsewhere.
     STASIS_NOTIFY = common("stasis-notify.img", "STASIS_NOTIFY", 0x5374_6151, Payload::All("stasis_notify_entry"));
 

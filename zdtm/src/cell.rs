@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Flavor, Outside};
+use crate::entry::{Flavor, Outer, Outside};
 
 /// Where a target of its own namespaces lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Cell {
     users: bool,
     /// A file system of the host that it has mounted.
     outside: Option<(PathBuf, Outside)>,
+    /// A pair of network devices, one of which is in it.
+    outer: Option<Outer>,
 }
 
 /// Where the file system of the host is mounted of which a target with this directory has a part.
@@ -49,7 +51,7 @@ fn beside(dir: &Path, what: &str) -> PathBuf {
 }
 
 /// Device nodes: name, major and minor number.
-const NODES: [(&str, u64, u64); 8] = [
+const NODES: [(&str, u64, u64); 9] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -58,6 +60,7 @@ const NODES: [(&str, u64, u64); 8] = [
     ("tty", 5, 0),
     ("console", 5, 1),
     ("tty0", 4, 0),
+    ("net/tun", 10, 200),
 ];
 /// Links of `/dev`.
 const LINKS: [(&str, &str); 5] = [
@@ -85,11 +88,40 @@ impl Cell {
             Flavor::Ns => false,
             Flavor::Userns => true,
         };
-        Some(Self { root: beside("root"), dev: beside("dev"), users, outside })
+        Some(Self { root: beside("root"), dev: beside("dev"), users, outside, outer: None })
+    }
+
+    /// The same with a pair of network devices.
+    #[must_use]
+    pub fn with_outer(self, outer: Option<Outer>) -> Self {
+        Self { outer, ..self }
+    }
+
+    /// Gives an init the inner end of its pair of network devices, if it is to have one.
+    pub fn connect(&self, init: i32) -> Result<()> {
+        let Some(Outer { inner, outer, bridge }) = &self.outer else { return Ok(()) };
+        ip(&format!("link add {outer} type veth peer name {inner} netns {init}"))?;
+        if let Some(bridge) = bridge {
+            ip(&format!("link set {outer} master {bridge}"))?;
+        }
+        ip(&format!("link set {outer} up"))
+    }
+
+    /// Makes a network namespace for the outside, which ends with this process.
+    fn make_network(&self, outer: &Outer) -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        ip("link set lo up")?;
+        if let Some(bridge) = &outer.bridge {
+            ip(&format!("link add {bridge} type bridge"))?;
+            ip(&format!("addr add 192.0.2.254/24 dev {bridge}"))?;
+            ip(&format!("link set {bridge} up"))?;
+        }
+        Ok(())
     }
 
     /// Makes root and `/dev`, in a mount namespace that ends with this process.
     pub fn prepare(&self) -> Result<()> {
+        self.outer.iter().try_for_each(|outer| self.make_network(outer))?;
         unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
         change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
         fs::create_dir(&self.root).with_context(|| self.root.display().to_string())?;
@@ -102,6 +134,7 @@ impl Cell {
 
     fn make_dev(&self) -> Result<()> {
         fs::create_dir(&self.dev)?;
+        fs::create_dir(self.dev.join("net"))?;
         for (name, major, minor) in NODES {
             let path = self.dev.join(name);
             mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))?;
@@ -220,6 +253,13 @@ fn change(path: &Path, flags: MsFlags) -> Result<()> {
     let none = None::<&str>;
     mount(none, path, none, flags, none)
         .with_context(|| format!("cannot change the mount {}", path.display()))
+}
+
+/// Calls ip(8).
+fn ip(args: &str) -> Result<()> {
+    let output = Command::new("ip").args(args.split(' ')).output().context("ip")?;
+    ensure!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {

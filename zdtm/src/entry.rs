@@ -39,6 +39,9 @@ pub struct Entry {
     /// A file system of the host that a target with a root of its own has mounted, as `outside` in its directory.
     #[serde(default)]
     pub outside: Option<Outside>,
+    /// A pair of network devices, one of which is in the target's network namespace.
+    #[serde(default)]
+    pub outer: Option<Outer>,
     /// Engine options for both dump and restore.
     #[serde(default)]
     pub options: Vec<String>,
@@ -102,6 +105,19 @@ pub enum Flavor {
     Ns,
     /// As `ns`, and in its own user namespace.
     Userns,
+}
+
+/// A pair of network devices that reaches out of the target's network namespace, into one of the trial's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outer {
+    /// The name of the inner end.
+    pub inner: String,
+    /// The name of the outer end.
+    pub outer: String,
+    /// The name of a bridge that the outer end becomes a port of; its address is 192.0.2.254.
+    #[serde(default)]
+    pub bridge: Option<String>,
 }
 
 impl Flavor {

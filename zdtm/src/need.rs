@@ -38,6 +38,10 @@ pub enum Need {
     Cgroup2,
     /// A Python 3 interpreter.
     Python3,
+    /// TUN and TAP devices.
+    Tun,
+    /// IPv6-in-IPv4 tunnels, which a module may have to be loaded for.
+    Sit,
     /// A program on the search path.
     Program(String),
 }
@@ -57,6 +61,8 @@ const WORDS: &[(&str, Need)] = &[
     ("cgroup1", Need::Cgroup1),
     ("cgroup2", Need::Cgroup2),
     ("python3", Need::Python3),
+    ("tun", Need::Tun),
+    ("sit", Need::Sit),
 ];
 
 impl TryFrom<String> for Need {
@@ -119,6 +125,10 @@ impl Need {
                 "the kernel has no transparent huge pages",
             ),
             Self::Hugetlb => without_huge_pages(12),
+            Self::Tun => absent("/dev/net/tun", "no /dev/net/tun"),
+            Self::Sit => {
+                absent("/proc/sys/net/ipv4/conf/sit0", "the kernel has no sit tunnels (modprobe sit)")
+            }
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
             Self::Cgroup1 => without_cgroups("cgroup"),
             Self::Cgroup2 => without_cgroups("cgroup2"),

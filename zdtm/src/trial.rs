@@ -198,6 +198,7 @@ impl Trial<'_> {
         ensure!(exit == Exit::Code(0), "the target was not started: {}", self.words_of_workload());
         let init = std::fs::read_to_string(&pid_file)?.trim().parse().context("no pid of an init")?;
         std::fs::remove_file(pid_file)?;
+        self.order.cell.iter().try_for_each(|cell| cell.connect(init))?;
         Ok(init)
     }
 

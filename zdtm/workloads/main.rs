@@ -23,6 +23,7 @@ mod conntrack;
 mod console;
 mod cow00;
 mod cow01;
+mod cr_veth;
 mod cwd00;
 mod cwd01;
 mod cwd02;
@@ -152,6 +153,10 @@ mod mtime_mmap;
 mod namespace_files;
 mod namespaces;
 mod nanosleep;
+mod netns_sub;
+mod netns_sub_sysctl;
+mod netns_sub_veth;
+mod network;
 mod non_uniform_share_propagation;
 mod oom_score_adj;
 mod opath_file;
@@ -305,6 +310,7 @@ mod tmpfile00;
 mod tty00;
 mod tty02;
 mod tty03;
+mod tun_ns;
 mod umask00;
 mod unbindable;
 mod unbound_sock;
@@ -361,6 +367,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "clean_mntns", run: clean_mntns::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "console", run: console::run },
+    Workload { name: "cr_veth", run: cr_veth::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cow01", run: cow01::run },
     Workload { name: "cwd00", run: cwd00::run },
@@ -566,6 +573,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap", run: sigtrap::run },
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "netns_sub", run: netns_sub::run },
+    Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
+    Workload { name: "netns_sub_veth", run: netns_sub_veth::run },
+    Workload { name: "network", run: network::run },
     Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
     Workload { name: "sk-unix-listen", run: sk_unix_listen::run },
@@ -650,6 +661,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "unshared", run: unshared::run },
+    Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },

@@ -48,7 +48,7 @@ pub(super) fn validation(text: &str) -> Result<Validation, &'static str> {
 }
 
 /// Sorts of resources that may be outside of the tree.
-const EXTERNAL: [&str; 6] = ["file[", "mnt[", "pipe[", "pipe:[", "tty[", "unix["];
+const EXTERNAL: [&str; 8] = ["file[", "macvlan[", "mnt[", "pipe[", "pipe:[", "tty[", "unix[", "veth["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {

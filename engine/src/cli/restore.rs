@@ -15,8 +15,8 @@ use crate::restore::cradle::{self, Side};
 use super::grammar::Given;
 use super::table::Verb;
 use super::{
-    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, output,
-    start_log,
+    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, network,
+    output, start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
@@ -48,11 +48,13 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         shell_job: given.flag("shell-job"),
         cgroups: super::cgroups::options(given)?,
         files: files::options(given),
+        net: network::options(given)?,
         namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
         mounts: mounts::options(given)?,
+        weak_sysctls: given.flag("weak-sysctls"),
         inside: Inside::default(),
         work_dir,
     })

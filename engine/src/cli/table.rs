@@ -162,6 +162,8 @@ pub(super) static OPTIONS: &[Spec] = &[
 
     works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, net, time, uts"),
     works("empty-ns", None, Values("NS"), What, DR, "Leave a namespace empty: net"),
+    works("veth-pair", None, Values("IN=OUT@BRIDGE"), What, R, "Name of the outer end of a veth pair, and its bridge"),
+    works("weak-sysctls", None, Flag, What, DR, "Go on when a sysctl cannot be set"),
 
     works("link-remap", None, Flag, Files, DR, "Give removed files that have other names one more, until they are restored"),
     works("ghost-limit", None, Value("SIZE"), Files, D, "Largest removed file that is kept, without its holes [default: 1M]"),
@@ -172,7 +174,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("force-irmap", None, Flag, Files, DR, "Look for names of watched inodes (inotify, fanotify), where none is known"),
     works("irmap-scan-path", None, Values("PATH"), Files, D, "Where to look for them [default: everywhere]"),
     works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, RV, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV], the file of a path, or an external namespace"),
-    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], tty[RDEV:DEV], mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts, net[INODE]:NAME, pid[INODE]:NAME"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], tty[RDEV:DEV], mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts, net[INODE]:NAME, pid[INODE]:NAME, veth[IN]:OUT@BRIDGE, macvlan[IN]:OUT"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
 
@@ -220,7 +222,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
-    refused("weak-sysctls", None, Flag, DR, "Go on when a sysctl cannot be set"),
     refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),
     refused("track-mem", None, Flag, D, "Track memory for the next dump"),
     refused("prev-images-dir", None, Value("DIR"), D, "Images of the dump before"),
@@ -238,7 +239,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("tls-key", None, Value("FILE"), DR, "Our key"),
     refused("tls-no-cn-verify", None, Flag, DR, "Do not compare the certificate's name"),
     refused("lazy-pages", None, Flag, DR, "Memory on demand"),
-    refused("veth-pair", None, Values("IN=OUT"), R, "Name of the outer end of a veth pair"),
     refused("orphan-pts-master", None, Flag, DR, "Terminals whose master is outside"),
     refused("close", None, Values("FD"), DR, "Close a descriptor first"),
     refused("libdir", Some('L'), Value("DIR"), DR, "Directory of plugins"),

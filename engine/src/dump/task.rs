@@ -18,6 +18,7 @@ use crate::kinds::files::FilesDump;
 use crate::kinds::mm::{self, aio, bounds};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
+use crate::net_spaces;
 use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::link::NamespaceType;
@@ -217,7 +218,8 @@ fn look_at_task(
     let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
     let pid = inner(&status.ns_tgid);
     problems.extend(refuse_namespaces(facts.pid, files.options));
-    let shared = sharing.ids(facts.pid)?;
+    let mut shared = sharing.ids(facts.pid)?;
+    shared.ids.net_ns_id = Some(net_spaces::id_of_task(files, facts.pid)?);
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -377,6 +379,9 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
         path(format!("{}_for_children", kind.name())) != path(kind.name().to_owned())
     });
     let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
+    // Network namespaces are several, if the root has its own.
+    let other =
+        |kind: &NamespaceType| (*kind != NamespaceType::Net || !options.inside.has(*kind)) && other(kind);
     NamespaceType::ALL.into_iter().filter(other).map(refusal).chain(for_children).collect()
 }
 

@@ -45,6 +45,7 @@ pub mod states;
 pub mod tcp;
 pub mod timerfd;
 pub mod tty;
+pub mod tun;
 pub mod unix;
 pub mod unix_calls;
 pub mod unix_names;
@@ -61,6 +62,7 @@ use proto::messages::{FdTypes, FdinfoEntry, FileEntry};
 use crate::dump::inspect::TaskFacts;
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, NewImages};
+use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
 use crate::supervise::LastDeeds;
 use crate::sys::{self, process, socket};
@@ -389,7 +391,7 @@ impl<'a> FilesDump<'a> {
         let id = self.new_id();
         // Reserved now, because a kind may add other files of its own.
         self.entries.push(FileEntry { id, ..FileEntry::default() });
-        let entry = kind.dump(self, fd, id)?;
+        let entry = net_spaces::dump_file(self, kind, fd, id)?;
         self.replace(entry);
         self.known.entry(key).or_default().insert(place, Known { id, pid: fd.pid, fd: fd.fd });
         Ok(id)
@@ -584,7 +586,7 @@ impl<'a> FilesRestore<'a> {
             self.entries.values().filter_map(|entry| kind_of(entry).ok()?.name_of(entry)).collect();
         let mut told = HashSet::new();
         for entry in self.entries.values().filter(|entry| !names.contains(&entry.id)) {
-            let checked = kind_of(entry).and_then(|kind| kind.check(self, entry));
+            let checked = net_spaces::check_file(self, entry);
             if let Err(problem) = checked
                 // A file that many entries stand for is told about once.
                 && told.insert(format!("{:?} {}", problem.object, problem.cause))
@@ -636,7 +638,7 @@ impl<'a> FilesRestore<'a> {
         if !self.opened.contains_key(&id) {
             let entry =
                 self.entries.get(&id).cloned().ok_or_else(|| Problem::new(FileRefusal::NoSuchId(id)))?;
-            let fd = kind_of(&entry)?.restore(self, &entry)?;
+            let fd = net_spaces::restore_file(self, &entry)?;
             self.opened.insert(id, fd);
         }
         self.opened.get(&id).map(|fd| fd.as_fd()).ok_or_else(|| Problem::new(FileRefusal::NoSuchId(id)))
@@ -669,7 +671,7 @@ impl<'a> FilesRestore<'a> {
 }
 
 /// The kind of a file in an image.
-fn kind_of(entry: &FileEntry) -> Result<&'static dyn ErasedFileKind, Problem> {
+pub(crate) fn kind_of(entry: &FileEntry) -> Result<&'static dyn ErasedFileKind, Problem> {
     let name = FdTypes::try_from(entry.r#type).map_or_else(|e| e.to_string(), |t| t.as_str_name().to_owned());
     let kind = super::FILE_KINDS.iter().find(|kind| i32::from(kind.file_type()) == entry.r#type);
     kind.copied().ok_or_else(|| Problem::new(FileRefusal::NoKindOfType(name)))

@@ -20,6 +20,7 @@ use proto::messages::TaskKobjIdsEntry;
 
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
+use crate::net_spaces::NetSpace;
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 
@@ -36,6 +37,8 @@ pub struct NamespaceDump<'a> {
     pub pids: &'a [i32],
     /// The id under which images know the namespace.
     pub id: u32,
+    /// All network namespaces of the tree.
+    pub spaces: &'a [NetSpace],
 }
 
 /// A namespace that is being restored.
@@ -47,6 +50,8 @@ pub struct NamespaceRestore<'a> {
     pub images: &'a Images,
     /// All namespaces that the tree has for itself.
     pub types: &'a [NamespaceType],
+    /// Network namespaces that the root made beside its own.
+    pub spaces: &'a RefCell<Vec<(u32, OwnedFd)>>,
     /// The id under which images know the namespace.
     pub id: u32,
     /// What `before_birth` opened.
@@ -78,6 +83,14 @@ pub trait NamespaceKind: 'static {
     }
     /// Acts from outside, when it was made with its first task, `root`, by its pid outside.
     fn act_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Begins, in its first task, when all others have acted from outside.
+    fn begin(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+    /// Connects it with the outside, when its first task, `root`, has begun.
+    fn connect_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
         Ok(())
     }
     /// Fills it, in its first task.
@@ -153,16 +166,22 @@ pub fn own_types(ids: &TaskKobjIdsEntry, ours: &TaskKobjIdsEntry) -> Vec<Namespa
 }
 
 /// Finds what stands in the way of a dump of all namespaces that the tree has for itself.
-pub fn look(options: &DumpOptions, pids: &[i32], problems: &mut Vec<Problem>) {
+pub fn look(options: &DumpOptions, pids: &[i32], spaces: &[NetSpace], problems: &mut Vec<Problem>) {
     for (kind, id) in of_dump(options) {
-        kind.look(NamespaceDump { options, root: options.tree, pids, id }, problems);
+        kind.look(NamespaceDump { options, root: options.tree, pids, id, spaces }, problems);
     }
 }
 
 /// Writes the images of all namespaces that the tree has for itself.
-pub fn dump(options: &DumpOptions, pids: &[i32], images: &mut NewImages) -> Result<(), Problem> {
-    of_dump(options)
-        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, pids, id }, images))
+pub fn dump(
+    options: &DumpOptions,
+    pids: &[i32],
+    spaces: &[NetSpace],
+    images: &mut NewImages,
+) -> Result<(), Problem> {
+    of_dump(options).try_for_each(|(kind, id)| {
+        kind.dump(NamespaceDump { options, root: options.tree, pids, id, spaces }, images)
+    })
 }
 
 fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {

@@ -2,7 +2,8 @@
 //!
 //! 1. Its root is forked from us into new namespaces. It is a copy of the engine still.
 //! 2. Kinds of namespaces act from outside: the maps of a user namespace are written.
-//! 3. In the root, kinds fill the namespaces, each its own, mounts last. Then the root waits for whoever takes it.
+//! 3. In the root, kinds begin: there is a network namespace. From outside it is connected with what is there.
+//!    Then kinds fill the namespaces, each its own, mounts last, and the root waits for whoever takes it.
 //! 4. A process of ours goes into the namespaces (`inside.rs`), takes the root, and restores the tree from there.
 //!
 //! We stay outside, and tell how that one ended. If it failed, the root is killed, and with the init of a pid namespace all
@@ -11,7 +12,8 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -26,6 +28,7 @@ use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
+use crate::net_spaces::MadeSpaces;
 use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
@@ -177,6 +180,8 @@ struct Plan<'a> {
     opened: RefCell<Vec<(u32, OwnedFd)>>,
     /// Mount namespaces of other tasks, by their ids in the images.
     mounts: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
+    spaces: RefCell<Vec<(u32, OwnedFd)>>,
     /// Of these, those that are joined.
     joined: Vec<(NamespaceType, File)>,
 }
@@ -209,6 +214,7 @@ impl<'a> Plan<'a> {
             ids,
             types,
             joined,
+            spaces: RefCell::default(),
             opened: RefCell::default(),
             mounts: RefCell::default(),
         })
@@ -243,6 +249,7 @@ impl<'a> Plan<'a> {
                     options: self.options,
                     images: &self.images,
                     types: &self.types,
+                    spaces: &self.spaces,
                     id,
                     brought: &[],
                     opened: &self.opened,
@@ -302,8 +309,10 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let (hold, held) = pipe()?;
     cgroups.make()?;
     // The time namespace of a child is that which its maker has prepared; that of cgroups is made where it is to begin.
-    let is_later = |kind| matches!(kind, NamespaceType::Time | NamespaceType::Cgroup);
-    let new = plan.types.iter().filter(|kind| !is_later(**kind) && !plan.is_joined(**kind));
+    // A network namespace is made by the root, when that is somebody in its user namespace: to the root there belongs what
+    // /proc shows of it.
+    let later = [NamespaceType::Time, NamespaceType::Cgroup, NamespaceType::Net];
+    let new = plan.types.iter().filter(|kind| !later.contains(kind) && !plan.is_joined(**kind));
     let mut flags = new.fold(0, |flags, kind| flags | kind.clone_flag());
     if plan.options.parent == Parent::Sibling {
         flags |= libc::CLONE_PARENT;
@@ -317,7 +326,15 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         visit.stay();
         drop((begin, done));
-        fill(plan, &brought, &go, filled)?;
+        let left = match fill(plan, &brought, &go, &filled) {
+            Ok(left) => left,
+            Err(problem) => {
+                // We are killed when the pipe ends: not before we have said why.
+                let _until_we_end = filled.into_raw_fd();
+                return Err(problem);
+            }
+        };
+        File::from(filled).write_all(&left.encode()).map_err(SysError::io("write"))?;
         drop(go);
         process::wait_to_be_taken(&hold, &held);
     };
@@ -331,7 +348,10 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     {
         cgroups.enter_roots(set, root)?;
     }
-    nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
+    tell(&begin)?;
+    let spaces = hear_of_spaces(&done, &newborn.pidfd)?;
+    plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
+    tell(&begin)?;
     let left = told(done)?;
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
@@ -353,6 +373,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             ids,
             covered,
             mounts,
+            spaces,
             ..Inside::default()
         }));
     };
@@ -364,9 +385,11 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
-fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: OwnedFd) -> Result<(), Problem> {
-    let mut byte = [0];
-    nix::unistd::read(go, &mut byte).map_err(SysError::of("read"))?;
+fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &OwnedFd) -> Result<Left, Problem> {
+    hear(go)?;
+    plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
+    tell_of_spaces(filled, &plan.spaces.borrow())?;
+    hear(go)?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };
         kind.restore(cx).while_trying_to("restore its namespaces")?;
@@ -376,9 +399,48 @@ fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: OwnedFd
         let pairs = kept.take().into_iter().map(|(id, fd)| (id, fd.into_raw_fd()));
         pairs.collect::<Vec<_>>()
     };
-    let left = Left { opened: numbers(&plan.opened), mounts: numbers(&plan.mounts) };
-    File::from(filled).write_all(&left.encode()).map_err(SysError::io("write"))?;
-    Ok(())
+    Ok(Left { opened: numbers(&plan.opened), mounts: numbers(&plan.mounts) })
+}
+
+/// Says which network namespaces we made: how many, and of each its id and our descriptor of it.
+fn tell_of_spaces(pipe: &OwnedFd, spaces: &[(u32, OwnedFd)]) -> Result<(), Problem> {
+    let mut bytes = (spaces.len() as u32).to_ne_bytes().to_vec();
+    for (id, fd) in spaces {
+        bytes.extend(id.to_ne_bytes());
+        bytes.extend(fd.as_raw_fd().to_ne_bytes());
+    }
+    File::from(pipe.try_clone().map_err(SysError::io("dup"))?)
+        .write_all(&bytes)
+        .map_err(SysError::io("write"))
+        .map_err(Problem::new)
+}
+
+/// Takes the network namespaces that the root made.
+fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<MadeSpaces, Problem> {
+    let mut pipe = File::from(pipe.try_clone().map_err(SysError::io("dup"))?);
+    let mut word = || {
+        let mut bytes = [0; 4];
+        pipe.read_exact(&mut bytes)
+            .map(|()| u32::from_ne_bytes(bytes))
+            .map_err(|_end| Problem::new(NotFilled))
+    };
+    let mut spaces = Vec::new();
+    for _ in 0..word()? {
+        let (id, fd) = (word()?, word()?);
+        spaces.push((id, pidfd::getfd(root, fd as i32)?));
+    }
+    Ok(MadeSpaces(Rc::new(spaces)))
+}
+
+/// Says that we are done.
+fn tell(pipe: &OwnedFd) -> Result<(), Problem> {
+    nix::unistd::write(pipe, b".").map(drop).map_err(SysError::of("write")).map_err(Problem::new)
+}
+
+/// Waits until the other side is done.
+fn hear(pipe: &OwnedFd) -> Result<(), Problem> {
+    let read = nix::unistd::read(pipe, &mut [0]).map_err(SysError::of("read"))?;
+    if read == 0 { Err(Problem::new(NotFilled)) } else { Ok(()) }
 }
 
 /// What the root has open for whoever takes it: ids of the images, and descriptors.

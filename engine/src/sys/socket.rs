@@ -107,6 +107,18 @@ pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<(), SysError> {
     Errno::result(done).map(|_| ()).map_err(SysError::of("listen"))
 }
 
+/// `SIOCGSKNS` of `include/uapi/linux/sockios.h`, since Linux 4.9.
+const SIOCGSKNS: libc::c_ulong = 0x894c;
+
+/// The network namespace that a socket is of.
+pub fn network_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    // SAFETY: takes no argument.
+    let fd = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGSKNS, 0) };
+    let fd = Errno::result(fd).map_err(SysError::of("ioctl(SIOCGSKNS)"))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Bytes that wait to be read.
 pub fn queued(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
     let mut bytes = 0;

@@ -98,12 +98,6 @@ static FOREIGN: &[Foreign] = &[
         help: CLOSE,
     },
     Foreign {
-        name: "/dev/net/tun",
-        what: "a TUN or TAP descriptor",
-        why: "whose network device goes with it",
-        help: "close it first, and let the program open it again",
-    },
-    Foreign {
         name: "/dev/rtc0",
         what: "a hardware clock",
         why: "whose alarm is one for the whole machine",

@@ -236,6 +236,11 @@ fn datagrams(
     if let std::collections::hash_map::Entry::Vacant(place) = cx.state::<Known>().0.entry(key) {
         place.insert(sock_diag::udp_shutdown(key.0, key.1).while_trying_to("ask the kernel about sockets")?);
     }
+    let is_known = |known: &HashMap<u32, u8>| known.contains_key(&(fd.stat.st_ino as u32));
+    if let Some(known) = cx.state::<Known>().0.get_mut(&key).filter(|known| !is_known(known)) {
+        // It is of another network namespace than those before.
+        known.extend(sock_diag::udp_shutdown(key.0, key.1).while_trying_to("ask the kernel about sockets")?);
+    }
     let known = cx.state::<Known>().0.get(&key);
     let shutdown = known.and_then(|known| known.get(&(fd.stat.st_ino as u32))).copied().unwrap_or(0);
     entry.shutdown = Some(i32::from(shutdown)).filter(|bits| *bits != 0);

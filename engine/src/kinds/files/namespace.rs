@@ -3,7 +3,7 @@
 //! In images, one names the namespace by the id that the tasks in it have for it; so it is opened again from the `/proc`
 //! of one of them. A namespace without tasks is refused.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -13,6 +13,7 @@ use proto::messages::{FdTypes, FileEntry, NsFileEntry, PstreeEntry, TaskKobjIdsE
 use super::{FdFacts, FileKind, FilesDump, FilesRestore};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::namespaces;
+use crate::net_spaces;
 use crate::procfs::link::{Link, NamespaceType};
 
 /// Descriptors of namespaces.
@@ -60,13 +61,17 @@ impl FileKind for Namespace {
         let Link::Namespace { kind, ino } = fd.link() else {
             return Err(Problem::new(super::FileRefusal::NoKind));
         };
-        // All tasks of a tree are in the namespaces of its root; others are refused.
+        let ns_cflag = kind.clone_flag() as u32;
+        if kind == NamespaceType::Net && cx.options.inside.has(kind) {
+            let ns_id = net_spaces::id_of_descriptor(cx, fd)?;
+            return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
+        }
+        // Of other types, all tasks of a tree are in those of its root; others are refused.
         let roots = nix::sys::stat::stat(format!("/proc/{}/ns/{}", cx.options.tree, kind.name()).as_str());
         let roots = roots.map_err(SysError::of("stat")).while_trying_to("find who is in it")?;
         let empty = || Problem::new(NamespaceRefusal::Empty(kind.name()));
         let ids = namespaces::ids_of_tree(&cx.options.inside.types);
         let ns_id = namespaces::id(&ids, kind).filter(|_| roots.st_ino == ino).ok_or_else(empty)?;
-        let ns_cflag = kind.clone_flag() as u32;
         Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 })
     }
 
@@ -88,6 +93,9 @@ fn find(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<String, Problem> {
     let none = || Problem::new(NamespaceRefusal::NoTask(image.ns_cflag));
     let kind = NamespaceType::ALL.into_iter().find(|kind| kind.clone_flag() as u32 == image.ns_cflag);
     let kind = kind.ok_or_else(none)?;
+    if let Some(space) = cx.options.inside.spaces.get(image.ns_id).filter(|_| kind == NamespaceType::Net) {
+        return Ok(format!("/proc/self/fd/{}", space.as_raw_fd()));
+    }
     let tree: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
     // Zombies have no ids.
     for task in tree.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {

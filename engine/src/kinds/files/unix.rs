@@ -231,10 +231,11 @@ impl FileKind for Unix {
 /// What the kernel tells about one socket.
 fn facts(cx: &mut FilesDump<'_>, ino: u32) -> Result<UnixFacts, Problem> {
     let known = &mut cx.state::<Known>().0;
-    let all = match known {
-        Some(all) => all,
-        None => known.insert(sock_diag::unix_sockets().while_trying_to("ask the kernel about unix sockets")?),
-    };
+    let all = known.get_or_insert_default();
+    if !all.contains_key(&ino) {
+        // Nobody was asked yet, or it is of another network namespace than those before.
+        all.extend(sock_diag::unix_sockets().while_trying_to("ask the kernel about unix sockets")?);
+    }
     all.get(&ino).cloned().ok_or_else(|| Problem::new(UnixRefusal::Unknown))
 }
 

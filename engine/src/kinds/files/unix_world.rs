@@ -95,9 +95,23 @@ struct World<'a, 'cx> {
 /// Makes all unix sockets.
 pub(super) fn make(cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
     let entries: Vec<UnixSkEntry> = cx.entries.values().filter_map(|entry| entry.usk.clone()).collect();
-    if entries.is_empty() {
-        return Ok(());
+    let mut groups: BTreeMap<Option<u32>, Vec<UnixSkEntry>> = BTreeMap::new();
+    for entry in entries {
+        groups.entry(entry.ns_id).or_default().push(entry);
     }
+    for (space, entries) in groups {
+        let _there = cx.options.inside.spaces.enter(space)?;
+        make_in_space(cx, tasks, entries)?;
+    }
+    Ok(())
+}
+
+/// Makes those of one network namespace, which we are in.
+fn make_in_space(
+    cx: &mut FilesRestore<'_>,
+    tasks: &mut dyn InTask,
+    entries: Vec<UnixSkEntry>,
+) -> Result<(), Problem> {
     let saved = cx.state::<Sockets>();
     let mut sockets = BTreeMap::new();
     for entry in entries {

@@ -27,6 +27,10 @@ pub trait ErasedNamespaceKind: Sync + fmt::Debug {
     fn before_birth(&self, cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem>;
     /// [`NamespaceKind::act_outside`].
     fn act_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem>;
+    /// [`NamespaceKind::begin`].
+    fn begin(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem>;
+    /// [`NamespaceKind::connect_outside`].
+    fn connect_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem>;
     /// [`NamespaceKind::restore`].
     fn restore(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem>;
 }
@@ -79,6 +83,14 @@ impl<K: NamespaceKind> ErasedNamespaceKind for Erased<K> {
 
     fn act_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
         K::act_outside(cx, root)
+    }
+
+    fn begin(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        K::begin(cx)
+    }
+
+    fn connect_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+        K::connect_outside(cx, root)
     }
 
     fn restore(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem> {

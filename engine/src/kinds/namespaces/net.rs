@@ -1,96 +1,303 @@
-//! Network namespaces (network_namespaces(7)): whether the loopback device is up.
+//! Network namespaces (network_namespaces(7)): devices, addresses, routes, rules, neighbours, tunables, rules of netfilter and
+//! the connections that it tracks, each in a file of its own.
 //!
-//! Everything else in one is refused by name for now. Addresses and routes of the loopback device come with its flag.
+//! A restore makes devices before what refers to them, and sets them up behind tunables, which say how they come up.
 
-use proto::catalogue::{NETDEV, NETNS};
-use proto::messages::{NdType, NetDeviceEntry, NetnsEntry};
+mod addresses;
+mod conntrack;
+mod link_kinds;
+mod links;
+mod neighbours;
+mod nftables;
+mod outside;
+mod programs;
+mod routes;
+mod saved;
+mod space;
+mod sysctls;
+mod xtables;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use proto::catalogue::{NETDEV, NETNS, STASIS_LINKS};
+use proto::messages::{NetDeviceEntry, NetnsEntry, StasisLinkEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::image::NewImages;
+use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::image::{Images, NewImages};
+use crate::net_spaces::{self, NetSpace, There};
+use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
-use crate::sys::link;
+use space::{Other, Space};
+use sysctls::{Failing, Sysctls};
 
 /// Network namespaces.
 #[derive(Debug)]
 pub struct NetNamespace;
 
-/// Why one cannot be dumped.
+/// Why one cannot be dumped or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum NetRefusal {
-    /// Another device than the loopback device.
-    #[error("network devices other than lo are not supported yet")]
-    Device,
+    /// A device of a kind that is not made again.
+    #[error("devices of kind {0} are not supported yet, or not with what this one has")]
+    Device(String),
+    /// A device that nobody made.
+    #[error("it is a device of the machine, which cannot be made again")]
+    Hardware,
+    /// A part of another device.
+    #[error("it is a part of a device of kind {0}, which is not supported yet")]
+    Port(String),
+    /// A device on top of another that is outside.
+    #[error("it is a {0} on top of a device outside of the tree")]
+    LowerOutside(String),
+    /// A device in a namespace where it is not made.
+    #[error("devices of kind {0} are supported in the network namespace of the root of the tree only")]
+    Elsewhere(String),
+    /// A pair whose other end was outside.
+    #[error("its other end was outside of the tree, and nobody says which that becomes")]
+    NoOuterEnd,
+    /// A macvlan whose lower device was outside.
+    #[error("it was on top of a device outside of the tree, and nobody says which that becomes")]
+    NoLower,
+    /// Devices on top of each other.
+    #[error("it is on top of a device that is missing or on top of it")]
+    Circle,
+    /// Routes by numbers of next hops.
+    #[error("next hops with numbers of their own (ip nexthop) are not supported yet")]
+    NextHops,
+    /// A table that ends with a socket.
+    #[error("it belongs to the program that made it, and ends with that, which is not supported yet")]
+    OwnedTable,
+    /// A chain without a name.
+    #[error("it is a chain that is a part of a rule, which is not supported yet")]
+    BoundChain,
+    /// A table of others than iptables.
+    #[error("tables of this sort are not supported yet")]
+    Table,
+    /// The path of a tunable leads elsewhere.
+    #[error("the image names a tunable that is none of a network namespace")]
+    SysctlPath,
+    /// A tunable that has another value, or is not there.
+    #[error("{0}")]
+    Sysctl(SysError),
+    /// A text that only a program can read.
+    #[error("the images hold the text of {0}, and {1} did not take it")]
+    Program(&'static str, &'static str),
 }
 
 impl Explain for NetRefusal {
     fn class(&self) -> Class {
-        Class::Refused
+        match self {
+            Self::Sysctl(error) => error.class(),
+            Self::Program(..) => Class::Environment,
+            _ => Class::Refused,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::NoLower => "pass --external macvlan[IN]:OUT".into(),
+            Self::NoOuterEnd => "pass --external veth[IN]:OUT or veth[IN]:OUT@BRIDGE".into(),
+            Self::Sysctl(_) => "pass --weak-sysctls to go on without it".into(),
+            Self::Program(_, program) => format!("install {program} here"),
+            Self::SysctlPath | Self::Circle => return None,
+            _ => "remove it first".into(),
+        })
     }
 }
 
-/// The one device that every network namespace has.
-const LOOPBACK: &str = "lo";
-/// Its index (`LOOPBACK_IFINDEX` of `include/net/flow.h`), and the size of its packets (`loopback_setup`).
-const LOOPBACK_INDEX: u32 = 1;
-const LOOPBACK_MTU: u32 = 65536;
-
-/// The names of all devices.
-fn devices() -> Result<Vec<String>, Problem> {
-    const FILE: &str = "/proc/self/net/dev";
-    let text = std::fs::read_to_string(FILE).map_err(SysError::io("read"));
-    let text = text.about(|| Object::Path(FILE.into()))?;
-    let name = |line: &str| Some(line.split_once(':')?.0.trim().to_owned());
-    // Two lines of headings.
-    Ok(text.lines().skip(2).filter_map(name).collect())
+/// An address as people write it.
+fn address(bytes: &[u8]) -> String {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Ipv4Addr::from(four).to_string();
+    }
+    <[u8; 16]>::try_from(bytes)
+        .map_or_else(|_other| format!("{bytes:02x?}"), |six| Ipv6Addr::from(six).to_string())
 }
 
 impl NamespaceKind for NetNamespace {
     const NAME: &'static str = "net-namespace";
-    const NOT_SAVED: &'static [&'static str] =
-        &["sysctls", "addresses, routes and rules that were added", "tables of nftables and iptables"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "counters of devices, queueing disciplines (tc), XDP programs, policies of IPsec (xfrm)",
+        "which IPv6 addresses are temporary, memberships in multicast groups that nobody's socket has",
+        "addresses and ports that bridges and neighbours learned by themselves",
+        "handles of nftables, numbers of tracked connections, rules of ebtables that are not of nftables",
+        "whether the state of a link that nobody has used is known",
+    ];
     const TYPE: NamespaceType = NamespaceType::Net;
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
-        if cx.options.namespaces.empty_net || cx.options.inside.shared.contains(&Self::TYPE) {
-            return;
-        }
-        match devices() {
-            Ok(names) => problems.extend(names.into_iter().filter(|name| name != LOOPBACK).map(|name| {
-                Problem::new(NetRefusal::Device).object(Object::Named { kind: "network device", name })
-            })),
-            Err(problem) => problems.push(problem),
-        }
+        let mut look = |space: &NetSpace| {
+            let _there = There::enter(&space.file)?;
+            if is_left_out(cx, space.id) {
+                return Ok(());
+            }
+            look_around(&space_of(cx, space.id)?, problems)
+        };
+        let found: Vec<Problem> = cx.spaces.iter().filter_map(|space| look(space).err()).collect();
+        problems.extend(found);
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let ext_key = cx.options.namespaces.external_name(cx.root, Self::TYPE).map(str::to_owned);
-        let is_external = ext_key.is_some();
-        images.write(&NETNS, cx.id.into(), &[NetnsEntry { ext_key, ..NetnsEntry::default() }])?;
-        if is_external || cx.options.namespaces.empty_net {
-            return Ok(());
-        }
-        let device = NetDeviceEntry {
-            r#type: NdType::Loopback.into(),
-            ifindex: LOOPBACK_INDEX,
-            mtu: LOOPBACK_MTU,
-            flags: link::flags(LOOPBACK)?.into(),
-            name: LOOPBACK.into(),
-            ..NetDeviceEntry::default()
-        };
-        images.write(&NETDEV, cx.id.into(), &[device])
-    }
-
-    fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if cx.options.namespaces.empty_net || !cx.images.has(&NETDEV, cx.id.into()) {
-            return Ok(());
-        }
-        let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
-        for device in devices.iter().filter(|device| device.name == LOOPBACK) {
-            let up = libc::IFF_UP as u16;
-            let flags = link::flags(LOOPBACK)? & !up | device.flags as u16 & up;
-            link::set_flags(LOOPBACK, flags).while_trying_to("set the loopback device up")?;
+        for space in cx.spaces {
+            let _there = There::enter(&space.file)?;
+            dump_space(cx, &space_of(cx, space.id)?, images)?;
         }
         Ok(())
     }
+
+    fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
+        outside::check(cx, problems);
+    }
+
+    fn begin(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        make_one()?;
+        let home = net_spaces::here()?;
+        for id in cx.images.ids_of(&NETNS) {
+            let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
+            make_one()?;
+            cx.spaces.borrow_mut().push((id, net_spaces::here()?.into()));
+        }
+        setns(&home, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"))?;
+        Ok(())
+    }
+
+    fn connect_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+        outside::connect(cx, root)
+    }
+
+    fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+        let home = net_spaces::here()?;
+        let made = cx.spaces.borrow();
+        let mut all = vec![(cx.id, home.as_fd())];
+        all.extend(made.iter().map(|(id, fd)| (*id, fd.as_fd())));
+        if cx.options.namespaces.empty_net {
+            all.remove(0);
+        }
+        all.retain(|(id, _)| cx.images.has(&NETDEV, (*id).into()));
+        let devices = all.iter().map(|(id, _)| cx.images.read(&NETDEV, (*id).into()));
+        let devices: Vec<Vec<NetDeviceEntry>> = devices.collect::<Result<_, _>>()?;
+        let failing = if cx.options.weak_sysctls { Failing::Logged } else { Failing::Told };
+        // All devices first, for some are in two namespaces.
+        for finish in [false, true] {
+            for (id, fd) in &all {
+                let _there = There::enter(fd)?;
+                let others = all.iter().zip(&devices);
+                let others =
+                    others.map(|((id, fd), devices)| Other { id: *id, number: None, fd: Some(*fd), devices });
+                let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+                let mut space = Space { id: *id, others: others.collect() };
+                space.know_others(&mut netlink, cx.images)?;
+                let own = space.others.iter().find(|other| other.id == *id).map(|own| own.devices);
+                let own = own.unwrap_or_default();
+                if finish {
+                    fill(&mut netlink, cx.images, &space, own, failing)?;
+                } else {
+                    make_devices(&mut netlink, cx.images, &space, own, failing)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes us into a new network namespace.
+fn make_one() -> Result<(), SysError> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(SysError::of("unshare(CLONE_NEWNET)"))
+}
+
+/// The namespace that we are in, as it knows the others of the tree.
+fn space_of(cx: NamespaceDump<'_>, id: u32) -> Result<Space<'_>, Problem> {
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let mut others = Vec::new();
+    for space in cx.spaces {
+        let number = space::number_of(&mut netlink, &space.file)?;
+        others.push(Other { id: space.id, number, fd: Some(space.file.as_fd()), devices: &[] });
+    }
+    Ok(Space { id, others })
+}
+
+/// Whether the user wants nothing of the root's namespace.
+fn is_left_out(cx: NamespaceDump<'_>, id: u32) -> bool {
+    let is_external = cx.options.inside.shared.contains(&NamespaceType::Net);
+    id == cx.id && (cx.options.namespaces.empty_net || is_external)
+}
+
+fn look_around(space: &Space<'_>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let links = links::list(&mut netlink)?;
+    links::look(&links, space, problems);
+    routes::look(&mut netlink, problems);
+    nftables::look(problems);
+    xtables::look(problems);
+    Ok(())
+}
+
+/// Writes the images of the namespace that we are in.
+fn dump_space(cx: NamespaceDump<'_>, space: &Space<'_>, images: &mut NewImages) -> Result<(), Problem> {
+    let id = space.id;
+    if is_left_out(cx, id) {
+        let ext_key = cx.options.namespaces.external_name(cx.root, NamespaceType::Net).map(str::to_owned);
+        let entry = NetnsEntry { ext_key, ..NetnsEntry::default() };
+        return images.write(&NETNS, id.into(), &[entry]);
+    }
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let links = links::list(&mut netlink)?;
+    let tunables = Sysctls::read(&cx.options.inside.ids)?;
+    let (mut devices, more) = links::dump(&links, space, &cx.options.inside.ids);
+    devices.iter_mut().for_each(|device| tunables.fill(device));
+    images.write(&NETNS, id.into(), &[NetnsEntry { nsids: space.numbers(), ..tunables.entry() }])?;
+    images.write(&NETDEV, id.into(), &devices)?;
+    images.write(&STASIS_LINKS, id.into(), &more)?;
+    tunables.dump(id, images)?;
+    addresses::dump(&mut netlink, id, images)?;
+    routes::dump(&mut netlink, id, images)?;
+    neighbours::dump(&mut netlink, id, images)?;
+    nftables::dump(id, images)?;
+    xtables::dump(id, images)?;
+    conntrack::dump(id, images)
+}
+
+/// Makes the devices of the namespace that we are in.
+fn make_devices(
+    netlink: &mut Netlink,
+    images: &Images,
+    space: &Space<'_>,
+    devices: &[NetDeviceEntry],
+    failing: Failing,
+) -> Result<(), Problem> {
+    let id = space.id;
+    let more: Vec<StasisLinkEntry> = if images.has(&STASIS_LINKS, id.into()) {
+        images.read(&STASIS_LINKS, id.into())?
+    } else {
+        Vec::new()
+    };
+    Sysctls::from_images(images, id, devices)?.restore_general(failing)?;
+    links::restore(netlink, devices, &more, space)
+}
+
+/// Sets the devices up, and restores all else.
+fn fill(
+    netlink: &mut Netlink,
+    images: &Images,
+    space: &Space<'_>,
+    devices: &[NetDeviceEntry],
+    failing: Failing,
+) -> Result<(), Problem> {
+    let id = space.id;
+    let tunables = Sysctls::from_images(images, id, devices)?;
+    tunables.restore_devices(failing)?;
+    links::set_up(netlink, devices)?;
+    let addresses = addresses::read(images, id)?;
+    addresses::restore(netlink, &addresses)?;
+    tunables.let_addresses_be_made(failing)?;
+    addresses::prune(netlink, &addresses)?;
+    neighbours::restore(netlink, images, id)?;
+    routes::restore(netlink, images, id)?;
+    nftables::restore(images, id)?;
+    xtables::restore(images, id)?;
+    programs::restore(images, id).while_trying_to("restore rules of netfilter")?;
+    conntrack::restore(images, id)
 }

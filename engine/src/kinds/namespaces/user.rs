@@ -87,13 +87,17 @@ impl NamespaceKind for UserNamespace {
     }
 
     /// Makes us root there, who owns what is made from now on.
-    fn restore(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+    fn begin(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         let root = (Uid::from_raw(0), Gid::from_raw(0));
         nix::unistd::setgroups(&[]).map_err(SysError::of("setgroups"))?;
         nix::unistd::setresgid(root.1, root.1, root.1).map_err(SysError::of("setresgid"))?;
         nix::unistd::setresuid(root.0, root.0, root.0).map_err(SysError::of("setresuid"))?;
         // A change of ids takes our files in /proc away from us.
         nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
+        Ok(())
+    }
+
+    fn restore(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         Ok(())
     }
 }

@@ -1,0 +1,219 @@
+//! The network namespaces of a tree beyond that of its root: those that tasks went into, and those that sockets and
+//! descriptors are of, be anybody in there or not.
+//!
+//! What is asked or made about a socket is asked or made in its namespace: we go there for the moment, and come back.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::rc::Rc;
+
+use nix::sched::{CloneFlags, setns};
+use proto::messages::FileEntry;
+
+use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::kinds::files::{ErasedFileKind, FdFacts, FilesDump, FilesRestore, kind_of};
+use crate::kinds::namespaces;
+use crate::options::Inside;
+use crate::procfs::link::NamespaceType;
+use crate::sys::socket;
+use crate::tcp_repair::State;
+
+/// Why something in such a namespace cannot be dumped.
+#[derive(Debug, thiserror::Error)]
+pub enum NetSpaceRefusal {
+    /// A namespace outside of the tree.
+    #[error("it is of the network namespace that stasis was called in, and the tree has another one")]
+    Outside,
+    /// Another than the root's, which has none of its own.
+    #[error("it is of another network namespace than the root of the tree, which has none of its own")]
+    Nested,
+    /// A connection that nobody holds the packets back of.
+    #[error(
+        "TCP connections in a network namespace other than that of the root of the tree are not supported yet"
+    )]
+    Connection,
+}
+
+impl Explain for NetSpaceRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct NetSpace {
+    ino: u64,
+    /// The id under which images know it.
+    pub id: u32,
+    /// What leads to it.
+    pub file: File,
+}
+
+/// Those of a tree that is being dumped, that of its root first.
+#[derive(Debug, Default)]
+pub struct NetSpaces(pub Vec<NetSpace>);
+
+/// The namespace that we are in.
+pub fn here() -> Result<File, SysError> {
+    File::open("/proc/self/ns/net").map_err(SysError::io("open"))
+}
+
+fn ino_of(file: &File) -> Result<u64, SysError> {
+    Ok(file.metadata().map_err(SysError::io("fstat"))?.ino())
+}
+
+impl NetSpaces {
+    /// The id of a namespace, which is new if it was not met before.
+    pub fn id(&mut self, file: File, inside: &Inside) -> Result<u32, Problem> {
+        let ids = namespaces::ids_of_tree(&inside.types);
+        if self.0.is_empty() {
+            let file = here()?;
+            let id = namespaces::id(&ids, NamespaceType::Net).unwrap_or_default();
+            self.0.push(NetSpace { ino: ino_of(&file)?, id, file });
+        }
+        let ino = ino_of(&file)?;
+        if let Some(known) = self.0.iter().find(|space| space.ino == ino) {
+            return Ok(known.id);
+        }
+        if !inside.has(NamespaceType::Net) {
+            return Err(Problem::new(NetSpaceRefusal::Nested));
+        }
+        if inside.outer_net == Some(ino) {
+            return Err(Problem::new(NetSpaceRefusal::Outside));
+        }
+        // Behind those of all namespaces that are the root's.
+        let first = NamespaceType::ALL.into_iter().filter_map(|kind| namespaces::id(&ids, kind)).max();
+        let id = first.unwrap_or_default() + self.0.len() as u32;
+        self.0.push(NetSpace { ino, id, file });
+        Ok(id)
+    }
+}
+
+/// The id of the namespace that a task is in.
+pub fn id_of_task(cx: &mut FilesDump<'_>, pid: i32) -> Result<u32, Problem> {
+    let file = File::open(format!("/proc/{pid}/ns/net")).map_err(SysError::io("open"))?;
+    let inside = &cx.options.inside;
+    cx.state::<NetSpaces>().id(file, inside)
+}
+
+/// The id of the namespace that a descriptor is.
+pub fn id_of_descriptor(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>) -> Result<u32, Problem> {
+    let file = File::from(fd.dup()?.try_clone_to_owned().map_err(SysError::io("dup"))?);
+    let inside = &cx.options.inside;
+    cx.state::<NetSpaces>().id(file, inside)
+}
+
+/// As long as it lives, we are in another namespace.
+#[derive(Debug)]
+pub struct There(File);
+
+impl There {
+    /// Goes into a namespace.
+    pub fn enter(space: impl AsFd) -> Result<Self, SysError> {
+        let home = here()?;
+        setns(space, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"))?;
+        Ok(Self(home))
+    }
+}
+
+impl Drop for There {
+    fn drop(&mut self) {
+        if let Err(errno) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+            // Whatever we did next, we would do it in the wrong place.
+            log::error!("{}", SysError::of("setns")(errno));
+            std::process::abort();
+        }
+    }
+}
+
+/// Describes a file; a socket in its namespace, whose id its entry gets.
+pub fn dump_file(
+    cx: &mut FilesDump<'_>,
+    kind: &'static dyn ErasedFileKind,
+    fd: &FdFacts<'_>,
+    id: u32,
+) -> Result<FileEntry, Problem> {
+    if fd.socket.is_none() || !cx.options.inside.has(NamespaceType::Net) {
+        return kind.dump(cx, fd, id);
+    }
+    let space = socket::network_namespace(fd.dup()?).while_trying_to("find its network namespace")?;
+    let space = File::from(space);
+    let own = space.try_clone().map_err(SysError::io("dup"))?;
+    let inside = &cx.options.inside;
+    let spaces = cx.state::<NetSpaces>();
+    let ns_id = spaces.id(own, inside)?;
+    let is_home = spaces.0.first().is_some_and(|home| home.id == ns_id);
+    let there = if is_home { None } else { Some(There::enter(&space)?) };
+    let mut entry = kind.dump(cx, fd, id)?;
+    drop(there);
+    if !is_home && is_connection(&entry) {
+        return Err(Problem::new(NetSpaceRefusal::Connection));
+    }
+    if let Some(place) = ns_id_of(&mut entry) {
+        *place = Some(ns_id);
+    }
+    Ok(entry)
+}
+
+fn is_connection(entry: &FileEntry) -> bool {
+    let is_idle =
+        |state: u32| [State::Close, State::Listen].iter().any(|idle| u32::from(idle.number()) == state);
+    entry
+        .isk
+        .as_ref()
+        .is_some_and(|socket| socket.proto == libc::IPPROTO_TCP as u32 && !is_idle(socket.state))
+}
+
+fn ns_id_of(entry: &mut FileEntry) -> Option<&mut Option<u32>> {
+    match entry {
+        FileEntry { isk: Some(socket), .. } => Some(&mut socket.ns_id),
+        FileEntry { usk: Some(socket), .. } => Some(&mut socket.ns_id),
+        FileEntry { nlsk: Some(socket), .. } => Some(&mut socket.ns_id),
+        FileEntry { psk: Some(socket), .. } => Some(&mut socket.ns_id),
+        _ => None,
+    }
+}
+
+/// Namespaces of a tree that is being restored, beyond that of its root, by their ids in images.
+#[derive(Debug, Clone, Default)]
+pub struct MadeSpaces(pub Rc<Vec<(u32, OwnedFd)>>);
+
+impl PartialEq for MadeSpaces {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0) || (self.0.is_empty() && other.0.is_empty())
+    }
+}
+
+impl Eq for MadeSpaces {}
+
+impl MadeSpaces {
+    /// What leads to one; none if it is that of the root.
+    pub fn get(&self, id: u32) -> Option<BorrowedFd<'_>> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// Goes into one for the while.
+    pub fn enter(&self, id: Option<u32>) -> Result<Option<There>, SysError> {
+        id.and_then(|id| self.get(id)).map(There::enter).transpose()
+    }
+}
+
+/// Goes into the namespace of a file, if it is a socket of another one than that of the root.
+pub fn enter_for(cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<Option<There>, Problem> {
+    let ns_id = ns_id_of(&mut entry.clone()).copied().flatten();
+    Ok(cx.options.inside.spaces.enter(ns_id)?)
+}
+
+/// Finds what would make a restore of a file fail; of a socket, in its namespace.
+pub fn check_file(cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<(), Problem> {
+    let _there = enter_for(cx, entry)?;
+    kind_of(entry)?.check(cx, entry)
+}
+
+/// Makes a file; a socket in its namespace.
+pub fn restore_file(cx: &mut FilesRestore<'_>, entry: &FileEntry) -> Result<OwnedFd, Problem> {
+    let _there = enter_for(cx, entry)?;
+    kind_of(entry)?.restore(cx, entry)
+}
