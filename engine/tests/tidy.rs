@@ -54,8 +54,9 @@ const NO_KINDS: [(&str, &str); 33] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 9] = [
+const UNSAFE_FILES: [(&str, &str); 10] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
+    ("engine/tests/namespaces.rs", "prepares a command between fork and execve"),
     ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
     ("zdtm/src/cell.rs", "forks into namespaces"),

@@ -8,8 +8,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::options::{
-    Afterwards, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, Inside, NetworkLock, Parent,
-    Timeout, Unsupported, Validation,
+    Afterwards, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, Inside, NamespaceOptions,
+    NetworkLock, Parent, Timeout, Unsupported, Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -79,6 +79,7 @@ fn every_option_of_a_dump_arrives() {
         skip_checksums: false,
         display_stats: true,
         inside: Inside::default(),
+        namespaces: NamespaceOptions::default(),
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };
     assert_eq!(dump_options(line), expected);
