@@ -2,7 +2,7 @@
 #![cfg(test)]
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -81,7 +81,7 @@ fn succeeded(output: &Output) {
 fn restore(dir: &Path, args: &[&str], file: Option<&File>) -> i32 {
     let mut command = Command::new(STASIS);
     command.args(["restore", "-d", "--pidfile", "pid", "-D"]).arg(dir).args(args).stdin(Stdio::null());
-    if let Some(number) = file.map(|file| file.as_raw_fd()) {
+    if let Some(number) = file.map(AsRawFd::as_raw_fd) {
         let pass = move || {
             // SAFETY: takes numbers only.
             nix::errno::Errno::result(unsafe { libc::dup2(number, 400) })?;
