@@ -265,7 +265,12 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let mut byte = [0];
     let read = nix::unistd::read(&done, &mut byte).map_err(SysError::of("read"))?;
     if read == 0 {
-        return Err(Problem::new(NotFilled));
+        // A sibling's end is our parent's to see.
+        if plan.options.parent == Parent::Sibling {
+            return Err(Problem::new(NotFilled));
+        }
+        newborn.forget();
+        return Ok(Side::Outside { root, ended: inside::wait(root)? });
     }
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
