@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 39] = [
+const NO_KINDS: [(&str, &str); 41] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/ended.rs", "files in /proc of processes that have ended"),
@@ -53,6 +53,8 @@ const NO_KINDS: [(&str, &str); 39] = [
     ("mm/extra.rs", "properties of mappings, whichever kind they are, that have no place elsewhere"),
     ("mm/shared.rs", "contents of shared memory objects, whichever kind they are"),
     ("namespaces/erased.rs", "the trait as the registry holds it"),
+    ("namespaces/ipc/messages.rs", "message queues, which are in ipc namespaces"),
+    ("namespaces/ipc/semaphores.rs", "sets of semaphores, which are in ipc namespaces"),
     ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 
@@ -60,9 +62,10 @@ const NO_KINDS: [(&str, &str); 39] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 10] = [
+const UNSAFE_FILES: [(&str, &str); 11] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
     ("engine/tests/unix_outside.rs", "prepares a target between fork and execve"),
+    ("engine/tests/namespaces.rs", "prepares a command between fork and execve"),
     ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
     ("zdtm/src/cell.rs", "forks into namespaces"),

@@ -86,6 +86,7 @@ mod inotify00;
 mod inotify04;
 mod inotify_irmap;
 mod inotify_pending;
+mod ipc;
 mod ipc_namespace;
 mod lazy_thp;
 mod link10;
@@ -430,6 +431,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_irmap", run: inotify_irmap::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
+    Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },

@@ -349,10 +349,10 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         cgroups.enter_roots(set, root)?;
     }
     tell(&begin)?;
-    let spaces = hear_of_spaces(&done, &newborn.pidfd)?;
+    let Some(spaces) = hear_of_spaces(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
-    let left = told(done)?;
+    let Some(left) = told(done)? else { return not_filled(plan, newborn) };
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -416,20 +416,19 @@ fn tell_of_spaces(pipe: &OwnedFd, spaces: &[(u32, OwnedFd)]) -> Result<(), Probl
 }
 
 /// Takes the network namespaces that the root made.
-fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<MadeSpaces, Problem> {
+fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<Option<MadeSpaces>, Problem> {
     let mut pipe = File::from(pipe.try_clone().map_err(SysError::io("dup"))?);
     let mut word = || {
         let mut bytes = [0; 4];
-        pipe.read_exact(&mut bytes)
-            .map(|()| u32::from_ne_bytes(bytes))
-            .map_err(|_end| Problem::new(NotFilled))
+        pipe.read_exact(&mut bytes).ok().map(|()| u32::from_ne_bytes(bytes))
     };
+    let Some(count) = word() else { return Ok(None) };
     let mut spaces = Vec::new();
-    for _ in 0..word()? {
-        let (id, fd) = (word()?, word()?);
+    for _ in 0..count {
+        let (Some(id), Some(fd)) = (word(), word()) else { return Ok(None) };
         spaces.push((id, pidfd::getfd(root, fd as i32)?));
     }
-    Ok(MadeSpaces(Rc::new(spaces)))
+    Ok(Some(MadeSpaces(Rc::new(spaces))))
 }
 
 /// Says that we are done.
@@ -467,11 +466,22 @@ impl Left {
     }
 }
 
-/// Waits until the root has filled its namespaces.
-fn told(done: OwnedFd) -> Result<Left, Problem> {
+/// Waits until the root has filled its namespaces; none if it could not, and has said why.
+fn told(done: OwnedFd) -> Result<Option<Left>, Problem> {
     let mut bytes = Vec::new();
     File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
-    Left::decode(&bytes).ok_or_else(|| Problem::new(NotFilled))
+    Ok(Left::decode(&bytes))
+}
+
+/// The root has ended, or is about to, and has said why.
+fn not_filled(plan: &Plan<'_>, newborn: Newborn) -> Result<Side, Problem> {
+    // A sibling's end is our parent's to see.
+    if plan.options.parent == Parent::Sibling {
+        return Err(Problem::new(NotFilled));
+    }
+    let root = newborn.root;
+    newborn.forget();
+    Ok(Side::Outside { root, ended: inside::wait(root)? })
 }
 
 /// Takes descriptors over from the root; they are open in this process from now on.
