@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod grammar;
 mod mounts;
+mod namespaces;
 pub mod output;
 mod plan;
 mod restore;

@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::kinds::namespaces::user;
-use crate::options::Inside;
+use crate::options::{DumpOptions, Inside};
 use crate::procfs;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
@@ -48,7 +48,11 @@ impl Explain for InsideRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::NotInit(_) => Some("dump the init of its pid namespace".into()),
+            Self::NotInit(_) => Some(
+                "dump the init of its pid namespace, or pass --external pid[INODE]:NAME, and hand it in at restore with \
+                 --inherit-fd fd[N]:NAME"
+                    .into(),
+            ),
             Self::NoProcfs => Some("mount proc at /proc there".into()),
             Self::NoPid => None,
         }
@@ -81,9 +85,10 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Goes into the namespaces of the process `tree`, if it has any for itself. In the process that stays, returns when
+/// Goes into the namespaces of the root of the tree, if it has any for itself. In the process that stays, returns when
 /// the other has ended, and the tree, too, if `ends` says so.
-pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
+pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem> {
+    let tree = options.tree;
     let types = differing(tree);
     if types.is_empty() {
         return Ok(Side::Inside(Inside::default()));
@@ -92,12 +97,21 @@ pub fn enter_for_dump(tree: i32, ends: bool) -> Result<Side, Problem> {
     let status = read_proc(format!("/proc/{tree}/status"), procfs::status::parse)?;
     let has_pids = types.contains(&NamespaceType::Pid);
     let inner = status.ns_tgid.last().copied().unwrap_or(tree);
-    if has_pids && inner != 1 {
+    let is_external = |kind: &NamespaceType| options.namespaces.external_name(tree, *kind).is_some();
+    let shared: Vec<NamespaceType> = types.iter().copied().filter(is_external).collect();
+    if has_pids && inner != 1 && !shared.contains(&NamespaceType::Pid) {
         return Err(Problem::new(InsideRefusal::NotInit(inner)));
     }
     let ids = ids_of(tree, &types)?;
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside { types, outer_pid: tree, ids, ..Inside::default() })),
+        None => Ok(Side::Inside(Inside {
+            types,
+            shared,
+            outer_pid: tree,
+            inner_pid: inner,
+            ids,
+            ..Inside::default()
+        })),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {

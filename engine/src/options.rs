@@ -26,6 +26,8 @@ pub struct DumpOptions {
     pub external_unix: ExternalUnix,
     /// What becomes of open files.
     pub files: FileOptions,
+    /// What becomes of namespaces.
+    pub namespaces: NamespaceOptions,
     /// Compute no checksums.
     pub skip_checksums: bool,
     /// What becomes of TCP connections.
@@ -44,14 +46,53 @@ pub struct DumpOptions {
     pub inside: Inside,
 }
 
+/// What becomes of namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamespaceOptions {
+    /// Namespaces that live outside of the tree, and the names under which they are handed in at restore
+    /// (`--external net[INODE]:NAME`).
+    pub external: Vec<ExternalNamespace>,
+    /// Namespaces that are entered by a restore instead of being made (`--join-ns`), by files for them.
+    pub join: Vec<(NamespaceType, PathBuf)>,
+    /// The network namespace is left empty (`--empty-ns net`).
+    pub empty_net: bool,
+}
+
+/// A namespace that lives outside of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalNamespace {
+    /// Its type.
+    pub kind: NamespaceType,
+    /// Its inode number, which `/proc/PID/ns` shows.
+    pub inode: u64,
+    /// What it is called at restore.
+    pub name: String,
+}
+
+impl NamespaceOptions {
+    /// The name of a namespace of a process, if it is external.
+    pub fn external_name(&self, pid: i32, kind: NamespaceType) -> Option<&str> {
+        if self.external.is_empty() {
+            return None;
+        }
+        let inode = nix::sys::stat::stat(format!("/proc/{pid}/ns/{}", kind.name()).as_str()).ok()?.st_ino;
+        let same = |external: &&ExternalNamespace| external.kind == kind && external.inode == inode;
+        self.external.iter().find(same).map(|external| &*external.name)
+    }
+}
+
 /// Namespaces of the tree that we are in ourselves while we work (`inside.rs`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inside {
     /// Types of those that are not the ones the command was called in. Of these we are in all but a user namespace, so that
     /// we keep our privileges.
     pub types: Vec<NamespaceType>,
+    /// Of these, those that others look after: external ones, and ones that a restore joins.
+    pub shared: Vec<NamespaceType>,
     /// The root's pid where the command was called; 0 if it is no other than inside.
     pub outer_pid: i32,
+    /// The root's pid inside.
+    pub inner_pid: i32,
     /// Ids of its user namespace, if it has one.
     pub ids: IdMaps,
     /// What is mounted where the command was called.
@@ -63,9 +104,9 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Whether the tree has a namespace of this type for itself.
+    /// Whether the tree has a namespace of this type for itself, and nobody else looks after it.
     pub fn has(&self, kind: NamespaceType) -> bool {
-        self.types.contains(&kind)
+        self.types.contains(&kind) && !self.shared.contains(&kind)
     }
 }
 
@@ -146,6 +187,8 @@ pub struct RestoreOptions {
     pub shell_job: bool,
     /// What becomes of open files.
     pub files: FileOptions,
+    /// What becomes of namespaces.
+    pub namespaces: NamespaceOptions,
     /// Say at the end what was restored and how long it took.
     pub display_stats: bool,
     /// What becomes of mounts.

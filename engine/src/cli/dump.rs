@@ -9,12 +9,12 @@ use crate::error::{Action, Error, Problem, TargetState};
 use crate::inside::{self, Ended, Kept, Outside, Side};
 use crate::mounts::surroundings::Surroundings;
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
-use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
 use super::{
-    Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log,
+    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, output,
+    start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
@@ -41,6 +41,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         external_unix: external_unix(given)?,
         files: files::options(given),
         mounts: mounts::options(given)?,
+        namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
         log,
@@ -145,7 +146,7 @@ pub(super) fn from_inside(
     let outside = Outside::open().map_err(Problem::new).map_err(fail)?;
     let root = keep(Path::new("/")).map_err(fail)?;
     let surroundings = Surroundings::read().map_err(fail)?.seen_from(root.path());
-    let inside = match inside::enter_for_dump(options.tree, ends).map_err(fail)? {
+    let inside = match inside::enter_for_dump(options, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
         Side::Outside(Ended::Code(code)) => return Ok(code),
         Side::Outside(Ended::Signal(signal)) => return Err(Failure::WorkerKilled(signal)),
@@ -155,10 +156,7 @@ pub(super) fn from_inside(
         return Ok(act(&options)?);
     }
     (options.images_dir, options.work_dir) = (images.path(), work.path());
-    if inside.has(NamespaceType::Pid) {
-        // All of them are from its init on.
-        options.tree = 1;
-    }
+    options.tree = inside.inner_pid;
     options.inside = Inside { surroundings, ..inside };
     let named = |mut error: Error| {
         error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));

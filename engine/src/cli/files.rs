@@ -43,7 +43,7 @@ const EXTERNAL: [&str; 5] = ["file[", "mnt[", "pipe[", "pipe:[", "unix["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {
-    !EXTERNAL.iter().any(|sort| key.starts_with(sort))
+    !EXTERNAL.iter().any(|sort| key.starts_with(sort)) && !super::namespaces::is_external(key)
 }
 
 /// Whether a descriptor of ours may stand for a resource of this name. Paths may be written without their first slash.

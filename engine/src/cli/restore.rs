@@ -13,7 +13,8 @@ use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
 use super::{
-    Failure, UsageError, directories, files, log_options, mounts, need_directory, output, start_log,
+    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, output,
+    start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
@@ -44,6 +45,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         pidfile: given.value("pidfile"),
         shell_job: given.flag("shell-job"),
         files: files::options(given),
+        namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),

@@ -153,13 +153,16 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
     works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), iptables, skip"),
 
+    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, net, time, uts"),
+    works("empty-ns", None, Values("NS"), What, DR, "Leave a namespace empty: net"),
+
     works("link-remap", None, Flag, Files, DR, "Give removed files that have other names one more, until they are restored"),
     works("ghost-limit", None, Value("SIZE"), Files, D, "Largest removed file that is kept, without its holes [default: 1M]"),
     works("file-locks", Some('l'), Flag, Files, DR, "Take file locks along"),
     works("file-validation", None, Value("METHOD"), Files, DR, "How files are recognized: buildid (and size) or filesize [default: buildid]"),
     works("skip-file-rwx-check", None, Flag, Files, DR, "Accept files whose permissions have changed"),
     works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
-    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], net[INODE]:NAME, pid[INODE]:NAME, mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts"),
     works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
@@ -197,8 +200,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("no-default-config", None, Flag, Config, ALL, "Do not read /etc/criu/default.conf and ~/.criu/default.conf"),
 
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
-    refused("join-ns", Some('J'), Values("NS:PID|FILE"), R, "Restore into an existing namespace"),
-    refused("empty-ns", None, Values("NS"), DR, "Leave a namespace empty"),
     refused("force-irmap", None, Flag, DR, "Search names for inotify watches"),
     refused("irmap-scan-path", None, Values("PATH"), D, "Where to search for them"),
     refused("manage-cgroups", None, Maybe("MODE"), DR, "Cgroups: none, props, soft, full, strict, ignore"),

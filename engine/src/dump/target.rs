@@ -51,7 +51,7 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 pub(crate) fn describe(options: &DumpOptions) -> String {
     let pid = options.tree;
     let outside = |mut name: TaskName| {
-        if options.inside.has(NamespaceType::Pid) {
+        if options.inside.types.contains(&NamespaceType::Pid) {
             (name.host_pid, name.inner_pid) = (options.inside.outer_pid, Some(pid));
         }
         name.to_string()

@@ -167,7 +167,8 @@ pub fn dump(options: &DumpOptions, pids: &[i32], images: &mut NewImages) -> Resu
 
 fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {
     let ids = ids_of_tree(&options.inside.types);
-    let own = super::NAMESPACE_KINDS.iter().filter(|kind| options.inside.has(kind.namespace_type()));
+    let own = super::NAMESPACE_KINDS.iter();
+    let own = own.filter(|kind| options.inside.types.contains(&kind.namespace_type()));
     own.map(move |kind| (*kind, id(&ids, kind.namespace_type()).unwrap_or_default()))
 }
 

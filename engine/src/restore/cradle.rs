@@ -13,11 +13,14 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{IntoRawFd as _, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use proto::catalogue::{IDS, INVENTORY, PSTREE};
-use proto::messages::{InventoryEntry, PstreeEntry, TaskKobjIdsEntry};
+use proto::catalogue::{IDS, INVENTORY, NETNS, PIDNS, PSTREE};
+use proto::messages::{InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, TaskKobjIdsEntry};
 
-use crate::error::{Action, Class, Context as _, Error, Explain, Problem, Result, SysError, TargetState};
+use crate::error::{
+    Action, Class, Context as _, Error, Explain, Object, Problem, Result, SysError, TargetState,
+};
 use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
@@ -54,6 +57,112 @@ impl Explain for NotFilled {
     }
 }
 
+/// Why a namespace cannot be entered.
+#[derive(Debug, thiserror::Error)]
+enum CradleRefusal {
+    /// Nobody hands it in.
+    #[error("the {kind} namespace \"{name}\" is external, and nobody hands it in")]
+    NotHandedIn { kind: &'static str, name: String },
+    /// The pid is taken there.
+    #[error("pid {0} is taken in the pid namespace that is joined")]
+    PidTaken(u32),
+}
+
+impl Explain for CradleRefusal {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::NotHandedIn { name, .. } => Some(format!("open it, and pass --inherit-fd fd[N]:{name}")),
+            Self::PidTaken(_) => Some("end that process".into()),
+        }
+    }
+}
+
+/// Namespaces that are joined, by files for them: external ones, which are handed in, and what `--join-ns` names. Those that
+/// the tree had in common with the command become types of its own.
+fn joined(
+    options: &RestoreOptions,
+    images: &Images,
+    ids: &TaskKobjIdsEntry,
+    types: &mut Vec<NamespaceType>,
+) -> Result<Vec<(NamespaceType, File)>, Problem> {
+    let mut joined = Vec::new();
+    for (kind, path) in &options.namespaces.join {
+        let file = File::open(path).map_err(SysError::io("open")).about(|| Object::Path(path.clone()))?;
+        joined.push((*kind, file));
+        if !types.contains(kind) {
+            types.push(*kind);
+        }
+    }
+    for kind in types
+        .clone()
+        .into_iter()
+        .filter(|kind| !options.namespaces.join.iter().any(|(known, _)| known == kind))
+    {
+        let id = id(ids, kind).unwrap_or_default().into();
+        let name = match kind {
+            NamespaceType::Net if images.has(&NETNS, id) => {
+                images.read_single::<NetnsEntry>(&NETNS, id)?.ext_key
+            }
+            NamespaceType::Pid if images.has(&PIDNS, id) => {
+                images.read_single::<PidnsEntry>(&PIDNS, id)?.ext_key
+            }
+            _ => None,
+        };
+        let Some(name) = name else { continue };
+        let none = || Problem::new(CradleRefusal::NotHandedIn { kind: kind.name(), name: name.clone() });
+        let fd = options.inherited(&name).ok_or_else(none)?;
+        let path = format!("/proc/self/fd/{fd}");
+        let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
+        joined.push((kind, file));
+    }
+    Ok(joined)
+}
+
+/// A stay in namespaces that are joined, from which we come back: of a pid namespace, it is our children that are in it.
+#[derive(Debug)]
+struct Visit(Vec<(NamespaceType, File)>);
+
+impl Visit {
+    fn pay(joined: &[(NamespaceType, File)]) -> Result<Self, Problem> {
+        let mut visit = Self(Vec::new());
+        for (kind, file) in joined {
+            let path = format!("/proc/self/ns/{}", kind.name());
+            let home = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
+            visit.0.push((*kind, home));
+            let step = "join its namespaces";
+            namespace::enter(file, kind.clone_flag()).while_trying_to(step)?;
+        }
+        Ok(visit)
+    }
+
+    /// In a child, which is where it is to be.
+    fn stay(mut self) {
+        self.0.clear();
+    }
+
+    /// Goes home.
+    fn end(mut self) -> Result<(), Problem> {
+        self.0.drain(..).try_for_each(|(kind, home)| {
+            namespace::enter(&home, kind.clone_flag())
+                .while_trying_to("leave the namespaces that were joined")
+        })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        for (kind, home) in &self.0 {
+            if let Err(e) = namespace::enter(home, kind.clone_flag()) {
+                log::warn!("cannot leave a {} namespace: {e}", kind.name());
+            }
+        }
+    }
+}
+
 /// What images say of the namespaces of the tree.
 struct Plan<'a> {
     options: &'a RestoreOptions,
@@ -67,6 +176,8 @@ struct Plan<'a> {
     opened: RefCell<Vec<(u32, OwnedFd)>>,
     /// Mount namespaces of other tasks, by their ids in the images.
     mounts: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Of these, those that are joined.
+    joined: Vec<(NamespaceType, File)>,
 }
 
 impl<'a> Plan<'a> {
@@ -84,7 +195,9 @@ impl<'a> Plan<'a> {
             ids = images.read_single(&IDS, root.pid.into())?;
             types = own_types(&ids, &ours);
         }
-        if types.contains(&NamespaceType::Pid) && root.pid != 1 {
+        let joined = joined(options, &images, &ids, &mut types)?;
+        let is_joined = |kind| joined.iter().any(|(known, _)| *known == kind);
+        if types.contains(&NamespaceType::Pid) && root.pid != 1 && !is_joined(NamespaceType::Pid) {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
         }
         Ok(Self {
@@ -94,14 +207,20 @@ impl<'a> Plan<'a> {
             pids,
             ids,
             types,
+            joined,
             opened: RefCell::default(),
             mounts: RefCell::default(),
         })
     }
 
-    /// Kinds of the namespaces that the tree has for itself, in the order of the registry.
+    fn is_joined(&self, kind: NamespaceType) -> bool {
+        self.joined.iter().any(|(known, _)| *known == kind)
+    }
+
+    /// Kinds of the namespaces that are made, in the order of the registry.
     fn kinds(&self) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, NamespaceRestore<'_>)> {
-        let own = NAMESPACE_KINDS.iter().filter(|kind| self.types.contains(&kind.namespace_type()));
+        let is_own = |kind: NamespaceType| self.types.contains(&kind) && !self.is_joined(kind);
+        let own = NAMESPACE_KINDS.iter().filter(move |kind| is_own(kind.namespace_type()));
         own.map(|kind| {
             let id = id(&self.ids, kind.namespace_type()).unwrap_or_default();
             (
@@ -147,18 +266,25 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let (done, filled) = pipe()?;
     let (hold, held) = pipe()?;
     // The time namespace of a child is that which its maker has prepared.
-    let new = plan.types.iter().filter(|kind| **kind != NamespaceType::Time);
+    let new = plan.types.iter().filter(|kind| **kind != NamespaceType::Time && !plan.is_joined(**kind));
     let mut flags = new.fold(0, |flags, kind| flags | kind.clone_flag());
     if plan.options.parent == Parent::Sibling {
         flags |= libc::CLONE_PARENT;
     }
+    let visit = Visit::pay(&plan.joined)?;
     let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
+    let forked = forked.map_err(|e| match e.errno {
+        Errno::EEXIST => Problem::new(CradleRefusal::PidTaken(plan.root.pid)),
+        _ => Problem::new(e),
+    });
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
+        visit.stay();
         drop((begin, done));
         fill(plan, &brought, &go, filled)?;
         drop(go);
         process::wait_to_be_taken(&hold, &held);
     };
+    visit.end()?;
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
@@ -174,15 +300,10 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
         let _until_we_end = held.into_raw_fd();
         let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
-        let types = plan.types.clone();
-        return Ok(Side::Inside(Inside {
-            types,
-            outer_pid: root,
-            ids,
-            covered,
-            mounts,
-            ..Inside::default()
-        }));
+        let shared = plan.joined.iter().map(|(kind, _)| *kind).collect();
+        let (types, inner_pid) = (plan.types.clone(), plan.root.pid as i32);
+        let places = Inside { covered, mounts, ..Inside::default() };
+        return Ok(Side::Inside(Inside { types, shared, outer_pid: root, inner_pid, ids, ..places }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {

@@ -51,7 +51,10 @@ impl NamespaceKind for NetNamespace {
         &["sysctls", "addresses, routes and rules that were added", "tables of nftables and iptables"];
     const TYPE: NamespaceType = NamespaceType::Net;
 
-    fn look(_cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
+    fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
+        if cx.options.namespaces.empty_net || cx.options.inside.shared.contains(&Self::TYPE) {
+            return;
+        }
         match devices() {
             Ok(names) => problems.extend(names.into_iter().filter(|name| name != LOOPBACK).map(|name| {
                 Problem::new(NetRefusal::Device).object(Object::Named { kind: "network device", name })
@@ -61,6 +64,12 @@ impl NamespaceKind for NetNamespace {
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
+        let ext_key = cx.options.namespaces.external_name(cx.root, Self::TYPE).map(str::to_owned);
+        let is_external = ext_key.is_some();
+        images.write(&NETNS, cx.id.into(), &[NetnsEntry { ext_key, ..NetnsEntry::default() }])?;
+        if is_external || cx.options.namespaces.empty_net {
+            return Ok(());
+        }
         let device = NetDeviceEntry {
             r#type: NdType::Loopback.into(),
             ifindex: LOOPBACK_INDEX,
@@ -69,12 +78,11 @@ impl NamespaceKind for NetNamespace {
             name: LOOPBACK.into(),
             ..NetDeviceEntry::default()
         };
-        images.write(&NETNS, cx.id.into(), &[NetnsEntry::default()])?;
         images.write(&NETDEV, cx.id.into(), &[device])
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        if !cx.images.has(&NETDEV, cx.id.into()) {
+        if cx.options.namespaces.empty_net || !cx.images.has(&NETDEV, cx.id.into()) {
             return Ok(());
         }
         let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;

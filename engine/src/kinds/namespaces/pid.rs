@@ -22,7 +22,8 @@ impl NamespaceKind for PidNamespace {
     const TYPE: NamespaceType = NamespaceType::Pid;
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        images.write(&PIDNS, cx.id.into(), &[PidnsEntry::default()])
+        let ext_key = cx.options.namespaces.external_name(cx.root, Self::TYPE).map(str::to_owned);
+        images.write(&PIDNS, cx.id.into(), &[PidnsEntry { ext_key }])
     }
 
     fn restore(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
