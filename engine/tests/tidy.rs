@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 34] = [
+const NO_KINDS: [(&str, &str); 36] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
@@ -48,6 +48,8 @@ const NO_KINDS: [(&str, &str); 34] = [
     ("mm/extra.rs", "properties of mappings, whichever kind they are, that have no place elsewhere"),
     ("mm/shared.rs", "contents of shared memory objects, whichever kind they are"),
     ("namespaces/erased.rs", "the trait as the registry holds it"),
+    ("namespaces/ipc/messages.rs", "message queues of an ipc namespace"),
+    ("namespaces/ipc/semaphores.rs", "semaphores of an ipc namespace"),
     ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 

@@ -9,7 +9,7 @@ use rstest::rstest;
 use super::*;
 use crate::options::{
     Afterwards, AutoMounts, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, Inside,
-    MountOptions, NetworkLock, Parent, Timeout, Unsupported, Validation,
+    MountOptions, NamespaceOptions, NetworkLock, Parent, Timeout, Unsupported, Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -77,6 +77,7 @@ fn every_option_of_a_dump_arrives() {
             external: ["unix[8]", "file[1d:7]", "mnt[/a]:b", "mnt[]:m"].map(String::from).to_vec(),
             on_unsupported: vec![("device".into(), Unsupported::Close)],
         },
+        namespaces: NamespaceOptions::default(),
         mounts: MountOptions {
             root: Some("/r".into()),
             external: vec![("/a".into(), "b".into()), ("/c".into(), "d".into())],
@@ -206,7 +207,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
     "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
     "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
-#[case("dump -t 1 --external net[7]:y", "--external net[7]:y is not implemented yet")]
+#[case("dump -t 1 --external veth[x]:y", "--external veth[x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]
