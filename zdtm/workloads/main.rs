@@ -81,6 +81,7 @@ mod inotify;
 mod inotify00;
 mod inotify04;
 mod inotify_pending;
+mod ipc;
 mod ipc_namespace;
 mod lazy_thp;
 mod link10;
@@ -416,6 +417,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
+    Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },

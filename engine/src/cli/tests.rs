@@ -90,6 +90,7 @@ fn every_option_of_a_dump_arrives() {
         skip_checksums: false,
         display_stats: true,
         inside: Inside::default(),
+        namespaces: NamespaceOptions::default(),
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };
     assert_eq!(dump_options(line), expected);

@@ -289,7 +289,14 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
     nix::unistd::write(&begin, b".").map_err(SysError::of("write"))?;
-    let left = told(done)?;
+    let Some(left) = told(done)? else {
+        // A sibling's end is our parent's to see.
+        if plan.options.parent == Parent::Sibling {
+            return Err(Problem::new(NotFilled));
+        }
+        newborn.forget();
+        return Ok(Side::Outside { root, ended: inside::wait(root)? });
+    };
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -354,11 +361,11 @@ impl Left {
     }
 }
 
-/// Waits until the root has filled its namespaces.
-fn told(done: OwnedFd) -> Result<Left, Problem> {
+/// Waits until the root has filled its namespaces; none if it could not.
+fn told(done: OwnedFd) -> Result<Option<Left>, Problem> {
     let mut bytes = Vec::new();
     File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
-    Left::decode(&bytes).ok_or_else(|| Problem::new(NotFilled))
+    Ok(Left::decode(&bytes))
 }
 
 /// Takes descriptors over from the root; they are open in this process from now on.
