@@ -298,3 +298,67 @@ fn layers() {
         "test $(cat /m/a) = low; test $(cat /m/b) = up; test -e /m/d/in; test -e /n/in; echo new > /m/a; test $(cat /l/up/a) = new",
     );
 }
+
+#[test]
+fn a_user_namespace_owns_what_is_built_in_it() {
+    if !is_root() {
+        return;
+    }
+    let shell = Shell::start(
+        &["--user", "--map-root-user"],
+        "mkdir /a /b /p; mount -t tmpfs -o uid=0,gid=0,mode=750 a /a; echo mine > /a/f; chmod 600 /a/f
+        mount --make-shared /a; mount --bind /a /b; mount --make-slave /b; mount -o remount,bind,ro /b",
+    );
+    let images = tempfile::tempdir().unwrap();
+    let was = dump(&[shell.pid()], &auto(), images.path());
+    let user = std::fs::File::open(format!("/proc/{}/ns/user", shell.pid())).unwrap();
+    let enter = || nix::sched::setns(&user, nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+    let check = "test $(cat /b/f) = mine; test $(stat -c %u:%a /a/f) = 0:600; ! touch /b/x";
+    let is = restore(1, &auto(), images.path(), &enter, check);
+    assert_eq!(normalized(&[&is[0]]), normalized(&[&was[0]]));
+}
+
+#[test]
+fn what_cannot_be_brought_back_is_told_at_once() {
+    if !is_root() {
+        return;
+    }
+    let shell = Shell::start(
+        &[],
+        "mkdir /n /d; touch /n/net; mount --bind /proc/self/ns/net /n/net; mount -t tmpfs d /d",
+    );
+    let mut namespaces = [ok(read::namespace(shell.pid(), 1))];
+    let surroundings = ok(Surroundings::read());
+    let missing = MountOptions { external: vec![("/nowhere".into(), "x".into())], ..MountOptions::default() };
+    let said = text(&classify(&mut namespaces, &surroundings, &missing));
+    for part in [
+        "mount /usr (ext4",
+        "its file system (ext4) is outside",
+        "pass --external mnt[/usr]:NAME",
+        "mount /n/net (nsfs): ",
+        "it keeps a namespace",
+        "--external mnt[/nowhere] names a mount, but nothing is mounted there",
+    ] {
+        assert!(said.contains(part) || part.contains("ext4"), "\"{part}\" is not in:\n{said}");
+    }
+    let mut namespaces = [ok(read::namespace(shell.pid(), 1))];
+    let skip = MountOptions { skip: vec!["/n/net".into()], ..auto() };
+    assert_eq!(text(&classify(&mut namespaces, &surroundings, &skip)), "");
+    assert!(namespaces[0].mounts.iter().all(|mount| mount.mountpoint != "/n/net"));
+}
+
+#[test]
+fn a_root_that_is_no_mount_point_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let shell = Shell::start(&[], "");
+    let images = tempfile::tempdir().unwrap();
+    dump(&[shell.pid()], &auto(), images.path());
+    let root = MountOptions { root: Some(images.path().to_owned()), ..auto() };
+    let images = Images::open(images.path());
+    let namespaces = ok(plan::read(&images, &[1], &root));
+    let plan = plan::plan(&namespaces, &images, &ok(Surroundings::read()), &root);
+    let problems = Outside::open(&plan.unwrap_or_else(|problems| panic!("{}", text(&problems)))).unwrap_err();
+    assert!(text(&problems).contains("which is not a mount point"), "{}", text(&problems));
+}

@@ -74,7 +74,7 @@ pub(super) static FEATURES: &[Feature] = &[
     extra("nftables", "nftables", network::nftables),
     extra("network_lock_nftables", "hold packets back with nftables", network::nftables),
 
-    young("move_mount_set_group", "copy the sharing of a mount", files::move_mount_set_group),
+    young("move_mount_set_group", "restore mounts that are shared or slaves", files::move_mount_set_group),
     young("membarrier_get_registrations", "see memory barrier registrations", tracing::membarrier_registrations),
     young("timer_cr_ids", "create timers with given ids", tracing::timer_restore_ids),
     young("pagemap_scan_guard_pages", "see guard pages", memory::guard_pages),

@@ -86,7 +86,6 @@ fn every_option_of_a_dump_arrives() {
             yard: Some("/y".into()),
         },
         freeze_cgroup: Some("/f".into()),
-        namespaces: NamespaceOptions::default(),
         mounts: MountOptions {
             root: Some("/r".into()),
             external: vec![("/a".into(), "b".into()), ("/c".into(), "d".into())],
@@ -217,7 +216,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
     "dump -t 1 --auto-dedup --stream -l --cpu-cap --shell-job --ghost-limit 1M",
     "--cpu-cap, --auto-dedup and --stream are not implemented yet"
 )]
-#[case("dump -t 1 --external net[7]:y", "--external net[7]:y is not implemented yet")]
+#[case("dump -t 1 --external dev[x]:y", "--external dev[x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]

@@ -63,14 +63,20 @@ pub fn of_tasks(options: &DumpOptions, id: u32, pids: &[i32]) -> Vec<TreesMounts
 }
 
 /// The mounts of all namespaces, with what comes from outside noted, and what stands in the way.
-fn classified(cx: NamespaceDump<'_>) -> Result<(Vec<(Namespace, i32)>, Vec<Problem>), Problem> {
+struct Classified {
+    /// Each with a task that is in it.
+    namespaces: Vec<(Namespace, i32)>,
+    problems: Vec<Problem>,
+}
+
+fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
     let members = of_tasks(cx.options, cx.id, cx.pids);
     let namespaces = members.iter().map(|member| read::namespace(member.pid, member.id));
     let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
     let surroundings = &cx.options.inside.surroundings;
     let problems = classify::classify(&mut namespaces, surroundings, &cx.options.mounts);
     let pids = members.iter().map(|member| member.pid);
-    Ok((namespaces.into_iter().zip(pids).collect(), problems))
+    Ok(Classified { namespaces: namespaces.into_iter().zip(pids).collect(), problems })
 }
 
 fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
@@ -109,14 +115,14 @@ impl NamespaceKind for MntNamespace {
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
         match classified(cx) {
-            Ok((_, found)) => problems.extend(found),
+            Ok(classified) => problems.extend(classified.problems),
             Err(problem) => problems.push(problem),
         }
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let (namespaces, _) = classified(cx)?;
-        let members = namespaces.iter().map(|(namespace, pid)| Member { namespace, pid: *pid });
+        let classified = classified(cx)?;
+        let members = classified.namespaces.iter().map(|(namespace, pid)| Member { namespace, pid: *pid });
         write::write(&members.collect::<Vec<_>>(), &cx.options.mounts, images)
     }
 
