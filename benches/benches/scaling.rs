@@ -14,6 +14,9 @@ const ITEMS: [(&str, &str, usize, usize); 6] = [
     ("--vmas", "mapping", 2, 1000),
 ];
 
+/// Five thousand, less what a limit of 20,000 descriptors has no room for: both ends of each, twice in the engine.
+const MANY: usize = 4900;
+
 fn main() {
     let mut suite = Suite::new();
     for (option, name, few, many) in ITEMS {
@@ -37,5 +40,10 @@ fn main() {
             }
         }
     }
+    let arguments = ["--connections".to_owned(), MANY.to_string()];
+    let many = suite.dump_and_restore("scaling", &format!("connections x{MANY}"), 1.0, &arguments);
+    suite.time(&format!("{MANY} connections, dump"), &many.dump, "linear");
+    suite.time(&format!("{MANY} connections, frozen"), &many.frozen, "< 500 ms");
+    suite.time(&format!("{MANY} connections, restore"), &many.restore, "linear");
     suite.finish();
 }

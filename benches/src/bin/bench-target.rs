@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use benches::memory::{Mapping, PAGE, Pages};
 use clap::Parser;
 use nix::sys::mman::{ProtFlags, mprotect};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, chdir, fork, pause, setsid};
 
 /// What the process consists of, beyond one thread and three descriptors.
@@ -86,6 +87,8 @@ fn sleep() -> ! {
 
 /// Connections over the loopback device, and nobody who listens.
 fn connect(count: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit")?;
     let listener = TcpListener::bind("127.0.0.1:0").context("bind")?;
     let to = listener.local_addr().context("getsockname")?;
     let pair = |_| Ok((TcpStream::connect(to).context("connect")?, listener.accept().context("accept")?.0));

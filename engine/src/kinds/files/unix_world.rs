@@ -74,11 +74,18 @@ impl Socket {
         Some(Credentials { pid: seen.pid, uid: seen.uid, gid: seen.gid })
     }
 
+    fn listener_key(&self) -> ListenerKey {
+        (self.entry.name.clone(), self.entry.r#type, self.own.file_dev, self.own.file_ino)
+    }
+
     fn object(&self) -> Object {
         let name = unix_names::printable(&self.entry.name);
         Object::Named { kind: "unix socket", name: format!("{name} (inode {})", self.entry.ino) }
     }
 }
+
+/// Name, type and file of a socket that listens, which those that it accepted have as well.
+type ListenerKey = (Vec<u8>, u32, Option<u64>, Option<u64>);
 
 /// All sockets, by their old inode numbers.
 struct World<'a, 'cx> {
@@ -88,6 +95,10 @@ struct World<'a, 'cx> {
     /// Files that a socket was bound to already: the first one has it, the others have its name only.
     bound: HashSet<(u64, u64, Vec<u8>)>,
     place: Place,
+    /// Those that have a name, by that.
+    by_name: HashMap<Vec<u8>, u32>,
+    /// Those that listen, by what their accepted connections have in common with them.
+    listeners: HashMap<ListenerKey, u32>,
     /// Pairs that were made ahead, by type and maker.
     pairs: HashMap<(i32, Credentials), Vec<(OwnedFd, OwnedFd)>>,
 }
@@ -123,8 +134,13 @@ fn make_in_space(
             return Err(invalid(&proto::catalogue::FILES, 0, what).object(twice.object()));
         }
     }
-    let mut world =
-        World { sockets, tasks, cx, bound: HashSet::new(), place: Place::default(), pairs: HashMap::new() };
+    let named = sockets.iter().filter(|(_, s)| !s.entry.name.is_empty());
+    let by_name = named.map(|(ino, s)| (s.entry.name.clone(), *ino)).collect();
+    // The first of several alike.
+    let listening = sockets.iter().rev().filter(|(_, s)| s.entry.state == LISTEN && !s.is_external());
+    let listeners = listening.map(|(ino, s)| (s.listener_key(), *ino)).collect();
+    let (bound, place, pairs) = (HashSet::new(), Place::default(), HashMap::new());
+    let mut world = World { sockets, tasks, cx, bound, place, by_name, listeners, pairs };
     world.inherit()?;
     world.pair_datagrams()?;
     world.make_unconnected()?;
@@ -287,14 +303,7 @@ impl World<'_, '_> {
     /// A socket that listens under the name of this one.
     fn listener_of(&self, ino: u32) -> Option<u32> {
         let socket = self.sockets.get(&ino).filter(|s| !s.entry.name.is_empty())?;
-        let same = |s: &&Socket| {
-            s.entry.state == LISTEN
-                && !s.is_external()
-                && s.entry.name == socket.entry.name
-                && s.entry.r#type == socket.entry.r#type
-                && (s.own.file_dev, s.own.file_ino) == (socket.own.file_dev, socket.own.file_ino)
-        };
-        self.sockets.values().find(same).map(|s| s.entry.ino)
+        self.listeners.get(&socket.listener_key()).copied()
     }
 
     /// Connects through a listener, the real one or one for the while: client and server.
@@ -397,8 +406,6 @@ impl World<'_, '_> {
         let (name, anybody) = (socket.entry.name.clone(), !socket.is_paired && !socket.is_connected_stream());
         let peer = socket.entry.peer;
         let total: usize = packets.iter().map(|packet| packet.bytes.len() + 4096).sum();
-        let by_name: HashMap<Vec<u8>, u32> =
-            self.sockets.iter().map(|(ino, s)| (s.entry.name.clone(), *ino)).collect();
         for packet in packets {
             let mut to = Vec::new();
             let temporary;
@@ -406,7 +413,7 @@ impl World<'_, '_> {
                 let target = self.handle(ino)?;
                 to = self.place.reach(target.as_fd(), &name)?;
                 let from = packet.own.source.as_deref().and_then(|s| s.get(2..)).unwrap_or_default();
-                if let Some(sender) = by_name.get(from).filter(|_| !from.is_empty()) {
+                if let Some(sender) = self.by_name.get(from).filter(|_| !from.is_empty()) {
                     self.fd(*sender)?
                 } else {
                     temporary = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
