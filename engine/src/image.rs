@@ -342,7 +342,8 @@ impl Images {
 
     /// The ids of all files of a type.
     pub fn ids_of(&self, image: &ImageType) -> Vec<u64> {
-        let names = fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+        let names =
+            fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
         let mut ids: Vec<u64> = names
             .filter_map(|name| ImageType::by_file_name(name.to_str()?))
             .filter_map(|(found, id)| (found.magic_name == image.magic_name).then_some(id))

@@ -109,7 +109,15 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
     match enter(&root, &types, &[])? {
         None => {
             let spaces = MadeSpaces::default();
-            Ok(Side::Inside(Inside { types, shared, outer_pid: tree, inner_pid: inner, ids, outer_net, spaces }))
+            Ok(Side::Inside(Inside {
+                types,
+                shared,
+                outer_pid: tree,
+                inner_pid: inner,
+                ids,
+                outer_net,
+                spaces,
+            }))
         }
         Some(worker) => {
             let ended = wait(worker)?;

@@ -29,7 +29,9 @@ pub enum NetSpaceRefusal {
     #[error("it is of another network namespace than the root of the tree, which has none of its own")]
     Nested,
     /// A connection that nobody holds the packets back of.
-    #[error("TCP connections in a network namespace other than that of the root of the tree are not supported yet")]
+    #[error(
+        "TCP connections in a network namespace other than that of the root of the tree are not supported yet"
+    )]
     Connection,
 }
 
@@ -156,8 +158,11 @@ pub fn dump_file(
 }
 
 fn is_connection(entry: &FileEntry) -> bool {
-    let is_idle = |state: u32| [State::Close, State::Listen].iter().any(|idle| u32::from(idle.number()) == state);
-    entry.isk.as_ref().is_some_and(|socket| socket.proto == libc::IPPROTO_TCP as u32 && !is_idle(socket.state))
+    let is_idle = |state: u32| [State::Close, State::Listen].iter().any(|idle| idle.number() == state);
+    entry
+        .isk
+        .as_ref()
+        .is_some_and(|socket| socket.proto == libc::IPPROTO_TCP as u32 && !is_idle(socket.state))
 }
 
 fn ns_id_of(entry: &mut FileEntry) -> Option<&mut Option<u32>> {

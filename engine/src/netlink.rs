@@ -5,7 +5,9 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use netlink_bindings::utils::{IterableChunks, align, finalize_nested_header, push_header, push_nested_header};
+use netlink_bindings::utils::{
+    IterableChunks, align, finalize_nested_header, push_header, push_nested_header,
+};
 use nix::errno::Errno;
 
 use crate::error::SysError;
@@ -69,12 +71,7 @@ impl Netlink {
     }
 
     /// Everything that a request lists.
-    pub fn list(
-        &mut self,
-        call: &'static str,
-        kind: u16,
-        payload: &[u8],
-    ) -> Result<Vec<Message>, SysError> {
+    pub fn list(&mut self, call: &'static str, kind: u16, payload: &[u8]) -> Result<Vec<Message>, SysError> {
         for _ in 0..TRIES {
             if let Some(found) = self.list_once(call, kind, payload)? {
                 return Ok(found);
@@ -130,21 +127,19 @@ impl Netlink {
     pub fn get(&mut self, call: &'static str, kind: u16, payload: &[u8]) -> Result<Message, SysError> {
         let number = self.send(call, kind, REQUEST, payload)?;
         loop {
-            for message in self.receive(call)?.into_iter().filter(|message| message.sequence == number) {
-                return match message.kind {
-                    NLMSG_ERROR => Err(SysError { call, errno: error(&message.payload) }),
-                    _ => Ok(message),
-                };
+            let answer = self.receive(call)?.into_iter().find(|message| message.sequence == number);
+            match answer {
+                None => {}
+                Some(message) if message.kind == NLMSG_ERROR => {
+                    return Err(SysError { call, errno: error(&message.payload) });
+                }
+                Some(message) => return Ok(message),
             }
         }
     }
 
     /// Makes several requests of which the kernel does all or none: those of a transaction of nftables, with its bounds.
-    pub fn transact(
-        &mut self,
-        call: &'static str,
-        requests: &[(u16, u16, Vec<u8>)],
-    ) -> Result<(), SysError> {
+    pub fn transact(&mut self, call: &'static str, requests: &[(u16, u16, Vec<u8>)]) -> Result<(), SysError> {
         let mut bytes = Vec::new();
         let first = self.sequence + 1;
         let last = first + (requests.len() as u32).saturating_sub(2);
@@ -206,7 +201,8 @@ pub fn messages(mut bytes: &[u8]) -> Vec<Message> {
     while let Some(length) = number(bytes, 0) {
         let length = length as usize;
         let Some(payload) = bytes.get(HEADER..length) else { break };
-        let half = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_ne_bytes(*b));
+        let half =
+            |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_ne_bytes(*b));
         let sequence = number(bytes, 8).unwrap_or_default();
         found.push(Message { kind: half(4), flags: half(6), sequence, payload: payload.to_vec() });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -287,7 +283,8 @@ mod tests {
         let links = netlink.list("RTM_GETLINK", 18, &[0; 16]).unwrap();
         let name = |link: &Message| attribute(&link.payload, 16, 3).map(text);
         assert!(links.iter().any(|link| name(link).as_deref() == Some("lo")));
-        let missing = netlink.get("RTM_GETLINK", 18, &[0, 0, 0, 0, 255, 255, 255, 127, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let missing =
+            netlink.get("RTM_GETLINK", 18, &[0, 0, 0, 0, 255, 255, 255, 127, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(missing.map_err(|e| e.errno), Err(Errno::ENODEV));
     }
 

@@ -114,7 +114,9 @@ impl Need {
             ),
             Self::Hugetlb => without_huge_pages(12),
             Self::Tun => absent("/dev/net/tun", "no /dev/net/tun"),
-            Self::Sit => absent("/proc/sys/net/ipv4/conf/sit0", "the kernel has no sit tunnels (modprobe sit)"),
+            Self::Sit => {
+                absent("/proc/sys/net/ipv4/conf/sit0", "the kernel has no sit tunnels (modprobe sit)")
+            }
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
             Self::Python3 => without_program("python3"),
             Self::Program(name) => without_program(name),

@@ -57,7 +57,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     leads_outside(has_bridge)?;
     let after = view()?;
     ensure_eq!((&after.0, &after.1), (&before.0, &before.1), "addresses and routes");
-    let name = |text: &str| text.lines().map(|line| line.split_once("@if").map_or(line, |l| l.0).to_owned()).collect::<Vec<_>>();
+    let name = |text: &str| {
+        text.lines().map(|line| line.split_once("@if").map_or(line, |l| l.0).to_owned()).collect::<Vec<_>>()
+    };
     ensure_eq!(name(&after.2), name(&before.2), "devices");
     Ok(())
 }

@@ -14,9 +14,9 @@ mod chroot;
 mod chroot_file;
 mod cmdlinenv00;
 mod console;
-mod cr_veth;
 mod cow00;
 mod cow01;
+mod cr_veth;
 mod cwd00;
 mod del_standalone_un;
 mod deleted_unix_sock;
@@ -110,6 +110,11 @@ mod mtime_mmap;
 mod namespace_files;
 mod namespaces;
 mod nanosleep;
+mod netns_lock;
+mod netns_sub;
+mod netns_sub_sysctl;
+mod netns_sub_veth;
+mod network;
 mod oom_score_adj;
 mod opath_file;
 mod orphans;
@@ -183,10 +188,6 @@ mod sigpending;
 mod sigtrap;
 mod sigtrap01;
 mod sk_freebind;
-mod netns_sub;
-mod netns_sub_sysctl;
-mod netns_sub_veth;
-mod network;
 mod sk_netlink;
 mod sk_unix01;
 mod sk_unix_dgram_ghost;
@@ -253,10 +254,10 @@ mod timerfd;
 mod timers;
 mod timers01;
 mod tmpfile00;
-mod tun_ns;
 mod tty00;
 mod tty02;
 mod tty03;
+mod tun_ns;
 mod umask00;
 mod unbound_sock;
 mod unhashed_proc;
@@ -468,6 +469,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap", run: sigtrap::run },
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "netns_lock", run: netns_lock::run },
     Workload { name: "netns_sub", run: netns_sub::run },
     Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
     Workload { name: "netns_sub_veth", run: netns_sub_veth::run },

@@ -96,7 +96,11 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let childs = File::open(format!("/proc/{}/ns/net", child.pid))?;
     cx.barrier()?;
     ensure_eq!(ino(&own()?)?, ino(&home)?, "where we are");
-    ensure_eq!(ino(&File::open(format!("/proc/{}/ns/net", child.pid))?)?, ino(&childs)?, "where the child is");
+    ensure_eq!(
+        ino(&File::open(format!("/proc/{}/ns/net", child.pid))?)?,
+        ino(&childs)?,
+        "where the child is"
+    );
     let of_alone = of_socket(&alone)?;
     ensure!(of_alone != ino(&home)? && of_alone != ino(&childs)?, "a socket is not alone in its namespace");
     ensure_eq!(alone.local_addr()?.port(), 7000, "its port");

@@ -77,7 +77,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     }
     // What is known of a link to which nobody was ever attached is another thing.
     let link = |args: &str| Ok::<_, Failure>(ip(args)?.replace("state UNKNOWN", "state UP"));
-    let view = || Ok::<_, Failure>((link(&format!("-o -d link show {name}"))?, ip("-o -4 addr show dev lo")?, link("-o -d link show type tun")?));
+    let view = || {
+        Ok::<_, Failure>((
+            link(&format!("-o -d link show {name}"))?,
+            ip("-o -4 addr show dev lo")?,
+            link("-o -d link show type tun")?,
+        ))
+    };
     // Until the link is there, nothing passes.
     std::thread::sleep(Duration::from_millis(300));
     let (before, request) = (view()?, attached(&file)?);

@@ -8,7 +8,9 @@ use super::grammar::Given;
 pub(super) fn options(given: &Given) -> Result<NetOptions, UsageError> {
     let mut options = NetOptions::default();
     for value in given.values::<String>("external") {
-        let bad = || bad("--external RESOURCE", &value, "it is veth[IN]:OUT, veth[IN]:OUT@BRIDGE or macvlan[IN]:OUT");
+        let bad = || {
+            bad("--external RESOURCE", &value, "it is veth[IN]:OUT, veth[IN]:OUT@BRIDGE or macvlan[IN]:OUT")
+        };
         if let Some(pair) = value.strip_prefix("veth[") {
             options.pairs.push(outer_end(pair, "]:").ok_or_else(bad)?);
         } else if let Some(pair) = value.strip_prefix("macvlan[") {

@@ -13,7 +13,8 @@ use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
 use super::{
-    Failure, UsageError, directories, files, log_options, namespaces, need_directory, network, output, start_log,
+    Failure, UsageError, directories, files, log_options, namespaces, need_directory, network, output,
+    start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {

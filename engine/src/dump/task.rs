@@ -346,7 +346,8 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
     });
     let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
     // Network namespaces are several, if the root has its own.
-    let other = |kind: &NamespaceType| (*kind != NamespaceType::Net || !options.inside.has(*kind)) && other(kind);
+    let other =
+        |kind: &NamespaceType| (*kind != NamespaceType::Net || !options.inside.has(*kind)) && other(kind);
     NamespaceType::ALL.into_iter().filter(other).map(refusal).chain(for_children).collect()
 }
 

@@ -163,8 +163,9 @@ pub fn look(options: &DumpOptions, spaces: &[NetSpace], problems: &mut Vec<Probl
 
 /// Writes the images of all namespaces that the tree has for itself.
 pub fn dump(options: &DumpOptions, spaces: &[NetSpace], images: &mut NewImages) -> Result<(), Problem> {
-    of_dump(options)
-        .try_for_each(|(kind, id)| kind.dump(NamespaceDump { options, root: options.tree, id, spaces }, images))
+    of_dump(options).try_for_each(|(kind, id)| {
+        kind.dump(NamespaceDump { options, root: options.tree, id, spaces }, images)
+    })
 }
 
 fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {

@@ -292,7 +292,15 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
         let shared = plan.joined.iter().map(|(kind, _)| *kind).collect();
         let (types, inner_pid) = (plan.types.clone(), plan.root.pid as i32);
         let outer_net = None;
-        return Ok(Side::Inside(Inside { types, shared, outer_pid: root, inner_pid, ids, outer_net, spaces }));
+        return Ok(Side::Inside(Inside {
+            types,
+            shared,
+            outer_pid: root,
+            inner_pid,
+            ids,
+            outer_net,
+            spaces,
+        }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -329,7 +337,9 @@ fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<MadeSpaces, Problem>
     let mut pipe = File::from(pipe.try_clone().map_err(SysError::io("dup"))?);
     let mut word = || {
         let mut bytes = [0; 4];
-        pipe.read_exact(&mut bytes).map(|()| u32::from_ne_bytes(bytes)).map_err(|_end| Problem::new(NotFilled))
+        pipe.read_exact(&mut bytes)
+            .map(|()| u32::from_ne_bytes(bytes))
+            .map_err(|_end| Problem::new(NotFilled))
     };
     let mut spaces = Vec::new();
     for _ in 0..word()? {

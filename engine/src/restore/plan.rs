@@ -122,7 +122,10 @@ fn other_namespace(task: &Task, tasks: &[Task], spaces: &MadeSpaces) -> Option<P
     let is_made = |kind: &NamespaceType| {
         *kind == NamespaceType::Net && own.net_ns_id.is_some_and(|id| spaces.get(id).is_some())
     };
-    NamespaceType::ALL.into_iter().find(|kind| apart(kind) && !is_made(kind)).map(|kind| PlanRefusal::OtherNamespace(kind.name()))
+    NamespaceType::ALL
+        .into_iter()
+        .find(|kind| apart(kind) && !is_made(kind))
+        .map(|kind| PlanRefusal::OtherNamespace(kind.name()))
 }
 
 /// Pids that nobody has, neither here nor in the images: for helpers. The highest, which the kernel gives last.

@@ -26,7 +26,9 @@ pub enum TunRefusal {
     #[error("its device {0} is in a network namespace that is not the tree's own")]
     Outside(String),
     /// Sizes that the format knows, and we do not restore.
-    #[error("its device {0} has a limit of packets that wait to be sent, or a longer header in front of packets")]
+    #[error(
+        "its device {0} has a limit of packets that wait to be sent, or a longer header in front of packets"
+    )]
     Sizes(String),
     /// Filters of packets.
     #[error("the images do not say how it was attached to {0}")]
@@ -49,7 +51,10 @@ const NUMBERS: (u32, u32) = (10, 200);
 /// Whether it is a descriptor of `/dev/net/tun`, whatever the name of the node.
 pub(super) fn is_tun(fd: &FdFacts<'_>) -> bool {
     let numbers = (libc::major(fd.stat.st_rdev), libc::minor(fd.stat.st_rdev));
-    !fd.is_path_only() && fd.file_type() == libc::S_IFCHR && numbers == NUMBERS && matches!(fd.link(), Link::Path(_))
+    !fd.is_path_only()
+        && fd.file_type() == libc::S_IFCHR
+        && numbers == NUMBERS
+        && matches!(fd.link(), Link::Path(_))
 }
 
 /// What the format has no place for, by file.
@@ -58,7 +63,8 @@ struct Own(Option<HashMap<u32, StasisTunEntry>>);
 
 impl FileKind for Tun {
     const NAME: &'static str = "tun";
-    const NOT_SAVED: &'static [&'static str] = &["packets that nobody has read", "offloads and filters of packets"];
+    const NOT_SAVED: &'static [&'static str] =
+        &["packets that nobody has read", "offloads and filters of packets"];
     const TYPE: FdTypes = FdTypes::Tunf;
     type Image = TunfileEntry;
 
@@ -105,7 +111,7 @@ impl FileKind for Tun {
             let own = entries.into_iter().map(|entry| (entry.id, entry)).collect();
             cx.state::<Own>().0 = Some(own);
         }
-        let own = cx.state::<Own>().0.as_ref().and_then(|own| own.get(&image.id)).cloned();
+        let own = cx.state::<Own>().0.as_ref().and_then(|own| own.get(&image.id)).copied();
         make(image, own.as_ref()).about(|| Object::Named { kind: "tun", name: image.netdev().to_owned() })
     }
 }

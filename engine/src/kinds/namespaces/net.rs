@@ -113,7 +113,8 @@ fn address(bytes: &[u8]) -> String {
     if let Ok(four) = <[u8; 4]>::try_from(bytes) {
         return Ipv4Addr::from(four).to_string();
     }
-    <[u8; 16]>::try_from(bytes).map_or_else(|_other| format!("{bytes:02x?}"), |six| Ipv6Addr::from(six).to_string())
+    <[u8; 16]>::try_from(bytes)
+        .map_or_else(|_other| format!("{bytes:02x?}"), |six| Ipv6Addr::from(six).to_string())
 }
 
 impl NamespaceKind for NetNamespace {
@@ -268,8 +269,11 @@ fn make_devices(
     failing: Failing,
 ) -> Result<(), Problem> {
     let id = space.id;
-    let more: Vec<StasisLinkEntry> =
-        if images.has(&STASIS_LINKS, id.into()) { images.read(&STASIS_LINKS, id.into())? } else { Vec::new() };
+    let more: Vec<StasisLinkEntry> = if images.has(&STASIS_LINKS, id.into()) {
+        images.read(&STASIS_LINKS, id.into())?
+    } else {
+        Vec::new()
+    };
     Sysctls::from_images(images, id, devices)?.restore_general(failing)?;
     links::restore(netlink, devices, &more, space)
 }

@@ -165,7 +165,8 @@ fn refuse(link: &Link, links: &[Link], space: &Space<'_>) -> Option<NetRefusal> 
     if kind == "tun" && !space.is_home() {
         return Some(NetRefusal::Elsewhere(kind.clone()));
     }
-    if let Some(port_of) = link.port_of.as_deref().filter(|port_of| *port_of != "bridge" && *port_of != "vrf") {
+    if let Some(port_of) = link.port_of.as_deref().filter(|port_of| *port_of != "bridge" && *port_of != "vrf")
+    {
         return Some(NetRefusal::Port(port_of.to_owned()));
     }
     let is_here = |index: u32| links.iter().any(|other| other.index == index);
@@ -250,11 +251,8 @@ fn tun_entry(link: &Link, ids: &IdMaps) -> TunLinkEntry {
     let has = |kind: u16, flag: u32| if link.datum(kind) == Some(1) { flag } else { 0 };
     let kind = link.datum(3).unwrap_or(tun::IFF_TUN);
     let no_pi = if link.datum(4) == Some(1) { 0 } else { tun::IFF_NO_PI };
-    let flags = kind
-        | no_pi
-        | has(5, tun::IFF_VNET_HDR)
-        | has(6, tun::IFF_PERSIST)
-        | has(7, tun::IFF_MULTI_QUEUE);
+    let flags =
+        kind | no_pi | has(5, tun::IFF_VNET_HDR) | has(6, tun::IFF_PERSIST) | has(7, tun::IFF_MULTI_QUEUE);
     TunLinkEntry {
         flags,
         owner: link.datum(1).map_or(-1, |id| id_map::inside(&ids.uids, id) as i32),
@@ -305,7 +303,9 @@ pub(super) fn restore(
                 later.push(device);
                 continue;
             }
-            make(netlink, device, own, space).about(|| object(device)).while_trying_to("make a network device")?;
+            make(netlink, device, own, space)
+                .about(|| object(device))
+                .while_trying_to("make a network device")?;
             there.insert(device.ifindex);
             if is_pair_here(device, space) {
                 there.extend(device.peer_ifindex);
@@ -318,7 +318,9 @@ pub(super) fn restore(
     }
     for device in devices {
         let own = more.iter().find(|own| own.ifindex == device.ifindex);
-        configure(netlink, device, own).about(|| object(device)).while_trying_to("configure a network device")?;
+        configure(netlink, device, own)
+            .about(|| object(device))
+            .while_trying_to("configure a network device")?;
     }
     Ok(())
 }
@@ -455,7 +457,11 @@ pub(super) fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
 }
 
 /// Name, size of packets, address, flags, master: what a device that was there already, or was born with another one, lacks.
-fn configure(netlink: &mut Netlink, device: &NetDeviceEntry, own: Option<&StasisLinkEntry>) -> Result<(), Problem> {
+fn configure(
+    netlink: &mut Netlink,
+    device: &NetDeviceEntry,
+    own: Option<&StasisLinkEntry>,
+) -> Result<(), Problem> {
     let here = netlink.get("RTM_GETLINK", GETLINK, &header(device.ifindex, 0, 0))?;
     let link = Link::parse(&here.payload).unwrap_or_default();
     let mut payload = header(device.ifindex, device.flags & SETTABLE, SETTABLE);
@@ -499,8 +505,11 @@ fn change_info(netlink: &mut Netlink, device: &NetDeviceEntry, own: &StasisLinkE
         !all.iter().any(|(number, now)| *number == kind && now == value)
     };
     let mut data = Vec::new();
-    if let Some(kind) = own.kind.as_deref().and_then(link_kinds::find).filter(|kind| kind.made == Made::Bare) {
-        push_all(&mut data, &own.data, |number, value| kind.takes(number) && differs(&now.data, number, value));
+    if let Some(kind) = own.kind.as_deref().and_then(link_kinds::find).filter(|kind| kind.made == Made::Bare)
+    {
+        push_all(&mut data, &own.data, |number, value| {
+            kind.takes(number) && differs(&now.data, number, value)
+        });
     }
     let mut port = Vec::new();
     push_all(&mut port, &own.port, |number, value| {
@@ -510,7 +519,8 @@ fn change_info(netlink: &mut Netlink, device: &NetDeviceEntry, own: &StasisLinkE
         (INFO_KIND, own.kind.as_deref().unwrap_or_default(), INFO_DATA, data),
         (INFO_SLAVE_KIND, "bridge", INFO_SLAVE_DATA, port),
     ];
-    for (kind, name, place, attributes) in kinds.into_iter().filter(|(.., attributes)| !attributes.is_empty()) {
+    for (kind, name, place, attributes) in kinds.into_iter().filter(|(.., attributes)| !attributes.is_empty())
+    {
         let mut payload = header(device.ifindex, 0, 0);
         push_nested(&mut payload, LINKINFO, |info| {
             push(info, kind, name.as_bytes());

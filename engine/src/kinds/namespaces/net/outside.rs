@@ -11,8 +11,8 @@ use super::super::NamespaceRestore;
 use super::links::{HEADER, NEWLINK, header, object};
 use super::{NetRefusal, links};
 use crate::error::{Context as _, Object, Problem, SysError};
-use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
 use crate::inside;
+use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
 use crate::options::{OuterEnd, RestoreOptions};
 use crate::procfs::id_map::{self, IdMaps};
 use crate::sys::tun;
@@ -47,10 +47,9 @@ fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
         return Ok(Vec::new());
     }
     let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
-    let more: Vec<StasisLinkEntry> = match cx.images.has(&STASIS_LINKS, cx.id.into()) {
-        true => cx.images.read(&STASIS_LINKS, cx.id.into())?,
-        false => Vec::new(),
-    };
+    let has_more = cx.images.has(&STASIS_LINKS, cx.id.into());
+    let more: Vec<StasisLinkEntry> =
+        if has_more { cx.images.read(&STASIS_LINKS, cx.id.into())? } else { Vec::new() };
     let has_lower = |device: &NetDeviceEntry| {
         more.iter().any(|own| own.ifindex == device.ifindex && own.lower.is_some_and(|lower| lower != 0))
     };
@@ -65,13 +64,15 @@ fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
 /// Finds what would make a restore fail.
 pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
     match tied(cx) {
-        Ok(devices) => problems.extend(devices.iter().filter(|d| outer_end(cx.options, d).is_none()).map(|device| {
-            let refusal = match device.r#type() {
-                NdType::Macvlan => NetRefusal::NoLower,
-                _ => NetRefusal::NoOuterEnd,
-            };
-            Problem::new(refusal).object(object(device))
-        })),
+        Ok(devices) => {
+            problems.extend(devices.iter().filter(|d| outer_end(cx.options, d).is_none()).map(|device| {
+                let refusal = match device.r#type() {
+                    NdType::Macvlan => NetRefusal::NoLower,
+                    _ => NetRefusal::NoOuterEnd,
+                };
+                Problem::new(refusal).object(object(device))
+            }))
+        }
         Err(problem) => problems.push(problem),
     }
 }
@@ -132,7 +133,12 @@ fn push_inner(bytes: &mut Vec<u8>, device: &NetDeviceEntry, root: i32) {
 }
 
 /// The pair belongs to the namespace: with that, both ends go.
-fn make_pair(netlink: &mut Netlink, device: &NetDeviceEntry, end: &OuterEnd, root: i32) -> Result<(), Problem> {
+fn make_pair(
+    netlink: &mut Netlink,
+    device: &NetDeviceEntry,
+    end: &OuterEnd,
+    root: i32,
+) -> Result<(), Problem> {
     let mut payload = header(0, 0, 0);
     push_text(&mut payload, IFNAME, &end.outer);
     push(&mut payload, MTU, &device.mtu.to_ne_bytes());
@@ -148,7 +154,8 @@ fn make_pair(netlink: &mut Netlink, device: &NetDeviceEntry, end: &OuterEnd, roo
     netlink.request("RTM_NEWLINK", NEWLINK, CREATE, &payload)?;
     let outer = index_of(netlink, &end.outer)?;
     if let Some(bridge) = &end.bridge {
-        let bridge = index_of(netlink, bridge).about(|| Object::Named { kind: "bridge", name: bridge.clone() })?;
+        let bridge =
+            index_of(netlink, bridge).about(|| Object::Named { kind: "bridge", name: bridge.clone() })?;
         let mut payload = header(outer, 0, 0);
         push(&mut payload, MASTER, &bridge.to_ne_bytes());
         netlink.request("RTM_NEWLINK(IFLA_MASTER)", NEWLINK, CHANGE, &payload)?;

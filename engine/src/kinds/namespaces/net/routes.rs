@@ -56,7 +56,8 @@ fn list(netlink: &mut Netlink, family: i32) -> Result<Vec<Message>, SysError> {
     request[0] = family as u8;
     let found = netlink.list("RTM_GETROUTE", GETROUTE, &request)?;
     let is_real = |message: &Message| {
-        message.kind == NEWROUTE && number(&message.payload, FLAGS_AT).is_some_and(|flags| flags & CLONED == 0)
+        message.kind == NEWROUTE
+            && number(&message.payload, FLAGS_AT).is_some_and(|flags| flags & CLONED == 0)
     };
     Ok(found.into_iter().filter(is_real).collect())
 }
@@ -121,7 +122,8 @@ fn restore_routes(netlink: &mut Netlink, family: i32, wanted: Vec<Message>) -> R
         }
     }
     // A gateway must be reached by another route, which therefore comes before.
-    let (indirect, direct): (Vec<_>, Vec<_>) = wanted.iter().zip(&keys).partition(|(route, _)| has_gateway(route));
+    let (indirect, direct): (Vec<_>, Vec<_>) =
+        wanted.iter().zip(&keys).partition(|(route, _)| has_gateway(route));
     for (route, key) in direct.into_iter().chain(indirect) {
         if there.contains(key) || comes_by_itself(route) {
             continue;
@@ -208,7 +210,8 @@ fn restore_rules(netlink: &mut Netlink, family: i32, wanted: Vec<Vec<u8>>) -> Re
 fn object(payload: &[u8]) -> Object {
     let value = |kind| attribute(payload, HEADER, kind);
     let prefix = payload.get(1).copied().unwrap_or_default();
-    let to = value(DST).map_or_else(|| "default".to_owned(), |dst| format!("{}/{prefix}", super::address(dst)));
+    let to =
+        value(DST).map_or_else(|| "default".to_owned(), |dst| format!("{}/{prefix}", super::address(dst)));
     let number_of = |kind| value(kind).and_then(|value| number(value, 0)).unwrap_or_default();
     let name = format!("to {to} by device {}, table {}", number_of(OIF), number_of(TABLE));
     Object::Named { kind: "route", name }
@@ -216,7 +219,8 @@ fn object(payload: &[u8]) -> Object {
 
 fn rule_object(payload: &[u8]) -> Object {
     const PRIORITY: u16 = 6;
-    let priority = attribute(payload, HEADER, PRIORITY).and_then(|value| number(value, 0)).unwrap_or_default();
+    let priority =
+        attribute(payload, HEADER, PRIORITY).and_then(|value| number(value, 0)).unwrap_or_default();
     Object::Named { kind: "routing rule", name: format!("of priority {priority}") }
 }
 

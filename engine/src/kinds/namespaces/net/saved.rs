@@ -35,7 +35,8 @@ pub(super) fn read(images: &Images, image: &ImageType, id: u32, magic: u32) -> R
     if number(&bytes, 0) != Some(magic) {
         return Err(invalid(image, id.into(), "it does not begin as such images do"));
     }
-    whole(bytes.get(4..).unwrap_or_default()).ok_or_else(|| invalid(image, id.into(), "a message is not whole"))
+    whole(bytes.get(4..).unwrap_or_default())
+        .ok_or_else(|| invalid(image, id.into(), "a message is not whole"))
 }
 
 /// The messages, if nothing else is there.
@@ -76,7 +77,8 @@ mod tests {
 
     #[test]
     fn what_the_field_wrote_is_read() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests/samples/namespaces/images/ifaddr-10.img");
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests/samples/namespaces/images/ifaddr-10.img");
         let Ok(bytes) = std::fs::read(path) else { return };
         assert_eq!(whole(&bytes[4..]).map(|all| all.len()), Some(2));
     }

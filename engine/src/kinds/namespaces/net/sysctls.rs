@@ -217,8 +217,10 @@ impl Sysctls {
     }
 
     pub(super) fn dump(&self, id: u32, images: &mut NewImages) -> Result<(), Problem> {
-        let entry =
-            |(path, value): (&String, &String)| StasisSysctlEntry { path: path.clone(), value: value.clone() };
+        let entry = |(path, value): (&String, &String)| StasisSysctlEntry {
+            path: path.clone(),
+            value: value.clone(),
+        };
         images.write(&STASIS_SYSCTLS, id.into(), &self.0.iter().map(entry).collect::<Vec<_>>())
     }
 
@@ -279,14 +281,16 @@ impl Sysctls {
 
     /// Lets devices make addresses as they did.
     pub(super) fn let_addresses_be_made(&self, failing: Failing) -> Result<(), Problem> {
-        let modes = self.0.iter().filter(|(path, _)| device_of(path).is_some() && path.ends_with(ADDRESS_MODE));
+        let modes =
+            self.0.iter().filter(|(path, _)| device_of(path).is_some() && path.ends_with(ADDRESS_MODE));
         write_all(&modes.collect::<Vec<_>>(), failing)
     }
 }
 
 /// A range of groups as the namespace itself sees it; none, if it has no such groups.
 fn inside(groups: &str, ids: &IdMaps) -> Option<String> {
-    let inside = |word: &str| Some(id_map::inside(&ids.gids, word.parse().ok()?)).filter(|id| *id != OVERFLOW);
+    let inside =
+        |word: &str| Some(id_map::inside(&ids.gids, word.parse().ok()?)).filter(|id| *id != OVERFLOW);
     let (from, to) = groups.split_once('\t')?;
     Some(format!("{}\t{}", inside(from)?, inside(to)?))
 }
