@@ -158,8 +158,7 @@ pub fn dump_file(
 }
 
 fn is_connection(entry: &FileEntry) -> bool {
-    let is_idle =
-        |state: u32| [State::Close, State::Listen].iter().any(|idle| u32::from(idle.number()) == state);
+    let is_idle = |state: u32| [State::Close, State::Listen].iter().any(|idle| idle.number() == state);
     entry
         .isk
         .as_ref()

@@ -127,11 +127,13 @@ impl Netlink {
     pub fn get(&mut self, call: &'static str, kind: u16, payload: &[u8]) -> Result<Message, SysError> {
         let number = self.send(call, kind, REQUEST, payload)?;
         loop {
-            for message in self.receive(call)?.into_iter().filter(|message| message.sequence == number) {
-                return match message.kind {
-                    NLMSG_ERROR => Err(SysError { call, errno: error(&message.payload) }),
-                    _ => Ok(message),
-                };
+            let answer = self.receive(call)?.into_iter().find(|message| message.sequence == number);
+            match answer {
+                None => {}
+                Some(message) if message.kind == NLMSG_ERROR => {
+                    return Err(SysError { call, errno: error(&message.payload) });
+                }
+                Some(message) => return Ok(message),
             }
         }
     }

@@ -108,7 +108,7 @@ impl Cell {
     }
 
     /// Makes a network namespace for the outside, which ends with this process.
-    fn make_network(&self, outer: &Outer) -> Result<()> {
+    fn make_network(outer: &Outer) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
         ip("link set lo up")?;
         if let Some(bridge) = &outer.bridge {
@@ -121,7 +121,7 @@ impl Cell {
 
     /// Makes root and `/dev`, in a mount namespace that ends with this process.
     pub fn prepare(&self) -> Result<()> {
-        self.outer.iter().try_for_each(|outer| self.make_network(outer))?;
+        self.outer.iter().try_for_each(Self::make_network)?;
         unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
         change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
         fs::create_dir(&self.root).with_context(|| self.root.display().to_string())?;

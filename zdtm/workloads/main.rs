@@ -154,6 +154,7 @@ mod mtime_mmap;
 mod namespace_files;
 mod namespaces;
 mod nanosleep;
+mod netns_lock;
 mod netns_sub;
 mod netns_sub_sysctl;
 mod netns_sub_veth;
@@ -575,6 +576,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap", run: sigtrap::run },
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
+    Workload { name: "netns_lock", run: netns_lock::run },
     Workload { name: "netns_sub", run: netns_sub::run },
     Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
     Workload { name: "netns_sub_veth", run: netns_sub_veth::run },

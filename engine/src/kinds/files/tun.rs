@@ -111,7 +111,7 @@ impl FileKind for Tun {
             let own = entries.into_iter().map(|entry| (entry.id, entry)).collect();
             cx.state::<Own>().0 = Some(own);
         }
-        let own = cx.state::<Own>().0.as_ref().and_then(|own| own.get(&image.id)).cloned();
+        let own = cx.state::<Own>().0.as_ref().and_then(|own| own.get(&image.id)).copied();
         make(image, own.as_ref()).about(|| Object::Named { kind: "tun", name: image.netdev().to_owned() })
     }
 }

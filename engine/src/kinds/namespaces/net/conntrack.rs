@@ -181,7 +181,9 @@ impl Tuple {
             for (kind, port) in (2..).zip(self.ports.iter().flatten()) {
                 push(proto, kind, port);
             }
-            self.rest.iter().for_each(|(kind, value)| push(proto, *kind, value));
+            for (kind, value) in &self.rest {
+                push(proto, *kind, value);
+            }
         });
         if let Some(zone) = &self.zone {
             push(bytes, 3, zone);
@@ -192,10 +194,16 @@ impl Tuple {
     fn push_range(&self, bytes: &mut Vec<u8>, end: usize) {
         let Some(address) = self.addresses.get(end) else { return };
         let kinds = if address.len() == 4 { [1, 2] } else { [4, 5] };
-        kinds.into_iter().for_each(|kind| push(bytes, kind, address));
+        for kind in kinds {
+            push(bytes, kind, address);
+        }
         let own = self.ports.as_ref().and_then(|ports| ports.get(end));
         if let Some(port) = own {
-            push_nested(bytes, 3, |ports| [1, 2].into_iter().for_each(|kind| push(ports, kind, port)));
+            push_nested(bytes, 3, |ports| {
+                for kind in [1, 2] {
+                    push(ports, kind, port);
+                }
+            });
         }
     }
 }

@@ -46,7 +46,7 @@ static KINDS: &[LinkKind] = &[
     kind("nlmon"),
     LinkKind { name: "veth", made: Made::Pair, ..kind("") },
     LinkKind { name: "tun", made: Made::Tun, ..kind("") },
-    LinkKind { name: "bridge", made: Made::Bare, told: BRIDGE_TOLD, lost: BRIDGE_LOST, ..kind("") },
+    LinkKind { name: "bridge", made: Made::Bare, told: BRIDGE_TOLD, lost: BRIDGE_LOST },
     // The number of addresses, and the longest queue of a lower device's macvlans; addresses come with a mode of their own.
     LinkKind { name: "macvlan", told: &[6, 8], lost: &[6], ..kind("") },
     kind("ipvlan"),

@@ -45,6 +45,8 @@ const TABLE_FLAGS: u16 = 2;
 const CHAIN_FLAGS: u16 = 10;
 const SET_NAME: u16 = 2;
 const SET_ID: u16 = 10;
+const CHAIN_NAME: u16 = 3;
+const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_COMPAT: u16 = 5;
 /// A table that ends with a socket of its owner; a chain that is a part of a rule.
@@ -72,7 +74,7 @@ fn list(netlink: &mut Netlink, problems: &mut Vec<Problem>) -> Result<Vec<Stasis
         };
         for message in found.into_iter().filter(|message| message.kind == SUBSYSTEM | sort.new) {
             let table = attribute(&message.payload, HEADER, TABLE_NAME).map(text).unwrap_or_default();
-            if net_lock::is_ours(&table) {
+            if net_lock::is_ours(&table) || is_of_lock(sort, &message.payload) {
                 continue;
             }
             if let Some(refusal) = refuse(sort, &message.payload) {
@@ -84,6 +86,25 @@ fn list(netlink: &mut Netlink, problems: &mut Vec<Problem>) -> Result<Vec<Stasis
         }
     }
     Ok(all)
+}
+
+/// Whether it is a chain of a lock of ours that iptables made, or a rule of one, or one that leads to one.
+fn is_of_lock(sort: &Sort, payload: &[u8]) -> bool {
+    /// `NFTA_IMMEDIATE_DATA`, `NFTA_DATA_VERDICT`, `NFTA_VERDICT_CHAIN`.
+    const VERDICT: [u16; 3] = [2, 2, 2];
+    let is_ours = |name: Option<&[u8]>| name.is_some_and(|name| net_lock::is_ours(&text(name)));
+    match sort.new {
+        3 => is_ours(attribute(payload, HEADER, CHAIN_NAME)),
+        6 => {
+            let expressions = attribute(payload, HEADER, RULE_EXPRESSIONS).unwrap_or_default();
+            let jumps = attributes(expressions, 0).any(|(_, expression)| {
+                let data = attribute(expression, 0, 2).unwrap_or_default();
+                is_ours(VERDICT.iter().try_fold(data, |nested, kind| attribute(nested, 0, *kind)))
+            });
+            jumps || is_ours(attribute(payload, HEADER, RULE_CHAIN))
+        }
+        _ => false,
+    }
 }
 
 fn refuse(sort: &Sort, payload: &[u8]) -> Option<NetRefusal> {

@@ -47,10 +47,9 @@ fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
         return Ok(Vec::new());
     }
     let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
-    let more: Vec<StasisLinkEntry> = match cx.images.has(&STASIS_LINKS, cx.id.into()) {
-        true => cx.images.read(&STASIS_LINKS, cx.id.into())?,
-        false => Vec::new(),
-    };
+    let has_more = cx.images.has(&STASIS_LINKS, cx.id.into());
+    let more: Vec<StasisLinkEntry> =
+        if has_more { cx.images.read(&STASIS_LINKS, cx.id.into())? } else { Vec::new() };
     let has_lower = |device: &NetDeviceEntry| {
         more.iter().any(|own| own.ifindex == device.ifindex && own.lower.is_some_and(|lower| lower != 0))
     };

@@ -48,7 +48,7 @@ pub(super) struct Space<'a> {
     pub others: Vec<Other<'a>>,
 }
 
-impl<'a> Space<'a> {
+impl Space<'_> {
     /// Gives the others the numbers by which they were known, and learns those that there are.
     pub(super) fn know_others(&mut self, netlink: &mut Netlink, images: &Images) -> Result<(), Problem> {
         let entry: NetnsEntry = images.read_single(&NETNS, self.id.into())?;

@@ -26,7 +26,7 @@ const COUNTER: usize = 16;
 
 /// A family: how its sockets are made, where its tables are listed, and where in an entry the next one is told and counted.
 struct Family {
-    family: i32,
+    number: i32,
     level: i32,
     names: &'static str,
     next_at: usize,
@@ -35,14 +35,14 @@ struct Family {
 
 const FAMILIES: [Family; 2] = [
     Family {
-        family: libc::AF_INET,
+        number: libc::AF_INET,
         level: libc::IPPROTO_IP,
         names: "/proc/self/net/ip_tables_names",
         next_at: 90,
         counters_at: 96,
     },
     Family {
-        family: libc::AF_INET6,
+        number: libc::AF_INET6,
         level: libc::IPPROTO_IPV6,
         names: "/proc/self/net/ip6_tables_names",
         next_at: 142,
@@ -86,7 +86,7 @@ fn object(name: &str) -> Object {
 }
 
 fn socket_of(family: &Family) -> Result<std::os::fd::OwnedFd, SysError> {
-    socket::create(family.family, libc::SOCK_RAW, libc::IPPROTO_RAW)
+    socket::create(family.number, libc::SOCK_RAW, libc::IPPROTO_RAW)
 }
 
 /// The name of a table as structures begin with it.
@@ -117,7 +117,7 @@ fn read(family: &Family, name: &str) -> Result<StasisXtableEntry, SysError> {
     let socket = socket_of(family)?;
     socket::get_option(socket.as_fd(), family.level, GET_ENTRIES, &mut entries)?;
     Ok(StasisXtableEntry {
-        family: family.family as u32,
+        family: family.number as u32,
         name: name.to_owned(),
         valid_hooks: word(NAME),
         hook_entries: words(NAME + 4),
@@ -133,7 +133,7 @@ pub(super) fn restore(images: &Images, id: u32) -> Result<(), Problem> {
     }
     let all: Vec<StasisXtableEntry> = images.read(&STASIS_XTABLES, id.into())?;
     for table in all {
-        let family = FAMILIES.iter().find(|family| family.family as u32 == table.family);
+        let family = FAMILIES.iter().find(|family| family.number as u32 == table.family);
         let is_whole = table.name.len() < NAME
             && table.hook_entries.len() == HOOKS
             && table.underflows.len() == HOOKS
@@ -152,7 +152,7 @@ fn write(family: &Family, table: &StasisXtableEntry) -> Result<(), SysError> {
     let mut header = named(&table.name);
     let sizes = [table.valid_hooks, table.count, table.entries.len() as u32];
     let words = sizes.iter().chain(&table.hook_entries).chain(&table.underflows).chain([&old]);
-    words.for_each(|word| header.extend(word.to_ne_bytes()));
+    header.extend(words.flat_map(|word| word.to_ne_bytes()));
     let socket = socket_of(family)?;
     let mut told = vec![0; old as usize * COUNTER];
     xtables::replace(socket.as_fd(), family.level, &header, &mut told, &table.entries)?;
@@ -161,7 +161,7 @@ fn write(family: &Family, table: &StasisXtableEntry) -> Result<(), SysError> {
     let counters = counters(family, &table.entries);
     counted.extend((counters.len() as u32).to_ne_bytes());
     counted.extend([0; 4]);
-    counters.iter().for_each(|counter| counted.extend(counter));
+    counted.extend(counters.iter().flatten());
     if counters.len() == table.count as usize && !counters.is_empty() {
         socket::set_option(socket.as_fd(), family.level, ADD_COUNTERS, &counted)?;
     }
