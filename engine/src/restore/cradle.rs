@@ -40,7 +40,7 @@ pub enum Side {
     /// The tree has no namespaces of its own: there is only us.
     Home,
     /// The one that restores the tree, in its namespaces.
-    Inside(Inside),
+    Inside(Box<Inside>),
     /// The one that stayed; the other has ended.
     Outside {
         /// The root of the tree, by its pid here.
@@ -365,7 +365,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
         let shared = plan.joined.iter().map(|(kind, _)| *kind).collect();
         let (types, inner_pid) = (plan.types.clone(), plan.root.pid as i32);
-        return Ok(Side::Inside(Inside {
+        return Ok(Side::Inside(Box::new(Inside {
             types,
             shared,
             outer_pid: root,
@@ -375,7 +375,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             mounts,
             spaces,
             ..Inside::default()
-        }));
+        })));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {

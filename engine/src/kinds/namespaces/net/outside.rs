@@ -71,7 +71,7 @@ pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
                     _ => NetRefusal::NoOuterEnd,
                 };
                 Problem::new(refusal).object(object(device))
-            }))
+            }));
         }
         Err(problem) => problems.push(problem),
     }
