@@ -22,7 +22,7 @@ use proto::messages::StasisNetworkEntry;
 
 use crate::error::{Class, Explain, SysError};
 use crate::image::Images;
-use crate::procfs;
+use crate::procfs::{self, stat::State};
 
 /// What names of locks of ours begin with.
 pub const PREFIX: &str = "stasis-";
@@ -120,8 +120,17 @@ impl Lock {
 pub enum Lasting {
     /// Whoever guards the end of a tree can make it as well.
     Nftables(nftables::Prepared),
-    /// Its name, its note, and the connections.
-    Iptables(String, Vec<u8>, Vec<Ends>),
+    /// By programs, which whoever guards the end cannot call: it makes one by nftables instead, where the kernel has that.
+    Iptables {
+        /// Its name.
+        name: String,
+        /// Its note.
+        note: Vec<u8>,
+        /// What it holds back.
+        connections: Vec<Ends>,
+        /// The other lock.
+        instead: Option<nftables::Prepared>,
+    },
 }
 
 impl Lasting {
@@ -130,7 +139,12 @@ impl Lasting {
         let note = note.to_bytes();
         Ok(match method {
             Method::Nftables => Self::Nftables(nftables::Prepared::new(name, &note, connections)?),
-            Method::Iptables => Self::Iptables(name.to_owned(), note, connections.to_vec()),
+            Method::Iptables => Self::Iptables {
+                name: name.to_owned(),
+                connections: connections.to_vec(),
+                instead: nftables::Prepared::new(name, &note, connections).ok(),
+                note,
+            },
         })
     }
 
@@ -138,7 +152,15 @@ impl Lasting {
     pub fn persist(&self) -> Result<(), LockError> {
         match self {
             Self::Nftables(prepared) => Ok(prepared.persist()?),
-            Self::Iptables(name, note, connections) => iptables::persist(name, note, connections),
+            Self::Iptables { name, note, connections, .. } => iptables::persist(name, note, connections),
+        }
+    }
+
+    /// What can be made by one write.
+    pub fn prepared(&self) -> Option<&nftables::Prepared> {
+        match self {
+            Self::Nftables(prepared) => Some(prepared),
+            Self::Iptables { instead, .. } => instead.as_ref(),
         }
     }
 }
@@ -147,7 +169,11 @@ impl Lasting {
 pub fn remove(method: Method, name: &str) -> Result<(), LockError> {
     match method {
         Method::Nftables => Ok(nftables::remove(name)?),
-        Method::Iptables => iptables::remove(name),
+        Method::Iptables => {
+            // What a guardian may have made in its place; without nftables there is none.
+            let _none_there = nftables::remove(name);
+            iptables::remove(name)
+        }
     }
 }
 
@@ -206,7 +232,10 @@ impl Note {
 
 fn start_time(pid: i32) -> Option<u64> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    procfs::stat::parse(&text).ok().map(|stat| stat.starttime)
+    // One that has ended, and that nobody has asked about yet, works no more.
+    let stat =
+        procfs::stat::parse(&text).ok().filter(|stat| !matches!(stat.state, State::Zombie | State::Dead))?;
+    Some(stat.starttime)
 }
 
 /// Whether a complete set of images is there, and knows this lock.

@@ -31,13 +31,15 @@ while True:
 
 /// The other end of the connection is ours.
 struct Target {
+    /// Options of the dump.
+    options: &'static [&'static str],
     child: Child,
     connection: TcpStream,
     asked: u8,
 }
 
 impl Target {
-    fn start() -> Self {
+    fn start(options: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut command = Command::new("python3");
@@ -46,7 +48,7 @@ impl Target {
         let connection = listener.accept().unwrap().0;
         connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         connection.set_nodelay(true).unwrap();
-        let mut target = Self { child, connection, asked: 0 };
+        let mut target = Self { options, child, connection, asked: 0 };
         target.assert_answers(Duration::ZERO);
         target
     }
@@ -75,6 +77,10 @@ impl Drop for Target {
     }
 }
 
+fn has_iptables() -> bool {
+    Command::new("iptables").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
 fn stasis(verb: &str, images: &Path) -> Command {
     let mut command = Command::new(STASIS);
     command.args([verb, "--tcp-established", "-D"]).arg(images);
@@ -85,7 +91,7 @@ fn stasis(verb: &str, images: &Path) -> Command {
 fn dump(target: &Target, images: &Path) -> Child {
     let _old = fs::remove_dir_all(images);
     fs::create_dir(images).unwrap();
-    stasis("dump", images).args(["-t", &target.pid().to_string()]).spawn().unwrap()
+    stasis("dump", images).args(["-t", &target.pid().to_string()]).args(target.options).spawn().unwrap()
 }
 
 /// Waits until nobody traces the target any more, and says whether it lives: a while later, too, for it may be dying.
@@ -124,18 +130,18 @@ fn bring_back(target: &mut Target, images: &Path, moment: Duration) {
     target.assert_answers(moment);
 }
 
-fn kill_at_many_moments(count: u64, workers_too: bool) {
+fn kill_at_many_moments(count: u64, workers_too: bool, options: &'static [&'static str]) {
     if !has_root_and_python() {
         return;
     }
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let images: PathBuf = dir.path().join("images");
-    let mut target = Target::start();
+    let mut target = Target::start(options);
     let longest = a_little_longer_than(|| assert!(dump(&target, &images).wait().unwrap().success()));
     bring_back(&mut target, &images, Duration::ZERO);
     assert_no_lock(target.pid(), Duration::ZERO);
-    target = Target::start();
+    target = Target::start(options);
     let (mut rolled_back, mut complete) = (0, 0);
     for moment in moments(count, longest) {
         let mut command = dump(&target, &images);
@@ -150,6 +156,10 @@ fn kill_at_many_moments(count: u64, workers_too: bool) {
         // What the worker was told last decides.
         wait_for_workers(target.pid());
         if lives(&mut target) {
+            if !options.is_empty() {
+                // Rules of iptables are nobody's, and stay until somebody cleans up.
+                assert_no_lock(target.pid(), moment);
+            }
             target.assert_answers(moment);
             assert_no_lock(target.pid(), moment);
             rolled_back += 1;
@@ -158,17 +168,24 @@ fn kill_at_many_moments(count: u64, workers_too: bool) {
         bring_back(&mut target, &images, moment);
         assert_no_lock(target.pid(), moment);
         complete += 1;
-        target = Target::start();
+        target = Target::start(options);
     }
     println!("{count} kills: {rolled_back} rolled back, {complete} complete");
 }
 
 #[test]
 fn a_connection_survives_that_the_command_is_killed() {
-    kill_at_many_moments(100, false);
+    kill_at_many_moments(100, false, &[]);
 }
 
 #[test]
 fn a_connection_survives_that_the_worker_is_killed_too() {
-    kill_at_many_moments(100, true);
+    kill_at_many_moments(100, true, &[]);
+}
+
+#[test]
+fn a_connection_survives_behind_a_lock_by_iptables() {
+    if has_iptables() {
+        kill_at_many_moments(30, true, &["--network-lock", "iptables"]);
+    }
 }

@@ -162,13 +162,13 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
         let note = Note::new(&cx.options.images_dir);
         let name = net_lock::new_name(cx.options.tree);
-        let lock = Lock::hold(method, &format!("{name}x"), &note, &ends);
+        let lock = Lock::hold(method, &name_of_held(&name), &note, &ends);
         cx.state::<Dumped>().lock = Some(lock.while_trying_to("hold back the packets of its connections")?);
         let entry = StasisNetworkEntry { table: name.clone(), method: Some(method.name().into()) };
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
         let lasting = Lasting::new(method, &name, &note, &ends);
         let lasting = lasting.while_trying_to("hold back the packets of its connections")?;
-        if let Lasting::Nftables(prepared) = &lasting {
+        if let Some(prepared) = lasting.prepared() {
             let (socket, bytes) = prepared.parts();
             cx.last_deeds.lock = Some((socket, bytes.to_vec()));
         }
@@ -184,6 +184,11 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     guardian.dismiss().while_trying_to("guard its connections")?;
     cx.state::<Dumped>().connections = connections;
     Ok(())
+}
+
+/// The lock that holds packets back during a dump, beside the one that lasts.
+fn name_of_held(lasting: &str) -> String {
+    format!("{lasting}x")
 }
 
 /// Writes a connection that was copied.
@@ -390,6 +395,11 @@ pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
             let method = entry.method.as_deref().and_then(Method::from_name).unwrap_or(Method::Nftables);
             net_lock::remove(method, &entry.table)
                 .while_trying_to("let packets of its connections pass again")?;
+            if method == Method::Iptables {
+                // That of a dump that was killed at its end; a table of nftables went with it.
+                net_lock::remove(method, &name_of_held(&entry.table))
+                    .while_trying_to("let packets of its connections pass again")?;
+            }
         }
     }
     for connection in std::mem::take(&mut cx.state::<Made>().silent) {
