@@ -104,7 +104,14 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
     }
     let ids = ids_of(tree, &types)?;
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside { types, shared, outer_pid: tree, inner_pid: inner, ids })),
+        None => Ok(Side::Inside(Inside {
+            types,
+            shared,
+            outer_pid: tree,
+            inner_pid: inner,
+            ids,
+            ..Inside::default()
+        })),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {

@@ -79,7 +79,8 @@ impl Plan {
             plan.refused.extend(task::outside_leader(options.tree));
         }
         files.check(&mut plan.refused);
-        namespaces::look(options, &mut plan.refused);
+        let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
+        namespaces::look(options, &pids, &mut plan.refused);
         Ok(plan)
     }
 

@@ -14,13 +14,14 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 35] = [
+const NO_KINDS: [(&str, &str); 36] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
     ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
+    ("files/mounted.rs", "files that are known by their mount"),
     ("files/name.rs", "whether the name of a file leads to it"),
     ("files/policy.rs", "what the user decides about descriptors"),
     ("files/remap.rs", "what stands in for a name"),

@@ -13,7 +13,8 @@ use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
 use super::{
-    Failure, UsageError, directories, files, log_options, namespaces, need_directory, output, start_log,
+    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, output,
+    start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
@@ -48,7 +49,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
-        root: given.value("root"),
+        mounts: mounts::options(given)?,
         inside: Inside::default(),
         work_dir,
     })

@@ -78,7 +78,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
         |tid: i32| !options.inside.types.is_empty() && tasks.first().is_some_and(|root| root.pid == tid);
     for task in tasks {
         let mut found = Vec::new();
-        found.extend(other_namespace(task, tasks).map(Problem::new));
+        found.extend(other_namespace(task, tasks, &files.options.inside.mounts).map(Problem::new));
         for (at, thread) in task.threads.iter().enumerate() {
             if !is_there(thread.tid) {
                 found.extend(pid_taken(thread.tid));
@@ -114,10 +114,14 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     }
 }
 
-/// A type of namespace in which a task is apart from the root.
-fn other_namespace(task: &Task, tasks: &[Task]) -> Option<PlanRefusal> {
+/// A type of namespace in which a task is apart from the root, and which was not made for it.
+fn other_namespace(task: &Task, tasks: &[Task], made: &[(u32, i32)]) -> Option<PlanRefusal> {
     let (own, root) = (task.alive.as_ref()?.ids, tasks.first()?.alive.as_ref()?.ids);
-    let apart = |kind: &NamespaceType| namespaces::id(&own, *kind) != namespaces::id(&root, *kind);
+    let is_made = |id: Option<u32>| made.iter().any(|(known, _)| Some(*known) == id);
+    let apart = |kind: &NamespaceType| {
+        let id = namespaces::id(&own, *kind);
+        id != namespaces::id(&root, *kind) && !(*kind == NamespaceType::Mnt && is_made(id))
+    };
     NamespaceType::ALL.into_iter().find(apart).map(|kind| PlanRefusal::OtherNamespace(kind.name()))
 }
 
