@@ -103,6 +103,6 @@ mod tests {
         for resource in ["", "net[1]:x", "pipe[7]"] {
             assert!(!is_inheritable(resource), "{resource}");
         }
-        assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("veth[x]:y"));
+        assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("dev[x]:y"));
     }
 }
