@@ -77,7 +77,6 @@ fn every_option_of_a_dump_arrives() {
             external: ["unix[8]", "file[1d:7]", "mnt[/a]:b", "mnt[]:m"].map(String::from).to_vec(),
             on_unsupported: vec![("device".into(), Unsupported::Close)],
         },
-        namespaces: NamespaceOptions::default(),
         mounts: MountOptions {
             root: Some("/r".into()),
             external: vec![("/a".into(), "b".into()), ("/c".into(), "d".into())],
