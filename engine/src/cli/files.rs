@@ -94,6 +94,6 @@ mod tests {
         for resource in ["", "tty[1:2]", "net[1]:x", "pipe[7]"] {
             assert!(!is_inheritable(resource), "{resource}");
         }
-        assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("veth[x]:y"));
+        assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("tty[1:2]"));
     }
 }

@@ -207,7 +207,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
     "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
     "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
-#[case("dump -t 1 --external veth[x]:y", "--external veth[x]:y is not implemented yet")]
+#[case("dump -t 1 --external tty[7:8]", "--external tty[7:8] is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]
