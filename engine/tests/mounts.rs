@@ -29,7 +29,8 @@ cd $T
 mkdir usr proc sys dev old tmp
 for link in bin lib lib64 sbin; do if [ -L /$link ]; then cp -P /$link .; else mkdir $link; mount --bind /$link $link; fi; done
 mount --bind /usr usr
-mount -t proc proc proc
+# A user namespace that has no pid namespace may only show what is there.
+mount -t proc proc proc 2> /dev/null || mount --rbind /proc proc
 pivot_root . old
 umount -l old
 rmdir old
@@ -307,7 +308,8 @@ fn a_user_namespace_owns_what_is_built_in_it() {
     let shell = Shell::start(
         &["--user", "--map-root-user"],
         "mkdir /a /b /p; mount -t tmpfs -o uid=0,gid=0,mode=750 a /a; echo mine > /a/f; chmod 600 /a/f
-        mount --make-shared /a; mount --bind /a /b; mount --make-slave /b; mount -o remount,bind,ro /b",
+        mount --make-shared /a; mount --bind /a /b; mount --make-slave /b; mount -o remount,bind,ro /b
+        umount -l /proc",
     );
     let images = tempfile::tempdir().unwrap();
     let was = dump(&[shell.pid()], &auto(), images.path());
