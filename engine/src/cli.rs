@@ -11,6 +11,7 @@ mod dump;
 mod failure;
 mod files;
 mod grammar;
+mod mounts;
 mod namespaces;
 mod network;
 pub mod output;

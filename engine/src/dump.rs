@@ -49,7 +49,8 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     let facts = task::inspect(&tree, options, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
-    namespaces::look(options, &files.state::<NetSpaces>().0, &mut problems);
+    let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
+    namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
@@ -58,7 +59,7 @@ pub fn dump(options: &DumpOptions, lifeline: &Lifeline) -> Result<DumpStats> {
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
-        namespaces::dump(options, &files.state::<NetSpaces>().0, &mut images)?;
+        namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
         task::write(&mut tasks, &mut images)?;

@@ -21,7 +21,6 @@ use nix::sys::stat::Mode;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::kinds::namespaces::user;
-use crate::net_spaces::MadeSpaces;
 use crate::options::{DumpOptions, Inside};
 use crate::procfs;
 use crate::procfs::id_map::{self, IdMaps};
@@ -107,18 +106,15 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
     let ids = ids_of(tree, &types)?;
     let outer_net = std::fs::metadata("/proc/self/ns/net").map(|data| data.ino()).ok();
     match enter(&root, &types, &[])? {
-        None => {
-            let spaces = MadeSpaces::default();
-            Ok(Side::Inside(Inside {
-                types,
-                shared,
-                outer_pid: tree,
-                inner_pid: inner,
-                ids,
-                outer_net,
-                spaces,
-            }))
-        }
+        None => Ok(Side::Inside(Inside {
+            types,
+            shared,
+            outer_pid: tree,
+            inner_pid: inner,
+            ids,
+            outer_net,
+            ..Inside::default()
+        })),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {

@@ -13,6 +13,7 @@ pub mod image;
 pub mod inside;
 pub mod kinds;
 pub mod logging;
+pub mod mounts;
 pub mod net_lock;
 pub mod net_spaces;
 pub mod netlink;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::mounts::surroundings::Surroundings;
 use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
@@ -40,6 +41,8 @@ pub struct DumpOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// What becomes of mounts.
+    pub mounts: MountOptions,
     /// Where we went before the dump began; nobody asks for this.
     pub inside: Inside,
 }
@@ -97,6 +100,12 @@ pub struct Inside {
     pub outer_net: Option<u64>,
     /// Network namespaces that were made beyond that of the root.
     pub spaces: MadeSpaces,
+    /// What is mounted where the command was called.
+    pub surroundings: Surroundings,
+    /// Files that no path leads to in the restored namespaces, by their ids in the images: descriptors of ours.
+    pub covered: Vec<(u32, i32)>,
+    /// Restored mount namespaces that other tasks than the root are in, by their ids in the images: descriptors of ours.
+    pub mounts: Vec<(u32, i32)>,
 }
 
 impl Inside {
@@ -191,8 +200,8 @@ pub struct RestoreOptions {
     pub net: NetOptions,
     /// Tunables that cannot be set are passed over (`--weak-sysctls`).
     pub weak_sysctls: bool,
-    /// Directory that becomes the root of the mount namespace (`--root`).
-    pub root: Option<PathBuf>,
+    /// What becomes of mounts.
+    pub mounts: MountOptions,
     /// What is logged, and where.
     pub log: LogOptions,
     /// Where we went before the restore began; nobody asks for this. The root of the tree is there already.
@@ -288,6 +297,46 @@ pub struct Timeout(pub Duration);
 impl Default for Timeout {
     fn default() -> Self {
         Self(Duration::from_secs(10))
+    }
+}
+
+/// What becomes of mounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// `--root`: the folder on which the root of the mount namespace is mounted.
+    pub root: Option<PathBuf>,
+    /// `--external mnt[A]:B`, `--ext-mount-map A:B`: at dump the mount point and its name, at restore the name and its path.
+    pub external: Vec<(String, String)>,
+    /// `--external mnt[]`: mounts that are outside are found where they are.
+    pub auto: Option<AutoMounts>,
+    /// `--enable-external-sharing`: external mounts may have peers outside.
+    pub external_sharing: bool,
+    /// `--enable-external-masters`: external mounts may have masters outside.
+    pub external_masters: bool,
+    /// `--enable-fs`: types of file systems that are mounted again from their source.
+    pub enabled: Vec<String>,
+    /// `--skip-mnt`: mounts that are left out.
+    pub skip: Vec<String>,
+}
+
+/// What mounts that are found outside may have to do with others there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AutoMounts {
+    /// `m`: they may have masters outside.
+    pub masters: bool,
+    /// `s`: they may have peers outside.
+    pub sharing: bool,
+}
+
+impl MountOptions {
+    /// Whether external mounts may have peers outside.
+    pub fn allows_sharing(&self) -> bool {
+        self.external_sharing || self.auto.is_some_and(|auto| auto.sharing)
+    }
+
+    /// Whether external mounts may have masters outside.
+    pub fn allows_masters(&self) -> bool {
+        self.external_masters || self.auto.is_some_and(|auto| auto.masters)
     }
 }
 

@@ -80,7 +80,8 @@ impl Plan {
             plan.refused.extend(task::outside_leader(options.tree));
         }
         files.check(&mut plan.refused);
-        namespaces::look(options, &files.state::<NetSpaces>().0, &mut plan.refused);
+        let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
+        namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
         Ok(plan)
     }
 

@@ -58,6 +58,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored> {
         let _owner = AsOwner::of(&options.inside.ids)?;
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
+        state::mount_namespaces(&mut stubs, &tasks, options)?;
         stats.forked_after(forking);
         memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;

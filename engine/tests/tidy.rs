@@ -14,13 +14,14 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 46] = [
+const NO_KINDS: [(&str, &str); 49] = [
     ("files/device.rs", "other paths to a device"),
     ("files/erased.rs", "the trait as the registry holds it"),
     ("files/facts.rs", "what is known about a descriptor, whichever kind it is of"),
     ("files/foreign.rs", "what is refused, and why"),
     ("files/ghost.rs", "removed files, whichever kind has them open"),
     ("files/locks.rs", "file locks, which belong to descriptors of several kinds"),
+    ("files/mounted.rs", "files that are known by their mount"),
     ("files/name.rs", "whether the name of a file leads to it"),
     ("files/policy.rs", "what the user decides about descriptors"),
     ("files/remap.rs", "what stands in for a name"),
@@ -47,6 +48,8 @@ const NO_KINDS: [(&str, &str); 46] = [
     ("mm/extra.rs", "properties of mappings, whichever kind they are, that have no place elsewhere"),
     ("mm/shared.rs", "contents of shared memory objects, whichever kind they are"),
     ("namespaces/erased.rs", "the trait as the registry holds it"),
+    ("namespaces/ipc/messages.rs", "message queues, which are in ipc namespaces"),
+    ("namespaces/ipc/semaphores.rs", "sets of semaphores, which are in ipc namespaces"),
     ("namespaces/net/addresses.rs", "addresses of network devices"),
     ("namespaces/net/conntrack.rs", "tracked connections"),
     ("namespaces/net/link_kinds.rs", "kinds of network devices"),
@@ -67,8 +70,9 @@ const NO_KINDS: [(&str, &str); 46] = [
 const UNSAFE_FOLDERS: [&str; 4] = ["engine/src/sys/", "parasite/", "zdtm/workloads/", "benches/"];
 
 /// … and these files, with what they need it for.
-const UNSAFE_FILES: [(&str, &str); 9] = [
+const UNSAFE_FILES: [(&str, &str); 10] = [
     ("engine/tests/files.rs", "prepares a target between fork and execve"),
+    ("engine/tests/namespaces.rs", "prepares a command between fork and execve"),
     ("engine/tests/targets/mod.rs", "prepares a target between fork and execve"),
     ("proto/tests/damaged.rs", "an allocator that watches how much is asked for"),
     ("zdtm/src/cell.rs", "forks into namespaces"),

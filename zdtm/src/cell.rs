@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Flavor, Outer};
+use crate::entry::{Flavor, Outer, Outside};
 
 /// Where a target of its own namespaces lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +37,17 @@ pub struct Cell {
     users: bool,
     /// A pair of network devices, one of which is in it.
     outer: Option<Outer>,
+    /// A file system of the host that it has mounted.
+    outside: Option<(PathBuf, Outside)>,
+}
+
+/// Where the file system of the host is mounted of which a target with this directory has a part.
+pub fn outside_of(dir: &Path) -> PathBuf {
+    beside(dir, "outside")
+}
+
+fn beside(dir: &Path, what: &str) -> PathBuf {
+    dir.with_file_name(format!("{what}.{}", dir.file_name().unwrap_or_default().display()))
 }
 
 /// Device nodes: name, major and minor number.
@@ -69,16 +80,15 @@ const OFFSETS: &str = "monotonic 86400 5\nboottime 864000 7\n";
 
 impl Cell {
     /// The cell of a test whose directory is `dir`; none for the host's flavor.
-    pub fn of(flavor: Flavor, dir: &Path) -> Option<Self> {
-        let beside = |what: &str| {
-            dir.with_file_name(format!("{what}.{}", dir.file_name().unwrap_or_default().display()))
-        };
+    pub fn of(flavor: Flavor, dir: &Path, outside: Option<Outside>) -> Option<Self> {
+        let beside = |what: &str| beside(dir, what);
+        let outside = outside.map(|sort| (outside_of(dir), sort));
         let users = match flavor {
             Flavor::Host => return None,
             Flavor::Ns => false,
             Flavor::Userns => true,
         };
-        Some(Self { root: beside("root"), dev: beside("dev"), users, outer: None })
+        Some(Self { root: beside("root"), dev: beside("dev"), users, outside, outer: None })
     }
 
     /// The same with a pair of network devices.
@@ -116,6 +126,9 @@ impl Cell {
         change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
         fs::create_dir(&self.root).with_context(|| self.root.display().to_string())?;
         self.make_dev().with_context(|| self.dev.display().to_string())?;
+        if let Some((path, sort)) = &self.outside {
+            make_outside(path, *sort).with_context(|| path.display().to_string())?;
+        }
         bind(Path::new("/"), &self.root)
     }
 
@@ -142,6 +155,9 @@ impl Cell {
     pub fn remove(&self) {
         // Leftovers are no fault of the entry's.
         let _ = fs::remove_dir(&self.root);
+        if let Some((path, _)) = &self.outside {
+            let _ = fs::remove_dir(path);
+        }
         for name in NODES.map(|(name, ..)| name).into_iter().chain(LINKS.map(|(name, _)| name)) {
             let _ = fs::remove_file(self.dev.join(name));
         }
@@ -178,7 +194,12 @@ impl Cell {
         loopback_up().context("cannot set lo up")?;
         let dir = std::env::current_dir()?;
         let log = fs::read_link("/proc/self/fd/1").context("no log")?;
-        change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+        // Of what was prepared, only a file system of the host may be shared.
+        match &self.outside {
+            Some((_, Outside::Shared)) => {}
+            Some((_, Outside::Slave)) => change(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)?,
+            _ => change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?,
+        }
         // In a user namespace, mounts that come from outside stay together: these are copies that do not.
         mount(Some(&self.root), &self.root, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
         let careful = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -188,6 +209,13 @@ impl Cell {
         let options = Some("newinstance,ptmxmode=0666,mode=0620");
         let devpts = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         mount(Some("devpts"), &place("dev/pts"), Some("devpts"), devpts, options).context("devpts")?;
+        // The test's directory is a mount of its own, so that the log is on none that a workload changes or leaves.
+        let own = place(&dir.strip_prefix("/").unwrap_or(&dir).display().to_string());
+        bind(&own, &own)?;
+        if let Some((path, _)) = &self.outside {
+            fs::create_dir(own.join("outside"))?;
+            bind(path, &own.join("outside"))?;
+        }
         nix::unistd::chdir(&self.root)?;
         nix::unistd::pivot_root(".", ".").context("pivot_root")?;
         umount2(".", MntFlags::MNT_DETACH).context("cannot leave the old root")?;
@@ -205,6 +233,20 @@ impl Cell {
 fn fork_alone() -> nix::Result<ForkResult> {
     // SAFETY: nobody else holds a lock that the child could wait for.
     unsafe { fork() }
+}
+
+/// A file system with a file and a folder, mounted where the engine sees it.
+fn make_outside(path: &Path, sort: Outside) -> Result<()> {
+    fs::create_dir(path)?;
+    mount(Some("outside"), path, Some("tmpfs"), MsFlags::empty(), Some("size=1m"))?;
+    fs::write(path.join("file"), "from outside")?;
+    fs::create_dir(path.join("place"))?;
+    // Root of a user namespace is anybody here.
+    fs::set_permissions(path.join("place"), fs::Permissions::from_mode(0o777))?;
+    if sort != Outside::Private {
+        change(path, MsFlags::MS_SHARED)?;
+    }
+    Ok(())
 }
 
 fn change(path: &Path, flags: MsFlags) -> Result<()> {

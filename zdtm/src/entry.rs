@@ -14,7 +14,7 @@ use crate::need::Need;
 
 /// What a zoo file says.
 ///
-/// `{port}` (a free TCP port), `{dir}` (the test's directory), `{name}` (the entry's name) and `{here}` (the folder of
+/// `{port}` (a free TCP port), `{dir}` (the test's directory), `{outside}` (where the file system of the host is mounted), `{name}` (the entry's name) and `{here}` (the folder of
 /// the YAML file) are replaced in `command`, `args`, `env`, `files`, `setup`, `ready`, `before` and `after`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +39,9 @@ pub struct Entry {
     /// A pair of network devices, one of which is in the target's network namespace.
     #[serde(default)]
     pub outer: Option<Outer>,
+    /// A file system of the host that a target with a root of its own has mounted, as `outside` in its directory.
+    #[serde(default)]
+    pub outside: Option<Outside>,
     /// Engine options for both dump and restore.
     #[serde(default)]
     pub options: Vec<String>,
@@ -125,6 +128,19 @@ impl Flavor {
     pub fn label(self, name: &str) -> String {
         if self == Self::Host { name.to_owned() } else { format!("{name} ({})", self.as_str()) }
     }
+}
+
+/// What the mount of a file system of the host has to do with that of the host (mount_namespaces(7)); in a user namespace,
+/// a shared one is a slave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outside {
+    /// Nothing.
+    Private,
+    /// It receives the host's events.
+    Slave,
+    /// It shares events with the host's.
+    Shared,
 }
 
 /// What should happen to an entry.

@@ -27,6 +27,7 @@ impl Values {
     pub fn expand(&self, text: &str) -> String {
         text.replace("{port}", &self.port.to_string())
             .replace("{dir}", &self.dir.display().to_string())
+            .replace("{outside}", &crate::cell::outside_of(&self.dir).display().to_string())
             .replace("{name}", &self.name)
             .replace("{here}", &self.here.display().to_string())
     }

@@ -1,6 +1,9 @@
 //! The zoo's own programs, in one executable: `zdtm-workload NAME [ARGS]`.
 
 mod aio;
+mod autofs;
+mod bind_mount;
+mod binfmt_misc;
 mod bpf_map;
 mod busyloop00;
 mod capability;
@@ -12,12 +15,15 @@ mod child_subreaper_and_reparent;
 mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
+mod clean_mntns;
 mod cmdlinenv00;
 mod console;
 mod cow00;
 mod cow01;
 mod cr_veth;
 mod cwd00;
+mod cwd01;
+mod cwd02;
 mod del_standalone_un;
 mod deleted_unix_sock;
 mod devices;
@@ -76,6 +82,7 @@ mod inotify;
 mod inotify00;
 mod inotify04;
 mod inotify_pending;
+mod ipc;
 mod ipc_namespace;
 mod lazy_thp;
 mod link10;
@@ -104,6 +111,39 @@ mod memfd04;
 mod memfd05;
 mod mlock_setuid;
 mod mmx00;
+mod mnt_ext_auto;
+mod mnt_ext_collision;
+mod mnt_ext_file_bind_auto;
+mod mnt_ext_manual;
+mod mnt_ext_master;
+mod mnt_ext_multiple;
+mod mnt_ext_root;
+mod mnt_ext_sharing;
+mod mnt_ro_bind;
+mod mnt_ro_root;
+mod mnt_root_ext;
+mod mntns_deleted;
+mod mntns_ghost;
+mod mntns_ghost01;
+mod mntns_link_ghost;
+mod mntns_link_remap;
+mod mntns_open;
+mod mntns_overmount;
+mod mntns_pivot_root;
+mod mntns_pivot_root_ro;
+mod mntns_remap;
+mod mntns_ro_root;
+mod mntns_root_bind;
+mod mntns_root_bind02;
+mod mntns_rw_ro_rw;
+mod mntns_shared_bind;
+mod mntns_shared_bind02;
+mod mntns_shared_bind03;
+mod mntns_shared_vs_private;
+mod mount_complex_sharing;
+mod mount_paths;
+mod mounting;
+mod mountpoints;
 mod mprotect00;
 mod msgque;
 mod mtime_mmap;
@@ -115,9 +155,15 @@ mod netns_sub;
 mod netns_sub_sysctl;
 mod netns_sub_veth;
 mod network;
+mod non_uniform_share_propagation;
 mod oom_score_adj;
 mod opath_file;
 mod orphans;
+mod overmount_dev;
+mod overmount_fifo;
+mod overmount_file;
+mod overmount_with_shared_parent;
+mod overmounted_file;
 mod packet_sock;
 mod pdeath_sig;
 mod personality;
@@ -138,6 +184,7 @@ mod pipe_shared00;
 mod poll;
 mod posix_timers;
 mod posix_timers_pending;
+mod private_bind_propagation;
 mod proc_self;
 mod process_fd;
 mod pstree;
@@ -178,6 +225,8 @@ mod selfexe00;
 mod sem;
 mod session00;
 mod sessions;
+mod shared_mount_propagation;
+mod shared_slave_mount_children;
 mod shm;
 mod shmem;
 mod siblings_shared;
@@ -244,6 +293,8 @@ mod tasks_many;
 mod tasks_shared;
 mod tcp;
 mod tcp_established;
+mod tempfs_overmounted;
+mod tempfs_overmounted01;
 mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
@@ -259,6 +310,7 @@ mod tty02;
 mod tty03;
 mod tun_ns;
 mod umask00;
+mod unbindable;
 mod unbound_sock;
 mod unhashed_proc;
 mod unix;
@@ -295,6 +347,9 @@ use zdtm::workload::Workload;
 /// Every workload.
 static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
+    Workload { name: "autofs", run: autofs::run },
+    Workload { name: "bind-mount", run: bind_mount::run },
+    Workload { name: "binfmt_misc", run: binfmt_misc::run },
     Workload { name: "bpf_map", run: bpf_map::run },
     Workload { name: "busyloop00", run: busyloop00::run },
     Workload { name: "caps00", run: caps00::run },
@@ -305,12 +360,15 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "child_subreaper_existing_child", run: child_subreaper_existing_child::run },
     Workload { name: "chroot", run: chroot::run },
     Workload { name: "chroot-file", run: chroot_file::run },
+    Workload { name: "clean_mntns", run: clean_mntns::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "console", run: console::run },
     Workload { name: "cr_veth", run: cr_veth::run },
     Workload { name: "cow00", run: cow00::run },
     Workload { name: "cow01", run: cow01::run },
     Workload { name: "cwd00", run: cwd00::run },
+    Workload { name: "cwd01", run: cwd01::run },
+    Workload { name: "cwd02", run: cwd02::run },
     Workload { name: "del_standalone_un", run: del_standalone_un::run },
     Workload { name: "deleted_dev", run: symlink01::device },
     Workload { name: "deleted_unix_sock", run: deleted_unix_sock::run },
@@ -321,28 +379,28 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "dumpable02", run: dumpable02::run },
     Workload { name: "env00", run: env00::run },
     Workload { name: "epoll", run: epoll::run },
-    Workload { name: "epoll01", run: epoll01::run },
     Workload { name: "epoll-transition", run: epoll_transition::run },
+    Workload { name: "epoll01", run: epoll01::run },
     Workload { name: "eventfs00", run: eventfs00::run },
     Workload { name: "exit_signal", run: exit_signal::run },
     Workload { name: "fanotify00", run: fanotify00::run },
     Workload { name: "fd", run: fd::run },
     Workload { name: "fd01", run: fd01::run },
-    Workload { name: "fd_limit", run: fd_limit::run },
-    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fd_from_pidfd", run: fd_from_pidfd::run },
+    Workload { name: "fd_limit", run: fd_limit::run },
     Workload { name: "fd_offset", run: fd_offset::run },
+    Workload { name: "fd_sparse", run: fd_sparse::run },
     Workload { name: "fdt_shared", run: fdt_shared::run },
     Workload { name: "fifo", run: fifo::run },
     Workload { name: "fifo-ghost", run: fifo_ghost::run },
     Workload { name: "fifo-rowo-pair", run: fifo_rowo_pair::run },
     Workload { name: "fifo_ro", run: fifo_ro::run },
     Workload { name: "fifo_upon_unix_socket", run: fifo_upon_unix_socket::run },
+    Workload { name: "file_aio", run: file_aio::run },
     Workload { name: "file_append", run: file_append::run },
     Workload { name: "file_attr", run: file_attr::run },
     Workload { name: "file_cloexec", run: file_cloexec::run },
     Workload { name: "file_fown", run: file_fown::run },
-    Workload { name: "file_aio", run: file_aio::run },
     Workload { name: "file_lease", run: file_lease::run },
     Workload { name: "file_lease04", run: file_lease04::run },
     Workload { name: "file_locks", run: file_locks::run },
@@ -367,6 +425,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
+    Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
@@ -394,15 +453,53 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
+    Workload { name: "mnt_ext_auto", run: mnt_ext_auto::run },
+    Workload { name: "mnt_ext_collision", run: mnt_ext_collision::run },
+    Workload { name: "mnt_ext_file_bind_auto", run: mnt_ext_file_bind_auto::run },
+    Workload { name: "mnt_ext_manual", run: mnt_ext_manual::run },
+    Workload { name: "mnt_ext_master", run: mnt_ext_master::run },
+    Workload { name: "mnt_ext_multiple", run: mnt_ext_multiple::run },
+    Workload { name: "mnt_ext_root", run: mnt_ext_root::run },
+    Workload { name: "mnt_ext_sharing", run: mnt_ext_sharing::run },
+    Workload { name: "mnt_ro_bind", run: mnt_ro_bind::run },
+    Workload { name: "mnt_ro_root", run: mnt_ro_root::run },
+    Workload { name: "mnt_root_ext", run: mnt_root_ext::run },
+    Workload { name: "mntns_deleted", run: mntns_deleted::run },
+    Workload { name: "mntns_ghost", run: mntns_ghost::run },
+    Workload { name: "mntns_ghost01", run: mntns_ghost01::run },
+    Workload { name: "mntns_link_ghost", run: mntns_link_ghost::run },
+    Workload { name: "mntns_link_remap", run: mntns_link_remap::run },
+    Workload { name: "mntns_open", run: mntns_open::run },
+    Workload { name: "mntns_overmount", run: mntns_overmount::run },
+    Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
+    Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
+    Workload { name: "mntns_remap", run: mntns_remap::run },
+    Workload { name: "mntns_ro_root", run: mntns_ro_root::run },
+    Workload { name: "mntns_root_bind", run: mntns_root_bind::run },
+    Workload { name: "mntns_root_bind02", run: mntns_root_bind02::run },
+    Workload { name: "mntns_rw_ro_rw", run: mntns_rw_ro_rw::run },
+    Workload { name: "mntns_shared_bind", run: mntns_shared_bind::run },
+    Workload { name: "mntns_shared_bind02", run: mntns_shared_bind02::run },
+    Workload { name: "mntns_shared_bind03", run: mntns_shared_bind03::run },
+    Workload { name: "mntns_shared_vs_private", run: mntns_shared_vs_private::run },
+    Workload { name: "mount_complex_sharing", run: mount_complex_sharing::run },
+    Workload { name: "mount_paths", run: mount_paths::run },
+    Workload { name: "mountpoints", run: mountpoints::run },
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },
     Workload { name: "namespaces", run: namespaces::run },
     Workload { name: "nanosleep", run: nanosleep::run },
+    Workload { name: "non_uniform_share_propagation", run: non_uniform_share_propagation::run },
     Workload { name: "oom_score_adj", run: oom_score_adj::run },
     Workload { name: "opath_file", run: opath_file::run },
     Workload { name: "orphans", run: orphans::run },
+    Workload { name: "overmount_dev", run: overmount_dev::run },
+    Workload { name: "overmount_fifo", run: overmount_fifo::run },
+    Workload { name: "overmount_file", run: overmount_file::run },
+    Workload { name: "overmount_with_shared_parent", run: overmount_with_shared_parent::run },
+    Workload { name: "overmounted_file", run: overmounted_file::run },
     Workload { name: "packet_sock", run: packet_sock::run },
     Workload { name: "pdeath_sig", run: pdeath_sig::run },
     Workload { name: "personality", run: personality::run },
@@ -423,6 +520,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "poll", run: poll::run },
     Workload { name: "posix_timers", run: posix_timers::run },
     Workload { name: "posix_timers_pending", run: posix_timers_pending::run },
+    Workload { name: "private_bind_propagation", run: private_bind_propagation::run },
     Workload { name: "proc-self", run: proc_self::run },
     Workload { name: "pstree", run: pstree::run },
     Workload { name: "pthread00", run: pthread00::run },
@@ -459,6 +557,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sem", run: sem::run },
     Workload { name: "session00", run: session00::run },
     Workload { name: "sessions", run: sessions::run },
+    Workload { name: "shared_mount_propagation", run: shared_mount_propagation::run },
+    Workload { name: "shared_slave_mount_children", run: shared_slave_mount_children::run },
     Workload { name: "shm", run: shm::run },
     Workload { name: "shmem", run: shmem::run },
     Workload { name: "siblings_shared", run: siblings_shared::run },
@@ -528,6 +628,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
+    Workload { name: "tempfs_overmounted", run: tempfs_overmounted::run },
+    Workload { name: "tempfs_overmounted01", run: tempfs_overmounted01::run },
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "thread_settings", run: thread_settings::run },
@@ -535,11 +637,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "timers01", run: timers01::run },
+    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
-    Workload { name: "tmpfile00", run: tmpfile00::run },
     Workload { name: "umask00", run: umask00::run },
+    Workload { name: "unbindable", run: unbindable::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
     Workload { name: "unhashed_proc", run: unhashed_proc::run },
     Workload { name: "unix-socket", run: unix_socket::run },
@@ -557,10 +660,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unshared", run: unshared::run },
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },
-    Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "wait00", run: wait00::run },
     Workload { name: "write_read00", run: write_read00::run },
     Workload { name: "write_read01", run: write_read01::run },

@@ -7,12 +7,14 @@ use nix::unistd::AccessFlags;
 
 use crate::error::{Action, Error, Problem, TargetState};
 use crate::inside::{self, Ended, Kept, Outside, Side};
+use crate::mounts::surroundings::Surroundings;
 use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
 use super::{
-    Failure, UsageError, directories, files, log_options, namespaces, need_directory, output, start_log,
+    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, output,
+    start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
@@ -38,6 +40,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         network_lock: network_lock(given)?,
         external_unix: external_unix(given)?,
         files: files::options(given),
+        mounts: mounts::options(given)?,
         namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
@@ -141,6 +144,8 @@ pub(super) fn from_inside(
     let images = keep(&options.images_dir).map_err(fail)?;
     let work = keep(&options.work_dir).map_err(fail)?;
     let outside = Outside::open().map_err(Problem::new).map_err(fail)?;
+    let root = keep(Path::new("/")).map_err(fail)?;
+    let surroundings = Surroundings::read().map_err(fail)?.seen_from(root.path());
     let inside = match inside::enter_for_dump(options, ends).map_err(fail)? {
         Side::Inside(inside) => inside,
         Side::Outside(Ended::Code(code)) => return Ok(code),
@@ -152,7 +157,7 @@ pub(super) fn from_inside(
     }
     (options.images_dir, options.work_dir) = (images.path(), work.path());
     options.tree = inside.inner_pid;
-    options.inside = inside;
+    options.inside = Inside { surroundings, ..inside };
     let named = |mut error: Error| {
         error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));
         error

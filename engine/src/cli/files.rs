@@ -39,7 +39,7 @@ pub(super) fn validation(text: &str) -> Result<Validation, &'static str> {
 }
 
 /// Sorts of resources that may be outside of the tree.
-const EXTERNAL: [&str; 6] = ["file[", "pipe[", "pipe:[", "unix[", "veth[", "macvlan["];
+const EXTERNAL: [&str; 7] = ["file[", "mnt[", "pipe[", "pipe:[", "unix[", "veth[", "macvlan["];
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {
@@ -94,6 +94,6 @@ mod tests {
         for resource in ["", "tty[1:2]", "net[1]:x", "pipe[7]"] {
             assert!(!is_inheritable(resource), "{resource}");
         }
-        assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("mnt[/]:x"));
+        assert!(!is_unfinished_external("file[1d:8]") && is_unfinished_external("tty[1:2]"));
     }
 }

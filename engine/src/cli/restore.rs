@@ -13,8 +13,8 @@ use crate::restore::cradle::{self, Side};
 
 use super::grammar::Given;
 use super::{
-    Failure, UsageError, directories, files, log_options, namespaces, need_directory, network, output,
-    start_log,
+    Failure, UsageError, directories, files, log_options, mounts, namespaces, need_directory, network,
+    output, start_log,
 };
 
 pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
@@ -51,7 +51,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
         weak_sysctls: given.flag("weak-sysctls"),
-        root: given.value("root"),
+        mounts: mounts::options(given)?,
         inside: Inside::default(),
         work_dir,
     })

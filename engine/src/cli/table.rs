@@ -59,6 +59,7 @@ pub(super) enum Takes {
 pub(super) enum Group {
     What,
     Files,
+    Mounts,
     Where,
     Afterwards,
     Log,
@@ -72,6 +73,7 @@ impl Group {
         match self {
             Self::What => "What",
             Self::Files => "Open files",
+            Self::Mounts => "Mounts",
             Self::Where => "Where",
             Self::Afterwards => "Afterwards",
             Self::Log => "Log and statistics",
@@ -114,7 +116,7 @@ const R: &[Verb] = &[Verb::Restore];
 const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore];
 const C: &[Verb] = &[Verb::Check];
 
-use Group::{Afterwards, Check, Config, Files, Log, What, Where};
+use Group::{Afterwards, Check, Config, Files, Log, Mounts, What, Where};
 use Takes::{Flag, Maybe, Value, Values};
 
 const fn works(
@@ -162,14 +164,21 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("file-validation", None, Value("METHOD"), Files, DR, "How files are recognized: buildid (and size) or filesize [default: buildid]"),
     works("skip-file-rwx-check", None, Flag, Files, DR, "Accept files whose permissions have changed"),
     works("evasive-devices", None, Flag, Files, DR, "Any path to the same device will do"),
-    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], net[INODE]:NAME, pid[INODE]:NAME, veth[IN]:OUT@BRIDGE, macvlan[IN]:OUT"),
+    works("external", None, Values("RESOURCE"), Files, DR, "Resource outside of the tree: unix[INODE], file[MNT:INODE], pipe[INODE], net[INODE]:NAME, pid[INODE]:NAME, veth[IN]:OUT@BRIDGE, macvlan[IN]:OUT, mnt[MOUNTPOINT]:NAME, at restore mnt[NAME]:PATH, mnt[] to find mounts"),
     works("inherit-fd", None, Values("fd[N]:RESOURCE"), Files, R, "Use our descriptor N for socket:[INODE], pipe:[INODE], file[MNT:INODE], or the file of a path"),
     works("on-unsupported", None, Values("KIND=CHOICE"), Files, D, "What becomes of descriptors that cannot be saved: close, reopen, refuse [default: refuse]"),
     works("ghost-fiemap", None, Flag, Files, D, "Accepted: holes are always found, with SEEK_DATA"),
 
+    works("root", Some('r'), Value("DIR"), Mounts, DR, "Folder on which the root of the mount namespace is mounted"),
+    works("ext-mount-map", None, Values("KEY:VALUE"), Mounts, DR, "As --external mnt[KEY]:VALUE; auto: as --external mnt[]"),
+    works("enable-external-sharing", None, Flag, Mounts, DR, "External mounts may have peers outside"),
+    works("enable-external-masters", None, Flag, Mounts, DR, "External mounts may have masters outside"),
+    works("enable-fs", None, Values("LIST"), Mounts, DR, "Types of file systems that are mounted again from their source; all"),
+    works("skip-mnt", None, Values("PATH"), Mounts, DR, "Leave out a mount, and what is mounted on it"),
+    works("mntns-compat-mode", None, Flag, Mounts, DR, "Accepted: there is one way, which does for all kernels"),
+
     works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
     works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
-    works("root", Some('r'), Value("DIR"), Where, DR, "Directory that becomes the root of the mount namespace"),
     works("pidfile", None, Value("FILE"), Where, R, "Write the root's pid to FILE, relative to the work directory"),
     works("skip-checksums", None, Flag, Where, &[Verb::Dump, Verb::Restore], "Compute or compare no checksums of the images"),
     works("map-pages", None, Flag, Where, R, "Map large parts of memory from the images, which must stay as they are"),
@@ -205,7 +214,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
-    refused("mntns-compat-mode", None, Flag, DR, "Restore mounts the old way"),
     refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),
     refused("track-mem", None, Flag, D, "Track memory for the next dump"),
     refused("prev-images-dir", None, Value("DIR"), D, "Images of the dump before"),
@@ -223,11 +231,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("tls-key", None, Value("FILE"), DR, "Our key"),
     refused("tls-no-cn-verify", None, Flag, DR, "Do not compare the certificate's name"),
     refused("lazy-pages", None, Flag, DR, "Memory on demand"),
-    refused("ext-mount-map", None, Values("KEY:VALUE"), DR, "External mount"),
-    refused("enable-external-sharing", None, Flag, DR, "External mounts with peers outside"),
-    refused("enable-external-masters", None, Flag, DR, "External mounts with masters outside"),
-    refused("skip-mnt", None, Values("PATH"), DR, "Leave out a mount"),
-    refused("enable-fs", None, Values("LIST"), DR, "File systems that may be mounted again"),
     refused("orphan-pts-master", None, Flag, DR, "Terminals whose master is outside"),
     refused("close", None, Values("FD"), DR, "Close a descriptor first"),
     refused("libdir", Some('L'), Value("DIR"), DR, "Directory of plugins"),

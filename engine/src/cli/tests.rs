@@ -8,8 +8,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::options::{
-    Afterwards, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, Inside, NetworkLock, Parent,
-    Timeout, Unsupported, Validation,
+    Afterwards, AutoMounts, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit, Inside,
+    MountOptions, NamespaceOptions, NetworkLock, Parent, Timeout, Unsupported, Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -54,7 +54,8 @@ fn a_dump_has_defaults() {
 fn every_option_of_a_dump_arrives() {
     let line = "dump --tree=42 -D /img -W /work -o d.log -v4 -R -j --display-stats --timeout 3 --tcp-established --network-lock skip -x=7 --external unix[8] \
         --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
-        --external file[1d:7] --on-unsupported device=close";
+        --external file[1d:7] --on-unsupported device=close --root /r --external mnt[/a]:b --ext-mount-map /c:d \
+        --external mnt[]:m --enable-external-sharing --enable-external-masters --enable-fs xfs,nfs --skip-mnt /s";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -73,12 +74,22 @@ fn every_option_of_a_dump_arrives() {
             validation: Validation::FileSize,
             skip_rwx_check: true,
             evasive_devices: true,
-            external: vec!["unix[8]".into(), "file[1d:7]".into()],
+            external: ["unix[8]", "file[1d:7]", "mnt[/a]:b", "mnt[]:m"].map(String::from).to_vec(),
             on_unsupported: vec![("device".into(), Unsupported::Close)],
+        },
+        mounts: MountOptions {
+            root: Some("/r".into()),
+            external: vec![("/a".into(), "b".into()), ("/c".into(), "d".into())],
+            auto: Some(AutoMounts { masters: true, sharing: false }),
+            external_sharing: true,
+            external_masters: true,
+            enabled: vec!["xfs".into(), "nfs".into()],
+            skip: vec!["/s".into()],
         },
         skip_checksums: false,
         display_stats: true,
         inside: Inside::default(),
+        namespaces: NamespaceOptions::default(),
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };
     assert_eq!(dump_options(line), expected);
@@ -196,7 +207,7 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
     "dump -t 1 --force-irmap --manage-cgroups -l --cpu-cap --shell-job --ghost-limit 1M",
     "--force-irmap, --manage-cgroups and --cpu-cap are not implemented yet"
 )]
-#[case("dump -t 1 --external mnt[/x]:y", "--external mnt[/x]:y is not implemented yet")]
+#[case("dump -t 1 --external tty[7:8]", "--external tty[7:8] is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]
 #[case("dump --unprivileged -t 1", "--unprivileged is not implemented yet")]
 #[case("swrk 3", "`swrk` is not implemented yet")]

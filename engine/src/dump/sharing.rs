@@ -3,12 +3,14 @@
 //! `kcmp(2)` tells. It gives an order too, so each task is looked up among those seen before.
 
 use std::cmp::Ordering;
+use std::path::PathBuf;
 
 use proto::messages::TaskKobjIdsEntry;
 
 use super::task::RelationRefusal;
 use crate::dump::inspect::TaskFacts;
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::kinds::namespaces::mnt;
 use crate::sys::process::{Kcmp, kcmp};
 
 /// Ids of what a task has, and which of it no task before had.
@@ -30,14 +32,16 @@ pub(super) struct Sharing {
     fs: Vec<(i32, u32)>,
     sighand: Vec<(i32, u32)>,
     tasks: u32,
-    /// Ids of the namespaces, which all tasks have in common.
+    /// Ids of the namespaces, which all tasks have in common, but for mount namespaces.
     namespaces: TaskKobjIdsEntry,
+    /// Mount namespaces of the tree, by what the links in `/proc` say, and their ids.
+    mounts: Vec<(PathBuf, u32)>,
 }
 
 impl Sharing {
-    /// No task was seen; all will be in namespaces with these ids.
-    pub(super) fn new(namespaces: TaskKobjIdsEntry) -> Self {
-        Self { namespaces, ..Self::default() }
+    /// No task was seen; all will be in namespaces with these ids, or in one of these mount namespaces.
+    pub(super) fn new(namespaces: TaskKobjIdsEntry, mounts: Vec<(PathBuf, u32)>) -> Self {
+        Self { namespaces, mounts, ..Self::default() }
     }
 
     /// Ids of a task's resources.
@@ -50,7 +54,10 @@ impl Sharing {
         let (files_id, first_files) = find(&mut self.files, Kcmp::Files, pid, new).while_trying_to(step)?;
         let (fs_id, _) = find(&mut self.fs, Kcmp::Fs, pid, new).while_trying_to(step)?;
         let (sighand_id, _) = find(&mut self.sighand, Kcmp::Sighand, pid, new).while_trying_to(step)?;
-        let ids = TaskKobjIdsEntry { vm_id, files_id, fs_id, sighand_id, ..self.namespaces };
+        let mounts = mnt::link(pid);
+        let own = self.mounts.iter().find(|(link, _)| Some(link) == mounts.as_ref()).map(|(_, id)| *id);
+        let mnt_ns_id = own.or(self.namespaces.mnt_ns_id);
+        let ids = TaskKobjIdsEntry { vm_id, files_id, fs_id, sighand_id, mnt_ns_id, ..self.namespaces };
         Ok(Shared { ids, first_vm, first_files })
     }
 }

@@ -133,7 +133,11 @@ pub(super) fn look(
     files: &mut FilesDump<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<TaskImages> {
-    let mut sharing = Sharing::new(namespaces::ids_of_tree(&files.options.inside.types));
+    let ids = namespaces::ids_of_tree(&files.options.inside.types);
+    let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
+    let mounts = namespaces::mnt::of_tasks(files.options, ids.mnt_ns_id.unwrap_or_default(), &pids);
+    let mounts = mounts.into_iter().map(|member| (member.link, member.id)).collect();
+    let mut sharing = Sharing::new(ids, mounts);
     let mut images = Vec::new();
     for (task, facts) in tree.tasks.iter().zip(facts) {
         files.add_member(task.pid);
@@ -329,6 +333,10 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
         |pid: &str, kind: NamespaceType| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
     let root = options.tree.to_string();
     let other = |kind: &NamespaceType| {
+        // Tasks of a tree that has mount namespaces for itself may be in several.
+        if *kind == NamespaceType::Mnt && options.inside.has(NamespaceType::Mnt) {
+            return false;
+        }
         let known = if options.inside.types.contains(kind) { &*root } else { "self" };
         link(known, *kind) != link(&pid.to_string(), *kind)
     };

@@ -21,6 +21,7 @@ pub mod inet_options;
 pub mod inotify;
 pub mod locks;
 pub mod memfd;
+pub mod mounted;
 pub mod name;
 pub mod namespace;
 pub mod netlink;
@@ -204,7 +205,7 @@ struct Known {
 }
 
 /// What makes a file that is known by a link alone another one: the link, the inode, flags.
-type PathKey = (Vec<u8>, (u64, u64), i32);
+type PathKey = (Vec<u8>, (u64, u64), i32, i32);
 /// What is known of a task whose table was described.
 #[derive(Debug, Clone)]
 pub struct SeenTask {
@@ -392,7 +393,7 @@ impl<'a> FilesDump<'a> {
 
     /// The id of a file that is known by a link in `/proc` alone: a working directory, a mapped file.
     pub fn add_path(&mut self, seen: &name::Seen<'_>, flags: i32) -> Result<u32, Problem> {
-        let key = (seen.link.to_vec(), seen.inode(), flags);
+        let key = (seen.link.to_vec(), seen.inode(), flags, mounted::foreign(self, seen)?);
         if let Some(id) = self.paths.get(&key) {
             return Ok(*id);
         }

@@ -33,6 +33,8 @@ pub struct NamespaceDump<'a> {
     pub options: &'a DumpOptions,
     /// The root of the tree, by its pid there.
     pub root: i32,
+    /// All tasks, by their pids there.
+    pub pids: &'a [i32],
     /// The id under which images know the namespace.
     pub id: u32,
     /// All network namespaces of the tree.
@@ -52,6 +54,12 @@ pub struct NamespaceRestore<'a> {
     pub spaces: &'a RefCell<Vec<(u32, OwnedFd)>>,
     /// The id under which images know the namespace.
     pub id: u32,
+    /// What `before_birth` opened.
+    pub brought: &'a [OwnedFd],
+    /// Files that can be opened only while the namespaces are filled, by their ids in the images.
+    pub opened: &'a RefCell<Vec<(u32, OwnedFd)>>,
+    /// Mount namespaces that other tasks than the root are in, by their ids in the images.
+    pub mounts: &'a RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 /// One kind of namespace.
@@ -69,9 +77,9 @@ pub trait NamespaceKind: 'static {
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem>;
     /// Finds what would make a restore fail, before anything is created.
     fn check(_cx: NamespaceRestore<'_>, _problems: &mut Vec<Problem>) {}
-    /// Prepares us for the birth of a task in it.
-    fn before_birth(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        Ok(())
+    /// Prepares us for the birth of a task in it, and opens what can be seen from outside only.
+    fn before_birth(_cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
+        Ok(Vec::new())
     }
     /// Acts from outside, when it was made with its first task, `root`, by its pid outside.
     fn act_outside(_cx: NamespaceRestore<'_>, _root: i32) -> Result<(), Problem> {
@@ -137,6 +145,9 @@ pub fn our_ids() -> TaskKobjIdsEntry {
     ids
 }
 
+/// The first id that no namespace of the command or of the root of a tree has.
+pub const FIRST_FREE_ID: u32 = 2 * NUMBERED.len() as u32 + 1;
+
 /// Ids of the namespaces of a tree that has its own of these types.
 pub fn ids_of_tree(types: &[NamespaceType]) -> TaskKobjIdsEntry {
     let mut ids = our_ids();
@@ -155,16 +166,21 @@ pub fn own_types(ids: &TaskKobjIdsEntry, ours: &TaskKobjIdsEntry) -> Vec<Namespa
 }
 
 /// Finds what stands in the way of a dump of all namespaces that the tree has for itself.
-pub fn look(options: &DumpOptions, spaces: &[NetSpace], problems: &mut Vec<Problem>) {
+pub fn look(options: &DumpOptions, pids: &[i32], spaces: &[NetSpace], problems: &mut Vec<Problem>) {
     for (kind, id) in of_dump(options) {
-        kind.look(NamespaceDump { options, root: options.tree, id, spaces }, problems);
+        kind.look(NamespaceDump { options, root: options.tree, pids, id, spaces }, problems);
     }
 }
 
 /// Writes the images of all namespaces that the tree has for itself.
-pub fn dump(options: &DumpOptions, spaces: &[NetSpace], images: &mut NewImages) -> Result<(), Problem> {
+pub fn dump(
+    options: &DumpOptions,
+    pids: &[i32],
+    spaces: &[NetSpace],
+    images: &mut NewImages,
+) -> Result<(), Problem> {
     of_dump(options).try_for_each(|(kind, id)| {
-        kind.dump(NamespaceDump { options, root: options.tree, id, spaces }, images)
+        kind.dump(NamespaceDump { options, root: options.tree, pids, id, spaces }, images)
     })
 }
 

@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -177,6 +177,10 @@ struct Plan<'a> {
     types: Vec<NamespaceType>,
     /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
     spaces: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Files that only the root could open, by their ids in the images.
+    opened: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Mount namespaces of other tasks, by their ids in the images.
+    mounts: RefCell<Vec<(u32, OwnedFd)>>,
     /// Of these, those that are joined.
     joined: Vec<(NamespaceType, File)>,
 }
@@ -201,7 +205,18 @@ impl<'a> Plan<'a> {
         if types.contains(&NamespaceType::Pid) && root.pid != 1 && !is_joined(NamespaceType::Pid) {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
         }
-        Ok(Self { options, images, root, pids, ids, types, joined, spaces: RefCell::default() })
+        Ok(Self {
+            options,
+            images,
+            root,
+            pids,
+            ids,
+            types,
+            joined,
+            opened: RefCell::default(),
+            mounts: RefCell::default(),
+            spaces: RefCell::default(),
+        })
     }
 
     fn is_joined(&self, kind: NamespaceType) -> bool {
@@ -214,8 +229,19 @@ impl<'a> Plan<'a> {
         let own = NAMESPACE_KINDS.iter().filter(move |kind| is_own(kind.namespace_type()));
         own.map(|kind| {
             let id = id(&self.ids, kind.namespace_type()).unwrap_or_default();
-            let (types, spaces) = (self.types.as_slice(), &self.spaces);
-            (*kind, NamespaceRestore { options: self.options, images: &self.images, types, spaces, id })
+            (
+                *kind,
+                NamespaceRestore {
+                    options: self.options,
+                    images: &self.images,
+                    types: &self.types,
+                    spaces: &self.spaces,
+                    id,
+                    brought: &[],
+                    opened: &self.opened,
+                    mounts: &self.mounts,
+                },
+            )
         })
     }
 }
@@ -242,7 +268,7 @@ pub fn enter(options: &RestoreOptions) -> Result<Side> {
 
 fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"));
-    plan.kinds().try_for_each(|(kind, cx)| kind.before_birth(cx))?;
+    let brought = plan.kinds().map(|(kind, cx)| kind.before_birth(cx)).collect::<Result<Vec<_>, _>>()?;
     let (go, begin) = pipe()?;
     let (done, filled) = pipe()?;
     let (hold, held) = pipe()?;
@@ -264,43 +290,42 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         visit.stay();
         drop((begin, done));
-        if let Err(problem) = fill(plan, &go, &filled) {
-            // We are killed when the pipe ends: not before we have said why.
-            let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(filled);
-            return Err(problem);
-        }
-        drop((go, filled));
+        fill(plan, &brought, &go, filled)?;
+        drop(go);
         process::wait_to_be_taken(&hold, &held);
     };
     visit.end()?;
     let newborn = Newborn { root, pidfd: pidfd::open(root)? };
     drop((go, filled));
     plan.kinds().try_for_each(|(kind, cx)| kind.act_outside(cx, root))?;
+    // A root that could not fill its namespaces says why, and ends.
+    let not_filled = |newborn: Newborn| {
+        // A sibling's end is our parent's to see.
+        if plan.options.parent == Parent::Sibling {
+            return Err(Problem::new(NotFilled));
+        }
+        newborn.forget();
+        Ok(Side::Outside { root, ended: inside::wait(root)? })
+    };
     tell(&begin)?;
-    let spaces = hear_of_spaces(&done, &newborn.pidfd)?;
+    let Some(spaces) = hear_of_spaces(&done, &newborn.pidfd)? else { return not_filled(newborn) };
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
-    hear(&done)?;
+    let Some(left) = told(done)? else { return not_filled(newborn) };
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         dies_with_us.map_err(SysError::of("prctl(PR_SET_PDEATHSIG)"))?;
         // It is for the other one to end.
+        let pidfd = newborn.pidfd.try_clone().map_err(SysError::io("dup"))?;
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
-        let _until_we_end = std::os::fd::IntoRawFd::into_raw_fd(held);
+        let _until_we_end = held.into_raw_fd();
+        let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
         let shared = plan.joined.iter().map(|(kind, _)| *kind).collect();
         let (types, inner_pid) = (plan.types.clone(), plan.root.pid as i32);
-        let outer_net = None;
-        return Ok(Side::Inside(Inside {
-            types,
-            shared,
-            outer_pid: root,
-            inner_pid,
-            ids,
-            outer_net,
-            spaces,
-        }));
+        let places = Inside { covered, mounts, spaces, ..Inside::default() };
+        return Ok(Side::Inside(Inside { types, shared, outer_pid: root, inner_pid, ids, ..places }));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
@@ -310,13 +335,23 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
-fn fill(plan: &Plan<'_>, go: &OwnedFd, filled: &OwnedFd) -> Result<(), Problem> {
+fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: OwnedFd) -> Result<(), Problem> {
     hear(go)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
-    tell_of_spaces(filled, &plan.spaces.borrow())?;
+    tell_of_spaces(&filled, &plan.spaces.borrow())?;
     hear(go)?;
-    plan.kinds().try_for_each(|(kind, cx)| kind.restore(cx).while_trying_to("restore its namespaces"))?;
-    tell(filled)
+    for ((kind, cx), brought) in plan.kinds().zip(brought) {
+        let cx = NamespaceRestore { brought, ..cx };
+        kind.restore(cx).while_trying_to("restore its namespaces")?;
+    }
+    // They stay open until somebody takes this process, and empties it.
+    let numbers = |kept: &RefCell<Vec<(u32, OwnedFd)>>| {
+        let pairs = kept.take().into_iter().map(|(id, fd)| (id, fd.into_raw_fd()));
+        pairs.collect::<Vec<_>>()
+    };
+    let left = Left { opened: numbers(&plan.opened), mounts: numbers(&plan.mounts) };
+    File::from(filled).write_all(&left.encode()).map_err(SysError::io("write"))?;
+    Ok(())
 }
 
 /// Says which network namespaces we made: how many, and of each its id and our descriptor of it.
@@ -332,21 +367,20 @@ fn tell_of_spaces(pipe: &OwnedFd, spaces: &[(u32, OwnedFd)]) -> Result<(), Probl
         .map_err(Problem::new)
 }
 
-/// Takes the network namespaces that the root made.
-fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<MadeSpaces, Problem> {
+/// Takes the network namespaces that the root made; none if it could not make them.
+fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<Option<MadeSpaces>, Problem> {
     let mut pipe = File::from(pipe.try_clone().map_err(SysError::io("dup"))?);
     let mut word = || {
         let mut bytes = [0; 4];
-        pipe.read_exact(&mut bytes)
-            .map(|()| u32::from_ne_bytes(bytes))
-            .map_err(|_end| Problem::new(NotFilled))
+        pipe.read_exact(&mut bytes).ok().map(|()| u32::from_ne_bytes(bytes))
     };
     let mut spaces = Vec::new();
-    for _ in 0..word()? {
-        let (id, fd) = (word()?, word()?);
+    let Some(count) = word() else { return Ok(None) };
+    for _ in 0..count {
+        let Some((id, fd)) = word().zip(word()) else { return Ok(None) };
         spaces.push((id, pidfd::getfd(root, fd as i32)?));
     }
-    Ok(MadeSpaces(Rc::new(spaces)))
+    Ok(Some(MadeSpaces(Rc::new(spaces))))
 }
 
 /// Says that we are done.
@@ -358,6 +392,43 @@ fn tell(pipe: &OwnedFd) -> Result<(), Problem> {
 fn hear(pipe: &OwnedFd) -> Result<(), Problem> {
     let read = nix::unistd::read(pipe, &mut [0]).map_err(SysError::of("read"))?;
     if read == 0 { Err(Problem::new(NotFilled)) } else { Ok(()) }
+}
+
+/// What the root has open for whoever takes it: ids of the images, and descriptors.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    opened: Vec<(u32, i32)>,
+    mounts: Vec<(u32, i32)>,
+}
+
+impl Left {
+    /// What the root tells: how many files there are, and all pairs.
+    fn encode(&self) -> Vec<u8> {
+        let pairs = self.opened.iter().chain(&self.mounts).flat_map(|(id, fd)| [*id, *fd as u32]);
+        std::iter::once(self.opened.len() as u32).chain(pairs).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// What the root told; none if it could not fill its namespaces.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let (count, pairs) = words.split_first()?;
+        let pairs: Vec<(u32, i32)> = pairs.as_chunks().0.iter().map(|[id, fd]| (*id, *fd as i32)).collect();
+        let (opened, mounts) = pairs.split_at_checked(*count as usize)?;
+        Some(Self { opened: opened.to_vec(), mounts: mounts.to_vec() })
+    }
+}
+
+/// Waits until the root has filled its namespaces; none if it could not.
+fn told(done: OwnedFd) -> Result<Option<Left>, Problem> {
+    let mut bytes = Vec::new();
+    File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
+    Ok(Left::decode(&bytes))
+}
+
+/// Takes descriptors over from the root; they are open in this process from now on.
+fn fetch(root: &OwnedFd, kept: &[(u32, i32)]) -> Result<Vec<(u32, i32)>, Problem> {
+    let fetched = kept.iter().map(|(id, fd)| Ok((*id, pidfd::getfd(root, *fd)?.into_raw_fd())));
+    fetched.collect::<Result<_, SysError>>().while_trying_to("take files over from the first task")
 }
 
 /// A root that is killed when this is dropped.

@@ -13,8 +13,7 @@ use crate::error::{Class, Explain, Object, Problem};
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
 use crate::kinds::namespaces;
-use crate::net_spaces::MadeSpaces;
-use crate::options::RestoreOptions;
+use crate::options::{Inside, RestoreOptions};
 use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
@@ -79,7 +78,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
         |tid: i32| !options.inside.types.is_empty() && tasks.first().is_some_and(|root| root.pid == tid);
     for task in tasks {
         let mut found = Vec::new();
-        found.extend(other_namespace(task, tasks, &options.inside.spaces).map(Problem::new));
+        found.extend(other_namespace(task, tasks, &options.inside).map(Problem::new));
         for (at, thread) in task.threads.iter().enumerate() {
             if !is_there(thread.tid) {
                 found.extend(pid_taken(thread.tid));
@@ -115,17 +114,19 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     }
 }
 
-/// A type of namespace in which a task is apart from the root.
-fn other_namespace(task: &Task, tasks: &[Task], spaces: &MadeSpaces) -> Option<PlanRefusal> {
+/// A type of namespace in which a task is apart from the root, and which was not made for it.
+fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanRefusal> {
     let (own, root) = (task.alive.as_ref()?.ids, tasks.first()?.alive.as_ref()?.ids);
-    let apart = |kind: &NamespaceType| namespaces::id(&own, *kind) != namespaces::id(&root, *kind);
-    let is_made = |kind: &NamespaceType| {
-        *kind == NamespaceType::Net && own.net_ns_id.is_some_and(|id| spaces.get(id).is_some())
+    let is_made = |kind: NamespaceType, id: u32| match kind {
+        NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
+        NamespaceType::Net => inside.spaces.get(id).is_some(),
+        _ => false,
     };
-    NamespaceType::ALL
-        .into_iter()
-        .find(|kind| apart(kind) && !is_made(kind))
-        .map(|kind| PlanRefusal::OtherNamespace(kind.name()))
+    let apart = |kind: &NamespaceType| {
+        let id = namespaces::id(&own, *kind);
+        id != namespaces::id(&root, *kind) && !id.is_some_and(|id| is_made(*kind, id))
+    };
+    NamespaceType::ALL.into_iter().find(apart).map(|kind| PlanRefusal::OtherNamespace(kind.name()))
 }
 
 /// Pids that nobody has, neither here nor in the images: for helpers. The highest, which the kernel gives last.

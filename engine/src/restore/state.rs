@@ -1,17 +1,20 @@
 //! What a stub gets, step by step, when it has its memory: descriptors, threads, settings.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::os::fd::AsFd as _;
 
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
 use crate::args;
-use crate::error::{Context as _, Problem};
+use crate::error::{Context as _, Problem, SysError};
 use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::net_spaces::MadeSpaces;
+use crate::options::RestoreOptions;
 use crate::sys::socket::Credentials;
 use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
@@ -52,6 +55,28 @@ pub(super) fn enter_spaces(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeSpace
         batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWNET]);
         batch.call("close", libc::SYS_close, args![fd]);
         stub.run("go into its network namespace", &batch)?;
+    }
+    Ok(())
+}
+
+/// Has tasks enter the mount namespaces that are not the root's, where they get its root and working directory.
+pub(super) fn mount_namespaces(
+    stubs: &mut Stubs,
+    tasks: &[Task],
+    options: &RestoreOptions,
+) -> Result<(), Problem> {
+    for (stub, task) in stubs.0.iter_mut().zip(tasks) {
+        let Some(alive) = &task.alive else { continue };
+        let Some(id) = alive.ids.mnt_ns_id else { continue };
+        let Some((_, fd)) = options.inside.mounts.iter().find(|(known, _)| *known == id) else { continue };
+        let step = "enter its mount namespace";
+        let file = File::open(format!("/proc/self/fd/{fd}")).map_err(SysError::io("open"));
+        let file = file.of_task(&stub.name).while_trying_to(step)?;
+        let mut batch = Batch::new();
+        let fd = batch.fd(file.as_fd());
+        batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWNS]);
+        batch.call("close", libc::SYS_close, args![fd]);
+        stub.run(step, &batch)?;
     }
     Ok(())
 }

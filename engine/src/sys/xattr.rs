@@ -53,3 +53,27 @@ pub fn set_followed(path: &Path, name: &CStr, value: &[u8]) -> Result<(), SysErr
     });
     done.and_then(Errno::result).map(|_| ()).map_err(SysError::of("setxattr"))
 }
+
+/// As [`list`], but the last link is not followed.
+pub fn list_of_link(path: &Path) -> Result<Vec<u8>, SysError> {
+    let mut names = vec![0_u8; XATTR_LIST_MAX];
+    let got = path.with_nix_path(|path| {
+        // SAFETY: the path ends in a zero byte; the kernel writes at most as many bytes as the buffer has.
+        unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) }
+    });
+    let len = got.and_then(Errno::result).map_err(SysError::of("llistxattr"))?;
+    names.truncate(len as usize);
+    Ok(names)
+}
+
+/// As [`get`], but the last link is not followed.
+pub fn get_of_link(path: &Path, name: &CStr) -> Result<Vec<u8>, SysError> {
+    let mut value = vec![0_u8; XATTR_SIZE_MAX];
+    let got = path.with_nix_path(|path| {
+        // SAFETY: both strings end in a zero byte; the kernel writes at most as many bytes as the buffer has.
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) }
+    });
+    let len = got.and_then(Errno::result).map_err(SysError::of("lgetxattr"))?;
+    value.truncate(len as usize);
+    Ok(value)
+}

@@ -7,12 +7,26 @@ use anyhow::{Context as _, Result};
 /// The mounts of the namespace that we are in, each by its place, without the numbers that the kernel gives to new ones.
 pub(super) fn read() -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string("/proc/1/mountinfo").context("mountinfo")?;
-    let fact = |(at, line): (usize, &str)| {
-        let words: Vec<&str> = line.split(' ').collect();
+    let mut groups = Vec::new();
+    let mut facts = BTreeMap::new();
+    for (at, line) in text.lines().enumerate() {
         // Numbers of the mount, of its parent and of its device (proc_pid_mountinfo(5)).
-        (format!("mount {at}"), words.get(3..).unwrap_or_default().join(" "))
+        let words = line.split(' ').skip(3).map(|word| with_own_number(word, &mut groups));
+        facts.insert(format!("mount {at}"), words.collect::<Vec<_>>().join(" "));
+    }
+    Ok(facts)
+}
+
+/// Peer groups get numbers in the order in which they are seen.
+fn with_own_number(word: &str, groups: &mut Vec<String>) -> String {
+    let Some((kind @ ("shared" | "master" | "propagate_from"), group)) = word.split_once(':') else {
+        return word.to_owned();
     };
-    Ok(text.lines().enumerate().map(fact).collect())
+    let known = groups.iter().position(|known| known == group).unwrap_or_else(|| {
+        groups.push(group.to_owned());
+        groups.len() - 1
+    });
+    format!("{kind}:#{known}")
 }
 
 /// Names of mounts by their numbers, where a restored target has others: in a mount namespace of its own, whose init is the

@@ -53,6 +53,9 @@ pub enum NameRefusal {
         /// The name.
         name: Vec<u8>,
     },
+    /// It is in another mount namespace.
+    #[error("it was removed, and is in another mount namespace than the root of the tree")]
+    RemovedElsewhere,
     /// Images hold names as UTF-8.
     #[error("its name is not UTF-8, which images cannot hold")]
     NotUtf8,
@@ -69,7 +72,7 @@ impl Explain for NameRefusal {
             Self::Ended { .. } => {
                 Some("close the file first, or lose it with --on-unsupported regular=close".into())
             }
-            Self::Unreachable | Self::NotUtf8 => None,
+            Self::Unreachable | Self::RemovedElsewhere | Self::NotUtf8 => None,
         }
     }
 }
@@ -96,6 +99,15 @@ pub(super) fn of_file(cx: &mut FilesDump<'_>, id: u32, seen: &Seen<'_>) -> Resul
         Standing::Elsewhere(_) => remap::note_linked(cx, id, Path::new(&text), seen)?,
     }
     Ok(text)
+}
+
+/// The name of a file which leads to another, because something is mounted over it.
+pub(super) fn under_cover(seen: &Seen<'_>) -> Result<Option<String>, Problem> {
+    let Link::Path(path) = link::parse(seen.link) else { return Ok(None) };
+    if seen.stat.st_nlink == 0 || is_of_process(path) || leads_to(seen.link, seen)? {
+        return Ok(None);
+    }
+    Ok(std::str::from_utf8(path).ok().map(str::to_owned))
 }
 
 fn standing<'a>(seen: &Seen<'a>) -> Result<Standing<'a>, Problem> {

@@ -17,7 +17,7 @@ use proto::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use super::name::{self, Seen};
 use super::policy::{self, PolicyRefusal};
 use super::validation::{self, Difference};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, remap, set_common};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, mounted, remap, set_common};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::options::Validation;
@@ -125,6 +125,10 @@ impl FileKind for Regular {
             device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
         }
+        if let Some((name, mount)) = mounted::find(cx, &seen)? {
+            let entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
+            return Ok(RegFileEntry { mnt_id: Some(mount), ..entry });
+        }
         let name = name::of_file(cx, id, &seen)?;
         device::note(cx, id, &name, &fd.stat);
         let mut entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
@@ -163,6 +167,14 @@ impl FileKind for Regular {
         if cx.remaps.has(image.id) {
             return remap::check(cx, image).map_err(about);
         }
+        if let Some(path) = mounted::path(cx, image) {
+            let stat = nix::sys::stat::stat(&path).map_err(SysError::of("stat"));
+            let stat = stat.map_err(|e| about(Problem::new(e)))?;
+            return validation::check(&cx.options.files, &path, &stat, image).map_err(about);
+        }
+        if mounted::is_wanted(cx, image) {
+            return Err(about(Problem::new(RegularRefusal::Missing)));
+        }
         if path.as_bytes().starts_with(b"/proc/") {
             // Of a task that is not there yet.
             return Ok(());
@@ -184,6 +196,9 @@ impl FileKind for Regular {
         }
         if let Some(fd) = remap::open(cx, image)? {
             return Ok(fd);
+        }
+        if let Some(path) = mounted::path(cx, image) {
+            return reopen(&path, image).about(|| Object::Path(image.name.clone().into()));
         }
         let other = device::elsewhere(cx, image)?;
         let path = other.as_deref().unwrap_or(Path::new(&image.name));
@@ -249,6 +264,11 @@ pub(super) fn entry_for_path(
     seen: &Seen<'_>,
     flags: i32,
 ) -> Result<FileEntry, Problem> {
+    if let Some((name, mount)) = mounted::find(cx, seen)? {
+        let reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
+        let reg = Some(RegFileEntry { mnt_id: Some(mount), ..reg });
+        return Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg, ..FileEntry::default() });
+    }
     let name = name::of_file(cx, id, seen)?;
     device::note(cx, id, &name, seen.stat);
     let mut reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);

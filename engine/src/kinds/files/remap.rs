@@ -20,6 +20,7 @@ use super::name::Seen;
 use super::{FilesDump, FilesRestore, regular};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
+use crate::inside::AsOwner;
 
 /// Why what stands in for a name cannot be dumped or restored.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +142,8 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     if dumped.remaps.is_empty() {
         return Ok(());
     }
+    // A file system of a user namespace takes names from those only who have an id there.
+    let _owner = AsOwner::of(&cx.options.inside.ids)?;
     for link in dumped.links.values() {
         images.will_create(&link.path);
         nix::unistd::linkat(

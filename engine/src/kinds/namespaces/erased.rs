@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::Problem;
@@ -23,7 +24,7 @@ pub trait ErasedNamespaceKind: Sync + fmt::Debug {
     /// [`NamespaceKind::check`].
     fn check(&self, cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>);
     /// [`NamespaceKind::before_birth`].
-    fn before_birth(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem>;
+    fn before_birth(&self, cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem>;
     /// [`NamespaceKind::act_outside`].
     fn act_outside(&self, cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem>;
     /// [`NamespaceKind::begin`].
@@ -76,7 +77,7 @@ impl<K: NamespaceKind> ErasedNamespaceKind for Erased<K> {
         K::check(cx, problems);
     }
 
-    fn before_birth(&self, cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+    fn before_birth(&self, cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
         K::before_birth(cx)
     }
 

@@ -1,249 +1,164 @@
-//! Mount namespaces (mount_namespaces(7)), as far as they are made of what a restore finds again by itself.
+//! Mount namespaces (mount_namespaces(7)): the tree of mounts, and contents of file systems that nobody else keeps.
 //!
-//! The root is the directory that `--root` names. Proc, sysfs, devpts, mqueue and empty tmpfs file systems are mounted again, and
-//! directories of the root's own file system are bound again. What else is mounted is refused by name.
+//! How they are read, kept and built is in `mounts.rs`; what is outside is opened before the tree is born, by the engine, which
+//! still sees it.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use proto::catalogue::MNTS;
-use proto::messages::{Fstype, MntEntry};
+use proto::catalogue::{FILES, IDS, PSTREE};
+use proto::messages::{FileEntry, PstreeEntry, TaskKobjIdsEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
-use crate::dump::inspect::read_proc;
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::image::{NewImages, invalid};
+use crate::error::Problem;
+use crate::image::NewImages;
+use crate::mounts::build::Wanted;
+use crate::mounts::model::Namespace;
+use crate::mounts::outside::Outside;
+use crate::mounts::plan::Plan;
+use crate::mounts::surroundings::Surroundings;
+use crate::mounts::write::{self, Member};
+use crate::mounts::{build, classify, plan, read};
+use crate::options::DumpOptions;
 use crate::procfs::link::NamespaceType;
-use crate::procfs::mountinfo::{self, Mount};
 
 /// Mount namespaces.
 #[derive(Debug)]
 pub struct MntNamespace;
 
-/// Why a mount cannot be dumped or restored.
-#[derive(Debug, thiserror::Error)]
-pub enum MountRefusal {
-    /// A file system that is not mounted again.
-    #[error("mounts of {0} are not supported yet")]
-    FileSystem(String),
-    /// A part of another file system.
-    #[error("it shows {0} of a file system that the tree has no other mount of")]
-    Part(String),
-    /// Others see what is mounted there.
-    #[error("it shares its mounts with others, which is not supported yet")]
-    Shared,
-    /// A tmpfs with files.
-    #[error("its contents are not saved yet")]
-    Contents,
-    /// No directory to become the root.
-    #[error("the tree has a mount namespace of its own, and nobody says which directory becomes its root")]
-    NoRoot,
+/// A mount namespace of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreesMounts {
+    /// Its id in the images.
+    pub id: u32,
+    /// A task that is in it.
+    pub pid: i32,
+    /// What the link in `/proc` says.
+    pub link: PathBuf,
 }
 
-impl Explain for MountRefusal {
-    fn class(&self) -> Class {
-        Class::Refused
-    }
+/// What the link of a task's mount namespace says.
+pub fn link(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+}
 
-    fn help(&self) -> Option<String> {
-        match self {
-            Self::NoRoot => Some("pass --root DIR".into()),
-            Self::Shared => Some("make it private (mount --make-private)".into()),
-            _ => Some("unmount it first".into()),
+/// The mount namespaces of all tasks, that of the root first, whose id is known; others get ids above those of all types.
+pub fn of_tasks(options: &DumpOptions, id: u32, pids: &[i32]) -> Vec<TreesMounts> {
+    if !options.inside.has(NamespaceType::Mnt) {
+        return Vec::new();
+    }
+    let mut found: Vec<TreesMounts> = Vec::new();
+    let mut next = super::FIRST_FREE_ID;
+    for pid in std::iter::once(options.tree).chain(pids.iter().copied()) {
+        // A zombie is in none.
+        let Some(link) = link(pid) else { continue };
+        if found.iter().any(|known| known.link == link) {
+            continue;
         }
+        let id = if found.is_empty() { id } else { next };
+        next += u32::from(!found.is_empty());
+        found.push(TreesMounts { id, pid, link });
     }
+    found
 }
 
-/// Options of a mount, as mountinfo shows them, and their flags.
-const OPTIONS: [(&str, MsFlags); 8] = [
-    ("ro", MsFlags::MS_RDONLY),
-    ("nosuid", MsFlags::MS_NOSUID),
-    ("nodev", MsFlags::MS_NODEV),
-    ("noexec", MsFlags::MS_NOEXEC),
-    ("noatime", MsFlags::MS_NOATIME),
-    ("nodiratime", MsFlags::MS_NODIRATIME),
-    ("relatime", MsFlags::MS_RELATIME),
-    ("sync", MsFlags::MS_SYNCHRONOUS),
-];
-
-fn flags(options: &str) -> MsFlags {
-    let known = OPTIONS.iter().filter(|(name, _)| options.split(',').any(|option| option == *name));
-    known.fold(MsFlags::empty(), |all, (_, flag)| all | *flag)
+/// The mounts of all namespaces, with what comes from outside noted, and what stands in the way.
+struct Classified {
+    /// Each with a task that is in it.
+    namespaces: Vec<(Namespace, i32)>,
+    problems: Vec<Problem>,
 }
 
-/// How a file system is mounted again: its type in images, and its name.
-fn known(fstype: &str) -> Option<Fstype> {
-    Some(match fstype {
-        "proc" => Fstype::Proc,
-        "sysfs" => Fstype::Sysfs,
-        "devpts" => Fstype::Devpts,
-        "mqueue" => Fstype::Mqueue,
-        "tmpfs" => Fstype::Tmpfs,
-        _ => return None,
-    })
+fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
+    let members = of_tasks(cx.options, cx.id, cx.pids);
+    let namespaces = members.iter().map(|member| read::namespace(member.pid, member.id));
+    let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
+    let surroundings = &cx.options.inside.surroundings;
+    let problems = classify::classify(&mut namespaces, surroundings, &cx.options.mounts);
+    let pids = members.iter().map(|member| member.pid);
+    Ok(Classified { namespaces: namespaces.into_iter().zip(pids).collect(), problems })
 }
 
-fn name_of(fstype: Fstype) -> Option<&'static str> {
-    ["proc", "sysfs", "devpts", "mqueue", "tmpfs"].into_iter().find(|name| known(name) == Some(fstype))
+fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
+    let one = |problem| vec![problem];
+    let ids = ids(cx).map_err(one)?;
+    let namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
+    let surroundings = Surroundings::read().map_err(one)?;
+    plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts)
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn mounts(cx: NamespaceDump<'_>) -> Result<Vec<Mount>, Problem> {
-    read_proc(format!("/proc/{}/mountinfo", cx.root), mountinfo::parse)
-}
-
-/// The mount that is the root of all others.
-fn root_of(mounts: &[Mount]) -> Option<&Mount> {
-    mounts.iter().find(|mount| mount.mountpoint == b"/")
-}
-
-fn is_part_of(mount: &Mount, root: &Mount) -> bool {
-    mount.dev == root.dev && mount.root.starts_with(&root.root)
-}
-
-fn refuse(mount: &Mount, root: &Mount) -> Option<MountRefusal> {
-    let fstype = text(&mount.fstype);
-    if mount.propagation.shared.is_some() || mount.propagation.master.is_some() {
-        return Some(MountRefusal::Shared);
+/// Ids of the mount namespaces of all tasks, that of the root first.
+fn ids(cx: NamespaceRestore<'_>) -> Result<Vec<u32>, Problem> {
+    let mut ids = vec![cx.id];
+    let tasks: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
+    for task in tasks.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {
+        let of_task: TaskKobjIdsEntry = cx.images.read_single(&IDS, task.pid.into())?;
+        ids.extend(of_task.mnt_ns_id.filter(|id| !ids.contains(id)));
     }
-    if is_part_of(mount, root) {
-        return None;
-    }
-    match known(&fstype) {
-        None => Some(MountRefusal::FileSystem(fstype)),
-        Some(_) if mount.root != b"/" => Some(MountRefusal::Part(text(&mount.root))),
-        Some(Fstype::Tmpfs) => {
-            let entries = std::fs::read_dir(OsStr::from_bytes(&mount.mountpoint));
-            entries.is_ok_and(|mut entries| entries.next().is_some()).then_some(MountRefusal::Contents)
-        }
-        Some(_) => None,
-    }
+    Ok(ids)
+}
+
+/// The first of several problems: all have been told by `check`.
+fn first(problems: Vec<Problem>) -> Problem {
+    problems.into_iter().next().unwrap_or_else(|| Problem::new(crate::mounts::refusal::MountRefusal::NoRoot))
 }
 
 impl NamespaceKind for MntNamespace {
     const NAME: &'static str = "mnt-namespace";
-    const NOT_SAVED: &'static [&'static str] = &["ids of mounts"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "ids of mounts",
+        "contents of file systems other than tmpfs and ramfs",
+        "mounts that are locked against a user namespace",
+        "ids that a mount maps",
+    ];
     const TYPE: NamespaceType = NamespaceType::Mnt;
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
-        let mounts = match mounts(cx) {
-            Ok(mounts) => mounts,
-            Err(problem) => return problems.push(problem),
-        };
-        let Some(root) = root_of(&mounts) else { return };
-        problems.extend(mounts.iter().filter_map(|mount| {
-            let path = PathBuf::from(OsStr::from_bytes(&mount.mountpoint));
-            Some(Problem::new(refuse(mount, root)?).object(Object::Path(path)))
-        }));
+        match classified(cx) {
+            Ok(classified) => problems.extend(classified.problems),
+            Err(problem) => problems.push(problem),
+        }
     }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
-        let mounts = mounts(cx)?;
-        let entries: Vec<MntEntry> = mounts
-            .iter()
-            .map(|mount| {
-                let fstype = known(&text(&mount.fstype)).unwrap_or(Fstype::Unsupported);
-                let options = text(&mount.options);
-                MntEntry {
-                    fstype: fstype as u32,
-                    fsname: (fstype == Fstype::Unsupported).then(|| text(&mount.fstype)),
-                    mnt_id: mount.id as u32,
-                    root_dev: mount.dev.0 << 20 | mount.dev.1,
-                    parent_mnt_id: mount.parent as u32,
-                    flags: flags(&options).bits() as u32,
-                    sb_flags: Some(flags(&text(&mount.super_options)).bits() as u32),
-                    root: text(&mount.root),
-                    mountpoint: text(&mount.mountpoint),
-                    source: text(&mount.source),
-                    options: file_system_options(&text(&mount.super_options)),
-                    ..MntEntry::default()
-                }
-            })
-            .collect();
-        images.write(&MNTS, cx.id.into(), &entries)
+        let classified = classified(cx)?;
+        let members = classified.namespaces.iter().map(|(namespace, pid)| Member { namespace, pid: *pid });
+        write::write(&members.collect::<Vec<_>>(), &cx.options.mounts, images)
     }
 
     fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
-        if cx.options.root.is_none() {
-            problems.push(Problem::new(MountRefusal::NoRoot));
+        if let Err(found) = planned(cx).and_then(|plan| Outside::open(&plan)) {
+            problems.extend(found);
         }
+    }
+
+    fn before_birth(cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
+        let outside = planned(cx).and_then(|plan| Outside::open(&plan));
+        outside.map(Outside::into_fds).map_err(first)
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        let new_root = cx.options.root.as_deref().ok_or_else(|| Problem::new(MountRefusal::NoRoot))?;
-        let new_root = new_root.canonicalize().map_err(SysError::io("realpath"));
-        let new_root = new_root.about(|| Object::Path(cx.options.root.clone().unwrap_or_default()))?;
-        let entries: Vec<MntEntry> = cx.images.read(&MNTS, cx.id.into())?;
-        let root = entries.iter().find(|entry| entry.mountpoint == "/");
-        let root = root.ok_or_else(|| invalid(&MNTS, cx.id.into(), "there is no root mount"))?;
-        call(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
-        // A mount of its own, whether the directory is one or not, and with all that is mounted in it: in a new user
-        // namespace, what was mounted before it comes along as a whole or not at all (mount_namespaces(7)).
-        call(Some(&new_root), &new_root, None, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
-        for entry in entries.iter().filter(|entry| entry.mountpoint != "/") {
-            restore_mount(&new_root, root, entry).about(|| Object::Path(entry.mountpoint.clone().into()))?;
+        // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
+        let plan = planned(cx).map_err(first)?;
+        let built = build::build(&plan, Outside::from_fds(cx.brought)?, cx.images, &wanted(cx)?)?;
+        for built in built {
+            cx.opened.borrow_mut().extend(built.opened);
+            if built.id != cx.id {
+                cx.mounts.borrow_mut().push((built.id, built.namespace));
+            }
         }
-        enter(&new_root).about(|| Object::Path(new_root.clone()))
+        Ok(())
     }
 }
 
-/// Options of a file system that are not flags of every file system.
-fn file_system_options(options: &str) -> String {
-    let general =
-        |option: &&str| matches!(*option, "rw" | "ro") || OPTIONS.iter().any(|(name, _)| name == option);
-    options.split(',').filter(|option| !general(option)).collect::<Vec<_>>().join(",")
-}
-
-fn restore_mount(new_root: &Path, root: &MntEntry, entry: &MntEntry) -> Result<(), Problem> {
-    let below = |path: &str| {
-        let relative = Path::new(path).components().filter(|c| matches!(c, std::path::Component::Normal(_)));
-        new_root.join(relative.collect::<PathBuf>())
+/// Files that the images know by their mounts: others cover their names.
+fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
+    let files: Vec<FileEntry> =
+        if cx.images.has(&FILES, 0) { cx.images.read(&FILES, 0)? } else { Vec::new() };
+    let wanted = |file: &FileEntry| {
+        let reg = file.reg.as_ref()?;
+        let mount = u32::try_from(reg.mnt_id?).ok().filter(|id| *id != 0)?;
+        Some(Wanted { id: reg.id, mount, name: reg.name.clone() })
     };
-    let target = below(&entry.mountpoint);
-    let flags = MsFlags::from_bits_truncate(u64::from(entry.flags));
-    if entry.root_dev == root.root_dev {
-        let path = entry.root.strip_prefix(&root.root).unwrap_or(&entry.root);
-        call(Some(&below(path)), &target, None, MsFlags::MS_BIND, None)?;
-        return call(None, &target, None, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags, None);
-    }
-    let fstype = Fstype::try_from(entry.fstype as i32).ok().and_then(name_of);
-    let fstype = fstype.ok_or_else(|| Problem::new(MountRefusal::FileSystem(entry.fsname().to_owned())))?;
-    let options = match fstype {
-        "devpts" => format!("newinstance,{}", entry.options),
-        "tmpfs" => tmpfs_options(&entry.options),
-        _ => String::new(),
-    };
-    call(Some(Path::new(&entry.source)), &target, Some(fstype), flags, Some(options.trim_matches(',')))
-}
-
-/// Options of tmpfs that a mount takes as they are shown.
-fn tmpfs_options(options: &str) -> String {
-    let known = |option: &&str| {
-        ["size=", "nr_inodes=", "mode=", "uid=", "gid="].iter().any(|k| option.starts_with(k))
-    };
-    options.split(',').filter(known).collect::<Vec<_>>().join(",")
-}
-
-fn call(
-    source: Option<&Path>,
-    target: &Path,
-    fstype: Option<&str>,
-    flags: MsFlags,
-    options: Option<&str>,
-) -> Result<(), Problem> {
-    mount(source, target, fstype, flags, options).map_err(SysError::of("mount")).map_err(Problem::new)
-}
-
-/// Makes a directory our root, and takes away what was there before (pivot_root(2)).
-fn enter(new_root: &Path) -> Result<(), Problem> {
-    nix::unistd::chdir(new_root).map_err(SysError::of("chdir"))?;
-    nix::unistd::pivot_root(".", ".").map_err(SysError::of("pivot_root"))?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(SysError::of("umount2"))?;
-    nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;
-    Ok(())
+    Ok(files.iter().filter_map(wanted).collect())
 }

@@ -2,6 +2,8 @@
 //!
 //! Images have the clocks as they were seen inside. The offsets of the new namespace let them go on from there.
 
+use std::os::fd::OwnedFd;
+
 use proto::catalogue::TIMENS;
 use proto::messages::{TimensEntry, Timespec};
 
@@ -36,7 +38,7 @@ impl NamespaceKind for TimeNamespace {
         Ok(())
     }
 
-    fn before_birth(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
+    fn before_birth(cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
         const FILE: &str = "/proc/self/timens_offsets";
         let was: TimensEntry = cx.images.read_single(&TIMENS, 0)?;
         let is = clocks()?;
@@ -62,7 +64,8 @@ impl NamespaceKind for TimeNamespace {
             + &line("boottime", offset(was.boottime, is.boottime)?);
         let flag = CloneFlags::from_bits_retain(NamespaceType::Time.clone_flag());
         nix::sched::unshare(flag).map_err(SysError::of("unshare(CLONE_NEWTIME)"))?;
-        std::fs::write(FILE, text).map_err(SysError::io("write")).about(|| Object::Path(FILE.into()))
+        std::fs::write(FILE, text).map_err(SysError::io("write")).about(|| Object::Path(FILE.into()))?;
+        Ok(Vec::new())
     }
 
     fn restore(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {

@@ -1,0 +1,403 @@
+//! Builds the trees of mounts, in a process of its own that is in the new user namespace, and in the namespaces that file
+//! systems show: of pids, networks, System V and POSIX objects, cgroups.
+//!
+//! 1. All file systems are made, while the mounts of the old namespace are still there: a user namespace may mount procfs
+//!    and sysfs only where they can be seen already (`mount_too_revealing`, fs/namespace.c).
+//! 2. The namespace gets an empty root, the *yard*, where file systems, mounts from outside and groups are put.
+//! 3. Each namespace begins as a copy of the yard. Its mounts are cloned and put on each other, all private, so that nothing
+//!    propagates meanwhile; then they get their flags and their groups.
+//! 4. Its root becomes the root of the namespace, and the yard is gone from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::MsFlags;
+use nix::unistd::{chroot, fchdir};
+use proto::catalogue::BINFMT_MISC;
+use proto::messages::BinfmtMiscEntry;
+
+use super::binfmt;
+use super::extract::extract;
+use super::file_system::{self, IdRange};
+use super::flags;
+use super::model::Mount;
+use super::outside::Outside;
+use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, Source, SourceKind};
+use super::read::Proc;
+use super::refusal::MountRefusal;
+use super::removed::Removed;
+use super::write::BINFMT_MISC_TYPE;
+use super::yard::{self, Yard, open_path};
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::image::Images;
+use crate::sys::mount::{self as sys, Depth};
+
+/// A namespace that was built.
+#[derive(Debug)]
+pub struct Built {
+    /// Its number in the images.
+    pub id: u32,
+    /// The namespace, for setns(2).
+    pub namespace: OwnedFd,
+    /// The ids that mounts have now, by those that they had.
+    pub mount_ids: BTreeMap<u32, u32>,
+    /// The files that were wanted, by their ids in the images, without access to what is in them.
+    pub opened: Vec<(u32, OwnedFd)>,
+}
+
+/// A file on a mount, which others may cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its id in the images.
+    pub id: u32,
+    /// The mount, by the id that it had.
+    pub mount: u32,
+    /// Its name, from the root of the namespace.
+    pub name: String,
+}
+
+/// Builds all of them. The calling process has one thread, and is in the first namespace afterwards. Files that are wanted are
+/// opened on their mounts before anything is mounted over them.
+pub fn build(
+    plan: &Plan,
+    outside: Outside,
+    images: &Images,
+    wanted: &[Wanted],
+) -> Result<Vec<Built>, Problem> {
+    let proc = Proc::open()?;
+    let archives = archives(plan, images)?;
+    let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
+    let ids = proc.id_ranges()?;
+    let step = "make a place for the mounts of the new namespaces";
+    yard::enter_copy().while_trying_to(step)?;
+    let made = make(plan, outside, &ids)?;
+    register(plan, &made, &interpreters)?;
+    let yard = Yard::make(proc).while_trying_to(step)?;
+    let mut builder = Builder { plan, yard, archives, wanted, removed: BTreeMap::new() };
+    builder.fill(&made)?;
+    builder.make_removed()?;
+    builder.put_groups(|kind| !matches!(kind, SourceKind::Layers(_)))?;
+    // The first is the root's, in which we stay.
+    let built = plan.namespaces.iter().rev().map(|namespace| builder.build(namespace));
+    let built = built.collect::<Result<Vec<_>, _>>()?;
+    builder.removed.values().try_for_each(Removed::remove)?;
+    nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;
+    for (source, mount) in plan.sources.iter().zip(&made) {
+        if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount) {
+            file_system::set_flags(mount, file_system).about(|| source.object.clone())?;
+        }
+    }
+    Ok(built)
+}
+
+/// Opens archives while their directory is in sight.
+fn archives(plan: &Plan, images: &Images) -> Result<BTreeMap<String, File>, Problem> {
+    let of_sources = plan.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::Inside(_, archive) => archive.as_ref(),
+        _ => None,
+    });
+    let mounts = plan.namespaces.iter().flat_map(|namespace| &namespace.mounts);
+    let names = of_sources.chain(mounts.filter_map(|mount| mount.removed.as_ref()));
+    let open = |name: &String| {
+        let file = images.open_file(name)?;
+        images.verify(name, &file)?;
+        Ok((name.clone(), file))
+    };
+    names.map(open).collect()
+}
+
+/// Makes the file systems, each mounted nowhere.
+fn make(plan: &Plan, outside: Outside, ids: &[IdRange]) -> Result<Vec<Option<OwnedFd>>, Problem> {
+    let mut outside = outside.into_fds().into_iter();
+    let make = |source: &Source| match &source.kind {
+        SourceKind::Inside(file_system, _) => {
+            file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
+        }
+        SourceKind::Layers(_) => Ok(None),
+        SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.next()),
+    };
+    plan.sources.iter().map(make).collect()
+}
+
+/// Registers interpreters, while procfs is in sight.
+fn register(plan: &Plan, made: &[Option<OwnedFd>], interpreters: &[BinfmtMiscEntry]) -> Result<(), Problem> {
+    for (source, mount) in plan.sources.iter().zip(made) {
+        if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount)
+            && file_system.fstype == BINFMT_MISC_TYPE
+        {
+            binfmt::register(mount, interpreters).about(|| source.object.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn source_name(source: usize) -> String {
+    format!("source-{source}")
+}
+
+fn group_name(group: usize) -> String {
+    format!("group-{group}")
+}
+
+/// The name in the yard of the root that is being built.
+const ROOT: &str = "root";
+
+/// A tree that is being built.
+struct Tree<'a> {
+    namespace: &'a PlannedNamespace,
+    /// Mounts, by their ids in the images.
+    cloned: BTreeMap<u32, OwnedFd>,
+    /// Those that are where they belong.
+    attached: BTreeSet<u32>,
+    /// Files that were wanted.
+    opened: Vec<(u32, OwnedFd)>,
+}
+
+impl Tree<'_> {
+    fn root(&self) -> Option<&OwnedFd> {
+        let root = self.namespace.order.first().and_then(|at| self.namespace.mounts.get(*at));
+        root.and_then(|root| self.cloned.get(&root.mount.id))
+    }
+}
+
+struct Builder<'a> {
+    plan: &'a Plan,
+    yard: Yard,
+    archives: BTreeMap<String, File>,
+    wanted: &'a [Wanted],
+    /// What was removed, by its source and its name there.
+    removed: BTreeMap<(usize, PathBuf), Removed>,
+}
+
+impl Builder<'_> {
+    /// Fills file systems, and puts all sources into the yard.
+    fn fill(&self, made: &[Option<OwnedFd>]) -> Result<(), Problem> {
+        for (i, (source, mount)) in self.plan.sources.iter().zip(made).enumerate() {
+            let Some(mount) = mount else { continue };
+            if let SourceKind::Inside(_, Some(name)) = &source.kind
+                && let Some(archive) = self.archives.get(name)
+            {
+                extract(archive, mount).about(|| source.object.clone())?;
+            }
+            Yard::put(&source_name(i), mount).about(|| source.object.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was removed in the sources that are there.
+    fn make_removed(&mut self) -> Result<(), Problem> {
+        let mounts = self.plan.namespaces.iter().flat_map(|namespace| &namespace.mounts);
+        for planned in mounts.filter(|planned| planned.mount.removed) {
+            let key = (planned.source, planned.below.clone());
+            let name = source_name(planned.source);
+            if self.removed.contains_key(&key) || !Yard::has(&name) {
+                continue;
+            }
+            let archive = planned.removed.as_ref().and_then(|name| self.archives.get(name));
+            let make = || Removed::make(Yard::get(&name)?, &planned.below, archive, &planned.mount);
+            let made = make().about(|| planned.mount.object());
+            self.removed.insert(key, made.while_trying_to("make again what it has mounted and was removed")?);
+        }
+        Ok(())
+    }
+
+    /// Puts mounts into the yard that propagate as the groups do, as far as their sources are there.
+    fn put_groups(&self, wanted: impl Fn(&SourceKind) -> bool) -> Result<(), Problem> {
+        for (i, group) in self.plan.groups.iter().enumerate() {
+            let Some(source) = self.plan.sources.get(group.source).filter(|source| wanted(&source.kind))
+            else {
+                continue;
+            };
+            let put = || -> Result<(), SysError> {
+                let from = match group.events {
+                    Events::Group(master) => Yard::get(&group_name(master))?,
+                    _ => Yard::get(&source_name(group.source))?,
+                };
+                let carrier = sys::clone_at(&from, Path::new(""), Depth::One)?;
+                Yard::put(&group_name(i), &carrier)?;
+                let kind = match group.events {
+                    Events::Own => MsFlags::MS_PRIVATE,
+                    Events::Peers => MsFlags::MS_SHARED,
+                    Events::Group(_) | Events::Outside => MsFlags::MS_SLAVE,
+                };
+                sys::set_propagation(carrier.as_fd(), kind.bits())?;
+                if group.shared.is_some() && group.events != Events::Peers {
+                    sys::set_propagation(carrier.as_fd(), MsFlags::MS_SHARED.bits())?;
+                }
+                Ok(())
+            };
+            put().about(|| source.object.clone()).while_trying_to("make its peer group")?;
+        }
+        Ok(())
+    }
+
+    /// Builds one namespace.
+    fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
+        self.yard.copy().while_trying_to("make another mount namespace")?;
+        let mut tree =
+            Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new(), opened: Vec::new() };
+        loop {
+            let missing = self.clone_mounts(&mut tree)?;
+            Self::attach_mounts(&mut tree)?;
+            // What is made of folders of others waits until the others are there.
+            let Some(missing) = missing else { break };
+            self.make_layers(missing, &tree)?;
+        }
+        for planned in &namespace.mounts {
+            let Some(mount) = tree.cloned.get(&planned.mount.id) else { continue };
+            self.finish(planned, mount).about(|| planned.mount.object())?;
+        }
+        if let Some(root) = tree.root() {
+            yard::become_root(root).while_trying_to("make its root the root of a mount namespace")?;
+        }
+        let ids = tree.cloned.iter().map(|(old, mount)| Ok((*old, sys::mount_id(mount.as_fd())? as u32)));
+        Ok(Built {
+            id: namespace.id,
+            namespace: self.yard.proc().namespace()?,
+            mount_ids: ids.collect::<Result<_, SysError>>()?,
+            opened: tree.opened,
+        })
+    }
+
+    /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
+    /// at the first whose source is not there.
+    fn clone_mounts<'a>(&self, tree: &mut Tree<'a>) -> Result<Option<&'a PlannedMount>, Problem> {
+        for planned in &tree.namespace.mounts {
+            if tree.cloned.contains_key(&planned.mount.id) {
+                continue;
+            }
+            let name = source_name(planned.source);
+            if !Yard::has(&name) {
+                return Ok(Some(planned));
+            }
+            let clone = || -> Result<OwnedFd, SysError> {
+                let key = (planned.source, planned.below.clone());
+                let below = self.removed.get(&key).map_or(&planned.below, |removed| &removed.path);
+                let from = find(&Yard::get(&name)?, below)?;
+                let mount = sys::clone_at(&from, Path::new(""), Depth::One)?;
+                // A clone of a mount in a peer group is in the group, too.
+                sys::set_propagation(mount.as_fd(), MsFlags::MS_PRIVATE.bits())?;
+                Ok(mount)
+            };
+            let mount = clone().about(|| planned.mount.object()).while_trying_to("clone what is mounted")?;
+            self.open_wanted(&planned.mount, &mount, &mut tree.opened)?;
+            tree.cloned.insert(planned.mount.id, mount);
+        }
+        Ok(None)
+    }
+
+    /// Opens what is wanted on a mount, on which nothing is mounted yet.
+    fn open_wanted(
+        &self,
+        mount: &Mount,
+        root: &OwnedFd,
+        opened: &mut Vec<(u32, OwnedFd)>,
+    ) -> Result<(), Problem> {
+        for wanted in self.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
+            let below = Path::new(&wanted.name).strip_prefix(&mount.mountpoint);
+            let Ok(below) = below else { continue };
+            match find(root, below) {
+                Ok(file) => opened.push((wanted.id, file)),
+                // Something stands in for its name, or whoever opens it says that it is missing.
+                Err(SysError { errno: Errno::ENOENT | Errno::ENOTDIR, .. }) => {}
+                Err(error) => {
+                    let problem = Problem::new(error).step("open what other mounts cover");
+                    return Err(problem.object(Object::Path(wanted.name.clone().into())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts those that were cloned where they belong.
+    fn attach_mounts(tree: &mut Tree<'_>) -> Result<(), Problem> {
+        let order = tree.namespace.order.iter().filter_map(|at| tree.namespace.mounts.get(*at));
+        for planned in order {
+            let id = planned.mount.id;
+            let Some(mount) = tree.cloned.get(&id).filter(|_| !tree.attached.contains(&id)) else { continue };
+            let attach = || -> Result<(), Problem> {
+                match tree.cloned.get(&planned.mount.parent) {
+                    Some(parent) if planned.mount.parent != id => {
+                        let place = find(parent, &planned.place).map_err(|e| no_place(e, &planned.place))?;
+                        sys::attach(mount.as_fd(), place.as_fd()).while_trying_to("mount it")
+                    }
+                    _ => Yard::put(ROOT, mount).while_trying_to("mount it"),
+                }
+            };
+            attach().about(|| planned.mount.object())?;
+            tree.attached.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Makes the file system of a mount, of folders that are there now.
+    fn make_layers(&self, planned: &PlannedMount, tree: &Tree<'_>) -> Result<(), Problem> {
+        let at = planned.source;
+        let (Some(source), Some(root)) = (self.plan.sources.get(at), tree.root()) else {
+            return Err(Problem::new(MountRefusal::NoRoot));
+        };
+        let make = || -> Result<OwnedFd, Problem> {
+            let SourceKind::Layers(file_system) = &source.kind else {
+                return Err(Problem::new(MountRefusal::NoRoot));
+            };
+            // Its folders are named from the root of the namespace.
+            let yard = open_path("/")?;
+            fchdir(root).map_err(SysError::of("fchdir"))?;
+            chroot(".").map_err(SysError::of("chroot"))?;
+            let made = file_system::make(file_system, &[]);
+            fchdir(&yard).map_err(SysError::of("fchdir"))?;
+            chroot(".").map_err(SysError::of("chroot"))?;
+            made
+        };
+        let made = make().about(|| source.object.clone())?;
+        Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
+        self.put_groups(|kind| *kind == source.kind)
+    }
+
+    /// Gives a mount its flags and its group.
+    fn finish(&self, planned: &PlannedMount, mount: &OwnedFd) -> Result<(), Problem> {
+        let (set, clear) = flags::attributes(planned.mount.flags);
+        sys::set_attributes(mount.as_fd(), set, clear).while_trying_to("set its flags")?;
+        if let Some(at) = planned.group {
+            let carrier = Yard::get(&group_name(at))?;
+            match sys::set_group(carrier.as_fd(), mount.as_fd()) {
+                // Whether something outside has peers, only an attempt tells.
+                Err(SysError { errno: Errno::EINVAL, .. }) if self.is_outside(at) => {
+                    log::warn!("{}: what it is outside propagates no events now", planned.mount.object());
+                }
+                done => done.while_trying_to("make it a member of its peer group")?,
+            }
+        } else if flags::is_unbindable(planned.mount.flags) {
+            sys::set_propagation(mount.as_fd(), MsFlags::MS_UNBINDABLE.bits())?;
+        }
+        Ok(())
+    }
+
+    fn is_outside(&self, group: usize) -> bool {
+        self.plan.groups.get(group).is_some_and(|group| group.events == Events::Outside)
+    }
+}
+
+/// What is at a place below the root of a mount, on that mount itself. No link is followed.
+fn find(mount: &OwnedFd, place: &Path) -> Result<OwnedFd, SysError> {
+    if place.as_os_str().is_empty() {
+        return mount.try_clone().map_err(SysError::io("dup"));
+    }
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    openat2(mount, place, how).map_err(SysError::of("openat2"))
+}
+
+fn no_place(error: SysError, place: &Path) -> Problem {
+    match error.errno {
+        Errno::ENOENT | Errno::ENOTDIR => {
+            Problem::new(MountRefusal::NoPlace { place: Path::new("/").join(place).display().to_string() })
+        }
+        _ => Problem::new(error).step("find its mount point"),
+    }
+}

@@ -1,0 +1,97 @@
+//! Makes one file system, with fsopen(2).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::filesystem;
+use super::flags;
+use super::plan::FileSystem;
+use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::sys::mount::NewFileSystem;
+
+/// Why a file system cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("a file system of type {fstype} cannot be made{}: {error}", about(.option.as_deref()))]
+pub(super) struct Unmakable {
+    fstype: String,
+    option: Option<String>,
+    error: SysError,
+}
+
+fn about(option: Option<&str>) -> String {
+    option.map_or_else(String::new, |option| format!(" with {option}"))
+}
+
+impl Explain for Unmakable {
+    fn class(&self) -> Class {
+        self.error.class()
+    }
+}
+
+/// A range of ids: the first inside of a user namespace, the first outside, and how many.
+pub(super) type IdRange = (u32, u32, u32);
+
+/// Makes it, and mounts it nowhere. Its flags come later, since most keep it from being filled. Owners in its options are
+/// translated with this map; none is needed outside of user namespaces.
+pub(super) fn make(file_system: &FileSystem, ids: &[IdRange]) -> Result<OwnedFd, Problem> {
+    let fstype = &file_system.fstype;
+    let fail = |option: Option<&str>| {
+        let (fstype, option) = (fstype.clone(), option.map(str::to_owned));
+        move |error| Problem::new(Unmakable { fstype, option, error })
+    };
+    let text = |text: &str| CString::new(text).unwrap_or_default();
+    let new = NewFileSystem::open(&text(fstype)).map_err(fail(None))?;
+    if !file_system.source.is_empty() {
+        new.set(c"source", &text(&file_system.source)).map_err(fail(Some("source")))?;
+    }
+    let options = file_system.options.split(',').filter(|option| !option.is_empty());
+    for option in options.filter(|option| filesystem::is_taken(fstype, option)) {
+        let set = match option.split_once('=') {
+            Some((key @ ("uid" | "gid"), id)) => new.set(&text(key), &text(&inside(id, ids))),
+            Some((key, value)) => new.set(&text(key), &text(value)),
+            None => new.set_flag(&text(option)),
+        };
+        set.map_err(fail(Some(option)))?;
+    }
+    new.create().map_err(fail(None))?;
+    new.mount().map_err(fail(None))
+}
+
+/// Gives a file system its flags.
+pub(super) fn set_flags(mount: &OwnedFd, file_system: &FileSystem) -> Result<(), Problem> {
+    if file_system.flags == 0 {
+        return Ok(());
+    }
+    let step = "set the flags of its file system";
+    let picked = NewFileSystem::of_mount(mount.as_fd()).while_trying_to(step)?;
+    for word in flags::super_words(file_system.flags) {
+        let word = CString::new(word).unwrap_or_default();
+        picked.set_flag(&word).while_trying_to(step)?;
+    }
+    picked.reconfigure().while_trying_to(step)
+}
+
+/// What an id outside is inside.
+fn inside(id: &str, ids: &[IdRange]) -> String {
+    let translated = id.parse::<u32>().ok().and_then(|id| {
+        ids.iter().find_map(|(inside, outside, count)| {
+            let offset = id.checked_sub(*outside).filter(|offset| offset < count)?;
+            inside.checked_add(offset)
+        })
+    });
+    translated.map_or_else(|| id.to_owned(), |id| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_translated_where_there_is_a_map() {
+        let ids = [(0, 100_000, 1000), (2000, 0, 1)];
+        for (outside, inside_is) in [("100005", "5"), ("0", "2000"), ("7", "7"), ("x", "x")] {
+            assert_eq!(inside(outside, &ids), inside_is);
+        }
+        assert_eq!(inside("5", &[]), "5");
+    }
+}

@@ -1,0 +1,146 @@
+//! Work that must be done inside other namespaces: by a small process of ours, which comes back with bytes or a reason.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::sys::process;
+
+/// A failure, as the process that met it told it.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Told {
+    class: Class,
+    text: String,
+    help: Option<String>,
+}
+
+impl Explain for Told {
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    fn help(&self) -> Option<String> {
+        self.help.clone()
+    }
+}
+
+/// Classes, by the byte that tells them.
+const CLASSES: [Class; 4] = [Class::Refused, Class::Environment, Class::Failed, Class::Bug];
+
+/// What comes before the bytes of a success.
+const SUCCESS: u8 = b'+';
+
+impl Told {
+    /// What one process tells another of a problem.
+    pub fn encode(problem: &Problem) -> Vec<u8> {
+        let class = CLASSES.iter().position(|class| *class == problem.cause.class()).unwrap_or(2);
+        let object = problem.object.as_ref().map_or(String::new(), |object| format!("{object}: "));
+        let step = problem.step.map_or(String::new(), |step| format!("failed to {step}: "));
+        let help = problem.cause.help().unwrap_or_default();
+        let mut bytes = vec![class as u8];
+        bytes.extend_from_slice(format!("{object}{step}{}\0{help}", problem.cause).as_bytes());
+        bytes
+    }
+
+    /// What was told.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let (class, text) = bytes.split_first().unwrap_or((&2, b"the process that did it was killed"));
+        let text = String::from_utf8_lossy(text);
+        let (text, help) = text.split_once('\0').unwrap_or((&text, ""));
+        Self {
+            class: CLASSES.get(usize::from(*class)).copied().unwrap_or(Class::Failed),
+            text: text.to_owned(),
+            help: (!help.is_empty()).then(|| help.to_owned()),
+        }
+    }
+}
+
+/// Namespaces of another process, of which a small process of ours becomes a member.
+#[derive(Debug)]
+pub struct Namespaces(Vec<(OwnedFd, CloneFlags)>);
+
+impl Namespaces {
+    /// The mount namespace of a process, and its user namespace where that is not ours. Looked up while it surely lives.
+    pub fn of(pid: i32) -> Result<Self, Problem> {
+        let mut all = Vec::new();
+        let user = format!("/proc/{pid}/ns/user");
+        // Entering the one that we are in is refused.
+        if std::fs::read_link(&user).ok() != std::fs::read_link("/proc/self/ns/user").ok() {
+            all.push((open(&user)?, CloneFlags::CLONE_NEWUSER));
+        }
+        all.push((open(&format!("/proc/{pid}/ns/mnt"))?, CloneFlags::CLONE_NEWNS));
+        Ok(Self(all))
+    }
+
+    /// The calling process becomes a member. It must have one thread, and share no working directory.
+    pub fn enter(&self) -> Result<(), SysError> {
+        self.0.iter().try_for_each(|(fd, kind)| nix::sched::setns(fd, *kind).map_err(SysError::of("setns")))
+    }
+}
+
+fn open(path: &str) -> Result<OwnedFd, Problem> {
+    let file = File::open(path).map_err(SysError::io("open"));
+    file.map(OwnedFd::from).about(|| Object::Path(path.into()))
+}
+
+/// Has a fork of ours do some work. It ends without running any destructor, so that it undoes nothing that we have begun.
+pub fn fork<W>(work: W) -> Result<Vec<u8>, Problem>
+where
+    W: FnOnce() -> Result<Vec<u8>, Problem>,
+{
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+    let Some(pid) = process::fork()? else {
+        drop(reader);
+        // A panic must not unwind into what is ours: there it would undo what is not finished.
+        let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
+            let cause = Told { class: Class::Bug, text: "it panicked".into(), help: None };
+            Err(Problem::new(cause))
+        });
+        let told = match done {
+            Ok(bytes) => [&[SUCCESS], bytes.as_slice()].concat(),
+            Err(problem) => Told::encode(&problem),
+        };
+        // Who cannot be told sees the end of the pipe.
+        let _told = File::from(writer).write_all(&told);
+        process::exit_now(0)
+    };
+    drop(writer);
+    let mut told = Vec::new();
+    let read = File::from(reader).read_to_end(&mut told).map_err(SysError::io("read"));
+    process::wait(pid)?;
+    read?;
+    match told.split_first() {
+        Some((&SUCCESS, bytes)) => Ok(bytes.to_vec()),
+        _ => Err(Problem::new(Told::decode(&told))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_told_across_processes() {
+        let cause = SysError { call: "mount", errno: nix::errno::Errno::EPERM };
+        let problem = Problem::new(cause).object(Object::Path("/a".into())).step("try");
+        let told = Told::decode(&Told::encode(&problem));
+        assert_eq!(told.class(), Class::Environment);
+        assert!(told.to_string().starts_with("/a: failed to try: mount: "), "{told}");
+        assert!(told.help().unwrap().contains("root"));
+        assert_eq!(Told::decode(b"").class(), Class::Failed);
+    }
+
+    #[test]
+    fn a_fork_answers_or_says_why_not() {
+        assert_eq!(fork(|| Ok(b"here".to_vec())).unwrap(), b"here");
+        let cause = || SysError { call: "x", errno: nix::errno::Errno::EINVAL };
+        assert!(fork(|| Err(cause().into())).unwrap_err().cause.to_string().starts_with("x: "));
+        assert_eq!(fork(|| panic!()).unwrap_err().cause.class(), Class::Bug);
+    }
+}

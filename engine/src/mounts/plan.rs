@@ -1,0 +1,400 @@
+//! What is mounted from what: found out from the images alone, before anything is made.
+//!
+//! Every mount is a clone of a *source*: a file system that is made once, or something that is mounted outside. Sharing is
+//! copied from *groups*: mounts that nobody sees, one for each way to propagate events.
+
+use std::path::PathBuf;
+
+use proto::catalogue::{MNTS, TMPFS_DEV, TMPFS_IMG};
+use proto::messages::MntEntry;
+
+use super::classify::{ROOT_KEY, skip};
+use super::filesystem::{self, Origin};
+use super::model::{Mount, Namespace};
+use super::refusal::MountRefusal;
+use super::surroundings::Surroundings;
+use crate::error::{Object, Problem};
+use crate::image::{Images, invalid};
+use crate::options::MountOptions;
+
+/// Where clones are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// What it is.
+    pub kind: SourceKind,
+    /// The device number that its file system had.
+    pub dev: u32,
+    /// The folder of the file system that it shows.
+    pub root: String,
+    /// A mount of it, for messages.
+    pub object: Object,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A file system that is made new in the new namespaces, and filled from an archive if it has one.
+    Inside(FileSystem, Option<String>),
+    /// One that is made of folders of the others.
+    Layers(FileSystem),
+    /// One that is there once for the machine.
+    Machine(FileSystem),
+    /// What is at this path outside; with `true`, it must be a mount point.
+    Outside(PathBuf, bool),
+}
+
+/// What fsopen(2) needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its type.
+    pub fstype: String,
+    /// What it is mounted from.
+    pub source: String,
+    /// Its options.
+    pub options: String,
+    /// Its flags, `MS_*`.
+    pub flags: u32,
+}
+
+/// One way to propagate events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The source that has all that its mounts have.
+    pub source: usize,
+    /// Its number in the images, if it is a peer group and not only a way to be a slave.
+    pub shared: Option<u32>,
+    /// Where its events come from.
+    pub events: Events,
+}
+
+/// Where the events of a group come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// Only from its members.
+    Own,
+    /// From its members, which are also the peers of its source outside.
+    Peers,
+    /// Also from this group, which comes before it.
+    Group(usize),
+    /// Also from the peers of its source outside.
+    Outside,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMount {
+    /// What it was.
+    pub mount: Mount,
+    /// What it is a clone of.
+    pub source: usize,
+    /// Which part of that it shows.
+    pub below: PathBuf,
+    /// How it propagates events; it is private otherwise.
+    pub group: Option<usize>,
+    /// Where it is mounted, from the root of its parent.
+    pub place: PathBuf,
+    /// The archive of its root, if that was removed.
+    pub removed: Option<String>,
+}
+
+/// One namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedNamespace {
+    /// Its number in the images.
+    pub id: u32,
+    /// The mounts, in the order of the images: by age.
+    pub mounts: Vec<PlannedMount>,
+    /// The order in which they are put on each other: parents before what is on them; of those on one parent, what others
+    /// cover first. The first is the root.
+    pub order: Vec<usize>,
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// What is mounted.
+    pub sources: Vec<Source>,
+    /// How events go.
+    pub groups: Vec<Group>,
+    /// Where it is mounted.
+    pub namespaces: Vec<PlannedNamespace>,
+}
+
+/// Reads the tables of these namespaces, without what the user does not want.
+pub fn read(images: &Images, ids: &[u32], options: &MountOptions) -> Result<Vec<Namespace>, Problem> {
+    let table = |id: &u32| {
+        let entries: Vec<MntEntry> = images.read(&MNTS, u64::from(*id))?;
+        let mut namespace = Namespace::from_entries(*id, &entries)?;
+        skip(&mut namespace, options);
+        Ok(namespace)
+    };
+    ids.iter().map(table).collect()
+}
+
+/// Plans them, or says all that stands in the way.
+pub fn plan(
+    namespaces: &[Namespace],
+    images: &Images,
+    surroundings: &Surroundings,
+    options: &MountOptions,
+) -> Result<Plan, Vec<Problem>> {
+    let mut planner = Planner { namespaces, images, surroundings, options, plan: Plan::default() };
+    let mut problems = planner.outside();
+    problems.extend(planner.inside());
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    problems.extend(planner.groups());
+    problems.extend(planner.place());
+    if problems.is_empty() { Ok(planner.plan) } else { Err(problems) }
+}
+
+struct Planner<'a> {
+    namespaces: &'a [Namespace],
+    images: &'a Images,
+    surroundings: &'a Surroundings,
+    options: &'a MountOptions,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn mounts(&self) -> impl Iterator<Item = &'a Mount> + use<'a> {
+        self.namespaces.iter().flat_map(|namespace| &namespace.mounts)
+    }
+
+    /// Sources of mounts that come from outside.
+    fn outside(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let first_root = self.namespaces.first().and_then(Namespace::root).map(|root| root.id);
+        for mount in self.mounts() {
+            let is_given_root = Some(mount.id) == first_root && self.options.root.is_some();
+            let path = match (&mount.external, &self.options.root) {
+                (_, Some(root)) if is_given_root => Ok((root.clone(), true)),
+                (Some(key), _) => self.path_of_key(mount, key).map(|path| (path.into(), false)),
+                (None, _) => continue,
+            };
+            match path {
+                Ok((path, is_mount_point)) => {
+                    let kind = SourceKind::Outside(path, is_mount_point);
+                    self.add_source(kind, mount, mount.root.clone());
+                }
+                Err(refusal) => problems.push(Problem::new(refusal).object(mount.object())),
+            }
+        }
+        problems
+    }
+
+    fn path_of_key(&self, mount: &Mount, key: &str) -> Result<String, MountRefusal> {
+        if let Some((_, path)) = self.options.external.iter().find(|(name, _)| name == key) {
+            return Ok(path.clone());
+        }
+        if key == ROOT_KEY {
+            return self.surroundings.path_of(mount.dev, &mount.root).ok_or(MountRefusal::NoRoot);
+        }
+        // A mount that was found by itself has the path where it was found for a key.
+        if key.starts_with('/') {
+            return Ok(key.to_owned());
+        }
+        Err(MountRefusal::NotGiven { key: key.to_owned() })
+    }
+
+    fn add_source(&mut self, kind: SourceKind, mount: &Mount, root: String) {
+        let source = Source { kind, dev: mount.dev, root, object: mount.object() };
+        self.plan.sources.push(source);
+    }
+
+    /// Sources of all other mounts.
+    fn inside(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for mount in self.mounts() {
+            if self.source_of(mount).is_some() {
+                continue;
+            }
+            let file_system = FileSystem {
+                fstype: mount.fstype.clone(),
+                source: mount.source.clone(),
+                options: mount.options.clone(),
+                flags: mount.sb_flags,
+            };
+            let kind = match filesystem::origin(&mount.fstype, &self.options.enabled) {
+                Origin::Inside => SourceKind::Inside(file_system, None),
+                Origin::Archive => SourceKind::Inside(file_system, self.archive(mount)),
+                Origin::Layers => SourceKind::Layers(file_system),
+                Origin::Machine => SourceKind::Machine(file_system),
+                Origin::Outside => {
+                    let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
+                    let refusal = MountRefusal::Outside { fstype, mountpoint, may_enable: false };
+                    problems.push(Problem::new(refusal).object(mount.object()));
+                    continue;
+                }
+                Origin::Never(reason) => {
+                    let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
+                    let refusal = MountRefusal::Never { fstype, reason, mountpoint };
+                    problems.push(Problem::new(refusal).object(mount.object()));
+                    continue;
+                }
+            };
+            let of_device = self.mounts().filter(|other| other.dev == mount.dev);
+            let root = if filesystem::root_is_relative(&mount.fstype) {
+                of_device.map(|other| &other.root).min_by_key(|root| root.len()).cloned()
+            } else {
+                None
+            };
+            self.add_source(kind, mount, root.unwrap_or_else(|| "/".into()));
+        }
+        problems
+    }
+
+    /// The archive of a file system; CRIU before 2.0 named them by mounts.
+    fn archive(&self, mount: &Mount) -> Option<String> {
+        if self.images.has(&TMPFS_DEV, mount.dev.into()) {
+            return Some(TMPFS_DEV.file_name(mount.dev.into()));
+        }
+        let by_mount = |other: &&Mount| {
+            other.dev == mount.dev
+                && other.root == "/"
+                && !other.removed
+                && self.images.has(&TMPFS_IMG, other.id.into())
+        };
+        self.mounts().find(by_mount).map(|other| TMPFS_IMG.file_name(other.id.into()))
+    }
+
+    /// The source that a mount is a clone of: that of its own key, or the one that shows most of its file system.
+    fn source_of(&self, mount: &Mount) -> Option<(usize, PathBuf)> {
+        let own = mount.external.as_ref().and_then(|_| {
+            self.plan.sources.iter().position(|source| {
+                source.object == mount.object() && source.root == mount.root && source.dev == mount.dev
+            })
+        });
+        if let Some(own) = own {
+            return Some((own, PathBuf::new()));
+        }
+        let matching = self.plan.sources.iter().enumerate().filter_map(|(i, source)| {
+            let below = (source.dev == mount.dev).then(|| mount.root_below(&source.root))??;
+            Some((i, source.root.len(), below))
+        });
+        matching.min_by_key(|(_, length, _)| *length).map(|(i, _, below)| (i, below))
+    }
+
+    /// Ways to propagate events, masters before slaves.
+    fn groups(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut ways: Vec<(Option<u32>, Option<u32>)> = Vec::new();
+        for mount in self.mounts() {
+            let way = (mount.shared, mount.master);
+            if way != (None, None) && !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        while !ways.is_empty() {
+            let is_ready = |(_, master): &(Option<u32>, Option<u32>)| {
+                !ways.iter().any(|(shared, _)| shared.is_some() && shared == master)
+            };
+            let Some(at) = ways.iter().position(is_ready) else {
+                let id = self.namespaces.first().map_or(0, |namespace| namespace.id);
+                problems.push(invalid(&MNTS, id.into(), "a peer group is its own master"));
+                return problems;
+            };
+            let (shared, master) = ways.remove(at);
+            let members = self.mounts().filter(|mount| (mount.shared, mount.master) == (shared, master));
+            let members: Vec<&Mount> = members.collect();
+            let Some(source) = self.common_source(&members, master) else {
+                let object = members.first().map(|mount| mount.object());
+                let problem = Problem::new(MountRefusal::Scattered);
+                problems.push(object.into_iter().fold(problem, Problem::object));
+                continue;
+            };
+            let of_master =
+                master.and_then(|id| self.plan.groups.iter().position(|group| group.shared == Some(id)));
+            let is_external = members.iter().any(|mount| mount.external.is_some());
+            let events = match (of_master, master) {
+                (Some(group), _) => Events::Group(group),
+                (None, Some(_)) => Events::Outside,
+                (None, None) if is_external && self.options.allows_sharing() => Events::Peers,
+                (None, None) => Events::Own,
+            };
+            self.plan.groups.push(Group { source, shared, events });
+        }
+        problems
+    }
+
+    /// The source that has all that these mounts have. A slave of a group outside must be one of the group's source.
+    fn common_source(&self, members: &[&Mount], master: Option<u32>) -> Option<usize> {
+        let has_all = |source: &Source| {
+            members.iter().all(|mount| mount.dev == source.dev && mount.root_below(&source.root).is_some())
+        };
+        let is_slave_outside = master.is_some_and(|id| self.mounts().all(|mount| mount.shared != Some(id)));
+        let known = |source: &Source| {
+            let mut external =
+                self.mounts().filter(|mount| mount.external.is_some() && mount.master == master);
+            external.any(|mount| mount.object() == source.object)
+        };
+        let sources = self.plan.sources.iter().enumerate().filter(|(_, source)| has_all(source));
+        let sources = sources.filter(|(_, source)| !is_slave_outside || known(source));
+        sources.min_by_key(|(_, source)| source.root.len()).map(|(i, _)| i)
+    }
+
+    /// Puts mounts into an order in which they can be made.
+    fn place(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut with_layers: Vec<(usize, u32)> = Vec::new();
+        for namespace in self.namespaces {
+            let mounts: Vec<PlannedMount> =
+                namespace.mounts.iter().filter_map(|mount| self.planned(namespace, mount)).collect();
+            for planned in mounts.iter().filter(|planned| self.has_layers(planned.source)) {
+                if with_layers.iter().any(|(source, id)| *source == planned.source && *id != namespace.id) {
+                    let problem = Problem::new(MountRefusal::LayersElsewhere);
+                    problems.push(problem.object(planned.mount.object()));
+                }
+                with_layers.push((planned.source, namespace.id));
+            }
+            let order = order(namespace);
+            self.plan.namespaces.push(PlannedNamespace { id: namespace.id, mounts, order });
+        }
+        problems
+    }
+
+    /// All mounts have a source now, and a place below their parent.
+    fn planned(&self, namespace: &Namespace, mount: &Mount) -> Option<PlannedMount> {
+        let (source, below) = self.source_of(mount)?;
+        let way = (mount.shared, mount.master);
+        let id = mount.id.into();
+        let is_kept = mount.removed && self.images.has(&TMPFS_IMG, id);
+        Some(PlannedMount {
+            mount: mount.clone(),
+            source,
+            below,
+            group: self.plan.groups.iter().position(|group| self.is_way(group, way)),
+            place: namespace.place(mount).unwrap_or_default(),
+            removed: is_kept.then(|| TMPFS_IMG.file_name(id)),
+        })
+    }
+
+    fn has_layers(&self, source: usize) -> bool {
+        let source = self.plan.sources.get(source);
+        source.is_some_and(|source| matches!(source.kind, SourceKind::Layers(_)))
+    }
+
+    fn is_way(&self, group: &Group, (shared, master): (Option<u32>, Option<u32>)) -> bool {
+        let of_master = match group.events {
+            Events::Group(at) => self.plan.groups.get(at).and_then(|group| group.shared) == master,
+            Events::Outside => master.is_some(),
+            Events::Own | Events::Peers => master.is_none(),
+        };
+        group.shared == shared && of_master && (shared, master) != (None, None)
+    }
+}
+
+/// Places of mounts in the table, in the order in which they are put on each other.
+fn order(namespace: &Namespace) -> Vec<usize> {
+    let mut order = Vec::new();
+    let mut next: Vec<&Mount> = namespace.root().into_iter().collect();
+    while let Some(mount) = next.pop() {
+        order.extend(namespace.mounts.iter().position(|other| other.id == mount.id));
+        // Popped from the end: the deepest first, since a mount hides what is below its place.
+        let mut children: Vec<&Mount> = namespace.children(mount).collect();
+        children.sort_by_key(|child| child.mountpoint.len());
+        next.extend(children);
+    }
+    order
+}

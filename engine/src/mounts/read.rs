@@ -1,0 +1,86 @@
+//! What a mount namespace is made of, as one sees it who has its root as root.
+//!
+//! A process that was moved into a smaller root (chroot(2)) sees a part of it only, so no member is asked: a process of ours
+//! enters the namespace, and with that its root, and reads its own mountinfo through a `/proc` that it brought along.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use super::file_system::IdRange;
+use super::inside::{self, Namespaces};
+use super::model::{Mount, Namespace};
+use super::refusal::MountRefusal;
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::procfs::mountinfo;
+
+/// Reads the mount namespace of a process; it gets this number in images.
+pub fn namespace(pid: i32, id: u32) -> Result<Namespace, Problem> {
+    let step = "read the mounts of its namespace";
+    let namespaces = Namespaces::of(pid)?;
+    let text = inside::fork(|| mountinfo_inside(&namespaces)).while_trying_to(step)?;
+    let mounts = mounts(&text).while_trying_to(step)?;
+    Ok(Namespace { id, mounts })
+}
+
+/// Reads mountinfo.
+pub(super) fn mounts(text: &[u8]) -> Result<Vec<Mount>, Problem> {
+    let lines = mountinfo::parse(text)?;
+    let mounts = lines.iter().map(|line| {
+        let object =
+            || Object::Named { kind: "mount", name: String::from_utf8_lossy(&line.mountpoint).into_owned() };
+        Mount::from_line(line).map_err(|_not_utf8| Problem::new(MountRefusal::NotUtf8)).about(object)
+    });
+    mounts.collect()
+}
+
+/// `/proc`, brought along into namespaces that may have none, or one that does not know us.
+#[derive(Debug)]
+pub(super) struct Proc(OwnedFd);
+
+impl Proc {
+    /// Ours.
+    pub(super) fn open() -> Result<Self, SysError> {
+        let proc = open("/proc", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        proc.map(Self).map_err(SysError::of("open(/proc)"))
+    }
+
+    /// The mounts that we see now.
+    pub(super) fn mountinfo(&self) -> Result<Vec<u8>, SysError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.0, "self/mountinfo", flags, Mode::empty());
+        let mut text = Vec::new();
+        let mut file = File::from(file.map_err(SysError::of("open(mountinfo)"))?);
+        file.read_to_end(&mut text).map_err(SysError::io("read(mountinfo)"))?;
+        Ok(text)
+    }
+
+    /// The ids that the user namespace which we are in has.
+    pub(super) fn id_ranges(&self) -> Result<Vec<IdRange>, SysError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.0, "self/uid_map", flags, Mode::empty());
+        let mut text = String::new();
+        let mut file = File::from(file.map_err(SysError::of("open(uid_map)"))?);
+        file.read_to_string(&mut text).map_err(SysError::io("read(uid_map)"))?;
+        let range = |line: &str| {
+            let mut numbers = line.split_whitespace().map(|word| word.parse().ok());
+            Some((numbers.next()??, numbers.next()??, numbers.next()??))
+        };
+        Ok(text.lines().filter_map(range).collect())
+    }
+
+    /// The mount namespace that we are in now.
+    pub(super) fn namespace(&self) -> Result<OwnedFd, SysError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        openat(&self.0, "self/ns/mnt", flags, Mode::empty()).map_err(SysError::of("open(ns/mnt)"))
+    }
+}
+
+fn mountinfo_inside(namespaces: &Namespaces) -> Result<Vec<u8>, Problem> {
+    let proc = Proc::open()?;
+    namespaces.enter()?;
+    Ok(proc.mountinfo()?)
+}

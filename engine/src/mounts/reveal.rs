@@ -1,0 +1,196 @@
+//! Contents of file systems, read through mounts of a namespace, also those that others cover.
+//!
+//! A process of ours enters the namespace. What it sees there it reads through a clone of the mount, on which nothing is
+//! mounted. For what is covered it makes a copy of the namespace, which nobody else has, and takes one mount after the other
+//! off, from above, until the ones it wants are seen.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use prost::Message;
+use proto::messages::BinfmtMiscEntry;
+
+use super::archive::Archive;
+use super::binfmt;
+use super::inside::{self, Namespaces};
+use super::model::{Mount, Namespace};
+use super::read::{self, Proc};
+use super::refusal::MountRefusal;
+use crate::error::{Context as _, Problem, SysError};
+use crate::sys::mount::{self as sys, Depth};
+
+/// The name that the removed root of a mount has in its archive, and nobody else.
+pub(super) fn removed_name(mount: &Mount) -> String {
+    format!(".stasis-removed-{}", mount.id)
+}
+
+/// An archive to be written.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    /// Its file.
+    pub(super) file: File,
+    /// What goes into it.
+    pub(super) what: Contents<'a>,
+}
+
+/// What goes into an archive.
+#[derive(Debug)]
+pub(super) enum Contents<'a> {
+    /// A file system, or those parts of it that there are mounts of.
+    FileSystem(Vec<&'a Mount>),
+    /// The file, or the empty folder, that is the root of a mount and was removed.
+    Removed(&'a Mount),
+}
+
+/// Writes archives of what is mounted in the namespace of a process.
+pub(super) fn write(pid: i32, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<(), Problem> {
+    let namespaces = Namespaces::of(pid)?;
+    inside::fork(|| {
+        let proc = Proc::open()?;
+        namespaces.enter()?;
+        write_inside(&proc, namespace, jobs).map(|()| Vec::new())
+    })
+    .map(drop)
+    .while_trying_to("keep the contents of its file systems")
+}
+
+/// The interpreters of a binfmt_misc in the namespace of a process.
+pub(super) fn interpreters(pid: i32, mount: &Mount) -> Result<Vec<BinfmtMiscEntry>, Problem> {
+    let namespaces = Namespaces::of(pid)?;
+    let bytes = inside::fork(|| {
+        namespaces.enter()?;
+        let path = Path::new(&mount.mountpoint);
+        visible(mount.id, path).ok_or_else(|| covered(mount))?;
+        Ok(binfmt::read(path)?.iter().flat_map(Message::encode_length_delimited_to_vec).collect())
+    });
+    let bytes = bytes.about(|| mount.object()).while_trying_to("read its interpreters")?;
+    let (mut rest, mut entries) = (bytes.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        let entry = BinfmtMiscEntry::decode_length_delimited(&mut rest);
+        // Our own process wrote it; without an end it was killed, which is told elsewhere.
+        let Ok(entry) = entry else { break };
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn write_inside(proc: &Proc, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<(), Problem> {
+    // Removed files have to be in sight: they are read before anything is taken off.
+    for job in jobs {
+        if let Contents::Removed(mount) = job.what {
+            let path = Path::new(&mount.mountpoint);
+            visible(mount.id, path).ok_or_else(|| covered(mount))?;
+            let mut archive = Archive::new(&job.file);
+            archive.add_alone(path, &removed_name(mount)).about(|| mount.object())?;
+            archive.finish()?;
+        }
+    }
+    let wanted = jobs.iter().flat_map(|job| match &job.what {
+        Contents::FileSystem(mounts) => mounts.as_slice(),
+        Contents::Removed(_) => &[],
+    });
+    let wanted: Vec<&Mount> = wanted.copied().collect();
+    let mut roots = BTreeMap::new();
+    for mount in &wanted {
+        if let Some(root) = visible(mount.id, Path::new(&mount.mountpoint)) {
+            roots.insert(mount.id, uncovered(root)?);
+        }
+    }
+    let hidden: Vec<&Mount> = wanted.into_iter().filter(|mount| !roots.contains_key(&mount.id)).collect();
+    if !hidden.is_empty() {
+        take_off(proc, namespace, &hidden, &mut roots)?;
+    }
+    for job in jobs {
+        let Contents::FileSystem(mounts) = &job.what else { continue };
+        let mut archive = Archive::new(&job.file);
+        for mount in mounts {
+            let root = roots.get(&mount.id).ok_or_else(|| covered(mount))?;
+            let name = Path::new(&mount.root).strip_prefix("/").unwrap_or(Path::new(""));
+            archive.add(root, name).about(|| mount.object())?;
+        }
+        archive.finish()?;
+    }
+    Ok(())
+}
+
+fn covered(mount: &Mount) -> Problem {
+    Problem::new(MountRefusal::Covered).object(mount.object())
+}
+
+/// What a path leads to, if it is the root of this mount.
+fn visible(id: u32, path: &Path) -> Option<OwnedFd> {
+    let found = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    (sys::mount_id(found.as_fd()).ok()? == u64::from(id)).then_some(found)
+}
+
+/// The root of a mount without what is mounted below it.
+fn uncovered(root: OwnedFd) -> Result<OwnedFd, SysError> {
+    match sys::clone_at(&root, Path::new(""), Depth::One) {
+        // Unbindable; or something below it may not be taken off, since a more privileged user put it there.
+        Err(SysError { errno: Errno::EINVAL, .. }) => Ok(root),
+        cloned => cloned,
+    }
+}
+
+/// Takes mounts off a copy of the namespace until these can be seen.
+fn take_off(
+    proc: &Proc,
+    namespace: &Namespace,
+    hidden: &[&Mount],
+    roots: &mut BTreeMap<u32, OwnedFd>,
+) -> Result<(), Problem> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare"))?;
+    // Before anything else: what is taken off in a peer would be taken off in the namespace, too.
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, private, none).map_err(SysError::of("mount(MS_PRIVATE)"))?;
+    let copy = Namespace { id: 0, mounts: read::mounts(&proc.mountinfo()?)? };
+    let originals = originals(namespace, &copy);
+    let mut left: Vec<&Mount> = copy.mounts.iter().collect();
+    loop {
+        let before = left.len();
+        for mount in left.clone().into_iter().rev() {
+            let has_children = left.iter().any(|other| other.parent == mount.id && other.id != mount.id);
+            let Some(root) = visible(mount.id, Path::new(&mount.mountpoint)).filter(|_| !has_children) else {
+                continue;
+            };
+            if let Some(original) = originals.get(&mount.id)
+                && hidden.iter().any(|wanted| wanted.id == *original)
+            {
+                roots.insert(*original, uncovered(root)?);
+            }
+            if roots.len() >= hidden.len() && hidden.iter().all(|wanted| roots.contains_key(&wanted.id)) {
+                return Ok(());
+            }
+            let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+            if umount2(mount.mountpoint.as_str(), flags).is_ok() {
+                left.retain(|other| other.id != mount.id);
+            }
+        }
+        if left.len() == before {
+            return Ok(());
+        }
+    }
+}
+
+/// The ids that mounts of a copy have in the original.
+fn originals(namespace: &Namespace, copy: &Namespace) -> BTreeMap<u32, u32> {
+    let mut found = BTreeMap::new();
+    let mut next: Vec<(&Mount, &Mount)> = copy.root().zip(namespace.root()).into_iter().collect();
+    while let Some((copied, original)) = next.pop() {
+        found.insert(copied.id, original.id);
+        for child in copy.children(copied) {
+            let is_same = |other: &&Mount| {
+                (&other.mountpoint, other.dev, &other.root) == (&child.mountpoint, child.dev, &child.root)
+            };
+            next.extend(namespace.children(original).find(is_same).map(|other| (child, other)));
+        }
+    }
+    found
+}

@@ -1,0 +1,208 @@
+//! Trees in namespaces that others look after, and deaths of the processes that work inside of namespaces.
+#![cfg(test)]
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use targets::{STASIS, alone, assert_refused, is_root};
+
+mod targets;
+
+/// A process in new namespaces, which ends with this.
+struct Target(Child);
+
+impl Target {
+    /// `unshare` with these options, and a program that sleeps.
+    fn unshared(options: &[&str]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(options).args(["sleep", "1000"]).current_dir("/");
+        let child = alone(&mut command).spawn().unwrap();
+        let target = Self(child);
+        // It is the program when it has its name.
+        target
+            .wait_until(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "sleep\n"));
+        target
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    #[track_caller]
+    fn wait_until(&self, is: impl Fn(i32) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is(self.pid()) {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for its end by a dump.
+    fn gone(mut self) -> i32 {
+        self.0.wait().unwrap();
+        self.pid()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ends_or_has_ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn namespace(pid: i32, kind: &str) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap()
+}
+
+fn inode(pid: i32, kind: &str) -> String {
+    let link = namespace(pid, kind).display().to_string();
+    link.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_end_matches(']').to_owned()
+}
+
+fn stasis(verb: &str, dir: &Path, args: &[&str]) -> Output {
+    Command::new(STASIS).arg(verb).arg("-D").arg(dir).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Restores with these options, and a file as descriptor 400; the pid of the root.
+#[track_caller]
+fn restore(dir: &Path, args: &[&str], file: Option<&File>) -> i32 {
+    let mut command = Command::new(STASIS);
+    command.args(["restore", "-d", "--pidfile", "pid", "-D"]).arg(dir).args(args).stdin(Stdio::null());
+    if let Some(number) = file.map(AsRawFd::as_raw_fd) {
+        let pass = move || {
+            // SAFETY: takes numbers only.
+            nix::errno::Errno::result(unsafe { libc::dup2(number, 400) })?;
+            Ok(())
+        };
+        // SAFETY: what is called after the fork is async-signal-safe.
+        unsafe { command.pre_exec(pass) };
+    }
+    // It must not hold a pipe of ours open, as a restored tree may.
+    let output =
+        command.stdout(Stdio::null()).stderr(File::create(dir.join("said")).unwrap()).status().unwrap();
+    assert!(output.success(), "{}", fs::read_to_string(dir.join("said")).unwrap());
+    fs::read_to_string(dir.join("pid")).unwrap().trim().parse().unwrap()
+}
+
+fn end(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn an_external_network_namespace_is_handed_in() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::unshared(&["--net", "--uts"]);
+    let file = File::open(format!("/proc/{}/ns/net", target.pid())).unwrap();
+    let net = namespace(target.pid(), "net");
+    let external = format!("net[{}]:outer", inode(target.pid(), "net"));
+    let tree = target.pid().to_string();
+    succeeded(&stasis("dump", dir.path(), &["-t", &tree, "--external", &external]));
+    target.gone();
+    let refused = stasis("restore", dir.path(), &["-d"]);
+    assert_refused(&refused, 3, &["the net namespace \"outer\" is external", "--inherit-fd fd[N]:outer"]);
+    let pid = restore(dir.path(), &["--external", &external, "--inherit-fd", "fd[400]:outer"], Some(&file));
+    assert_eq!(namespace(pid, "net"), net);
+    assert_ne!(namespace(pid, "uts"), namespace(std::process::id() as i32, "uts"));
+    end(pid);
+}
+
+#[test]
+fn namespaces_are_joined_or_left_empty() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (target, host) = (Target::unshared(&["--net"]), Target::unshared(&["--net", "--uts"]));
+    let (tree, there) = (target.pid().to_string(), host.pid());
+    succeeded(&stasis("dump", dir.path(), &["-t", &tree, "--empty-ns", "net"]));
+    target.gone();
+    let by_file = format!("uts:/proc/{there}/ns/uts");
+    let pid = restore(dir.path(), &["--join-ns", &format!("net:{there}"), "-J", &by_file], None);
+    assert_eq!(namespace(pid, "net"), namespace(there, "net"));
+    assert_eq!(namespace(pid, "uts"), namespace(there, "uts"));
+    end(pid);
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = restore(dir.path(), &["--empty-ns", "net"], None);
+    let own = std::process::id() as i32;
+    assert!(![namespace(own, "net"), namespace(there, "net")].contains(&namespace(pid, "net")));
+    end(pid);
+}
+
+#[test]
+fn a_task_that_is_no_init_is_refused_with_its_pid() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    let script = "sleep 1000 & sleep 1000; true";
+    let child = alone(command.args(["--pid", "--fork", "sh", "-c", script])).spawn().unwrap();
+    let target = Target(child);
+    let children = |pid: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).collect::<Vec<_>>()
+    };
+    target.wait_until(|pid| children(pid).first().is_some_and(|init| children(*init).len() == 2));
+    let init = children(target.pid())[0];
+    let tree = children(init)[0].to_string();
+    let refused = stasis("dump", dir.path(), &["-t", &tree]);
+    assert_refused(
+        &refused,
+        3,
+        &["in its pid namespace; only a tree from the init on", "--external pid[INODE]"],
+    );
+    end(init);
+}
+
+/// Whoever is killed, and whenever: the tree runs on as it was, with nobody left who traces it, or is dumped whole.
+#[test]
+fn killed_dumps_leave_trees_in_namespaces_running() {
+    const ROUNDS: u32 = 24;
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut target = Target::unshared(&["--net", "--uts", "--ipc"]);
+    let tree = target.pid().to_string();
+    let start = Instant::now();
+    succeeded(&stasis("dump", dir.path(), &["-t", &tree, "-R"]));
+    let whole = start.elapsed();
+    for round in 0..ROUNDS {
+        let args = ["dump", "-t", &target.pid().to_string(), "-D"].map(str::to_owned);
+        let mut command = Command::new(STASIS);
+        command.args(args).arg(dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut dump = command.spawn().unwrap();
+        std::thread::sleep(whole * round / ROUNDS);
+        dump.kill().unwrap();
+        dump.wait().unwrap();
+        // The worker finds out, and either rolls back or finishes.
+        let pid = target.pid();
+        let status = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        target.wait_until(|pid| {
+            status(pid).contains("TracerPid:\t0\n") && !dir.path().join("inventory.img.new").exists()
+        });
+        let runs = !status(pid).contains("State:\tZ");
+        assert!(runs || dir.path().join("inventory.img").exists(), "round {round}: {}", status(pid));
+        if !runs {
+            target = Target::unshared(&["--net", "--uts", "--ipc"]);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! A file of the host that is bound to a file is found again by itself.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use zdtm::ensure_eq;
+use zdtm::workload::{Context, Verdict};
+
+use crate::mounting;
+
+pub(crate) fn run(cx: &mut Context) -> Verdict {
+    let place = mounting::file(cx, "bound")?;
+    mounting::bind(&cx.path("outside/file"), &place)?;
+    mounting::unmount(&cx.path("outside"))?;
+    mounting::bind(
+        &place,
+        &mounting::file(cx, "outside/file").or_else(|_| {
+            fs::create_dir_all(cx.path("outside"))?;
+            mounting::file(cx, "outside/file")
+        })?,
+    )?;
+
+    let device = fs::metadata(cx.path("outside/file"))?.dev();
+    mounting::barrier(cx)?;
+    mounting::ensure_text(&cx.path("outside/file"), "from outside")?;
+    ensure_eq!(
+        fs::metadata(cx.path("outside/file"))?.dev(),
+        device,
+        "device of what is mounted from outside"
+    );
+    mounting::ensure_text(&place, "from outside")
+}

@@ -1,0 +1,24 @@
+//! Writable, read-only and writable mounts of one file system on each other keep their flags.
+
+use std::fs;
+
+use nix::mount::MsFlags;
+use zdtm::ensure_eq;
+use zdtm::workload::{Context, Verdict};
+
+use crate::mounting;
+
+pub(crate) fn run(cx: &mut Context) -> Verdict {
+    let outer = mounting::new_tmpfs(cx, "outer")?;
+    fs::create_dir_all(outer.join("a/b/c"))?;
+    let (middle, inner) = (outer.join("a"), outer.join("a/b"));
+    mounting::bind(&middle, &middle)?;
+    mounting::remount(&middle, MsFlags::MS_RDONLY)?;
+    mounting::bind(&outer.join("a/b"), &inner)?;
+    mounting::remount(&inner, MsFlags::empty())?;
+    mounting::barrier(cx)?;
+    fs::write(outer.join("file"), "")?;
+    let refused = fs::write(middle.join("file"), "").map_err(|e| e.raw_os_error());
+    ensure_eq!(refused, Err(Some(libc::EROFS)), "writing to the mount in the middle");
+    Ok(fs::write(inner.join("c/file"), "")?)
+}

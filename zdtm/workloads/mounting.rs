@@ -1,0 +1,104 @@
+//! Mounts, for the workloads that have some: thin calls, and the tree of mounts as it can be compared.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use zdtm::ensure_eq;
+use zdtm::workload::{Context, Failure, Verdict};
+
+/// Makes a folder in the test's directory.
+pub(crate) fn folder(cx: &Context, name: &str) -> Result<PathBuf, Failure> {
+    let path = cx.path(name);
+    fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+/// Makes an empty file in the test's directory.
+pub(crate) fn file(cx: &Context, name: &str) -> Result<PathBuf, Failure> {
+    let path = cx.path(name);
+    fs::write(&path, "")?;
+    Ok(path)
+}
+
+/// Mounts a new tmpfs.
+pub(crate) fn tmpfs(at: &Path, options: &str) -> Verdict {
+    Ok(mount(Some("zdtm"), at, Some("tmpfs"), MsFlags::empty(), Some(options))?)
+}
+
+/// Makes a folder and mounts a new tmpfs there.
+pub(crate) fn new_tmpfs(cx: &Context, name: &str) -> Result<PathBuf, Failure> {
+    let path = folder(cx, name)?;
+    tmpfs(&path, "size=1m")?;
+    Ok(path)
+}
+
+/// Makes a file or folder appear at another place, too.
+pub(crate) fn bind(from: &Path, to: &Path) -> Verdict {
+    let none = None::<&str>;
+    Ok(mount(Some(from), to, none, MsFlags::MS_BIND, none)?)
+}
+
+/// Changes flags of a mount, or how it propagates.
+pub(crate) fn change(at: &Path, flags: MsFlags) -> Verdict {
+    let none = None::<&str>;
+    Ok(mount(none, at, none, flags, none)?)
+}
+
+/// Changes flags of a mount.
+pub(crate) fn remount(at: &Path, flags: MsFlags) -> Verdict {
+    change(at, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags)
+}
+
+/// Takes a mount off.
+pub(crate) fn unmount(at: &Path) -> Verdict {
+    Ok(umount2(at, MntFlags::MNT_DETACH)?)
+}
+
+/// Whether a folder is the root of a mount.
+pub(crate) fn is_mounted(at: &Path) -> Result<bool, Failure> {
+    let at = at.display().to_string();
+    Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().any(|line| line.split(' ').nth(4) == Some(&at)))
+}
+
+/// The mounts that we see, in their order: each with the place of its parent in that order, and all that does not depend on
+/// numbers that the kernel gives.
+pub(crate) fn tree() -> Result<Vec<String>, Failure> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let mut groups = Vec::new();
+    let mut tree = Vec::new();
+    for words in &lines {
+        let parent = lines.iter().position(|other| other.first() == words.get(1));
+        let facts = words.iter().skip(3).filter(|word| !word.starts_with("propagate_from:"));
+        let facts: Vec<String> = facts.map(|word| with_own_number(word, &mut groups)).collect();
+        tree.push(format!("{parent:?} {}", facts.join(" ")));
+    }
+    Ok(tree)
+}
+
+/// Peer groups get numbers in the order in which they are seen.
+fn with_own_number<'a>(word: &'a str, groups: &mut Vec<&'a str>) -> String {
+    let Some((kind @ ("shared" | "master"), group)) = word.split_once(':') else {
+        return word.to_owned();
+    };
+    let known = groups.iter().position(|known| *known == group).unwrap_or_else(|| {
+        groups.push(group);
+        groups.len() - 1
+    });
+    format!("{kind}:{known}")
+}
+
+/// Waits for dump and restore; all mounts must be there again, and no others.
+pub(crate) fn barrier(cx: &mut Context) -> Verdict {
+    let before = tree()?;
+    cx.barrier()?;
+    ensure_eq!(tree()?, before, "mounts");
+    Ok(())
+}
+
+/// Fails unless a file has this text.
+pub(crate) fn ensure_text(path: &Path, text: &str) -> Verdict {
+    ensure_eq!(fs::read_to_string(path)?, text, format!("text of {}", path.display()));
+    Ok(())
+}
