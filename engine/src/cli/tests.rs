@@ -91,7 +91,6 @@ fn every_option_of_a_dump_arrives() {
         display_stats: true,
         inside: Inside::default(),
         namespaces: NamespaceOptions::default(),
-        net: NetOptions::default(),
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
     };
     assert_eq!(dump_options(line), expected);
