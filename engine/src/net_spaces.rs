@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::sched::{CloneFlags, setns};
@@ -28,6 +29,9 @@ pub enum NetSpaceRefusal {
     /// Another than the root's, which has none of its own.
     #[error("it is of another network namespace than the root of the tree, which has none of its own")]
     Nested,
+    /// A thread that went elsewhere alone.
+    #[error("a thread of it is in another network namespace than its process, which is not supported yet")]
+    Thread,
     /// A connection that nobody holds the packets back of.
     #[error(
         "TCP connections in a network namespace other than that of the root of the tree are not supported yet"
@@ -94,6 +98,13 @@ impl NetSpaces {
 /// The id of the namespace that a task is in.
 pub fn id_of_task(cx: &mut FilesDump<'_>, pid: i32) -> Result<u32, Problem> {
     let file = File::open(format!("/proc/{pid}/ns/net")).map_err(SysError::io("open"))?;
+    let link = |task: &Path| std::fs::read_link(task.join("ns/net")).ok();
+    let own = link(Path::new(&format!("/proc/{pid}")));
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    // One that ends meanwhile has none.
+    if threads.filter_map(|thread| link(&thread.path())).any(|other| Some(other) != own) {
+        return Err(Problem::new(NetSpaceRefusal::Thread));
+    }
     let inside = &cx.options.inside;
     cx.state::<NetSpaces>().id(file, inside)
 }

@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 41] = [
+const NO_KINDS: [(&str, &str); 54] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/ended.rs", "files in /proc of processes that have ended"),
@@ -55,6 +55,19 @@ const NO_KINDS: [(&str, &str); 41] = [
     ("namespaces/erased.rs", "the trait as the registry holds it"),
     ("namespaces/ipc/messages.rs", "message queues, which are in ipc namespaces"),
     ("namespaces/ipc/semaphores.rs", "sets of semaphores, which are in ipc namespaces"),
+    ("namespaces/net/addresses.rs", "addresses of network devices"),
+    ("namespaces/net/conntrack.rs", "tracked connections"),
+    ("namespaces/net/link_kinds.rs", "kinds of network devices"),
+    ("namespaces/net/links.rs", "network devices"),
+    ("namespaces/net/neighbours.rs", "neighbours that were made on purpose"),
+    ("namespaces/net/nftables.rs", "tables of nftables"),
+    ("namespaces/net/outside.rs", "what ties a network namespace to the outside"),
+    ("namespaces/net/programs.rs", "rules of netfilter as text"),
+    ("namespaces/net/routes.rs", "routes, and rules that choose between tables of them"),
+    ("namespaces/net/saved.rs", "images of netlink messages"),
+    ("namespaces/net/space.rs", "how network namespaces know each other"),
+    ("namespaces/net/sysctls.rs", "tunables of a network namespace"),
+    ("namespaces/net/xtables.rs", "tables of iptables"),
     ("task/timer_arming.rs", "how timers go on, which they and their pending signals have in common"),
 ];
 

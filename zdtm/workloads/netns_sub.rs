@@ -86,7 +86,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         cx.park()?;
         ensure!(ino(&own()?)? != ino(&home)?, "the child is in its parent's network namespace");
         ensure_eq!(of_socket(&sockets.udp)?, ino(&own()?)?, "the namespace of the child's socket");
-        sockets.talk()
+        sockets.talk()?;
+        cx.wait_for("looked")
     })?;
     cx.wait_for("child")?;
     let sockets = Sockets::open()?;
@@ -105,5 +106,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     ensure!(of_alone != ino(&home)? && of_alone != ino(&childs)?, "a socket is not alone in its namespace");
     ensure_eq!(alone.local_addr()?.port(), 7000, "its port");
     sockets.talk()?;
+    cx.post("looked")?;
     child.join()
 }

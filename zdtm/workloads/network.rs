@@ -18,6 +18,8 @@ struct Scene {
 
 /// Some packets that nobody takes.
 const TRAFFIC: &str = "traffic";
+/// Connections that the kernel tracks, one of which goes elsewhere than it was sent to.
+const TRACKED: &str = "cat /proc/net/nf_conntrack";
 const LINKS: &str = "ip -o link";
 const ADDRESSES: &str = "ip -o addr";
 const ROUTES: [&str; 2] = ["ip -4 route show table all", "ip -6 route show table all"];
@@ -136,9 +138,10 @@ const SCENES: &[Scene] = &[
             "iptables-legacy -P FORWARD DROP",
             "iptables-legacy -t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE",
             "ip6tables-legacy -A INPUT -s fd00::/16 -p udp -m multiport --dports 1,2,3 -j REJECT",
+            "iptables-legacy -t nat -A OUTPUT -p udp --dport 9 -j REDIRECT --to-ports 10",
             TRAFFIC,
         ],
-        look: &["iptables-legacy-save -c", "ip6tables-legacy-save -c"],
+        look: &["iptables-legacy-save -c", "ip6tables-legacy-save -c", TRACKED],
     },
     Scene {
         name: "netns-nft",
@@ -210,6 +213,7 @@ fn traffic() -> Verdict {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
     for _ in 0..3 {
         socket.send_to(b"anybody?", "127.0.0.1:7")?;
+        socket.send_to(b"anybody?", "127.0.0.1:9")?;
     }
     Ok(())
 }
@@ -234,6 +238,19 @@ fn view(scene: &Scene) -> Result<Vec<Vec<String>>, Failure> {
         let mut lines = lines(&shell(command)?);
         // Routes of several devices to the same place are in the order in which the devices came up.
         if command.starts_with("ip -6 route") {
+            lines.sort();
+        }
+        if *command == TRACKED {
+            // In no order, and the fifth word is how long it is still to be tracked.
+            let words = |line: &String| {
+                line.split(' ')
+                    .enumerate()
+                    .filter(|(at, _)| *at != 4)
+                    .map(|(_, word)| word.to_owned())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            lines = lines.iter().map(words).collect();
             lines.sort();
         }
         Ok(lines)

@@ -9,8 +9,8 @@ use rstest::rstest;
 use super::*;
 use crate::options::{
     Afterwards, AutoMounts, CgroupOptions, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit,
-    Inside, ManageCgroups, MountOptions, NamespaceOptions, NetworkLock, Parent, Timeout, Unsupported,
-    Validation,
+    Inside, ManageCgroups, MountOptions, NamespaceOptions, NetOptions, NetworkLock, OuterEnd, Parent,
+    Timeout, Unsupported, Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -107,13 +107,18 @@ fn every_option_of_a_dump_arrives() {
 #[test]
 fn every_option_of_a_restore_arrives() {
     let line = "restore --images-dir /img --restore-detached --restore-sibling -s --pidfile pid --shell-job \
-        --inherit-fd fd[3]:socket:[1]";
+        --inherit-fd fd[3]:socket:[1] --veth-pair a=b@c --weak-sysctls";
     let expected = RestoreOptions {
         images_dir: "/img".into(),
         work_dir: "/img".into(),
         parent: Parent::Sibling,
         afterwards: Afterwards::LeaveStopped,
         inherit_fds: vec![(3, "socket:[1]".into())],
+        net: NetOptions {
+            pairs: vec![OuterEnd { inner: "a".into(), outer: "b".into(), bridge: Some("c".into()) }],
+            macvlans: Vec::new(),
+        },
+        weak_sysctls: true,
         pidfile: Some("pid".into()),
         shell_job: true,
         ..RestoreOptions::default()

@@ -2,7 +2,9 @@
 //! TUN and TAP are made from there, too.
 
 use std::fs::File;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use proto::catalogue::{NETDEV, STASIS_LINKS};
 use proto::messages::{NdType, NetDeviceEntry, StasisLinkEntry};
@@ -132,6 +134,22 @@ fn push_inner(bytes: &mut Vec<u8>, device: &NetDeviceEntry, root: i32) {
     }
 }
 
+/// Makes a device outside. The name may still be that of the one before: of a namespace whose last task has ended, the kernel
+/// removes the devices a moment later (`cleanup_net` of net/core/net_namespace.c).
+fn create(netlink: &mut Netlink, payload: &[u8]) -> Result<(), SysError> {
+    const LIMIT: Duration = Duration::from_secs(3);
+    const STEP: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match netlink.request("RTM_NEWLINK", NEWLINK, CREATE, payload) {
+            Err(SysError { errno: Errno::EEXIST, .. }) if Instant::now() < deadline => {
+                std::thread::sleep(STEP);
+            }
+            made => return made,
+        }
+    }
+}
+
 /// The pair belongs to the namespace: with that, both ends go.
 fn make_pair(
     netlink: &mut Netlink,
@@ -151,7 +169,7 @@ fn make_pair(
             });
         });
     });
-    netlink.request("RTM_NEWLINK", NEWLINK, CREATE, &payload)?;
+    create(netlink, &payload)?;
     let outer = index_of(netlink, &end.outer)?;
     if let Some(bridge) = &end.bridge {
         let bridge =
