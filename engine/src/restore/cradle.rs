@@ -388,7 +388,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &OwnedFd) -> Result<Left, Problem> {
     hear(go)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
-    tell_of_spaces(&filled, &plan.spaces.borrow())?;
+    tell_of_spaces(filled, &plan.spaces.borrow())?;
     hear(go)?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };
