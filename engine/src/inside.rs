@@ -72,7 +72,7 @@ pub fn differing(pid: i32) -> Vec<NamespaceType> {
 #[derive(Debug)]
 pub enum Side {
     /// The one that works.
-    Inside(Inside),
+    Inside(Box<Inside>),
     /// The one that stayed; the other has ended.
     Outside(Ended),
 }
@@ -92,7 +92,7 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
     let tree = options.tree;
     let types = differing(tree);
     if types.is_empty() {
-        return Ok(Side::Inside(Inside::default()));
+        return Ok(Side::Inside(Box::default()));
     }
     let root = pidfd::open(tree)?;
     let status = read_proc(format!("/proc/{tree}/status"), procfs::status::parse)?;
@@ -106,7 +106,7 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
     let ids = ids_of(tree, &types)?;
     let outer_net = std::fs::metadata("/proc/self/ns/net").map(|data| data.ino()).ok();
     match enter(&root, &types, &[])? {
-        None => Ok(Side::Inside(Inside {
+        None => Ok(Side::Inside(Box::new(Inside {
             types,
             shared,
             outer_pid: tree,
@@ -114,7 +114,7 @@ pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem
             ids,
             outer_net,
             ..Inside::default()
-        })),
+        }))),
         Some(worker) => {
             let ended = wait(worker)?;
             if ends && has_pids && ended == Ended::Code(0) {

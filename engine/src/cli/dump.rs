@@ -147,7 +147,7 @@ pub(super) fn from_inside(
     let root = keep(Path::new("/")).map_err(fail)?;
     let surroundings = Surroundings::read().map_err(fail)?.seen_from(root.path());
     let inside = match inside::enter_for_dump(options, ends).map_err(fail)? {
-        Side::Inside(inside) => inside,
+        Side::Inside(inside) => *inside,
         Side::Outside(Ended::Code(code)) => return Ok(code),
         Side::Outside(Ended::Signal(signal)) => return Err(Failure::WorkerKilled(signal)),
     };

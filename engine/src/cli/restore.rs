@@ -84,7 +84,7 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
         Side::Inside(inside) => {
             let target = options.images_dir.display().to_string();
             let (images_dir, work_dir) = (images.path(), work.path());
-            let options = RestoreOptions { images_dir, work_dir, inside, ..options.clone() };
+            let options = RestoreOptions { images_dir, work_dir, inside: *inside, ..options.clone() };
             let named = |error| match error {
                 Failure::Engine(error) => Failure::Engine(Error { target, ..error }),
                 other => other,

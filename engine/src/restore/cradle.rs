@@ -39,7 +39,7 @@ pub enum Side {
     /// The tree has no namespaces of its own: there is only us.
     Home,
     /// The one that restores the tree, in its namespaces.
-    Inside(Inside),
+    Inside(Box<Inside>),
     /// The one that stayed; the other has ended.
     Outside {
         /// The root of the tree, by its pid here.
@@ -324,8 +324,9 @@ fn make(plan: &Plan<'_>) -> Result<Side, Problem> {
         let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
         let shared = plan.joined.iter().map(|(kind, _)| *kind).collect();
         let (types, inner_pid) = (plan.types.clone(), plan.root.pid as i32);
-        let places = Inside { covered, mounts, spaces, ..Inside::default() };
-        return Ok(Side::Inside(Inside { types, shared, outer_pid: root, inner_pid, ids, ..places }));
+        let outer_pid = root;
+        let places = Inside { spaces, covered, mounts, ..Inside::default() };
+        return Ok(Side::Inside(Box::new(Inside { types, shared, outer_pid, inner_pid, ids, ..places })));
     };
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {

@@ -247,7 +247,9 @@ fn dump_space(cx: NamespaceDump<'_>, space: &Space<'_>, images: &mut NewImages) 
     let links = links::list(&mut netlink)?;
     let tunables = Sysctls::read(&cx.options.inside.ids)?;
     let (mut devices, more) = links::dump(&links, space, &cx.options.inside.ids);
-    devices.iter_mut().for_each(|device| tunables.fill(device));
+    for device in &mut devices {
+        tunables.fill(device);
+    }
     images.write(&NETNS, id.into(), &[NetnsEntry { nsids: space.numbers(), ..tunables.entry() }])?;
     images.write(&NETDEV, id.into(), &devices)?;
     images.write(&STASIS_LINKS, id.into(), &more)?;
