@@ -41,6 +41,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     })?;
     let watcher = cx.child(|cx| {
         shared.protect(ProtFlags::PROT_READ)?;
+        cx.post("watching")?;
         let mut last = [0; WRITERS];
         while !cx.passed() {
             for (writer, last) in last.iter_mut().enumerate() {
@@ -55,6 +56,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     for writer in 0..WRITERS {
         cx.wait_for(&format!("writer-{writer}"))?;
     }
+    cx.wait_for("watching")?;
 
     cx.barrier()?;
     for child in [whole, half, moved, watcher] {
