@@ -13,6 +13,7 @@ declare -A package=(
   [tmux]=tmux
   [iptables]=iptables
   [nft]=nftables
+  [ip]=iproute2
 )
 missing=()
 for program in "${!package[@]}"; do

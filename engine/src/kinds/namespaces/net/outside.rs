@@ -67,7 +67,8 @@ fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
 pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
     match tied(cx) {
         Ok(devices) => {
-            problems.extend(devices.iter().filter(|d| outer_end(cx.options, d).is_none()).map(|device| {
+            let unknown = devices.iter().filter(|d| outer_end(cx.options, d).is_none());
+            problems.extend(unknown.map(|device| {
                 let refusal = match device.r#type() {
                     NdType::Macvlan => NetRefusal::NoLower,
                     _ => NetRefusal::NoOuterEnd,
