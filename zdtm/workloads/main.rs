@@ -283,6 +283,7 @@ mod sockets_spair;
 mod spinning;
 mod sse00;
 mod sse20;
+mod stack;
 mod stack_growth;
 mod stop_pending;
 mod stopped;
@@ -297,6 +298,7 @@ mod tasks_many;
 mod tasks_shared;
 mod tcp;
 mod tcp_established;
+mod tempfs;
 mod tempfs_overmounted;
 mod tempfs_overmounted01;
 mod terminal;
@@ -622,6 +624,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sockets_spair", run: sockets_spair::run },
     Workload { name: "sse00", run: sse00::run },
     Workload { name: "sse20", run: sse20::run },
+    Workload { name: "stack", run: stack::run },
     Workload { name: "stack_growth", run: stack_growth::run },
     Workload { name: "stop_pending", run: stop_pending::run },
     Workload { name: "stopped", run: stopped::run },
@@ -635,6 +638,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
+    Workload { name: "tempfs", run: tempfs::run },
     Workload { name: "tempfs_overmounted", run: tempfs_overmounted::run },
     Workload { name: "tempfs_overmounted01", run: tempfs_overmounted01::run },
     Workload { name: "thp_disable", run: thp_disable::run },
