@@ -18,6 +18,7 @@ mod child_subreaper_existing_child;
 mod chroot;
 mod chroot_file;
 mod clean_mntns;
+mod clone_fs;
 mod cmdlinenv00;
 mod conntrack;
 mod console;
@@ -233,6 +234,7 @@ mod shared_mount_propagation;
 mod shared_slave_mount_children;
 mod shm;
 mod shmem;
+mod shmemfd;
 mod siblings_shared;
 mod sigactions;
 mod sigaltstack;
@@ -369,6 +371,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "chroot", run: chroot::run },
     Workload { name: "chroot-file", run: chroot_file::run },
     Workload { name: "clean_mntns", run: clean_mntns::run },
+    Workload { name: "clone_fs", run: clone_fs::run },
     Workload { name: "cmdlinenv00", run: cmdlinenv00::run },
     Workload { name: "console", run: console::run },
     Workload { name: "cr_veth", run: cr_veth::run },
@@ -570,6 +573,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "shared_slave_mount_children", run: shared_slave_mount_children::run },
     Workload { name: "shm", run: shm::run },
     Workload { name: "shmem", run: shmem::run },
+    Workload { name: "shmemfd", run: shmemfd::run },
     Workload { name: "siblings_shared", run: siblings_shared::run },
     Workload { name: "sigactions", run: sigactions::run },
     Workload { name: "sigaltstack", run: sigaltstack::run },

@@ -20,7 +20,11 @@ impl Foreign {
     /// What would help, and how to lose it.
     pub fn help(&self) -> String {
         // The word that `policy::name_of` finds for it.
-        let kind = if self.name.starts_with('/') { "device" } else { self.name };
+        let kind = match self.name {
+            name if name.ends_with(" (deleted)") => "regular",
+            name if name.starts_with('/') => "device",
+            name => name,
+        };
         let quote = if kind.contains(' ') { "\"" } else { "" };
         format!("{}, or lose the descriptor with --on-unsupported {quote}{kind}=close{quote}", self.help)
     }
@@ -98,6 +102,18 @@ static FOREIGN: &[Foreign] = &[
         help: CLOSE,
     },
     Foreign {
+        name: "/dev/zero (deleted)",
+        what: "shared anonymous memory that was opened through /proc/PID/map_files",
+        why: "which would be another object than the memory",
+        help: CLOSE,
+    },
+    Foreign {
+        name: "/anon_hugepage (deleted)",
+        what: "memory of huge pages that was opened through /proc/PID/map_files",
+        why: "which would be another object than the memory",
+        help: CLOSE,
+    },
+    Foreign {
         name: "/dev/rtc0",
         what: "a hardware clock",
         why: "whose alarm is one for the whole machine",
@@ -122,9 +138,17 @@ pub fn known(fd: &FdFacts<'_>) -> Option<&'static Foreign> {
     let name = match fd.link() {
         Link::AnonInode(name) => name,
         Link::Path(path) if fd.file_type() == libc::S_IFCHR => path,
+        _ if is_memory(fd) => &fd.link,
         _ => return None,
     };
     by_name(name)
+}
+
+/// Whether a file is memory, and has no other name than the kernel's for such.
+pub fn is_memory(fd: &FdFacts<'_>) -> bool {
+    fd.file_type() == libc::S_IFREG
+        && fd.stat.st_nlink == 0
+        && matches!(fd.link.as_slice(), b"/dev/zero (deleted)" | b"/anon_hugepage (deleted)")
 }
 
 fn by_name(name: &[u8]) -> Option<&'static Foreign> {
