@@ -21,7 +21,7 @@ impl Foreign {
     pub fn help(&self) -> String {
         // The word that `policy::name_of` finds for it.
         let kind = match self.name {
-            name if name.ends_with(" (deleted)") => "regular",
+            name if name.ends_with(" (deleted)") => "other",
             name if name.starts_with('/') => "device",
             name => name,
         };
