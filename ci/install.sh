@@ -14,6 +14,8 @@ declare -A package=(
   [iptables]=iptables
   [nft]=nftables
   [ip]=iproute2
+  [runc]=runc
+  [busybox]=busybox-static
 )
 missing=()
 for program in "${!package[@]}"; do
