@@ -125,8 +125,12 @@ fn assert_no_lock(pid: i32, moment: Duration) {
 fn bring_back(target: &mut Target, images: &Path, moment: Duration) {
     assert!(images.join("inventory.img").exists(), "killed after {moment:?}: ended, and not saved");
     target.child.wait().unwrap();
-    let restored = stasis("restore", images).arg("-d").status().unwrap();
-    assert!(restored.success(), "killed after {moment:?}: cannot be restored");
+    let said = images.join("said");
+    let mut restore = stasis("restore", images);
+    // Not a pipe, which the target would hold open.
+    let restored = restore.arg("-d").stderr(fs::File::create(&said).unwrap()).status().unwrap();
+    let said = fs::read_to_string(said).unwrap();
+    assert!(restored.success(), "killed after {moment:?}: cannot be restored: {said}");
     target.assert_answers(moment);
 }
 

@@ -82,12 +82,17 @@ fn rules(family: &Family, name: &str, (local, remote): Ends) -> Option<String> {
 /// Lets packets pass again; no lock of that name is as good.
 pub fn remove(name: &str) -> Result<(), LockError> {
     for family in &FAMILIES {
-        if run(family.list, &["-w", "-S", name], "").is_err() {
+        let is_there = || run(family.list, &["-w", "-S", name], "").is_ok();
+        if !is_there() {
             continue;
         }
         let changes =
             format!("*filter\n-D INPUT -j {name}\n-D OUTPUT -j {name}\n-F {name}\n-X {name}\nCOMMIT\n");
-        run(family.change, &["-w", "--noflush"], &changes)?;
+        match run(family.change, &["-w", "--noflush"], &changes) {
+            // Somebody else, who removes what nobody needs any more, was faster.
+            Err(_) if !is_there() => {}
+            changed => changed.map(drop)?,
+        }
     }
     Ok(())
 }

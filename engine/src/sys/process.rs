@@ -174,6 +174,10 @@ pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deed
     for socket in deeds.silenced.iter().filter(|_| cut) {
         set_number(*socket, libc::IPPROTO_TCP, TCP_REPAIR, 1);
     }
+    if cut {
+        // A fork has all that its parent had open: sockets of the tasks among it, which are to be gone when the tasks are.
+        close_all_but(tasks);
+    }
     for task in tasks.iter().filter(|_| cut) {
         let null = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: takes numbers and no siginfo; one that is gone already is an error that means nothing.
@@ -181,6 +185,23 @@ pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deed
     }
     // SAFETY: does not return, and runs no handlers.
     unsafe { libc::_exit(0) }
+}
+
+/// Closes all descriptors but the standard ones and these.
+fn close_all_but(kept: &[OwnedFd]) {
+    let mut from = 3;
+    loop {
+        let next = kept.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd >= from).min();
+        let last = next.map_or(u32::MAX, |fd| fd as u32 - 1);
+        if from as u32 <= last {
+            // SAFETY: nobody of this process uses one of them any more.
+            unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) };
+        }
+        match next {
+            Some(fd) => from = fd + 1,
+            None => return,
+        }
+    }
 }
 
 /// What another forked guardian does: when the end of the pipe comes, it takes these TCP sockets out of repair mode, and puts
