@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::stat::Mode;
 
 use crate::dump::inspect::read_proc;
+use crate::dump::target::until_seen;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::kinds::namespaces::user;
 use crate::options::{DumpOptions, Inside};
@@ -60,12 +61,16 @@ impl Explain for InsideRefusal {
     }
 }
 
-/// Types of namespaces in which a process is apart from us.
+/// Types of namespaces in which a process is apart from us. Of what is not to be seen of it nothing is said.
 pub fn differing(pid: i32) -> Vec<NamespaceType> {
     let link =
         |pid: &str, kind: &NamespaceType| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
-    let pid = pid.to_string();
-    NamespaceType::ALL.into_iter().filter(|kind| link("self", kind) != link(&pid, kind)).collect()
+    let name = pid.to_string();
+    let differs = |kind: &NamespaceType| {
+        let theirs = until_seen(pid, || link(&name, kind));
+        theirs.is_some_and(|theirs| link("self", kind) != Some(theirs))
+    };
+    NamespaceType::ALL.into_iter().filter(differs).collect()
 }
 
 /// Which process this is.

@@ -59,11 +59,31 @@ pub(crate) fn describe(options: &DumpOptions) -> String {
     task_name(pid).map_or_else(|| format!("process {pid}"), outside)
 }
 
+/// Looks at a process again if it was not to be seen, and is there all the same: while one of its threads executes a program, and
+/// takes the place of the first, /proc shows nobody for a moment (`de_thread` of fs/exec.c).
+pub(crate) fn until_seen<T>(pid: i32, look: impl Fn() -> Option<T>) -> Option<T> {
+    const TRIES: usize = 100;
+    let exists = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(Errno::ESRCH);
+    for _ in 0..TRIES {
+        let seen = look();
+        if seen.is_some() || !exists() {
+            return seen;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    look()
+}
+
 /// Refuses what cannot be a target.
 pub(crate) fn check(pid: i32) -> Result<(), Problem> {
-    let missing = |_| Problem::new(TargetRefusal::NoSuchProcess);
-    let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse).map_err(missing)?;
-    let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse).map_err(missing)?;
+    let seen = until_seen(pid, || look(pid).transpose());
+    seen.unwrap_or_else(|| Err(Problem::new(TargetRefusal::NoSuchProcess)))
+}
+
+/// Looks at a process; none if it is not to be seen.
+fn look(pid: i32) -> Result<Option<()>, Problem> {
+    let Ok(status) = read_proc(format!("/proc/{pid}/status"), procfs::status::parse) else { return Ok(None) };
+    let Ok(stat) = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse) else { return Ok(None) };
     if status.tgid != pid {
         return Err(Problem::new(TargetRefusal::Thread(status.tgid)));
     }
@@ -77,11 +97,11 @@ pub(crate) fn check(pid: i32) -> Result<(), Problem> {
     refuse_ancestors(pid)?;
     // The kernel's own answer to whether we may trace it, without doing so.
     let permitted = std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
-    permitted.map_err(SysError::io("ptrace access check")).map_err(|e| match e.errno {
-        Errno::ENOENT | Errno::ESRCH => Problem::new(TargetRefusal::NoSuchProcess),
-        _ => Problem::new(e).step("look at it as a tracer"),
-    })?;
-    Ok(())
+    match permitted.map_err(SysError::io("ptrace access check")) {
+        Ok(_) => Ok(Some(())),
+        Err(SysError { errno: Errno::ENOENT | Errno::ESRCH, .. }) => Ok(None),
+        Err(e) => Err(Problem::new(e).step("look at it as a tracer")),
+    }
 }
 
 /// Ourselves, our parent, and so on up to init.

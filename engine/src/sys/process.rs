@@ -191,7 +191,7 @@ pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deed
 fn close_all_but(kept: &[OwnedFd]) {
     let mut from = 3;
     loop {
-        let next = kept.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd >= from).min();
+        let next = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).filter(|fd| *fd >= from).min();
         let last = next.map_or(u32::MAX, |fd| fd as u32 - 1);
         if from as u32 <= last {
             // SAFETY: nobody of this process uses one of them any more.

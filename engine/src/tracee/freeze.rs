@@ -517,13 +517,23 @@ impl FrozenTask {
         Ok(None)
     }
 
-    /// Lets a thread with a stop before it go on into that, past all signals that it takes first.
+    /// Lets a thread with a stop before it go on into that, past all signals that it takes first. It has none if a `SIGCONT` came
+    /// before we interrupted it, and after others were seen in the stop: then it runs, and is interrupted once more.
     fn resume_into_stop(&mut self, at: usize, limit: Duration) -> Result<(), Problem> {
         let Some(thread) = self.threads.get_mut(at) else { return Ok(()) };
         let Some(mut stopped) = thread.stopped.take() else { return Ok(()) };
         let mut signal = 0;
         let (stopped, stop) = loop {
-            match stopped.resume(Resume::Cont, signal)?.wait(limit) {
+            let tid = stopped.tid();
+            let waited = match stopped.resume(Resume::Cont, signal)?.wait(limit.min(LOOK)) {
+                Err(TraceError::NotStopping { .. }) => {
+                    let running = Running::adopt(tid);
+                    running.interrupt().or_else(gone_is_fine)?;
+                    running.wait(limit)
+                }
+                waited => waited,
+            };
+            match waited {
                 Ok((next, Stop::Signal(taken))) => (stopped, signal) = (next, taken),
                 Ok((next, stop @ (Stop::Group(_) | Stop::Interrupt))) => break (next, stop),
                 Ok((next, _)) => (stopped, signal) = (next, 0),
@@ -555,6 +565,9 @@ impl FrozenTask {
     }
 }
 
+/// How often a silent thread is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Waits for the stop we asked for; none if the thread ended instead. A signal that arrives first is let through: the
 /// thread takes it, and then stops.
 fn wait_for_interrupt(
@@ -562,8 +575,6 @@ fn wait_for_interrupt(
     thread: Running,
     limit: Duration,
 ) -> Result<Option<(Stopped, Stop)>, TraceError> {
-    /// How often a silent thread is looked at.
-    const LOOK: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + limit;
     let tid = thread.tid();
     let mut thread = thread;
