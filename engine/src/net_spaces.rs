@@ -162,7 +162,7 @@ pub fn dump_file(
     if !is_home && is_connection(&entry) {
         return Err(Problem::new(NetSpaceRefusal::Connection));
     }
-    if let Some(place) = ns_id_of(&mut entry) {
+    if let Some(place) = ns_id_mut(&mut entry) {
         *place = Some(ns_id);
     }
     Ok(entry)
@@ -176,7 +176,17 @@ fn is_connection(entry: &FileEntry) -> bool {
         .is_some_and(|socket| socket.proto == libc::IPPROTO_TCP as u32 && !is_idle(socket.state))
 }
 
-fn ns_id_of(entry: &mut FileEntry) -> Option<&mut Option<u32>> {
+fn ns_id(entry: &FileEntry) -> Option<u32> {
+    match entry {
+        FileEntry { isk: Some(socket), .. } => socket.ns_id,
+        FileEntry { usk: Some(socket), .. } => socket.ns_id,
+        FileEntry { nlsk: Some(socket), .. } => socket.ns_id,
+        FileEntry { psk: Some(socket), .. } => socket.ns_id,
+        _ => None,
+    }
+}
+
+fn ns_id_mut(entry: &mut FileEntry) -> Option<&mut Option<u32>> {
     match entry {
         FileEntry { isk: Some(socket), .. } => Some(&mut socket.ns_id),
         FileEntry { usk: Some(socket), .. } => Some(&mut socket.ns_id),
@@ -212,8 +222,7 @@ impl MadeSpaces {
 
 /// Goes into the namespace of a file, if it is a socket of another one than that of the root.
 pub fn enter_for(cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<Option<There>, Problem> {
-    let ns_id = ns_id_of(&mut entry.clone()).copied().flatten();
-    Ok(cx.options.inside.spaces.enter(ns_id)?)
+    Ok(cx.options.inside.spaces.enter(ns_id(entry))?)
 }
 
 /// Finds what would make a restore of a file fail; of a socket, in its namespace.
