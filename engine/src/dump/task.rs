@@ -358,11 +358,11 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
     let link =
         |pid: &str, kind: NamespaceType| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
     let root = options.tree.to_string();
+    // Tasks of a tree that has them for itself may be in several.
+    let may_be_several = |kind: NamespaceType| {
+        [NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind)
+    };
     let other = |kind: &NamespaceType| {
-        // Tasks of a tree that has mount namespaces for itself may be in several.
-        if *kind == NamespaceType::Mnt && options.inside.has(NamespaceType::Mnt) {
-            return false;
-        }
         let known = if options.inside.types.contains(kind) { &*root } else { "self" };
         link(known, *kind) != link(&pid.to_string(), *kind)
     };
@@ -379,10 +379,9 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
         path(format!("{}_for_children", kind.name())) != path(kind.name().to_owned())
     });
     let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
-    // Network namespaces are several, if the root has its own.
-    let other =
-        |kind: &NamespaceType| (*kind != NamespaceType::Net || !options.inside.has(*kind)) && other(kind);
-    NamespaceType::ALL.into_iter().filter(other).map(refusal).chain(for_children).collect()
+    let all = NamespaceType::ALL.into_iter();
+    let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
+    others.map(refusal).chain(for_children).collect()
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.
