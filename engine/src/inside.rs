@@ -91,14 +91,10 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Goes into the namespaces of the root of the tree, if it has any for itself. In the process that stays, returns when
-/// the other has ended, and the tree, too, if `ends` says so.
-pub fn enter_for_dump(options: &DumpOptions, ends: bool) -> Result<Side, Problem> {
+/// Goes into the namespaces of these types that the root of the tree has for itself. In the process that stays, returns
+/// when the other has ended, and the tree, too, if `ends` says so.
+pub fn enter_for_dump(options: &DumpOptions, types: Vec<NamespaceType>, ends: bool) -> Result<Side, Problem> {
     let tree = options.tree;
-    let types = differing(tree);
-    if types.is_empty() {
-        return Ok(Side::Inside(Box::default()));
-    }
     let root = pidfd::open(tree)?;
     let status = read_proc(format!("/proc/{tree}/status"), procfs::status::parse)?;
     let has_pids = types.contains(&NamespaceType::Pid);

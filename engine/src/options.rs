@@ -82,6 +82,16 @@ pub enum ManageCgroups {
     Strict,
 }
 
+impl ManageCgroups {
+    /// Whether images tell what groups look like, and not only who is in which.
+    pub const fn describes_groups(self) -> bool {
+        match self {
+            Self::Members | Self::Ignore | Self::None => false,
+            Self::Props | Self::Soft | Self::Full | Self::Strict => true,
+        }
+    }
+}
+
 /// What becomes of namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamespaceOptions {

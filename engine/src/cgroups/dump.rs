@@ -82,10 +82,8 @@ impl<'a> CgroupsDump<'a> {
             .zip(1..)
             .map(|(set, id)| CgSetEntry { id, ctls: set.iter().map(member).collect() });
         let sets = sets.collect();
-        let controllers = match self.options.manage {
-            ManageCgroups::Members | ManageCgroups::None => Vec::new(),
-            _ => self.controllers()?,
-        };
+        let controllers =
+            if self.options.manage.describes_groups() { self.controllers()? } else { Vec::new() };
         images.write(&CGROUP, 0, &[CgroupEntry { sets, controllers }])
     }
 

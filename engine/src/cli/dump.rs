@@ -120,12 +120,16 @@ pub(super) fn run(options: &DumpOptions) -> Result<u8, Failure> {
 fn work(options: &DumpOptions, lifeline: &Lifeline) -> Result<u8, Failure> {
     let ends = options.afterwards == Afterwards::Default;
     // They are at home, and so are we for now.
-    let cgroups = Hierarchies::open(options.cgroups.yard.as_deref()).map_err(|problem| Error {
-        action: Action::Dump,
-        target: crate::dump::target::describe(options),
-        problems: vec![problem],
-        state: TargetState::Untouched,
-    })?;
+    let cgroups = if options.cgroups.manage.describes_groups() {
+        Hierarchies::open(options.cgroups.yard.as_deref()).map_err(|problem| Error {
+            action: Action::Dump,
+            target: crate::dump::target::describe(options),
+            problems: vec![problem],
+            state: TargetState::Untouched,
+        })?
+    } else {
+        Hierarchies::default()
+    };
     from_inside(options, Action::Dump, ends, |options| {
         let stats = crate::dump::dump(options, &cgroups, lifeline)?;
         if options.display_stats {
@@ -150,6 +154,10 @@ pub(super) fn from_inside(
         state: TargetState::Untouched,
     };
     crate::dump::target::check(options.tree).map_err(fail)?;
+    let types = inside::differing(options.tree);
+    if types.is_empty() {
+        return Ok(act(options)?);
+    }
     let keep = |path: &Path| Kept::open(path).map_err(Problem::new);
     let images = keep(&options.images_dir).map_err(fail)?;
     let work = keep(&options.work_dir).map_err(fail)?;
@@ -157,15 +165,12 @@ pub(super) fn from_inside(
     let outside = Outside::open().map_err(Problem::new).map_err(fail)?;
     let root = keep(Path::new("/")).map_err(fail)?;
     let surroundings = Surroundings::read().map_err(fail)?.seen_from(root.path());
-    let inside = match inside::enter_for_dump(options, ends).map_err(fail)? {
+    let inside = match inside::enter_for_dump(options, types, ends).map_err(fail)? {
         Side::Inside(inside) => *inside,
         Side::Outside(Ended::Code(code)) => return Ok(code),
         Side::Outside(Ended::Signal(signal)) => return Err(Failure::WorkerKilled(signal)),
     };
     let mut options = options.clone();
-    if inside.types.is_empty() {
-        return Ok(act(&options)?);
-    }
     (options.images_dir, options.work_dir) = (images.path(), work.path());
     options.freeze_cgroup = freezer.as_ref().map(Kept::path);
     options.tree = inside.inner_pid;
