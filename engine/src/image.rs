@@ -261,6 +261,12 @@ impl Images {
         Self { dir: dir.to_owned(), sums: SetSums::default() }
     }
 
+    /// The same set, reached by another path from now on.
+    #[must_use]
+    pub fn reached_by(self, dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), ..self }
+    }
+
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -52,7 +52,7 @@ pub enum Foreseen {
 pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<Foreseen, Vec<Problem>> {
     let one = |problem| vec![problem];
     CgroupsRestore::read(images, &options.cgroups)?;
-    let has_namespaces = cradle::check(options)?;
+    let has_namespaces = cradle::check(options, images)?;
     let tasks = set::read(images).map_err(one)?;
     if has_namespaces {
         return Ok(Foreseen::Namespaces);
@@ -61,24 +61,39 @@ pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<F
     plan::check(&tasks, &files).map(|_steps| Foreseen::All)
 }
 
-/// Restores the tree in `options.images_dir`.
-pub fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<Restored> {
-    let fail = |state, problems| Error {
+/// Opens the set in `options.images_dir`, with its checksums unless they are to be skipped.
+pub fn open(options: &RestoreOptions) -> Result<Images> {
+    let images = Images::open(&options.images_dir);
+    if options.skip_checksums {
+        return Ok(images);
+    }
+    images.with_checksums().map_err(|problem| nothing_restored(options, vec![problem]))
+}
+
+/// What is to be done about control groups; nothing is done yet.
+pub fn cgroups(options: &RestoreOptions, images: &Images) -> Result<CgroupsRestore> {
+    CgroupsRestore::read(images, &options.cgroups).map_err(|problems| nothing_restored(options, problems))
+}
+
+/// A failure that leaves nothing behind.
+fn nothing_restored(options: &RestoreOptions, problems: Vec<Problem>) -> Error {
+    Error {
         action: Action::Restore,
         target: options.images_dir.display().to_string(),
         problems,
-        state,
-    };
-    let one = |problem| fail(TargetState::NothingRestored, vec![problem]);
+        state: TargetState::NothingRestored,
+    }
+}
+
+/// Restores the tree of a set.
+pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsRestore) -> Result<Restored> {
+    let fail = |problems| nothing_restored(options, problems);
+    let one = |problem| fail(vec![problem]);
     let mut stats = RestoreStats::begin();
 
-    let mut images = Images::open(&options.images_dir);
-    if !options.skip_checksums {
-        images = images.with_checksums().map_err(one)?;
-    }
-    let tasks = set::read(&images).map_err(one)?;
-    let mut files = FilesRestore::read(options, &images).map_err(one)?;
-    let births = plan::check(&tasks, &files).map_err(|all| fail(TargetState::NothingRestored, all))?;
+    let tasks = set::read(images).map_err(one)?;
+    let mut files = FilesRestore::read(options, images).map_err(one)?;
+    let births = plan::check(&tasks, &files).map_err(fail)?;
     let mut build = || -> std::result::Result<i32, Problem> {
         // What we make belongs to the root of the tree's user namespace, if it has one.
         let _owner = AsOwner::of(&options.inside.ids)?;
@@ -88,7 +103,7 @@ pub fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result
         state::mount_namespaces(&mut stubs, &tasks, options)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
-        memory::restore(&mut stubs, &tasks, &mut files, &images, &mut stats)?;
+        memory::restore(&mut stubs, &tasks, &mut files, images, &mut stats)?;
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;

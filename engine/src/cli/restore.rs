@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, Pid};
 
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Error, SysError};
+use crate::image::Images;
 use crate::inside::{Ended, Kept};
 use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
 use crate::restore::cradle::{self, Side};
@@ -80,20 +81,22 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
         need_directory("work directory", &options.work_dir, AccessFlags::X_OK)?;
     }
     start_log(&options.log)?;
-    let images = keep(&options.images_dir, "images directory")?;
-    let work = keep(&options.work_dir, "work directory")?;
-    let mut cgroups = cradle::cgroups(options)?;
-    let root = match cradle::enter(options, &mut cgroups)? {
-        Side::Home => restore(options, &mut cgroups)?,
+    let images_dir = keep(&options.images_dir, "images directory")?;
+    let work_dir = keep(&options.work_dir, "work directory")?;
+    let images = crate::restore::open(options)?;
+    let mut cgroups = crate::restore::cgroups(options, &images)?;
+    let root = match cradle::enter(options, &images, &mut cgroups)? {
+        Side::Home => restore(options, &images, &mut cgroups)?,
         Side::Inside(inside) => {
             let target = options.images_dir.display().to_string();
-            let (images_dir, work_dir) = (images.path(), work.path());
+            let (images_dir, work_dir) = (images_dir.path(), work_dir.path());
+            let images = images.reached_by(&images_dir);
             let options = RestoreOptions { images_dir, work_dir, inside: *inside, ..options.clone() };
             let named = |error| match error {
                 Failure::Engine(error) => Failure::Engine(Error { target, ..error }),
                 other => other,
             };
-            return restore(&options, &mut cgroups).map(|_root| 0).map_err(named);
+            return restore(&options, &images, &mut cgroups).map(|_root| 0).map_err(named);
         }
         Side::Outside { root, ended: Ended::Code(0) } => {
             cgroups.succeeded();
@@ -111,8 +114,8 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
     }
 }
 
-fn restore(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<i32, Failure> {
-    let restored = crate::restore::restore(options, cgroups)?;
+fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsRestore) -> Result<i32, Failure> {
+    let restored = crate::restore::restore(options, images, cgroups)?;
     if options.display_stats {
         output::print(&restored.stats.to_string());
     }

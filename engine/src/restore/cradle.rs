@@ -21,9 +21,7 @@ use proto::catalogue::{CORE, IDS, INVENTORY, NETNS, PIDNS, PSTREE};
 use proto::messages::{CoreEntry, InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, TaskKobjIdsEntry};
 
 use crate::cgroups::CgroupsRestore;
-use crate::error::{
-    Action, Class, Context as _, Error, Explain, Object, Problem, Result, SysError, TargetState,
-};
+use crate::error::{Class, Context as _, Explain, Object, Problem, Result, SysError};
 use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
@@ -33,6 +31,8 @@ use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
+
+use super::nothing_restored;
 
 /// Which process this is.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ impl Drop for Visit {
 /// What images say of the namespaces of the tree.
 struct Plan<'a> {
     options: &'a RestoreOptions,
-    images: Images,
+    images: &'a Images,
     root: PstreeEntry,
     /// All pids of the tree.
     pids: Vec<i32>,
@@ -187,11 +187,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn read(options: &'a RestoreOptions) -> Result<Self, Problem> {
-        let mut images = Images::open(&options.images_dir);
-        if !options.skip_checksums {
-            images = images.with_checksums()?;
-        }
+    fn read(options: &'a RestoreOptions, images: &'a Images) -> Result<Self, Problem> {
         let inventory: InventoryEntry = images.read_single(&INVENTORY, 0)?;
         let tree: Vec<PstreeEntry> = images.read(&PSTREE, 0)?;
         let pids = tree.iter().flat_map(|task| &task.threads).map(|tid| *tid as i32).collect();
@@ -201,7 +197,7 @@ impl<'a> Plan<'a> {
             ids = images.read_single(&IDS, root.pid.into())?;
             types = own_types(&ids, &ours);
         }
-        let joined = joined(options, &images, &ids, &mut types)?;
+        let joined = joined(options, images, &ids, &mut types)?;
         let is_joined = |kind| joined.iter().any(|(known, _)| *known == kind);
         if types.contains(&NamespaceType::Pid) && root.pid != 1 && !is_joined(NamespaceType::Pid) {
             return Err(invalid(&PSTREE, 0, "the root of a pid namespace does not have pid 1"));
@@ -247,7 +243,7 @@ impl<'a> Plan<'a> {
                 *kind,
                 NamespaceRestore {
                     options: self.options,
-                    images: &self.images,
+                    images: self.images,
                     types: &self.types,
                     spaces: &self.spaces,
                     id,
@@ -261,14 +257,9 @@ impl<'a> Plan<'a> {
 }
 
 /// Makes the namespaces that a tree has for itself, with its root in them, and goes there.
-pub fn enter(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<Side> {
-    let fail = |problems| Error {
-        action: Action::Restore,
-        target: options.images_dir.display().to_string(),
-        problems,
-        state: TargetState::NothingRestored,
-    };
-    let plan = Plan::read(options).map_err(|p| fail(vec![p]))?;
+pub fn enter(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsRestore) -> Result<Side> {
+    let fail = |problems| nothing_restored(options, problems);
+    let plan = Plan::read(options, images).map_err(|p| fail(vec![p]))?;
     if plan.types.is_empty() {
         return Ok(Side::Home);
     }
@@ -279,24 +270,9 @@ pub fn enter(options: &RestoreOptions, cgroups: &mut CgroupsRestore) -> Result<S
     make(&plan, cgroups).map_err(|p| fail(vec![p]))
 }
 
-/// What is to be done about control groups; nothing is done yet.
-pub fn cgroups(options: &RestoreOptions) -> Result<CgroupsRestore> {
-    let fail = |problems| Error {
-        action: Action::Restore,
-        target: options.images_dir.display().to_string(),
-        problems,
-        state: TargetState::NothingRestored,
-    };
-    let mut images = Images::open(&options.images_dir);
-    if !options.skip_checksums {
-        images = images.with_checksums().map_err(|p| fail(vec![p]))?;
-    }
-    CgroupsRestore::read(&images, &options.cgroups).map_err(fail)
-}
-
 /// Whether a tree has namespaces for itself; what would stand in the way of making them.
-pub(super) fn check(options: &RestoreOptions) -> Result<bool, Vec<Problem>> {
-    let plan = Plan::read(options).map_err(|problem| vec![problem])?;
+pub(super) fn check(options: &RestoreOptions, images: &Images) -> Result<bool, Vec<Problem>> {
+    let plan = Plan::read(options, images).map_err(|problem| vec![problem])?;
     let problems = plan.check();
     if problems.is_empty() { Ok(!plan.types.is_empty()) } else { Err(problems) }
 }
@@ -306,6 +282,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let brought = plan.kinds().map(|(kind, cx)| kind.before_birth(cx)).collect::<Result<Vec<_>, _>>()?;
     let (go, begin) = pipe()?;
     let (done, filled) = pipe()?;
+    let (done, filled) = (File::from(done), File::from(filled));
     let (hold, held) = pipe()?;
     cgroups.make()?;
     // The time namespace of a child is that which its maker has prepared; that of cgroups is made where it is to begin.
@@ -326,16 +303,12 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         visit.stay();
         drop((begin, done));
-        let left = match fill(plan, &brought, &go, &filled) {
-            Ok(left) => left,
-            Err(problem) => {
-                // We are killed when the pipe ends: not before we have said why.
-                let _until_we_end = filled.into_raw_fd();
-                return Err(problem);
-            }
-        };
-        File::from(filled).write_all(&left.encode()).map_err(SysError::io("write"))?;
-        drop(go);
+        if let Err(problem) = fill(plan, &brought, &go, &filled) {
+            // We are killed when the pipe ends: not before we have said why.
+            let _until_we_end = filled.into_raw_fd();
+            return Err(problem);
+        }
+        drop((go, filled));
         process::wait_to_be_taken(&hold, &held);
     };
     visit.end()?;
@@ -349,20 +322,22 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         cgroups.enter_roots(set, root)?;
     }
     tell(&begin)?;
-    let Some(spaces) = hear_of_spaces(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    let Some(spaces) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
-    let Some(left) = told(done)? else { return not_filled(plan, newborn) };
+    let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    let Some(mounts) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         dies_with_us.map_err(SysError::of("prctl(PR_SET_PDEATHSIG)"))?;
         // It is for the other one to end.
-        let pidfd = newborn.pidfd.try_clone().map_err(SysError::io("dup"))?;
         newborn.forget();
         // It ends with the last of us who has the other end of its pipe; we have it until it is traced.
         let _until_we_end = held.into_raw_fd();
-        let (covered, mounts) = (fetch(&pidfd, &left.opened)?, fetch(&pidfd, &left.mounts)?);
+        // From now on they are open here, under these numbers.
+        let numbers =
+            |files: Vec<(u32, OwnedFd)>| files.into_iter().map(|(id, fd)| (id, fd.into_raw_fd())).collect();
         let shared = plan.joined.iter().map(|(kind, _)| *kind).collect();
         let (types, inner_pid) = (plan.types.clone(), plan.root.pid as i32);
         return Ok(Side::Inside(Box::new(Inside {
@@ -371,12 +346,14 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             outer_pid: root,
             inner_pid,
             ids,
-            covered,
-            mounts,
-            spaces,
+            covered: numbers(opened),
+            mounts: numbers(mounts),
+            spaces: MadeSpaces(Rc::new(spaces)),
             ..Inside::default()
         })));
     };
+    // They are for the other one to hold.
+    drop((spaces, opened, mounts));
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
         newborn.forget();
@@ -385,50 +362,43 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
-fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &OwnedFd) -> Result<Left, Problem> {
+///
+/// Files that others are told of stay open: the root goes on in here until somebody takes it, and empties it.
+fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &File) -> Result<(), Problem> {
     hear(go)?;
     plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
-    tell_of_spaces(filled, &plan.spaces.borrow())?;
+    tell_of(filled, &plan.spaces.borrow())?;
     hear(go)?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };
         kind.restore(cx).while_trying_to("restore its namespaces")?;
     }
-    // They stay open until somebody takes this process, and empties it.
-    let numbers = |kept: &RefCell<Vec<(u32, OwnedFd)>>| {
-        let pairs = kept.take().into_iter().map(|(id, fd)| (id, fd.into_raw_fd()));
-        pairs.collect::<Vec<_>>()
-    };
-    Ok(Left { opened: numbers(&plan.opened), mounts: numbers(&plan.mounts) })
+    tell_of(filled, &plan.opened.borrow())?;
+    tell_of(filled, &plan.mounts.borrow())
 }
 
-/// Says which network namespaces we made: how many, and of each its id and our descriptor of it.
-fn tell_of_spaces(pipe: &OwnedFd, spaces: &[(u32, OwnedFd)]) -> Result<(), Problem> {
-    let mut bytes = (spaces.len() as u32).to_ne_bytes().to_vec();
-    for (id, fd) in spaces {
-        bytes.extend(id.to_ne_bytes());
-        bytes.extend(fd.as_raw_fd().to_ne_bytes());
-    }
-    File::from(pipe.try_clone().map_err(SysError::io("dup"))?)
-        .write_all(&bytes)
-        .map_err(SysError::io("write"))
-        .map_err(Problem::new)
+/// Says which files we have open for whoever takes us: how many, and of each its id and our descriptor.
+fn tell_of(mut pipe: &File, files: &[(u32, OwnedFd)]) -> Result<(), Problem> {
+    let pairs = files.iter().flat_map(|(id, fd)| [*id, fd.as_raw_fd() as u32]);
+    let words = std::iter::once(files.len() as u32).chain(pairs);
+    let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+    pipe.write_all(&bytes).map_err(SysError::io("write")).map_err(Problem::new)
 }
 
-/// Takes the network namespaces that the root made.
-fn hear_of_spaces(pipe: &OwnedFd, root: &OwnedFd) -> Result<Option<MadeSpaces>, Problem> {
-    let mut pipe = File::from(pipe.try_clone().map_err(SysError::io("dup"))?);
+/// Takes over the files that the root tells of; none if it has ended instead, and has said why.
+fn hear_of(mut pipe: &File, root: &OwnedFd) -> Result<Option<Vec<(u32, OwnedFd)>>, Problem> {
     let mut word = || {
         let mut bytes = [0; 4];
         pipe.read_exact(&mut bytes).ok().map(|()| u32::from_ne_bytes(bytes))
     };
     let Some(count) = word() else { return Ok(None) };
-    let mut spaces = Vec::new();
+    let mut files = Vec::new();
     for _ in 0..count {
         let (Some(id), Some(fd)) = (word(), word()) else { return Ok(None) };
-        spaces.push((id, pidfd::getfd(root, fd as i32)?));
+        let taken = pidfd::getfd(root, fd as i32).while_trying_to("take files over from the first task")?;
+        files.push((id, taken));
     }
-    Ok(Some(MadeSpaces(Rc::new(spaces))))
+    Ok(Some(files))
 }
 
 /// Says that we are done.
@@ -442,37 +412,6 @@ fn hear(pipe: &OwnedFd) -> Result<(), Problem> {
     if read == 0 { Err(Problem::new(NotFilled)) } else { Ok(()) }
 }
 
-/// What the root has open for whoever takes it: ids of the images, and descriptors.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Left {
-    opened: Vec<(u32, i32)>,
-    mounts: Vec<(u32, i32)>,
-}
-
-impl Left {
-    /// What the root tells: how many files there are, and all pairs.
-    fn encode(&self) -> Vec<u8> {
-        let pairs = self.opened.iter().chain(&self.mounts).flat_map(|(id, fd)| [*id, *fd as u32]);
-        std::iter::once(self.opened.len() as u32).chain(pairs).flat_map(u32::to_le_bytes).collect()
-    }
-
-    /// What the root told; none if it could not fill its namespaces.
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        let (count, pairs) = words.split_first()?;
-        let pairs: Vec<(u32, i32)> = pairs.as_chunks().0.iter().map(|[id, fd]| (*id, *fd as i32)).collect();
-        let (opened, mounts) = pairs.split_at_checked(*count as usize)?;
-        Some(Self { opened: opened.to_vec(), mounts: mounts.to_vec() })
-    }
-}
-
-/// Waits until the root has filled its namespaces; none if it could not, and has said why.
-fn told(done: OwnedFd) -> Result<Option<Left>, Problem> {
-    let mut bytes = Vec::new();
-    File::from(done).read_to_end(&mut bytes).map_err(SysError::io("read"))?;
-    Ok(Left::decode(&bytes))
-}
-
 /// The root has ended, or is about to, and has said why.
 fn not_filled(plan: &Plan<'_>, newborn: Newborn) -> Result<Side, Problem> {
     // A sibling's end is our parent's to see.
@@ -482,12 +421,6 @@ fn not_filled(plan: &Plan<'_>, newborn: Newborn) -> Result<Side, Problem> {
     let root = newborn.root;
     newborn.forget();
     Ok(Side::Outside { root, ended: inside::wait(root)? })
-}
-
-/// Takes descriptors over from the root; they are open in this process from now on.
-fn fetch(root: &OwnedFd, kept: &[(u32, i32)]) -> Result<Vec<(u32, i32)>, Problem> {
-    let fetched = kept.iter().map(|(id, fd)| Ok((*id, pidfd::getfd(root, *fd)?.into_raw_fd())));
-    fetched.collect::<Result<_, SysError>>().while_trying_to("take files over from the first task")
 }
 
 /// A root that is killed when this is dropped.
