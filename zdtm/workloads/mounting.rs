@@ -1,6 +1,7 @@
 //! Mounts, for the workloads that have some: thin calls, and the tree of mounts as it can be compared.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -94,6 +95,16 @@ pub(crate) fn barrier(cx: &mut Context) -> Verdict {
     let before = tree()?;
     cx.barrier()?;
     ensure_eq!(tree()?, before, "mounts");
+    Ok(())
+}
+
+/// Waits for dump and restore; what is mounted from outside must be the same file system of the host, too.
+pub(crate) fn outside_barrier(cx: &mut Context) -> Verdict {
+    let file = cx.path("outside/file");
+    let device = fs::metadata(&file)?.dev();
+    barrier(cx)?;
+    ensure_text(&file, "from outside")?;
+    ensure_eq!(fs::metadata(&file)?.dev(), device, "device of what is mounted from outside");
     Ok(())
 }
 
