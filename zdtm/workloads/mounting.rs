@@ -56,6 +56,21 @@ pub(crate) fn unmount(at: &Path) -> Verdict {
     Ok(umount2(at, MntFlags::MNT_DETACH)?)
 }
 
+/// Makes a bind of the root the new root, with the kernel's file systems and the test's directory moved there.
+pub(crate) fn pivot_root(cx: &Context) -> Verdict {
+    let new = Path::new("/mnt");
+    bind(Path::new("/"), new)?;
+    let none = None::<&str>;
+    for place in ["/proc", "/dev", &cx.path("").display().to_string()] {
+        let to = new.join(place.trim_matches('/'));
+        mount(Some(Path::new(place)), &to, none, MsFlags::MS_MOVE, none)?;
+    }
+    nix::unistd::chdir(new)?;
+    nix::unistd::pivot_root(".", ".")?;
+    unmount(Path::new("."))?;
+    Ok(nix::unistd::chdir(&cx.path(""))?)
+}
+
 /// Whether a folder is the root of a mount.
 pub(crate) fn is_mounted(at: &Path) -> Result<bool, Failure> {
     let at = at.display().to_string();
