@@ -123,6 +123,16 @@ pub(crate) fn outside_barrier(cx: &mut Context) -> Verdict {
     Ok(())
 }
 
+/// Waits for dump and restore while a file covers another, or a thing of another type; then takes the mount off.
+pub(crate) fn covered_barrier(cx: &mut Context, below: &Path) -> Verdict {
+    let above = file(cx, "above")?;
+    fs::write(&above, "above")?;
+    bind(&above, below)?;
+    barrier(cx)?;
+    ensure_text(below, "above")?;
+    unmount(below)
+}
+
 /// Fails unless a file has this text.
 pub(crate) fn ensure_text(path: &Path, text: &str) -> Verdict {
     ensure_eq!(fs::read_to_string(path)?, text, format!("text of {}", path.display()));
