@@ -138,3 +138,10 @@ pub(crate) fn ensure_text(path: &Path, text: &str) -> Verdict {
     ensure_eq!(fs::read_to_string(path)?, text, format!("text of {}", path.display()));
     Ok(())
 }
+
+/// Fails unless a file cannot be written because what it is in is read-only.
+pub(crate) fn ensure_read_only(path: &Path, what: &str) -> Verdict {
+    let refused = fs::write(path, "").map_err(|e| e.raw_os_error());
+    ensure_eq!(refused, Err(Some(libc::EROFS)), format!("writing to {what}"));
+    Ok(())
+}
