@@ -40,6 +40,12 @@ pub(crate) fn bind(from: &Path, to: &Path) -> Verdict {
     Ok(mount(Some(from), to, none, MsFlags::MS_BIND, none)?)
 }
 
+/// Makes a folder appear at another place, too, with all mounts below it.
+pub(crate) fn bind_all(from: &Path, to: &Path) -> Verdict {
+    let none = None::<&str>;
+    Ok(mount(Some(from), to, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
+}
+
 /// Changes flags of a mount, or how it propagates.
 pub(crate) fn change(at: &Path, flags: MsFlags) -> Verdict {
     let none = None::<&str>;
