@@ -2,13 +2,12 @@
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::Pid;
 use zdtm::ensure_eq;
-use zdtm::workload::{Child, Context, Failure, Verdict, exit_now};
+use zdtm::workload::{Child, Context, Verdict};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let mut children = vec![clone(cx, libc::CLONE_FILES)?, clone(cx, libc::CLONE_FILES)?];
-    children.push(clone(cx, 0)?);
+    let child = |flags: i32| cx.cloned_child(flags | libc::SIGCHLD, |cx| cx.wait_for("end"));
+    let children = [child(libc::CLONE_FILES)?, child(libc::CLONE_FILES)?, child(0)?];
     unshare(CloneFlags::CLONE_FILES)?;
     let pids: Vec<i32> = children.iter().map(|child| child.pid.as_raw()).collect();
     same(&pids)?;
@@ -28,14 +27,4 @@ fn same(pids: &[i32]) -> Verdict {
         ensure_eq!(order == 0, shared, format!("whether {a} and {b} share a table"));
     }
     Ok(())
-}
-
-/// Like fork, with these flags.
-fn clone(cx: &Context, flags: i32) -> Result<Child, Failure> {
-    // SAFETY: without a new stack and without shared memory this is fork; no other thread exists.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        exit_now(i32::from(cx.wait_for("end").is_err()));
-    }
-    Ok(Child { pid: Pid::from_raw(pid as i32) })
 }
