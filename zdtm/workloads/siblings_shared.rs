@@ -1,9 +1,10 @@
 //! Two children share a descriptor table that is not their parent's, and a third has one of its own.
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use zdtm::ensure_eq;
 use zdtm::workload::{Child, Context, Verdict};
+
+use crate::tasks_shared::{KCMP_FILES, share_thing};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let child = |flags: i32| cx.cloned_child(flags | libc::SIGCHLD, |cx| cx.wait_for("end"));
@@ -22,9 +23,7 @@ fn same(pids: &[i32]) -> Verdict {
     for (a, b, shared) in
         [(pids[0], pids[1], true), (own, pids[0], false), (own, pids[2], false), (pids[0], pids[2], false)]
     {
-        // SAFETY: takes numbers only; 2 is KCMP_FILES.
-        let order = Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, a, b, 2, 0, 0) })?;
-        ensure_eq!(order == 0, shared, format!("whether {a} and {b} share a table"));
+        ensure_eq!(share_thing(a, b, KCMP_FILES)?, shared, format!("whether {a} and {b} share a table"));
     }
     Ok(())
 }
