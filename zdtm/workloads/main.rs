@@ -20,6 +20,7 @@ mod chroot_file;
 mod clean_mntns;
 mod clone_fs;
 mod cmdlinenv00;
+mod commands;
 mod conntrack;
 mod console;
 mod cow00;
