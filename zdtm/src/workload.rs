@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
@@ -163,17 +164,37 @@ impl Context {
         // SAFETY: workloads fork before they start threads, so the child may go on as usual.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => Ok(Child { pid: child }),
-            ForkResult::Child => {
-                let code = match body(&mut self.clone()) {
-                    Ok(()) => 0,
-                    Err(failure) => {
-                        say(&format!("child {}: {failure}", std::process::id()));
-                        1
-                    }
-                };
-                exit_now(code)
-            }
+            ForkResult::Child => self.be_child(body),
         }
+    }
+
+    /// Like [`Context::child`], with flags of clone(2): `CLONE_FILES` and `CLONE_FS`, and the exit signal, if any.
+    pub fn cloned_child(
+        &self,
+        flags: i32,
+        body: impl FnOnce(&mut Self) -> Verdict,
+    ) -> Result<Child, Failure> {
+        // CSIGNAL of `include/uapi/linux/sched.h`: the exit signal.
+        let known = libc::CLONE_FILES | libc::CLONE_FS | 0xff;
+        ensure!(flags & !known == 0, "a child cannot be made with flags {flags:#x}");
+        // SAFETY: with no new stack and none but the flags above, memory is not shared and this is fork; workloads fork
+        // before they start threads, so the child may go on as usual.
+        let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+        if pid == 0 {
+            self.be_child(body);
+        }
+        Ok(Child { pid: Pid::from_raw(pid as i32) })
+    }
+
+    fn be_child(&self, body: impl FnOnce(&mut Self) -> Verdict) -> ! {
+        let code = match body(&mut self.clone()) {
+            Ok(()) => 0,
+            Err(failure) => {
+                say(&format!("child {}: {failure}", std::process::id()));
+                1
+            }
+        };
+        exit_now(code)
     }
 }
 

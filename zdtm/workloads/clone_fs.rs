@@ -2,11 +2,10 @@
 
 use std::fs;
 
-use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, chdir};
+use nix::unistd::chdir;
 use zdtm::ensure_eq;
-use zdtm::workload::{Child, Context, Failure, Verdict, exit_now};
+use zdtm::workload::{Context, Verdict};
 
 const MASK: Mode = Mode::from_bits_truncate(0o134);
 
@@ -14,14 +13,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     fs::create_dir(cx.path("one"))?;
     fs::create_dir(cx.path("two"))?;
     chdir(&cx.path("one"))?;
-    let sharing = clone(libc::CLONE_FS, || {
+    let sharing = cx.cloned_child(libc::CLONE_FS | libc::SIGCHLD, |cx| {
         cx.post("sharing")?;
         cx.park()?;
         chdir(&cx.path("two"))?;
         umask(MASK);
         Ok(())
     })?;
-    let alone = clone(0, || {
+    let alone = cx.cloned_child(libc::SIGCHLD, |cx| {
         cx.post("alone")?;
         cx.wait_for("moved")?;
         ensure_eq!(std::env::current_dir()?, cx.path("one"), "working directory of who has its own");
@@ -35,14 +34,4 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     ensure_eq!(umask(MASK), MASK, "umask, which the child changed");
     cx.post("moved")?;
     alone.join()
-}
-
-/// Like fork, with these flags.
-fn clone(flags: i32, body: impl FnOnce() -> Verdict) -> Result<Child, Failure> {
-    // SAFETY: without a new stack and without shared memory this is fork; no other thread exists.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        exit_now(i32::from(body().is_err()));
-    }
-    Ok(Child { pid: Pid::from_raw(pid as i32) })
 }

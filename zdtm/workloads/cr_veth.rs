@@ -1,22 +1,17 @@
 //! A device whose other end is outside of the namespace: after the restore there is another end, and what it leads to.
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use zdtm::workload::{Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
 
+use crate::commands::ip;
+
 /// What the entry calls the device.
 const DEVICE: &str = "eth0";
 /// What is at the other end, if that is a port of a bridge.
 const NEIGHBOUR: &str = "192.0.2.254:7";
-
-fn ip(args: &str) -> Result<String, Failure> {
-    let output = Command::new("ip").args(args.split(' ')).output()?;
-    ensure!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Verdict {
     let limit = Instant::now() + Duration::from_secs(10);

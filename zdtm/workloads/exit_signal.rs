@@ -2,12 +2,10 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use zdtm::ensure_eq;
-use zdtm::workload::{Context, Failure, Verdict, exit_now};
+use zdtm::workload::{Context, Verdict, exit_now};
 
 static SEEN: AtomicI32 = AtomicI32::new(0);
 
@@ -21,7 +19,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         // SAFETY: the handler only adds to an atomic.
         unsafe { sigaction(signal, &action) }?;
     }
-    let children = [clone(cx, 0)?, clone(cx, libc::SIGUSR1)?];
+    let child = |signal: i32| {
+        cx.cloned_child(signal, |cx| {
+            cx.park()?;
+            exit_now(4)
+        })
+    };
+    let children = [child(0)?.pid, child(libc::SIGUSR1)?.pid];
     cx.barrier()?;
     for child in children {
         let status = waitpid(child, Some(WaitPidFlag::__WALL))?;
@@ -29,14 +33,4 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     }
     ensure_eq!(SEEN.load(Ordering::Relaxed), libc::SIGUSR1, "sum of the signals that came");
     Ok(())
-}
-
-/// Like fork, with this exit signal.
-fn clone(cx: &Context, signal: i32) -> Result<Pid, Failure> {
-    // SAFETY: without a new stack and without shared memory this is fork; no other thread exists.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, signal, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        exit_now(if cx.park().is_ok() { 4 } else { 5 });
-    }
-    Ok(Pid::from_raw(pid as i32))
 }

@@ -3,16 +3,14 @@
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _};
 
-use nix::errno::Errno;
-use nix::unistd::Pid;
 use zdtm::ensure_eq;
-use zdtm::workload::{Child, Context, Failure, Verdict, exit_now};
+use zdtm::workload::{Context, Verdict};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     fs::write(cx.path("first"), "one")?;
     fs::write(cx.path("second"), "two")?;
     let first = File::open(cx.path("first"))?;
-    let child = share_table(|| {
+    let child = cx.cloned_child(libc::CLONE_FILES | libc::SIGCHLD, |cx| {
         cx.post("child-ready")?;
         cx.park()?;
         let second = File::open(cx.path("second"))?.into_raw_fd();
@@ -32,15 +30,4 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     ensure_eq!(nix::unistd::read(&first, &mut bytes)?, 3, "what the parent opened");
     ensure_eq!(first.as_raw_fd() + 1, number, "the next number of the shared table");
     Ok(())
-}
-
-/// Like fork, with the table shared.
-fn share_table(body: impl FnOnce() -> Verdict) -> Result<Child, Failure> {
-    let flags = libc::CLONE_FILES | libc::SIGCHLD;
-    // SAFETY: without a new stack and without shared memory this is fork; no other thread exists.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        exit_now(i32::from(body().is_err()));
-    }
-    Ok(Child { pid: Pid::from_raw(pid as i32) })
 }

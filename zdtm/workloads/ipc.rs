@@ -2,8 +2,10 @@
 //! shared memory that it is done in, and another message tells that it is done.
 
 use nix::errno::Errno;
+use zdtm::ensure_eq;
 use zdtm::workload::{Context, Failure, Verdict};
-use zdtm::{ensure, ensure_eq};
+
+use crate::shm;
 
 const WORKERS: usize = 3;
 /// Types of messages: for the workers, and for the one who asks.
@@ -25,10 +27,7 @@ fn make() -> Result<Ipc, Failure> {
     let guard = Errno::result(unsafe { libc::semget(libc::IPC_PRIVATE, 1, flags) })?;
     // SAFETY: takes numbers only.
     let segment = Errno::result(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, flags) })?;
-    // SAFETY: the kernel picks the address, so nothing that exists is replaced.
-    let memory = unsafe { libc::shmat(segment, std::ptr::null(), 0) };
-    ensure!(memory.addr() != usize::MAX, "shmat: {}", Errno::last());
-    Ok(Ipc { queue, guard, memory: memory.cast() })
+    Ok(Ipc { queue, guard, memory: shm::place(segment)?.cast() })
 }
 
 impl Ipc {

@@ -20,6 +20,7 @@ mod chroot_file;
 mod clean_mntns;
 mod clone_fs;
 mod cmdlinenv00;
+mod commands;
 mod conntrack;
 mod console;
 mod cow00;
@@ -116,14 +117,11 @@ mod memfd04;
 mod memfd05;
 mod mlock_setuid;
 mod mmx00;
-mod mnt_ext_auto;
+mod mnt_ext;
 mod mnt_ext_collision;
 mod mnt_ext_file_bind_auto;
-mod mnt_ext_manual;
-mod mnt_ext_master;
 mod mnt_ext_multiple;
 mod mnt_ext_root;
-mod mnt_ext_sharing;
 mod mnt_ro_bind;
 mod mnt_ro_root;
 mod mnt_root_ext;
@@ -465,14 +463,14 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "memfd05", run: memfd05::run },
     Workload { name: "mlock_setuid", run: mlock_setuid::run },
     Workload { name: "mmx00", run: mmx00::run },
-    Workload { name: "mnt_ext_auto", run: mnt_ext_auto::run },
+    Workload { name: "mnt_ext_auto", run: mnt_ext::run },
     Workload { name: "mnt_ext_collision", run: mnt_ext_collision::run },
     Workload { name: "mnt_ext_file_bind_auto", run: mnt_ext_file_bind_auto::run },
-    Workload { name: "mnt_ext_manual", run: mnt_ext_manual::run },
-    Workload { name: "mnt_ext_master", run: mnt_ext_master::run },
+    Workload { name: "mnt_ext_manual", run: mnt_ext::run },
+    Workload { name: "mnt_ext_master", run: mnt_ext::run },
     Workload { name: "mnt_ext_multiple", run: mnt_ext_multiple::run },
     Workload { name: "mnt_ext_root", run: mnt_ext_root::run },
-    Workload { name: "mnt_ext_sharing", run: mnt_ext_sharing::run },
+    Workload { name: "mnt_ext_sharing", run: mnt_ext::run },
     Workload { name: "mnt_ro_bind", run: mnt_ro_bind::run },
     Workload { name: "mnt_ro_root", run: mnt_ro_root::run },
     Workload { name: "mnt_root_ext", run: mnt_root_ext::run },

@@ -1,9 +1,7 @@
 //! A file of the host that is bound to a file is found again by itself.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 
-use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict};
 
 use crate::mounting;
@@ -20,13 +18,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         })?,
     )?;
 
-    let device = fs::metadata(cx.path("outside/file"))?.dev();
-    mounting::barrier(cx)?;
-    mounting::ensure_text(&cx.path("outside/file"), "from outside")?;
-    ensure_eq!(
-        fs::metadata(cx.path("outside/file"))?.dev(),
-        device,
-        "device of what is mounted from outside"
-    );
+    mounting::outside_barrier(cx)?;
     mounting::ensure_text(&place, "from outside")
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use nix::mount::MsFlags;
-use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict};
 
 use crate::mounting;
@@ -15,8 +14,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounting::remount(&to, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
     mounting::barrier(cx)?;
     mounting::ensure_text(&to.join("file"), "text")?;
-    let refused = fs::write(to.join("file"), "").map_err(|e| e.raw_os_error());
-    ensure_eq!(refused, Err(Some(libc::EROFS)), "writing to the mount");
+    mounting::ensure_read_only(&to.join("file"), "the mount")?;
     fs::write(from.join("file"), "more")?;
     mounting::ensure_text(&to.join("file"), "more")
 }

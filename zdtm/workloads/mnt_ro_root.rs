@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use nix::mount::MsFlags;
-use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict};
 
 use crate::mounting;
@@ -13,8 +12,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     // The test's directory stays writable: it is a mount of its own.
     mounting::remount(Path::new("/"), MsFlags::MS_RDONLY)?;
     mounting::barrier(cx)?;
-    let refused = fs::write("/zdtm-read-only", "").map_err(|e| e.raw_os_error());
-    ensure_eq!(refused, Err(Some(libc::EROFS)), "writing to the root");
+    mounting::ensure_read_only(Path::new("/zdtm-read-only"), "the root")?;
     fs::write(cx.path("file"), "text")?;
     mounting::ensure_text(&cx.path("file"), "text")
 }

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::path::Path;
 
 use nix::mount::MsFlags;
-use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict};
 
 use crate::mounting;
@@ -17,8 +16,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounting::barrier(cx)?;
     file.write_all(b"written")?;
     mounting::ensure_text(&cx.path("open"), "written")?;
-    let refused = fs::write("/zdtm-read-only", "").map_err(|e| e.raw_os_error());
-    ensure_eq!(refused, Err(Some(libc::EROFS)), "writing to the root");
+    mounting::ensure_read_only(Path::new("/zdtm-read-only"), "the root")?;
     fs::write(cx.path("file"), "text")?;
     mounting::ensure_text(&cx.path("file"), "text")
 }

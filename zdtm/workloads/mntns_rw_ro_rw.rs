@@ -3,7 +3,6 @@
 use std::fs;
 
 use nix::mount::MsFlags;
-use zdtm::ensure_eq;
 use zdtm::workload::{Context, Verdict};
 
 use crate::mounting;
@@ -18,7 +17,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounting::remount(&inner, MsFlags::empty())?;
     mounting::barrier(cx)?;
     fs::write(outer.join("file"), "")?;
-    let refused = fs::write(middle.join("file"), "").map_err(|e| e.raw_os_error());
-    ensure_eq!(refused, Err(Some(libc::EROFS)), "writing to the mount in the middle");
+    mounting::ensure_read_only(&middle.join("file"), "the mount in the middle")?;
     Ok(fs::write(inner.join("c/file"), "")?)
 }

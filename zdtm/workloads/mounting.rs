@@ -1,6 +1,7 @@
 //! Mounts, for the workloads that have some: thin calls, and the tree of mounts as it can be compared.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -39,6 +40,12 @@ pub(crate) fn bind(from: &Path, to: &Path) -> Verdict {
     Ok(mount(Some(from), to, none, MsFlags::MS_BIND, none)?)
 }
 
+/// Makes a folder appear at another place, too, with all mounts below it.
+pub(crate) fn bind_all(from: &Path, to: &Path) -> Verdict {
+    let none = None::<&str>;
+    Ok(mount(Some(from), to, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
+}
+
 /// Changes flags of a mount, or how it propagates.
 pub(crate) fn change(at: &Path, flags: MsFlags) -> Verdict {
     let none = None::<&str>;
@@ -53,6 +60,21 @@ pub(crate) fn remount(at: &Path, flags: MsFlags) -> Verdict {
 /// Takes a mount off.
 pub(crate) fn unmount(at: &Path) -> Verdict {
     Ok(umount2(at, MntFlags::MNT_DETACH)?)
+}
+
+/// Makes a bind of the root the new root, with the kernel's file systems and the test's directory moved there.
+pub(crate) fn pivot_root(cx: &Context) -> Verdict {
+    let new = Path::new("/mnt");
+    bind(Path::new("/"), new)?;
+    let none = None::<&str>;
+    for place in ["/proc", "/dev", &cx.path("").display().to_string()] {
+        let to = new.join(place.trim_matches('/'));
+        mount(Some(Path::new(place)), &to, none, MsFlags::MS_MOVE, none)?;
+    }
+    nix::unistd::chdir(new)?;
+    nix::unistd::pivot_root(".", ".")?;
+    unmount(Path::new("."))?;
+    Ok(nix::unistd::chdir(&cx.path(""))?)
 }
 
 /// Whether a folder is the root of a mount.
@@ -97,8 +119,35 @@ pub(crate) fn barrier(cx: &mut Context) -> Verdict {
     Ok(())
 }
 
+/// Waits for dump and restore; what is mounted from outside must be the same file system of the host, too.
+pub(crate) fn outside_barrier(cx: &mut Context) -> Verdict {
+    let file = cx.path("outside/file");
+    let device = fs::metadata(&file)?.dev();
+    barrier(cx)?;
+    ensure_text(&file, "from outside")?;
+    ensure_eq!(fs::metadata(&file)?.dev(), device, "device of what is mounted from outside");
+    Ok(())
+}
+
+/// Waits for dump and restore while a file covers another, or a thing of another type; then takes the mount off.
+pub(crate) fn covered_barrier(cx: &mut Context, below: &Path) -> Verdict {
+    let above = file(cx, "above")?;
+    fs::write(&above, "above")?;
+    bind(&above, below)?;
+    barrier(cx)?;
+    ensure_text(below, "above")?;
+    unmount(below)
+}
+
 /// Fails unless a file has this text.
 pub(crate) fn ensure_text(path: &Path, text: &str) -> Verdict {
     ensure_eq!(fs::read_to_string(path)?, text, format!("text of {}", path.display()));
+    Ok(())
+}
+
+/// Fails unless a file cannot be written because what it is in is read-only.
+pub(crate) fn ensure_read_only(path: &Path, what: &str) -> Verdict {
+    let refused = fs::write(path, "").map_err(|e| e.raw_os_error());
+    ensure_eq!(refused, Err(Some(libc::EROFS)), format!("writing to {what}"));
     Ok(())
 }

@@ -1,18 +1,11 @@
 //! A TCP connection in a network namespace of the tree, which a dump holds the packets back of: nothing of the lock comes along.
 
-use std::process::Command;
-
 use nix::sched::{CloneFlags, unshare};
 use zdtm::workload::{Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
 
+use crate::commands::{ip, output};
 use crate::tcp;
-
-fn output(program: &str, args: &[&str]) -> Result<String, Failure> {
-    let output = Command::new(program).args(args).output()?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
 
 fn rules() -> Result<String, Failure> {
     output("nft", &["list", "table", "inet", "zoo"])
@@ -20,7 +13,7 @@ fn rules() -> Result<String, Failure> {
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     unshare(CloneFlags::CLONE_NEWNET)?;
-    output("ip", &["link", "set", "lo", "up"])?;
+    ip("link set lo up")?;
     output("nft", &["add table inet zoo; add chain inet zoo own; add rule inet zoo own tcp dport 7 drop"])?;
     let before = rules()?;
     let (client, server) = tcp::connect("127.0.0.1:0")?;

@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -15,14 +14,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use zdtm::workload::{Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
 
+use crate::commands::ip;
+
 /// `SIOCGSKNS` of `include/uapi/linux/sockios.h`.
 const SIOCGSKNS: u64 = 0x894c;
-
-fn run_ip(args: &str) -> Verdict {
-    let output = Command::new("ip").args(args.split(' ')).output()?;
-    ensure!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
 
 fn own() -> Result<File, Failure> {
     Ok(File::open("/proc/self/ns/net")?)
@@ -79,7 +74,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let child = cx.child(|cx| {
         let home = own()?;
         unshare(CloneFlags::CLONE_NEWNET)?;
-        run_ip("link set lo up")?;
+        ip("link set lo up")?;
         let sockets = Sockets::open()?;
         ensure!(UdpSocket::bind("127.0.0.1:7000").is_err(), "a name is free that is taken");
         cx.post("child")?;

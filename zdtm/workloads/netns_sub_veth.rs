@@ -8,11 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 use zdtm::workload::{Child, Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
 
-fn ip(args: &str) -> Result<String, Failure> {
-    let output = Command::new("ip").args(args.split(' ')).output()?;
-    ensure!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
+use crate::commands::ip;
 
 /// Waits until the link has the state that it ends in.
 fn view() -> Result<String, Failure> {

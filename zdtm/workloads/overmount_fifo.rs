@@ -13,12 +13,7 @@ use crate::mounting;
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let below = cx.path("below");
     mkfifo(&below, Mode::S_IRWXU)?;
-    let above = mounting::file(cx, "above")?;
-    fs::write(&above, "above")?;
-    mounting::bind(&above, &below)?;
-    mounting::barrier(cx)?;
-    mounting::ensure_text(&below, "above")?;
-    mounting::unmount(&below)?;
+    mounting::covered_barrier(cx, &below)?;
     ensure!(fs::symlink_metadata(&below)?.file_type().is_fifo(), "what it covers is no fifo");
     Ok(())
 }

@@ -9,11 +9,6 @@ use crate::mounting;
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let below = mounting::file(cx, "below")?;
     fs::write(&below, "below")?;
-    let above = mounting::file(cx, "above")?;
-    fs::write(&above, "above")?;
-    mounting::bind(&above, &below)?;
-    mounting::barrier(cx)?;
-    mounting::ensure_text(&below, "above")?;
-    mounting::unmount(&below)?;
+    mounting::covered_barrier(cx, &below)?;
     mounting::ensure_text(&below, "below")
 }

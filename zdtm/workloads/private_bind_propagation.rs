@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use zdtm::ensure;
 use zdtm::workload::{Context, Verdict};
 
@@ -14,8 +14,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounting::tmpfs(&one.join("in"), "")?;
     fs::create_dir(one.join("in/place"))?;
     mounting::change(&one.join("in"), MsFlags::MS_SHARED)?;
-    let none = None::<&str>;
-    mount(Some(&one), &other, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    mounting::bind_all(&one, &other)?;
     mounting::barrier(cx)?;
     mounting::tmpfs(&other.join("in/place"), "")?;
     ensure!(mounting::is_mounted(&one.join("in/place"))?, "a mount did not get to the peer");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use zdtm::ensure;
 use zdtm::workload::{Context, Verdict};
 
@@ -15,8 +15,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     fs::create_dir(one.join("in/place"))?;
     fs::create_dir(one.join("place"))?;
     mounting::change(&one, MsFlags::MS_SHARED | MsFlags::MS_REC)?;
-    let none = None::<&str>;
-    mount(Some(&one), &other, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    mounting::bind_all(&one, &other)?;
     mounting::tmpfs(&one.join("in/place"), "")?;
     fs::write(other.join("in/place/file"), "text")?;
     mounting::barrier(cx)?;

@@ -12,10 +12,16 @@ fn make(key: i32, size: usize) -> Result<i32, Failure> {
     Ok(Errno::result(unsafe { libc::shmget(key, size, libc::IPC_CREAT | libc::IPC_EXCL | 0o640) })?)
 }
 
-fn attach(id: i32, size: usize) -> Result<&'static mut [u8], Failure> {
+/// Attaches a segment, and tells where.
+pub(crate) fn place(id: i32) -> Result<*mut libc::c_void, Failure> {
     // SAFETY: the kernel picks the address, so nothing that exists is replaced.
     let start = unsafe { libc::shmat(id, std::ptr::null(), 0) };
     ensure!(start.addr() != usize::MAX, "shmat: {}", Errno::last());
+    Ok(start)
+}
+
+fn attach(id: i32, size: usize) -> Result<&'static mut [u8], Failure> {
+    let start = place(id)?;
     // SAFETY: the segment has this length, and whoever detaches it uses it no more.
     Ok(unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), size) })
 }
@@ -32,12 +38,18 @@ fn check_rest(bytes: &[u8], what: &str) -> Verdict {
     Ok(())
 }
 
-/// Key, owner and mode; size and users.
-fn look(id: i32) -> Result<([u32; 4], [u64; 2]), Failure> {
+/// What the kernel tells of a segment.
+pub(crate) fn stat(id: i32) -> Result<libc::shmid_ds, Failure> {
     // SAFETY: plain numbers, all of which may be zero.
     let mut stat: libc::shmid_ds = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one structure.
     Errno::result(unsafe { libc::shmctl(id, libc::IPC_STAT, &raw mut stat) })?;
+    Ok(stat)
+}
+
+/// Key, owner and mode; size and users.
+fn look(id: i32) -> Result<([u32; 4], [u64; 2]), Failure> {
+    let stat = stat(id)?;
     let perm = stat.shm_perm;
     let who = [perm.__key as u32, perm.uid, perm.gid, perm.mode.into()];
     Ok((who, [stat.shm_segsz as u64, stat.shm_nattch]))

@@ -1,14 +1,14 @@
 //! Two children share a descriptor table that is not their parent's, and a third has one of its own.
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::Pid;
 use zdtm::ensure_eq;
-use zdtm::workload::{Child, Context, Failure, Verdict, exit_now};
+use zdtm::workload::{Child, Context, Verdict};
+
+use crate::tasks_shared::{KCMP_FILES, share_thing};
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let mut children = vec![clone(cx, libc::CLONE_FILES)?, clone(cx, libc::CLONE_FILES)?];
-    children.push(clone(cx, 0)?);
+    let child = |flags: i32| cx.cloned_child(flags | libc::SIGCHLD, |cx| cx.wait_for("end"));
+    let children = [child(libc::CLONE_FILES)?, child(libc::CLONE_FILES)?, child(0)?];
     unshare(CloneFlags::CLONE_FILES)?;
     let pids: Vec<i32> = children.iter().map(|child| child.pid.as_raw()).collect();
     same(&pids)?;
@@ -23,19 +23,7 @@ fn same(pids: &[i32]) -> Verdict {
     for (a, b, shared) in
         [(pids[0], pids[1], true), (own, pids[0], false), (own, pids[2], false), (pids[0], pids[2], false)]
     {
-        // SAFETY: takes numbers only; 2 is KCMP_FILES.
-        let order = Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, a, b, 2, 0, 0) })?;
-        ensure_eq!(order == 0, shared, format!("whether {a} and {b} share a table"));
+        ensure_eq!(share_thing(a, b, KCMP_FILES)?, shared, format!("whether {a} and {b} share a table"));
     }
     Ok(())
-}
-
-/// Like fork, with these flags.
-fn clone(cx: &Context, flags: i32) -> Result<Child, Failure> {
-    // SAFETY: without a new stack and without shared memory this is fork; no other thread exists.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        exit_now(i32::from(cx.wait_for("end").is_err()));
-    }
-    Ok(Child { pid: Pid::from_raw(pid as i32) })
 }

@@ -10,10 +10,13 @@ use nix::unistd::{Pid, getpid};
 use zdtm::ensure_eq;
 use zdtm::workload::{Child, Context, Failure, Verdict};
 
+/// From `include/uapi/linux/kcmp.h`.
+pub(crate) const KCMP_FILES: i32 = 2;
+
 /// Flag of clone(2), its name here, and its number for kcmp(2).
 const THINGS: [(i32, &str, i32); 4] = [
     (libc::CLONE_VM, "vm", 1),
-    (libc::CLONE_FILES, "files", 2),
+    (libc::CLONE_FILES, "files", KCMP_FILES),
     (libc::CLONE_FS, "fs", 3),
     (libc::CLONE_SIGHAND, "sighand", 4),
 ];
@@ -92,11 +95,17 @@ fn share(flags: i32, go: &'static AtomicU32) -> Result<Child, Failure> {
 /// Compares each thing of both processes.
 fn check(flags: i32, child: Pid) -> Verdict {
     for (flag, name, number) in THINGS {
-        // SAFETY: takes numbers only.
-        let order = unsafe { libc::syscall(libc::SYS_kcmp, getpid().as_raw(), child.as_raw(), number, 0, 0) };
-        ensure_eq!(Errno::result(order)? == 0, flags & flag != 0, format!("whether both share {name}"));
+        let both = share_thing(getpid().as_raw(), child.as_raw(), number)?;
+        ensure_eq!(both, flags & flag != 0, format!("whether both share {name}"));
     }
     Ok(())
+}
+
+/// Whether two processes have a thing in common, which has this number for kcmp(2).
+pub(crate) fn share_thing(a: i32, b: i32, number: i32) -> Result<bool, Failure> {
+    // SAFETY: takes numbers only.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, a, b, number, 0, 0) };
+    Ok(Errno::result(order)? == 0)
 }
 
 fn ignores_usr2() -> Result<bool, Failure> {

@@ -5,12 +5,13 @@ use std::io::Read as _;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use zdtm::workload::{Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
+
+use crate::commands::ip;
 
 /// From `include/uapi/linux/if_tun.h`.
 const TUNSETIFF: u64 = 0x4004_54ca;
@@ -55,12 +56,6 @@ fn attached(file: &File) -> Result<Request, Errno> {
     // SAFETY: the kernel writes `struct ifreq`, which has 40 bytes.
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), TUNGETIFF, request.as_mut_ptr()) })?;
     Ok(request)
-}
-
-fn ip(args: &str) -> Result<String, Failure> {
-    let output = Command::new("ip").args(args.split(' ')).output()?;
-    ensure!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
