@@ -3,7 +3,8 @@
 //! Messages are passed on as they are: what a kernel lists, it takes again, but for attributes that say what it found out
 //! itself. So they are not taken apart further than needed. Headers and attributes are those of `netlink-bindings`.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_bindings::utils::{
     IterableChunks, align, finalize_nested_header, push_header, push_nested_header,
@@ -67,7 +68,12 @@ impl Netlink {
         // A kernel that does not answer is an error, not a reason to wait.
         let patience = [10_u64.to_ne_bytes(), 0_u64.to_ne_bytes()].concat();
         socket::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self::over(socket))
+    }
+
+    /// Speaks through a netlink socket that nobody has spoken through yet.
+    pub fn over(socket: OwnedFd) -> Self {
+        Self { socket, sequence: 0 }
     }
 
     /// Everything that a request lists.
@@ -149,14 +155,25 @@ impl Netlink {
             let ack = if self.sequence == last { ACK } else { 0 };
             push_message(&mut bytes, *kind, REQUEST | flags | ack, self.sequence, payload);
         }
-        nix::unistd::write(&self.socket, &bytes).map_err(SysError::of(call))?;
+        self.transact_prepared(call, &bytes, first..=last)
+    }
+
+    /// Sends the bytes of a transaction, whose messages have numbers from the first of these on; that with the last of them is
+    /// acknowledged, and no other.
+    pub fn transact_prepared(
+        &self,
+        call: &'static str,
+        bytes: &[u8],
+        numbers: RangeInclusive<u32>,
+    ) -> Result<(), SysError> {
+        nix::unistd::write(&self.socket, bytes).map_err(SysError::of(call))?;
         loop {
             for message in self.receive(call)? {
-                if message.kind != NLMSG_ERROR || message.sequence < first {
+                if message.kind != NLMSG_ERROR || message.sequence < *numbers.start() {
                     continue;
                 }
                 match error(&message.payload) {
-                    Errno::UnknownErrno if message.sequence == last => return Ok(()),
+                    Errno::UnknownErrno if message.sequence == *numbers.end() => return Ok(()),
                     Errno::UnknownErrno => {}
                     errno => return Err(SysError { call, errno }),
                 }
@@ -172,7 +189,7 @@ impl Netlink {
         Ok(self.sequence)
     }
 
-    fn receive(&mut self, call: &'static str) -> Result<Vec<Message>, SysError> {
+    fn receive(&self, call: &'static str) -> Result<Vec<Message>, SysError> {
         /// More than the kernel puts into one piece (`NLMSG_GOODSIZE` and `netlink_dump`).
         const PIECE: usize = 256 << 10;
         let mut buffer = vec![0; PIECE];
@@ -181,6 +198,12 @@ impl Netlink {
             return Err(SysError { call, errno: Errno::EIO });
         }
         Ok(messages(buffer.get(..len).unwrap_or_default()))
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

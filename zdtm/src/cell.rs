@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Flavor, Outer, Outside};
+use crate::entry::{Entry, Flavor, Outer, Outside};
 
 /// Where a target of its own namespaces lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,21 +80,15 @@ const OFFSETS: &str = "monotonic 86400 5\nboottime 864000 7\n";
 
 impl Cell {
     /// The cell of a test whose directory is `dir`; none for the host's flavor.
-    pub fn of(flavor: Flavor, dir: &Path, outside: Option<Outside>) -> Option<Self> {
+    pub fn of(flavor: Flavor, dir: &Path, entry: &Entry) -> Option<Self> {
         let beside = |what: &str| beside(dir, what);
-        let outside = outside.map(|sort| (outside_of(dir), sort));
+        let outside = entry.outside.map(|sort| (outside_of(dir), sort));
         let users = match flavor {
             Flavor::Host => return None,
             Flavor::Ns => false,
             Flavor::Userns => true,
         };
-        Some(Self { root: beside("root"), dev: beside("dev"), users, outside, outer: None })
-    }
-
-    /// The same with a pair of network devices.
-    #[must_use]
-    pub fn with_outer(self, outer: Option<Outer>) -> Self {
-        Self { outer, ..self }
+        Some(Self { root: beside("root"), dev: beside("dev"), users, outside, outer: entry.outer.clone() })
     }
 
     /// Gives an init the inner end of its pair of network devices, if it is to have one.

@@ -150,8 +150,7 @@ fn try_one(plan: &Plan, dir: &Path, Job { named, flavor }: &Job) -> Result<Outco
         name: named.name.clone(),
         file: named.path.clone(),
         dir: dir.to_owned(),
-        cell: Cell::of(*flavor, dir, named.entry.outside)
-            .map(|cell| cell.with_outer(named.entry.outer.clone())),
+        cell: Cell::of(*flavor, dir, &named.entry),
         engine: plan.programs.engine.clone(),
         workloads: plan.programs.workloads.clone(),
         mode: plan.mode,

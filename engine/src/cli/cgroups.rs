@@ -30,11 +30,8 @@ fn manage(mode: &str) -> Result<ManageCgroups, UsageError> {
         "full" => ManageCgroups::Full,
         "strict" => ManageCgroups::Strict,
         other => {
-            return Err(UsageError::BadValue {
-                option: "--manage-cgroups[=MODE]".into(),
-                value: other.into(),
-                reason: "the modes are ignore, none, props, soft, full and strict".into(),
-            });
+            let modes = "the modes are ignore, none, props, soft, full and strict";
+            return Err(UsageError::bad_value("--manage-cgroups[=MODE]", other, modes));
         }
     })
 }
@@ -48,11 +45,8 @@ fn root(value: &str) -> Result<(Option<String>, PathBuf), UsageError> {
     if path.starts_with('/') {
         return Ok((controller, path.into()));
     }
-    Err(UsageError::BadValue {
-        option: "--cgroup-root [CONTROLLER:]PATH".into(),
-        value: value.into(),
-        reason: "a path begins at the root of the hierarchy, with a slash".into(),
-    })
+    let reason = "a path begins at the root of the hierarchy, with a slash";
+    Err(UsageError::bad_value("--cgroup-root [CONTROLLER:]PATH", value, reason))
 }
 
 #[cfg(test)]

@@ -68,22 +68,17 @@ pub(super) fn network_lock(given: &Given) -> Result<NetworkLock, UsageError> {
         None | Some("nftables") => Ok(NetworkLock::Nftables),
         Some("iptables") => Ok(NetworkLock::Iptables),
         Some("skip") => Ok(NetworkLock::Skip),
-        Some(other) => Err(UsageError::BadValue {
-            option: "--network-lock METHOD".into(),
-            value: other.into(),
-            reason: "the methods are nftables, iptables and skip".into(),
-        }),
+        Some(other) => {
+            let methods = "the methods are nftables, iptables and skip";
+            Err(UsageError::bad_value("--network-lock METHOD", other, methods))
+        }
     }
 }
 
 /// Unix sockets outside of the tree whose loss is accepted.
 fn external_unix(given: &Given) -> Result<ExternalUnix, UsageError> {
     let mut accepted = ExternalUnix::default();
-    let bad = |option: &str, value: &str| UsageError::BadValue {
-        option: option.to_owned(),
-        value: value.to_owned(),
-        reason: "an inode number is a number".to_owned(),
-    };
+    let bad = |option: &str, value: &str| UsageError::bad_value(option, value, "an inode number is a number");
     for value in given.values::<String>("ext-unix-sk") {
         match value.parse() {
             _ if value == "+" => accepted.all = true,

@@ -233,6 +233,11 @@ impl UsageError {
         Self::UnknownOption { command: verb.name(), name: name.to_owned(), nearest }
     }
 
+    /// A value that cannot be, of an option with the name of its value.
+    pub(super) fn bad_value(option: &str, value: &str, reason: &str) -> Self {
+        Self::BadValue { option: option.to_owned(), value: value.to_owned(), reason: reason.to_owned() }
+    }
+
     /// From what clap says.
     pub(super) fn from_clap(verb: Verb, error: &clap::Error) -> Self {
         let text = |kind| match error.get(kind) {

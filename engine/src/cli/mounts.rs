@@ -55,14 +55,9 @@ fn external(mount: &str, options: &mut MountOptions) -> Option<()> {
 }
 
 fn bad(option: &str, value: &str) -> UsageError {
-    UsageError::BadValue {
-        option: option.to_owned(),
-        value: value.to_owned(),
-        reason:
-            "mounts are given as mnt[MOUNTPOINT]:NAME for a dump, mnt[NAME]:PATH for a restore, and mnt[], \
-                 mnt[]:m, mnt[]:s or mnt[]:ms to find them"
-                .to_owned(),
-    }
+    let reason = "mounts are given as mnt[MOUNTPOINT]:NAME for a dump, mnt[NAME]:PATH for a restore, and mnt[], \
+                  mnt[]:m, mnt[]:s or mnt[]:ms to find them";
+    UsageError::bad_value(option, value, reason)
 }
 
 #[cfg(test)]

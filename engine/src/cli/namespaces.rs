@@ -21,17 +21,14 @@ pub(super) fn options(given: &Given) -> Result<NamespaceOptions, UsageError> {
     let join = given.values::<String>("join-ns");
     let empty = given.values::<String>("empty-ns");
     if let Some(other) = empty.iter().find(|name| *name != "net") {
-        return Err(bad("--empty-ns NS", other, "only network namespaces (net) can be left empty"));
+        let reason = "only network namespaces (net) can be left empty";
+        return Err(UsageError::bad_value("--empty-ns NS", other, reason));
     }
     Ok(NamespaceOptions {
         external: external.collect::<Result<_, _>>()?,
         join: join.iter().map(|value| joined(value)).collect::<Result<_, _>>()?,
         empty_net: !empty.is_empty(),
     })
-}
-
-fn bad(option: &str, value: &str, reason: &str) -> UsageError {
-    UsageError::BadValue { option: option.to_owned(), value: value.to_owned(), reason: reason.to_owned() }
 }
 
 /// Whether the key of an external resource is one of a namespace.
@@ -48,25 +45,26 @@ fn external(key: &str) -> Result<ExternalNamespace, UsageError> {
         let inode = if inode.is_empty() { 0 } else { inode.parse().ok()? };
         Some(ExternalNamespace { kind, inode, name: name.to_owned() })
     };
-    parse().ok_or_else(|| bad("--external RESOURCE", key, "it must be net[INODE]:NAME or pid[INODE]:NAME"))
+    let reason = "it must be net[INODE]:NAME or pid[INODE]:NAME";
+    parse().ok_or_else(|| UsageError::bad_value("--external RESOURCE", key, reason))
 }
 
 /// `NS:PID` or `NS:FILE`.
 fn joined(value: &str) -> Result<(NamespaceType, PathBuf), UsageError> {
-    let option = "--join-ns NS:PID|FILE";
     let (name, place) = value.split_once(':').filter(|(_, place)| !place.is_empty()).unwrap_or((value, ""));
     let kind = NamespaceType::ALL.into_iter().find(|kind| kind.name() == name);
-    match kind {
+    let reason = match kind {
         Some(kind) if JOINED.contains(&kind) && !place.is_empty() => {
             let is_pid = place.bytes().all(|byte| byte.is_ascii_digit());
             let file = if is_pid { format!("/proc/{place}/ns/{name}") } else { place.to_owned() };
-            Ok((kind, file.into()))
+            return Ok((kind, file.into()));
         }
         Some(kind) if !JOINED.contains(&kind) => {
-            Err(bad(option, value, "of all namespaces, only ipc, net, time and uts can be joined"))
+            "of all namespaces, only ipc, net, time and uts can be joined"
         }
-        _ => Err(bad(option, value, "it must be the type of a namespace, a colon, and a pid or a file")),
-    }
+        _ => "it must be the type of a namespace, a colon, and a pid or a file",
+    };
+    Err(UsageError::bad_value("--join-ns NS:PID|FILE", value, reason))
 }
 
 #[cfg(test)]

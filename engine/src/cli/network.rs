@@ -9,7 +9,8 @@ pub(super) fn options(given: &Given) -> Result<NetOptions, UsageError> {
     let mut options = NetOptions::default();
     for value in given.values::<String>("external") {
         let bad = || {
-            bad("--external RESOURCE", &value, "it is veth[IN]:OUT, veth[IN]:OUT@BRIDGE or macvlan[IN]:OUT")
+            let forms = "it is veth[IN]:OUT, veth[IN]:OUT@BRIDGE or macvlan[IN]:OUT";
+            UsageError::bad_value("--external RESOURCE", &value, forms)
         };
         if let Some(pair) = value.strip_prefix("veth[") {
             options.pairs.push(outer_end(pair, "]:").ok_or_else(bad)?);
@@ -18,14 +19,10 @@ pub(super) fn options(given: &Given) -> Result<NetOptions, UsageError> {
         }
     }
     for value in given.values::<String>("veth-pair") {
-        let bad = || bad("--veth-pair IN=OUT", &value, "it is IN=OUT or IN=OUT@BRIDGE");
+        let bad = || UsageError::bad_value("--veth-pair IN=OUT", &value, "it is IN=OUT or IN=OUT@BRIDGE");
         options.pairs.push(outer_end(&value, "=").ok_or_else(bad)?);
     }
     Ok(options)
-}
-
-fn bad(option: &str, value: &str, reason: &str) -> UsageError {
-    UsageError::BadValue { option: option.into(), value: value.into(), reason: reason.into() }
 }
 
 /// `IN=OUT` or `IN=OUT@BRIDGE`, with something else for the sign.

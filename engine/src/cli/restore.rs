@@ -68,11 +68,8 @@ fn inherited(value: &str) -> Result<(i32, String), UsageError> {
         let number = number.parse().ok().filter(|n| *n >= 0)?;
         files::is_inheritable(resource).then(|| (number, resource.to_owned()))
     };
-    parse().ok_or_else(|| UsageError::BadValue {
-        option: "--inherit-fd fd[N]:RESOURCE".into(),
-        value: value.into(),
-        reason: "a resource is socket:[INODE], pipe:[INODE], file[MNT:INODE] or a path".into(),
-    })
+    let reason = "a resource is socket:[INODE], pipe:[INODE], file[MNT:INODE] or a path";
+    parse().ok_or_else(|| UsageError::bad_value("--inherit-fd fd[N]:RESOURCE", value, reason))
 }
 
 pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {

@@ -6,26 +6,25 @@
 
 use std::ffi::{CStr, CString};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
-use netlink_bindings::nftables::{
-    Chained, Nfgenmsg, OpGettableDump, PushDataAttrs, PushExprListAttrs, Request,
-};
-use netlink_bindings::traits::{NetlinkRequest as _, Pusher};
+use netlink_bindings::nftables::{Chained, Nfgenmsg, PushDataAttrs, PushExprListAttrs};
+use netlink_bindings::traits::Pusher;
 use nix::errno::Errno;
 
-use super::{Ends, PREFIX};
+use super::{Ends, is_ours};
 use crate::error::SysError;
+use crate::netlink::{NETLINK_NETFILTER, Netlink, attribute, text};
 use crate::sys::socket;
 use crate::tcp_repair::packet;
 
-/// From `include/uapi/linux/netlink.h` and `include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h`.
-const NETLINK_NETFILTER: i32 = 12;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+/// From `include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFPROTO_INET: u8 = 1;
 const TABLE_OWNER: u32 = 2;
+const GETTABLE: u16 = 1;
+const TABLE_NAME: u16 = 1;
+const TABLE_USERDATA: u16 = 6;
 /// Hooks of `include/uapi/linux/netfilter.h`: what is for us, and what is from us.
 const HOOKS: [(&CStr, u32); 2] = [(c"in", 1), (c"out", 3)];
 /// In front of everything but connection tracking.
@@ -40,6 +39,8 @@ const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// The number of the first message of a transaction.
+const FIRST: u32 = 1;
 /// Elements in one message: nested attributes end at 64 KiB.
 const AT_ONCE: usize = 400;
 /// Messages of one write: the kernel wants a transaction in one piece, and its default for a piece is some 200 KiB.
@@ -62,14 +63,14 @@ const FAMILIES: [Family; 2] = [
 
 /// A table that ends with us.
 #[derive(Debug)]
-pub struct Held(#[expect(dead_code, reason = "closing it removes the table")] OwnedFd);
+pub struct Held(#[expect(dead_code, reason = "closing it removes the table")] Netlink);
 
 impl Held {
     /// Holds packets of these connections back until this is dropped.
     pub fn new(name: &str, note: &[u8], connections: &[Ends]) -> Result<Self, SysError> {
         let socket = open()?;
         let (bytes, last) = finish(build(&table_name(name)?, note, TABLE_OWNER, connections));
-        transact(socket.as_fd(), &bytes, last)?;
+        transact(&socket, &bytes, last)?;
         Ok(Self(socket))
     }
 }
@@ -77,7 +78,7 @@ impl Held {
 /// A lock that can be made by a single write.
 #[derive(Debug)]
 pub struct Prepared {
-    socket: OwnedFd,
+    socket: Netlink,
     bytes: Vec<u8>,
     last: u32,
 }
@@ -92,12 +93,12 @@ impl Prepared {
 
     /// Makes it.
     pub fn persist(&self) -> Result<(), SysError> {
-        transact(self.socket.as_fd(), &self.bytes, self.last)
+        transact(&self.socket, &self.bytes, self.last)
     }
 
     /// The socket, and what is written to it, for whoever can do no more than that.
     pub fn parts(&self) -> (RawFd, &[u8]) {
-        (self.socket.as_raw_fd(), &self.bytes)
+        (self.socket.as_fd().as_raw_fd(), &self.bytes)
     }
 }
 
@@ -108,7 +109,7 @@ pub fn remove(name: &str) -> Result<(), SysError> {
     let mut batch = begin();
     batch.request().op_deltable_do(&header()).encode().push_name(&name);
     let (bytes, last) = finish(batch);
-    match transact(socket.as_fd(), &bytes, last) {
+    match transact(&socket, &bytes, last) {
         Err(SysError { errno: Errno::ENOENT, .. }) => Ok(()),
         done => done,
     }
@@ -116,55 +117,22 @@ pub fn remove(name: &str) -> Result<(), SysError> {
 
 /// Names and notes of our tables.
 pub fn list() -> Result<Vec<(String, Vec<u8>)>, SysError> {
-    let socket = open()?;
-    let request = Request::new().op_gettable_dump(&header());
-    let mut message = Vec::new();
-    let payload = request.payload();
-    message.extend(((16 + payload.len()) as u32).to_ne_bytes());
-    message.extend((NFNL_SUBSYS_NFTABLES << 8 | 1).to_ne_bytes());
-    message.extend((request.flags() | libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(payload);
-    nix::unistd::write(socket.as_fd(), &message).map_err(SysError::of("write(NETLINK_NETFILTER)"))?;
-    let mut found = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let len = nix::unistd::read(socket.as_fd(), &mut buffer)
-            .map_err(SysError::of("read(NETLINK_NETFILTER)"))?;
-        let mut end = len == 0;
-        for (kind, payload) in messages(buffer.get(..len).unwrap_or_default()) {
-            match kind {
-                NLMSG_DONE => end = true,
-                NLMSG_ERROR => return Err(SysError { call: "NFT_MSG_GETTABLE", errno: error(payload) }),
-                _ if payload.len() < Nfgenmsg::len() => {}
-                _ => {
-                    let (_, attributes) = decode(&request, payload);
-                    let name = attributes.get_name().ok().and_then(|name| name.to_str().ok());
-                    let note = attributes.get_userdata().unwrap_or_default().to_vec();
-                    found.extend(name.filter(|name| name.starts_with(PREFIX)).map(|n| (n.to_owned(), note)));
-                }
-            }
-        }
-        if end {
-            return Ok(found);
-        }
-    }
+    let tables =
+        open()?.list("NFT_MSG_GETTABLE", NFNL_SUBSYS_NFTABLES << 8 | GETTABLE, header().as_slice())?;
+    let named = tables.iter().map(|table| {
+        let value = |kind| attribute(&table.payload, Nfgenmsg::len(), kind).unwrap_or_default();
+        (text(value(TABLE_NAME)), value(TABLE_USERDATA).to_vec())
+    });
+    Ok(named.filter(|(name, _)| is_ours(name)).collect())
 }
 
-fn decode<'a>(
-    _: &OpGettableDump<'_>,
-    payload: &'a [u8],
-) -> <OpGettableDump<'a> as netlink_bindings::traits::NetlinkRequest>::ReplyType<'a> {
-    <OpGettableDump<'_> as netlink_bindings::traits::NetlinkRequest>::decode_reply(payload)
-}
-
-fn open() -> Result<OwnedFd, SysError> {
+fn open() -> Result<Netlink, SysError> {
     let socket = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_NETFILTER)?;
     socket::set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, ROOM)?;
     // An end of file for a kernel that answers less than it was asked.
     let patience = [5_u64.to_ne_bytes(), 0_u64.to_ne_bytes()].concat();
     socket::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
-    Ok(socket)
+    Ok(Netlink::over(socket))
 }
 
 fn table_name(name: &str) -> Result<CString, SysError> {
@@ -185,7 +153,7 @@ fn bounds() -> Nfgenmsg {
 }
 
 fn begin() -> Chained<'static> {
-    let mut batch = Chained::new(1);
+    let mut batch = Chained::new(FIRST);
     batch.request().op_batch_begin_do(&bounds());
     batch
 }
@@ -322,25 +290,8 @@ fn finish(mut batch: Chained<'static>) -> (Vec<u8>, u32) {
 }
 
 /// Has the kernel do all or nothing.
-fn transact(socket: BorrowedFd<'_>, bytes: &[u8], last: u32) -> Result<(), SysError> {
-    nix::unistd::write(socket, bytes).map_err(SysError::of("write(NETLINK_NETFILTER)"))?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let len = nix::unistd::read(socket, &mut buffer).map_err(SysError::of("read(NETLINK_NETFILTER)"))?;
-        for (kind, payload) in messages(buffer.get(..len).unwrap_or_default()) {
-            if kind != NLMSG_ERROR {
-                continue;
-            }
-            match error(payload) {
-                Errno::UnknownErrno if payload.get(12..16) == Some(&last.to_ne_bytes()[..]) => return Ok(()),
-                Errno::UnknownErrno => {}
-                errno => return Err(SysError { call: "nftables transaction", errno }),
-            }
-        }
-        if len == 0 {
-            return Err(SysError { call: "nftables transaction", errno: Errno::EIO });
-        }
-    }
+fn transact(socket: &Netlink, bytes: &[u8], last: u32) -> Result<(), SysError> {
+    socket.transact_prepared("nftables transaction", bytes, FIRST..=last)
 }
 
 /// Only the message before the last, which ends the transaction, is to be acknowledged; errors come anyway. Its number.
@@ -359,23 +310,6 @@ fn acknowledge_last_only(bytes: &mut [u8]) -> u32 {
         }
     }
     bytes.get(chosen + 8..).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_ne_bytes(*b))
-}
-
-/// Type and payload of each message.
-fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
-    let mut found = Vec::new();
-    while let Some(length) = bytes.first_chunk().map(|b| u32::from_ne_bytes(*b) as usize) {
-        let kind = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_ne_bytes(*b));
-        let Some(payload) = bytes.get(16..length) else { break };
-        found.push((kind, payload));
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    found
-}
-
-/// What an answer says; an unknown error stands for none.
-fn error(payload: &[u8]) -> Errno {
-    Errno::from_raw(payload.first_chunk().map_or(libc::EBADMSG, |b| -i32::from_ne_bytes(*b)))
 }
 
 #[cfg(test)]
@@ -417,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_lasting_lock_is_found_and_removed() {
-        let name = format!("{PREFIX}test-{}", std::process::id());
+        let name = format!("{}test-{}", crate::net_lock::PREFIX, std::process::id());
         let ends: Vec<Ends> = (1..2000_u16)
             .map(|port| (SocketAddr::from(([192, 0, 2, 1], port)), SocketAddr::from(([192, 0, 2, 2], 80))))
             .collect();

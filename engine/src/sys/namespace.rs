@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::errno::Errno;
 
-use crate::error::{Problem, SysError};
+use crate::error::SysError;
 
 /// Moves us into the namespaces of a process that these `CLONE_NEW*` flags name, all or none of them (Linux 5.8). Of a pid
 /// namespace, it is our children that will be in it.
@@ -38,8 +38,8 @@ pub fn fork_with_pid(pid: i32, flags: i32) -> Result<Option<i32>, SysError> {
 }
 
 /// Sets the domain name of our UTS namespace (setdomainname(2)).
-pub fn set_domain_name(name: &str) -> Result<(), Problem> {
+pub fn set_domain_name(name: &str) -> Result<(), SysError> {
     // SAFETY: the kernel reads as many bytes as the name has.
     let set = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
-    Errno::result(set).map(drop).map_err(SysError::of("setdomainname")).map_err(Problem::new)
+    Errno::result(set).map(drop).map_err(SysError::of("setdomainname"))
 }

@@ -6,6 +6,7 @@
 //! from those who sent them (`tcp_repair::packet`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -89,9 +90,9 @@ impl Explain for InetRefusal {
     }
 }
 
-/// What the kernel tells about sockets, by family and protocol.
+/// What the kernel tells about sockets, by network namespace, family and protocol.
 #[derive(Debug, Default)]
-struct Known(HashMap<(i32, i32), HashMap<u32, u8>>);
+struct Known(HashMap<(u64, i32, i32), HashMap<u32, u8>>);
 
 /// Which addresses are this machine's.
 #[derive(Debug, Default)]
@@ -232,17 +233,17 @@ fn datagrams(
     if !is_datagram_of_udp(kind, protocol) {
         return Ok(());
     }
-    let key = (entry.family as i32, protocol);
-    if let std::collections::hash_map::Entry::Vacant(place) = cx.state::<Known>().0.entry(key) {
-        place.insert(sock_diag::udp_shutdown(key.0, key.1).while_trying_to("ask the kernel about sockets")?);
-    }
-    let is_known = |known: &HashMap<u32, u8>| known.contains_key(&(fd.stat.st_ino as u32));
-    if let Some(known) = cx.state::<Known>().0.get_mut(&key).filter(|known| !is_known(known)) {
-        // It is of another network namespace than those before.
-        known.extend(sock_diag::udp_shutdown(key.0, key.1).while_trying_to("ask the kernel about sockets")?);
-    }
-    let known = cx.state::<Known>().0.get(&key);
-    let shutdown = known.and_then(|known| known.get(&(fd.stat.st_ino as u32))).copied().unwrap_or(0);
+    let family = entry.family as i32;
+    // Of one that has no port yet, the kernel tells nothing, however often it is asked.
+    let space = nix::sys::stat::stat("/proc/self/ns/net").map_err(SysError::of("stat"))?.st_ino;
+    let known = match cx.state::<Known>().0.entry((space, family, protocol)) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => {
+            let found = sock_diag::udp_shutdown(family, protocol);
+            place.insert(found.while_trying_to("ask the kernel about sockets")?)
+        }
+    };
+    let shutdown = known.get(&(fd.stat.st_ino as u32)).copied().unwrap_or(0);
     entry.shutdown = Some(i32::from(shutdown)).filter(|bits| *bits != 0);
     // UDP_CORK is 1 (include/uapi/linux/udp.h). MSG_MORE collects without it, which looks like what is on its way.
     let is_corked = get_number(socket, protocol, 1).is_ok_and(|corked| corked != 0);

@@ -11,6 +11,7 @@ use netlink_bindings::{inet_diag, unix_diag};
 use nix::errno::Errno;
 
 use crate::error::SysError;
+use crate::netlink::push_message;
 use crate::sys::socket;
 use crate::tcp_repair::State;
 
@@ -166,11 +167,7 @@ pub fn ask(request: &impl NetlinkRequest, mut take: impl FnMut(&[u8])) -> Result
     let socket = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_SOCK_DIAG)?;
     let payload = request.payload();
     let mut message = Vec::with_capacity(HEADER + payload.len());
-    message.extend(((HEADER + payload.len()) as u32).to_ne_bytes());
-    message.extend(request_type.to_ne_bytes());
-    message.extend((request.flags() | libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(payload);
+    push_message(&mut message, request_type, request.flags() | libc::NLM_F_REQUEST as u16, 0, payload);
     nix::unistd::write(socket.as_fd(), &message).map_err(SysError::of("write(NETLINK_SOCK_DIAG)"))?;
     let mut buffer = vec![0; ROOM];
     loop {
@@ -216,11 +213,8 @@ mod tests {
     use super::*;
 
     fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = ((HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend(payload);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let mut bytes = Vec::new();
+        push_message(&mut bytes, kind, 0, 0, payload);
         bytes
     }
 

@@ -22,7 +22,7 @@ use std::os::fd::AsFd as _;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use proto::catalogue::{NETDEV, NETNS, STASIS_LINKS};
-use proto::messages::{NetDeviceEntry, NetnsEntry, StasisLinkEntry};
+use proto::messages::{NetDeviceEntry, NetnsEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
@@ -130,11 +130,11 @@ impl NamespaceKind for NetNamespace {
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
         let mut look = |space: &NetSpace| {
-            let _there = There::enter(&space.file)?;
             if is_left_out(cx, space.id) {
                 return Ok(());
             }
-            look_around(&space_of(cx, space.id)?, problems)
+            let _there = There::enter(&space.file)?;
+            look_around(cx, space.id, problems)
         };
         let found: Vec<Problem> = cx.spaces.iter().filter_map(|space| look(space).err()).collect();
         problems.extend(found);
@@ -143,7 +143,7 @@ impl NamespaceKind for NetNamespace {
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         for space in cx.spaces {
             let _there = There::enter(&space.file)?;
-            dump_space(cx, &space_of(cx, space.id)?, images)?;
+            dump_space(cx, space.id, images)?;
         }
         Ok(())
     }
@@ -180,24 +180,26 @@ impl NamespaceKind for NetNamespace {
         let devices = all.iter().map(|(id, _)| cx.images.read(&NETDEV, (*id).into()));
         let devices: Vec<Vec<NetDeviceEntry>> = devices.collect::<Result<_, _>>()?;
         let failing = if cx.options.weak_sysctls { Failing::Logged } else { Failing::Told };
+        let others = all.iter().zip(&devices);
+        let others: Vec<Other<'_>> =
+            others.map(|((id, fd), devices)| Other { id: *id, number: None, fd: *fd, devices }).collect();
         // All devices first, for some are in two namespaces.
-        for finish in [false, true] {
-            for (id, fd) in &all {
-                let _there = There::enter(fd)?;
-                let others = all.iter().zip(&devices);
-                let others =
-                    others.map(|((id, fd), devices)| Other { id: *id, number: None, fd: Some(*fd), devices });
-                let mut netlink = Netlink::open(NETLINK_ROUTE)?;
-                let mut space = Space { id: *id, others: others.collect() };
-                space.know_others(&mut netlink, cx.images)?;
-                let own = space.others.iter().find(|other| other.id == *id).map(|own| own.devices);
-                let own = own.unwrap_or_default();
-                if finish {
-                    fill(&mut netlink, cx.images, &space, own, failing)?;
-                } else {
-                    make_devices(&mut netlink, cx.images, &space, own, failing)?;
-                }
-            }
+        let mut begun = Vec::new();
+        for own in &others {
+            let _there = There::enter(own.fd)?;
+            let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+            let mut space = Space { id: own.id, others: others.clone() };
+            space.know_others(&mut netlink, cx.images)?;
+            let tunables = Sysctls::from_images(cx.images, own.id, own.devices)?;
+            tunables.restore_general(failing)?;
+            links::restore(&mut netlink, own.devices, &links::more(cx.images, own.id)?, &space)?;
+            begun.push((netlink, tunables));
+        }
+        for (own, (mut netlink, tunables)) in others.iter().zip(begun) {
+            let _there = There::enter(own.fd)?;
+            tunables.restore_devices(failing)?;
+            links::set_up(&mut netlink, own.devices)?;
+            fill(&mut netlink, cx.images, own.id, &tunables, failing)?;
         }
         Ok(())
     }
@@ -209,12 +211,11 @@ fn make_one() -> Result<(), SysError> {
 }
 
 /// The namespace that we are in, as it knows the others of the tree.
-fn space_of(cx: NamespaceDump<'_>, id: u32) -> Result<Space<'_>, Problem> {
-    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+fn space_of<'a>(netlink: &mut Netlink, cx: NamespaceDump<'a>, id: u32) -> Result<Space<'a>, Problem> {
     let mut others = Vec::new();
     for space in cx.spaces {
-        let number = space::number_of(&mut netlink, &space.file)?;
-        others.push(Other { id: space.id, number, fd: Some(space.file.as_fd()), devices: &[] });
+        let number = space::number_of(netlink, &space.file)?;
+        others.push(Other { id: space.id, number, fd: space.file.as_fd(), devices: &[] });
     }
     Ok(Space { id, others })
 }
@@ -225,10 +226,12 @@ fn is_left_out(cx: NamespaceDump<'_>, id: u32) -> bool {
     id == cx.id && (cx.options.namespaces.empty_net || is_external)
 }
 
-fn look_around(space: &Space<'_>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+/// Finds what cannot be dumped of the namespace that we are in.
+fn look_around(cx: NamespaceDump<'_>, id: u32, problems: &mut Vec<Problem>) -> Result<(), Problem> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let space = space_of(&mut netlink, cx, id)?;
     let links = links::list(&mut netlink)?;
-    links::look(&links, space, problems);
+    links::look(&links, &space, problems);
     routes::look(&mut netlink, problems);
     nftables::look(problems);
     xtables::look(problems);
@@ -236,17 +239,17 @@ fn look_around(space: &Space<'_>, problems: &mut Vec<Problem>) -> Result<(), Pro
 }
 
 /// Writes the images of the namespace that we are in.
-fn dump_space(cx: NamespaceDump<'_>, space: &Space<'_>, images: &mut NewImages) -> Result<(), Problem> {
-    let id = space.id;
+fn dump_space(cx: NamespaceDump<'_>, id: u32, images: &mut NewImages) -> Result<(), Problem> {
     if is_left_out(cx, id) {
         let ext_key = cx.options.namespaces.external_name(cx.root, NamespaceType::Net).map(str::to_owned);
         let entry = NetnsEntry { ext_key, ..NetnsEntry::default() };
         return images.write(&NETNS, id.into(), &[entry]);
     }
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let space = space_of(&mut netlink, cx, id)?;
     let links = links::list(&mut netlink)?;
     let tunables = Sysctls::read(&cx.options.inside.ids)?;
-    let (mut devices, more) = links::dump(&links, space, &cx.options.inside.ids);
+    let (mut devices, more) = links::dump(&links, &space, &cx.options.inside.ids);
     for device in &mut devices {
         tunables.fill(device);
     }
@@ -262,36 +265,14 @@ fn dump_space(cx: NamespaceDump<'_>, space: &Space<'_>, images: &mut NewImages) 
     conntrack::dump(id, images)
 }
 
-/// Makes the devices of the namespace that we are in.
-fn make_devices(
-    netlink: &mut Netlink,
-    images: &Images,
-    space: &Space<'_>,
-    devices: &[NetDeviceEntry],
-    failing: Failing,
-) -> Result<(), Problem> {
-    let id = space.id;
-    let more: Vec<StasisLinkEntry> = if images.has(&STASIS_LINKS, id.into()) {
-        images.read(&STASIS_LINKS, id.into())?
-    } else {
-        Vec::new()
-    };
-    Sysctls::from_images(images, id, devices)?.restore_general(failing)?;
-    links::restore(netlink, devices, &more, space)
-}
-
-/// Sets the devices up, and restores all else.
+/// Restores what is in the namespace that we are in, whose devices are up.
 fn fill(
     netlink: &mut Netlink,
     images: &Images,
-    space: &Space<'_>,
-    devices: &[NetDeviceEntry],
+    id: u32,
+    tunables: &Sysctls,
     failing: Failing,
 ) -> Result<(), Problem> {
-    let id = space.id;
-    let tunables = Sysctls::from_images(images, id, devices)?;
-    tunables.restore_devices(failing)?;
-    links::set_up(netlink, devices)?;
     let addresses = addresses::read(images, id)?;
     addresses::restore(netlink, &addresses)?;
     tunables.let_addresses_be_made(failing)?;

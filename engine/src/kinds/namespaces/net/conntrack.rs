@@ -7,7 +7,7 @@ use proto::catalogue::{ImageType, NETNF_CT, NETNF_EXP};
 
 use super::saved;
 use crate::error::{Context as _, Object, Problem, SysError};
-use crate::image::{Images, NewImages, invalid};
+use crate::image::{Images, NewImages};
 use crate::netlink::{
     CREATE, Message, NETLINK_NETFILTER, Netlink, attribute, attributes, push, push_nested, without,
 };
@@ -58,12 +58,10 @@ pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<(), Problem> {
 
 pub(super) fn restore(images: &Images, id: u32) -> Result<(), Problem> {
     for sort in [&CONNECTIONS, &EXPECTATIONS] {
-        if !images.has(sort.image, id.into()) {
+        let all = saved::read_plain(images, sort.image, id)?;
+        if all.is_empty() {
             continue;
         }
-        let bytes = images.read_raw(sort.image, id.into())?;
-        let all = saved::whole(&bytes);
-        let all = all.ok_or_else(|| invalid(sort.image, id.into(), "a message is not whole"))?;
         let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
         for message in all.iter().filter(|message| message.kind == sort.new) {
             let payload = for_making(sort, &message.payload);

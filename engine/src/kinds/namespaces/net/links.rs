@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use proto::catalogue::STASIS_LINKS;
 use proto::messages::{
     MacvlanLinkEntry, NdType, NetDeviceEntry, SitEntry, StasisLinkEntry, StasisNetlinkAttribute, TunLinkEntry,
 };
@@ -15,6 +16,7 @@ use proto::messages::{
 use super::link_kinds::{self, Made};
 use super::{NetRefusal, Space};
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::image::Images;
 use crate::netlink::{
     self, CHANGE, CREATE, Netlink, attribute, attributes, number, push, push_nested, push_text,
 };
@@ -23,18 +25,18 @@ use crate::sys::tun;
 
 /// Messages and attributes of `include/uapi/linux/{rtnetlink,if_link}.h`.
 pub(super) const NEWLINK: u16 = 16;
-const GETLINK: u16 = 18;
+pub(super) const GETLINK: u16 = 18;
 const NEWLINKPROP: u16 = 108;
 /// `struct ifinfomsg`.
 pub(super) const HEADER: usize = 16;
 const ADDRESS: u16 = 1;
 const BROADCAST: u16 = 2;
-const IFNAME: u16 = 3;
-const MTU: u16 = 4;
-const LINK: u16 = 5;
-const MASTER: u16 = 10;
+pub(super) const IFNAME: u16 = 3;
+pub(super) const MTU: u16 = 4;
+pub(super) const LINK: u16 = 5;
+pub(super) const MASTER: u16 = 10;
 const TXQLEN: u16 = 13;
-const LINKINFO: u16 = 18;
+pub(super) const LINKINFO: u16 = 18;
 const IFALIAS: u16 = 20;
 const GROUP: u16 = 27;
 const NUM_TX_QUEUES: u16 = 31;
@@ -44,11 +46,11 @@ const PROTO_DOWN: u16 = 39;
 const PROP_LIST: u16 = 52;
 const ALT_IFNAME: u16 = 53;
 const NET_NS_FD: u16 = 28;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
+pub(super) const INFO_KIND: u16 = 1;
+pub(super) const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
-const VETH_INFO_PEER: u16 = 1;
+pub(super) const VETH_INFO_PEER: u16 = 1;
 /// Properties that every device has.
 const KEPT: [u16; 7] = [BROADCAST, TXQLEN, IFALIAS, GROUP, NUM_TX_QUEUES, NUM_RX_QUEUES, PROTO_DOWN];
 /// Those that are given at birth only.
@@ -56,7 +58,7 @@ const AT_BIRTH: [u16; 2] = [NUM_TX_QUEUES, NUM_RX_QUEUES];
 
 /// Flags of `include/uapi/linux/if.h`: a user may set these and `IFF_UP` (`dev_change_flags`).
 const SETTABLE: u32 = 0x4 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1000 | 0x2000 | 0x4000 | 0x8000;
-const UP: u32 = libc::IFF_UP as u32;
+pub(super) const UP: u32 = libc::IFF_UP as u32;
 pub(super) const LOOPBACK: &str = "lo";
 
 /// A device as the kernel lists it.
@@ -282,6 +284,11 @@ fn sit_entry(link: &Link) -> SitEntry {
     }
 }
 
+/// What an image set has of the devices of a namespace beyond the format.
+pub(super) fn more(images: &Images, id: u32) -> Result<Vec<StasisLinkEntry>, Problem> {
+    if images.has(&STASIS_LINKS, id.into()) { images.read(&STASIS_LINKS, id.into()) } else { Ok(Vec::new()) }
+}
+
 /// Makes the devices of a namespace that are not there yet, and gives all of them their properties but for being up.
 pub(super) fn restore(
     netlink: &mut Netlink,
@@ -311,8 +318,8 @@ pub(super) fn restore(
                 there.extend(device.peer_ifindex);
             }
         }
-        if later.len() == before {
-            return Err(Problem::new(NetRefusal::Circle).object(object(device_of(&later))));
+        if let Some(stuck) = later.first().filter(|_| later.len() == before) {
+            return Err(Problem::new(NetRefusal::Circle).object(object(stuck)));
         }
         waiting = later;
     }
@@ -323,10 +330,6 @@ pub(super) fn restore(
             .while_trying_to("configure a network device")?;
     }
     Ok(())
-}
-
-fn device_of<'a>(later: &[&'a NetDeviceEntry]) -> &'a NetDeviceEntry {
-    later.first().copied().expect("somebody waits")
 }
 
 pub(super) fn object(device: &NetDeviceEntry) -> Object {
@@ -439,7 +442,8 @@ fn push_peer(bytes: &mut Vec<u8>, device: &NetDeviceEntry, space: &Space<'_>) {
     });
 }
 
-fn push_names(payload: &mut Vec<u8>, device: &NetDeviceEntry) {
+/// What every device is told at its birth.
+pub(super) fn push_names(payload: &mut Vec<u8>, device: &NetDeviceEntry) {
     push_text(payload, IFNAME, &device.name);
     push(payload, MTU, &device.mtu.to_ne_bytes());
     if let Some(address) = device.address.as_ref().filter(|address| !address.is_empty()) {

@@ -5,33 +5,25 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
-use proto::catalogue::{NETDEV, STASIS_LINKS};
-use proto::messages::{NdType, NetDeviceEntry, StasisLinkEntry};
+use proto::catalogue::NETDEV;
+use proto::messages::{NdType, NetDeviceEntry};
 
 use super::super::NamespaceRestore;
-use super::links::{HEADER, NEWLINK, header, object};
+use super::links::{
+    GETLINK, HEADER, IFNAME, INFO_DATA, INFO_KIND, LINK, LINKINFO, MASTER, MTU, NEWLINK, UP, VETH_INFO_PEER,
+    header, object,
+};
 use super::{NetRefusal, links};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::inside;
+use crate::net_spaces::There;
 use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
 use crate::options::{OuterEnd, RestoreOptions};
 use crate::procfs::id_map::{self, IdMaps};
 use crate::sys::tun;
 
-/// Attributes of `include/uapi/linux/{if_link,veth}.h`.
-const ADDRESS: u16 = 1;
-const IFNAME: u16 = 3;
-const MTU: u16 = 4;
-const LINK: u16 = 5;
-const MASTER: u16 = 10;
-const LINKINFO: u16 = 18;
+/// From `include/uapi/linux/if_link.h`.
 const NET_NS_PID: u16 = 19;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
-const GETLINK: u16 = 18;
-const UP: u32 = libc::IFF_UP as u32;
 
 /// The other end of a device, as the user named it.
 fn outer_end<'a>(options: &'a RestoreOptions, device: &NetDeviceEntry) -> Option<&'a OuterEnd> {
@@ -43,15 +35,17 @@ fn outer_end<'a>(options: &'a RestoreOptions, device: &NetDeviceEntry) -> Option
     all.iter().find(|end| end.inner == device.name)
 }
 
-/// Devices whose other end was outside.
-fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
+/// Devices of the namespace of the root of the tree; none if nothing is to be in it.
+fn devices(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
     if cx.options.namespaces.empty_net || !cx.images.has(&NETDEV, cx.id.into()) {
         return Ok(Vec::new());
     }
-    let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
-    let has_more = cx.images.has(&STASIS_LINKS, cx.id.into());
-    let more: Vec<StasisLinkEntry> =
-        if has_more { cx.images.read(&STASIS_LINKS, cx.id.into())? } else { Vec::new() };
+    cx.images.read(&NETDEV, cx.id.into())
+}
+
+/// Those whose other end was outside.
+fn tied(cx: NamespaceRestore<'_>, devices: Vec<NetDeviceEntry>) -> Result<Vec<NetDeviceEntry>, Problem> {
+    let more = links::more(cx.images, cx.id)?;
     let has_lower = |device: &NetDeviceEntry| {
         more.iter().any(|own| own.ifindex == device.ifindex && own.lower.is_some_and(|lower| lower != 0))
     };
@@ -65,7 +59,7 @@ fn tied(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
 
 /// Finds what would make a restore fail.
 pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
-    match tied(cx) {
+    match devices(cx).and_then(|devices| tied(cx, devices)) {
         Ok(devices) => {
             let unknown = devices.iter().filter(|d| outer_end(cx.options, d).is_none());
             problems.extend(unknown.map(|device| {
@@ -82,11 +76,12 @@ pub(super) fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
 
 /// Makes devices that reach outside, from there: `root` is in the namespace.
 pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
-    let tunnels = tunnels(cx)?;
+    let is_tunnel = |device: &NetDeviceEntry| device.r#type() == NdType::Tun;
+    let (tunnels, others): (Vec<_>, Vec<_>) = devices(cx)?.into_iter().partition(is_tunnel);
     if !tunnels.is_empty() {
         make_tunnels(&tunnels, root, &inside::ids_of(root, cx.types)?)?;
     }
-    let devices = tied(cx)?;
+    let devices = tied(cx, others)?;
     if devices.is_empty() {
         return Ok(());
     }
@@ -102,37 +97,19 @@ pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem
     Ok(())
 }
 
-/// Devices of TUN and TAP.
-fn tunnels(cx: NamespaceRestore<'_>) -> Result<Vec<NetDeviceEntry>, Problem> {
-    if cx.options.namespaces.empty_net || !cx.images.has(&NETDEV, cx.id.into()) {
-        return Ok(Vec::new());
-    }
-    let devices: Vec<NetDeviceEntry> = cx.images.read(&NETDEV, cx.id.into())?;
-    Ok(devices.into_iter().filter(|device| device.r#type() == NdType::Tun).collect())
-}
-
-/// Makes them in the namespace that `root` is in, with the `/dev/net/tun` that is outside: one that is inside may be none, and
+/// Makes devices of TUN and TAP in the namespace that `root` is in, with the `/dev/net/tun` that is outside: one that is inside may be none, and
 /// the root of a user namespace may not open ours.
 fn make_tunnels(devices: &[NetDeviceEntry], root: i32, ids: &IdMaps) -> Result<(), Problem> {
-    let open = |path: &str| File::open(path).map_err(SysError::io("open"));
-    let (home, there) = (open("/proc/self/ns/net")?, open(&format!("/proc/{root}/ns/net"))?);
-    let enter = |file: &File| setns(file, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"));
-    enter(&there)?;
-    let made = devices.iter().try_for_each(|device| {
+    let _there = There::enter(File::open(format!("/proc/{root}/ns/net")).map_err(SysError::io("open"))?)?;
+    devices.iter().try_for_each(|device| {
         make_tun(device, ids).about(|| object(device)).while_trying_to("make a network device")
-    });
-    enter(&home)?;
-    made
+    })
 }
 
 /// What a device of the tree is told when it is born from outside.
 fn push_inner(bytes: &mut Vec<u8>, device: &NetDeviceEntry, root: i32) {
-    push_text(bytes, IFNAME, &device.name);
-    push(bytes, MTU, &device.mtu.to_ne_bytes());
+    links::push_names(bytes, device);
     push(bytes, NET_NS_PID, &root.to_ne_bytes());
-    if let Some(address) = device.address.as_ref().filter(|address| !address.is_empty()) {
-        push(bytes, ADDRESS, address);
-    }
 }
 
 /// Makes a device outside. The name may still be that of the one before: of a namespace whose last task has ended, the kernel

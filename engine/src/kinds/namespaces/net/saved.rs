@@ -16,8 +16,7 @@ pub(super) fn write(magic: u32, all: &[Message]) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of an image that begins with a message.
-pub(super) fn append(bytes: &mut Vec<u8>, all: &[Message]) {
+fn append(bytes: &mut Vec<u8>, all: &[Message]) {
     for message in all {
         push_message(bytes, message.kind, MULTI, 0, &message.payload);
     }
@@ -35,12 +34,23 @@ pub(super) fn read(images: &Images, image: &ImageType, id: u32, magic: u32) -> R
     if number(&bytes, 0) != Some(magic) {
         return Err(invalid(image, id.into(), "it does not begin as such images do"));
     }
-    whole(bytes.get(4..).unwrap_or_default())
-        .ok_or_else(|| invalid(image, id.into(), "a message is not whole"))
+    parse(image, id, bytes.get(4..).unwrap_or_default())
+}
+
+/// Reads an image without a word in front, which may lack.
+pub(super) fn read_plain(images: &Images, image: &ImageType, id: u32) -> Result<Vec<Message>, Problem> {
+    if !images.has(image, id.into()) {
+        return Ok(Vec::new());
+    }
+    parse(image, id, &images.read_raw(image, id.into())?)
+}
+
+fn parse(image: &ImageType, id: u32, bytes: &[u8]) -> Result<Vec<Message>, Problem> {
+    whole(bytes).ok_or_else(|| invalid(image, id.into(), "a message is not whole"))
 }
 
 /// The messages, if nothing else is there.
-pub(super) fn whole(bytes: &[u8]) -> Option<Vec<Message>> {
+fn whole(bytes: &[u8]) -> Option<Vec<Message>> {
     let all = messages(bytes);
     let length: usize = all.iter().map(|message| (16 + message.payload.len()).next_multiple_of(4)).sum();
     (length.next_multiple_of(4) >= bytes.len()).then_some(all)

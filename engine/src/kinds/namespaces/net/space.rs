@@ -34,13 +34,13 @@ pub(super) struct Other<'a> {
     /// The number by which it is known; none if it is not.
     pub number: Option<i32>,
     /// What leads to it.
-    pub fd: Option<BorrowedFd<'a>>,
+    pub fd: BorrowedFd<'a>,
     /// Its devices, as far as they are known.
     pub devices: &'a [NetDeviceEntry],
 }
 
 /// A network namespace.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(super) struct Space<'a> {
     /// Its id in images.
     pub id: u32,
@@ -53,13 +53,12 @@ impl Space<'_> {
     pub(super) fn know_others(&mut self, netlink: &mut Netlink, images: &Images) -> Result<(), Problem> {
         let entry: NetnsEntry = images.read_single(&NETNS, self.id.into())?;
         for other in &mut self.others {
-            let Some(fd) = other.fd else { continue };
-            other.number = number_of(netlink, fd)?;
+            other.number = number_of(netlink, other.fd)?;
             let wanted = entry.nsids.iter().find(|known| known.target_ns_id == other.id);
             if let (Some(wanted), None) = (wanted, other.number) {
                 let mut payload = vec![0; HEADER];
                 push(&mut payload, NETNSA_NSID, &wanted.netnsid_value.to_ne_bytes());
-                push(&mut payload, NETNSA_FD, &fd.as_raw_fd().to_ne_bytes());
+                push(&mut payload, NETNSA_FD, &other.fd.as_raw_fd().to_ne_bytes());
                 let made = netlink.request("RTM_NEWNSID", NEWNSID, CHANGE, &payload);
                 made.while_trying_to("number network namespaces")?;
                 other.number = Some(wanted.netnsid_value);
@@ -101,7 +100,7 @@ impl Space<'_> {
 
     /// The number of our descriptor of a namespace.
     pub(super) fn fd_of(&self, id: u32) -> Option<i32> {
-        Some(self.other(id)?.fd?.as_raw_fd())
+        Some(self.other(id)?.fd.as_raw_fd())
     }
 
     /// The name that a device of a namespace has.

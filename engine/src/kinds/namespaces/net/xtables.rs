@@ -1,7 +1,7 @@
 //! Tables of iptables and ip6tables that are not those of nftables: what `IPT_SO_GET_ENTRIES` tells of one, `IPT_SO_SET_REPLACE`
 //! takes (`include/uapi/linux/netfilter_ipv4/ip_tables.h`, `include/uapi/linux/netfilter_ipv6/ip6_tables.h`).
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use proto::catalogue::STASIS_XTABLES;
 use proto::messages::StasisXtableEntry;
@@ -85,7 +85,7 @@ fn object(name: &str) -> Object {
     Object::Named { kind: "iptables", name: format!("table {name}") }
 }
 
-fn socket_of(family: &Family) -> Result<std::os::fd::OwnedFd, SysError> {
+fn socket_of(family: &Family) -> Result<OwnedFd, SysError> {
     socket::create(family.number, libc::SOCK_RAW, libc::IPPROTO_RAW)
 }
 
@@ -96,25 +96,24 @@ fn named(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn info(family: &Family, name: &str) -> Result<Vec<u8>, SysError> {
-    let socket = socket_of(family)?;
+fn info(socket: BorrowedFd<'_>, family: &Family, name: &str) -> Result<Vec<u8>, SysError> {
     let mut info = named(name);
     info.resize(INFO, 0);
-    socket::get_option(socket.as_fd(), family.level, GET_INFO, &mut info)?;
+    socket::get_option(socket, family.level, GET_INFO, &mut info)?;
     Ok(info)
 }
 
 fn read(family: &Family, name: &str) -> Result<StasisXtableEntry, SysError> {
     /// `struct ipt_get_entries` begins with name and size, and is aligned.
     const BEFORE: usize = NAME + 8;
-    let info = info(family, name)?;
+    let socket = socket_of(family)?;
+    let info = info(socket.as_fd(), family, name)?;
     let word = |at: usize| number(&info, at).unwrap_or_default();
     let words = |at: usize| (0..HOOKS).map(|n| word(at + 4 * n)).collect();
     let size = word(INFO - 4);
     let mut entries = named(name);
     entries.extend(size.to_ne_bytes());
     entries.resize(BEFORE + size as usize, 0);
-    let socket = socket_of(family)?;
     socket::get_option(socket.as_fd(), family.level, GET_ENTRIES, &mut entries)?;
     Ok(StasisXtableEntry {
         family: family.number as u32,
@@ -147,13 +146,14 @@ pub(super) fn restore(images: &Images, id: u32) -> Result<(), Problem> {
 }
 
 fn write(family: &Family, table: &StasisXtableEntry) -> Result<(), SysError> {
+    let socket = socket_of(family)?;
     // Of the entries that are replaced, the kernel tells the counters: it wants to know that they are as many as we think.
-    let old = number(&info(family, &table.name)?, INFO - 8).unwrap_or_default().min(MOST_ENTRIES);
+    let old =
+        number(&info(socket.as_fd(), family, &table.name)?, INFO - 8).unwrap_or_default().min(MOST_ENTRIES);
     let mut header = named(&table.name);
     let sizes = [table.valid_hooks, table.count, table.entries.len() as u32];
     let words = sizes.iter().chain(&table.hook_entries).chain(&table.underflows).chain([&old]);
     header.extend(words.flat_map(|word| word.to_ne_bytes()));
-    let socket = socket_of(family)?;
     let mut told = vec![0; old as usize * COUNTER];
     xtables::replace(socket.as_fd(), family.level, &header, &mut told, &table.entries)?;
     // New entries have counted nothing.
