@@ -9,14 +9,15 @@
 //! mounts with mapped ids; in-memory state of cgroup, mqueue and devpts, which other kinds keep.
 
 mod archive;
+mod below;
 mod binfmt;
 pub mod build;
 pub mod classify;
+pub mod envoy;
 mod extract;
 mod file_system;
-pub mod filesystem;
 mod flags;
-pub mod inside;
+mod fs_types;
 pub mod model;
 pub mod outside;
 mod pax;

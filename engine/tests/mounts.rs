@@ -10,10 +10,10 @@ use engine::error::Problem;
 use engine::image::{Images, NewImages};
 use engine::mounts::classify::classify;
 use engine::mounts::model::{Mount, Namespace};
-use engine::mounts::outside::Outside;
+use engine::mounts::outside::OutsideMounts;
 use engine::mounts::surroundings::Surroundings;
 use engine::mounts::write::Member;
-use engine::mounts::{build, inside, plan, read, write};
+use engine::mounts::{build, envoy, plan, read, write};
 use engine::options::{AutoMounts, MountOptions};
 use proto::messages::InventoryEntry;
 
@@ -141,8 +141,8 @@ fn restore(
     let namespaces = ok(plan::read(&images, &ids, options));
     let planned = plan::plan(&namespaces, &images, &ok(Surroundings::read()), options);
     let plan = planned.unwrap_or_else(|problems| panic!("{}", text(&problems)));
-    let outside = Outside::open(&plan).unwrap_or_else(|problems| panic!("{}", text(&problems)));
-    let mountinfo = ok(inside::fork(|| {
+    let outside = OutsideMounts::open(&plan).unwrap_or_else(|problems| panic!("{}", text(&problems)));
+    let mountinfo = ok(envoy::fork(|| {
         prepare();
         let own = std::fs::File::open("/proc/self").unwrap();
         let built = build::build(&plan, outside, &images, &[])?;
@@ -301,6 +301,16 @@ fn layers() {
 }
 
 #[test]
+fn the_same_layers_twice() {
+    comes_back(
+        "mkdir /l /m /n; mount -t tmpfs l /l; mkdir /l/low /l/top; echo low > /l/low/a
+        mount -t overlay -o lowerdir=/l/top:/l/low over /m; mount --make-shared /m
+        mount -t overlay -o lowerdir=/l/top:/l/low over /n; mount --make-shared /n",
+        "test $(cat /m/a) = low; test $(cat /n/a) = low",
+    );
+}
+
+#[test]
 fn a_user_namespace_owns_what_is_built_in_it() {
     if !is_root() {
         return;
@@ -361,6 +371,7 @@ fn a_root_that_is_no_mount_point_is_refused() {
     let images = Images::open(images.path());
     let namespaces = ok(plan::read(&images, &[1], &root));
     let plan = plan::plan(&namespaces, &images, &ok(Surroundings::read()), &root);
-    let problems = Outside::open(&plan.unwrap_or_else(|problems| panic!("{}", text(&problems)))).unwrap_err();
+    let problems =
+        OutsideMounts::open(&plan.unwrap_or_else(|problems| panic!("{}", text(&problems)))).unwrap_err();
     assert!(text(&problems).contains("which is not a mount point"), "{}", text(&problems));
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,16 +15,24 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{chdir, fchdir};
 use tar::{Builder, EntryType, Header};
 
-use super::pax;
+use super::{below, pax};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::sys::xattr;
 
 /// Names that fit into a header.
 const NAME_MAX: usize = 100;
+
+const STEP: &str = "put it into an archive";
+
+/// How messages name a file, by its name in the archive.
+fn shown(name: &Path) -> Object {
+    Object::Path(Path::new("/").join(name))
+}
 
 /// An archive that is being written.
 pub(super) struct Archive<W: Write> {
@@ -54,12 +62,12 @@ impl<W: Write> Archive<W> {
     /// Changes the working directory.
     pub(super) fn add(&mut self, root: &OwnedFd, name: &Path) -> Result<(), Problem> {
         let mut folders = vec![PathBuf::new()];
-        self.add_member(root, Path::new(""), name)?;
+        fchdir(root).map_err(SysError::of("fchdir")).about(|| shown(name)).while_trying_to(STEP)?;
+        self.add_member(Path::new("."), name)?;
         while let Some(folder) = folders.pop() {
-            let about = || Object::Path(Path::new("/").join(name).join(&folder));
-            for entry in names(root, &folder).about(about)? {
+            for entry in enter(root, &folder).about(|| shown(&name.join(&folder)))? {
                 let inside = folder.join(&entry);
-                if self.add_member(root, &inside, &name.join(&inside))? {
+                if self.add_member(Path::new(&entry), &name.join(&inside))? {
                     folders.push(inside);
                 }
             }
@@ -69,18 +77,14 @@ impl<W: Write> Archive<W> {
 
     /// Adds one file, or one folder without what is in it, under this name. Changes the working directory.
     pub(super) fn add_alone(&mut self, path: &Path, name: &str) -> Result<(), Problem> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let parent = nix::fcntl::open(parent, flags, Mode::empty()).map_err(SysError::of("open"))?;
-        let last = Path::new(path.file_name().unwrap_or_default());
-        self.add_member(&parent, last, Path::new(name)).map(drop)
+        chdir(path.parent().unwrap_or(Path::new("/"))).map_err(SysError::of("chdir"))?;
+        let last = path.file_name().map_or(Path::new("."), Path::new);
+        self.add_member(last, Path::new(name)).map(drop)
     }
 
-    /// Adds one file or folder; whether it is a folder.
-    fn add_member(&mut self, root: &OwnedFd, inside: &Path, name: &Path) -> Result<bool, Problem> {
-        let about = || Object::Path(Path::new("/").join(name));
+    /// Adds one file or folder of the working directory; whether it is a folder.
+    fn add_member(&mut self, last: &Path, name: &Path) -> Result<bool, Problem> {
         let mut add = || -> Result<bool, Problem> {
-            let last = enter_parent(root, inside)?;
             let stat = fstatat(nix::fcntl::AT_FDCWD, last, AtFlags::AT_SYMLINK_NOFOLLOW);
             let stat = stat.map_err(SysError::of("fstatat"))?;
             let attributes = attributes(last)?;
@@ -88,7 +92,7 @@ impl<W: Write> Archive<W> {
             self.append(&member, last)?;
             Ok(stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
         };
-        add().about(about).while_trying_to("put it into an archive")
+        add().about(|| shown(name)).while_trying_to(STEP)
     }
 
     fn append(&mut self, member: &Member<'_>, last: &Path) -> Result<(), Problem> {
@@ -206,17 +210,14 @@ fn fit(field: &mut [u8; NAME_MAX], name: &[u8], key: &str, records: &mut Vec<pax
     }
 }
 
-/// The names in a folder, in an order that does not depend on the file system.
-fn names(root: &OwnedFd, folder: &Path) -> Result<Vec<OsString>, SysError> {
-    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-    );
-    let path = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let dir = match openat2(root, path, how) {
+/// Makes a folder the working directory; the names in it, in an order that does not depend on the file system.
+fn enter(root: &OwnedFd, folder: &Path) -> Result<Vec<OsString>, SysError> {
+    let dir = match below::open(root, folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
         // Something is mounted there that could not be taken off: what it covers nobody can see.
-        Err(Errno::EXDEV) => return Ok(Vec::new()),
-        opened => opened.map_err(SysError::of("openat2"))?,
+        Err(SysError { errno: Errno::EXDEV, .. }) => return Ok(Vec::new()),
+        opened => opened?,
     };
+    fchdir(&dir).map_err(SysError::of("fchdir"))?;
     let dir = Dir::from_fd(dir).map_err(SysError::of("fdopendir"))?;
     let mut names = Vec::new();
     for entry in dir {
@@ -228,22 +229,6 @@ fn names(root: &OwnedFd, folder: &Path) -> Result<Vec<OsString>, SysError> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-/// Makes the folder that a file is in the working directory; the file's name there. No link is followed.
-pub(super) fn enter_parent(root: impl AsFd, path: &Path) -> Result<&Path, Problem> {
-    let root: BorrowedFd<'_> = root.as_fd();
-    let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
-        nix::unistd::fchdir(root).map_err(SysError::of("fchdir"))?;
-        return Ok(Path::new("."));
-    };
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-    );
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let folder = openat2(root, parent, how).map_err(SysError::of("openat2"))?;
-    nix::unistd::fchdir(&folder).map_err(SysError::of("fchdir"))?;
-    Ok(Path::new(last))
 }
 
 fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>, SysError> {

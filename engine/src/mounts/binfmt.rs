@@ -10,6 +10,9 @@ use proto::messages::BinfmtMiscEntry;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
 
+/// The type of such file systems.
+pub(super) const TYPE: &str = "binfmt_misc";
+
 /// Files that are no entries.
 const CONTROL: [&str; 2] = ["register", "status"];
 

@@ -14,26 +14,27 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::unistd::{chroot, fchdir};
 use proto::catalogue::BINFMT_MISC;
 use proto::messages::BinfmtMiscEntry;
 
-use super::binfmt;
 use super::extract::extract;
-use super::file_system::{self, IdRange};
+use super::file_system;
 use super::flags;
 use super::model::Mount;
-use super::outside::Outside;
+use super::outside::OutsideMounts;
 use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, Source, SourceKind};
 use super::read::Proc;
 use super::refusal::MountRefusal;
 use super::removed::Removed;
-use super::write::BINFMT_MISC_TYPE;
 use super::yard::{self, Yard, open_path};
+use super::{below, binfmt};
+use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
+use crate::procfs::id_map::{self, IdMaps};
 use crate::sys::mount::{self as sys, Depth};
 
 /// A namespace that was built.
@@ -43,8 +44,6 @@ pub struct Built {
     pub id: u32,
     /// The namespace, for setns(2).
     pub namespace: OwnedFd,
-    /// The ids that mounts have now, by those that they had.
-    pub mount_ids: BTreeMap<u32, u32>,
     /// The files that were wanted, by their ids in the images, without access to what is in them.
     pub opened: Vec<(u32, OwnedFd)>,
 }
@@ -64,14 +63,14 @@ pub struct Wanted {
 /// opened on their mounts before anything is mounted over them.
 pub fn build(
     plan: &Plan,
-    outside: Outside,
+    outside: OutsideMounts,
     images: &Images,
     wanted: &[Wanted],
 ) -> Result<Vec<Built>, Problem> {
     let proc = Proc::open()?;
     let archives = archives(plan, images)?;
     let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
-    let ids = proc.id_ranges()?;
+    let ids = own_ids()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy().while_trying_to(step)?;
     let made = make(plan, outside, &ids)?;
@@ -80,7 +79,7 @@ pub fn build(
     let mut builder = Builder { plan, yard, archives, wanted, removed: BTreeMap::new() };
     builder.fill(&made)?;
     builder.make_removed()?;
-    builder.put_groups(|kind| !matches!(kind, SourceKind::Layers(_)))?;
+    builder.put_groups()?;
     // The first is the root's, in which we stay.
     let built = plan.namespaces.iter().rev().map(|namespace| builder.build(namespace));
     let built = built.collect::<Result<Vec<_>, _>>()?;
@@ -110,8 +109,14 @@ fn archives(plan: &Plan, images: &Images) -> Result<BTreeMap<String, File>, Prob
     names.map(open).collect()
 }
 
+/// The ids of the user namespace that we are in, while procfs is in sight.
+fn own_ids() -> Result<IdMaps, Problem> {
+    let read = |name: &str| read_proc(format!("/proc/self/{name}"), id_map::parse);
+    Ok(IdMaps { uids: read("uid_map")?, gids: read("gid_map")? })
+}
+
 /// Makes the file systems, each mounted nowhere.
-fn make(plan: &Plan, outside: Outside, ids: &[IdRange]) -> Result<Vec<Option<OwnedFd>>, Problem> {
+fn make(plan: &Plan, outside: OutsideMounts, ids: &IdMaps) -> Result<Vec<Option<OwnedFd>>, Problem> {
     let mut outside = outside.into_fds().into_iter();
     let make = |source: &Source| match &source.kind {
         SourceKind::Inside(file_system, _) => {
@@ -127,7 +132,7 @@ fn make(plan: &Plan, outside: Outside, ids: &[IdRange]) -> Result<Vec<Option<Own
 fn register(plan: &Plan, made: &[Option<OwnedFd>], interpreters: &[BinfmtMiscEntry]) -> Result<(), Problem> {
     for (source, mount) in plan.sources.iter().zip(made) {
         if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount)
-            && file_system.fstype == BINFMT_MISC_TYPE
+            && file_system.fstype == binfmt::TYPE
         {
             binfmt::register(mount, interpreters).about(|| source.object.clone())?;
         }
@@ -205,13 +210,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Puts mounts into the yard that propagate as the groups do, as far as their sources are there.
-    fn put_groups(&self, wanted: impl Fn(&SourceKind) -> bool) -> Result<(), Problem> {
+    /// Puts mounts into the yard that propagate as the groups do, as far as their sources are there and they are not.
+    fn put_groups(&self) -> Result<(), Problem> {
         for (i, group) in self.plan.groups.iter().enumerate() {
-            let Some(source) = self.plan.sources.get(group.source).filter(|source| wanted(&source.kind))
-            else {
+            let Some(source) = self.plan.sources.get(group.source) else { continue };
+            if !Yard::has(&source_name(group.source)) || Yard::has(&group_name(i)) {
                 continue;
-            };
+            }
             let put = || -> Result<(), SysError> {
                 let from = match group.events {
                     Events::Group(master) => Yard::get(&group_name(master))?,
@@ -254,13 +259,7 @@ impl Builder<'_> {
         if let Some(root) = tree.root() {
             yard::become_root(root).while_trying_to("make its root the root of a mount namespace")?;
         }
-        let ids = tree.cloned.iter().map(|(old, mount)| Ok((*old, sys::mount_id(mount.as_fd())? as u32)));
-        Ok(Built {
-            id: namespace.id,
-            namespace: self.yard.proc().namespace()?,
-            mount_ids: ids.collect::<Result<_, SysError>>()?,
-            opened: tree.opened,
-        })
+        Ok(Built { id: namespace.id, namespace: self.yard.proc().namespace()?, opened: tree.opened })
     }
 
     /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
@@ -348,14 +347,14 @@ impl Builder<'_> {
             let yard = open_path("/")?;
             fchdir(root).map_err(SysError::of("fchdir"))?;
             chroot(".").map_err(SysError::of("chroot"))?;
-            let made = file_system::make(file_system, &[]);
+            let made = file_system::make(file_system, &IdMaps::default());
             fchdir(&yard).map_err(SysError::of("fchdir"))?;
             chroot(".").map_err(SysError::of("chroot"))?;
             made
         };
         let made = make().about(|| source.object.clone())?;
         Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
-        self.put_groups(|kind| *kind == source.kind)
+        self.put_groups()
     }
 
     /// Gives a mount its flags and its group.
@@ -387,10 +386,7 @@ fn find(mount: &OwnedFd, place: &Path) -> Result<OwnedFd, SysError> {
     if place.as_os_str().is_empty() {
         return mount.try_clone().map_err(SysError::io("dup"));
     }
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-    );
-    openat2(mount, place, how).map_err(SysError::of("openat2"))
+    below::open(mount, place, OFlag::O_PATH | OFlag::O_NOFOLLOW)
 }
 
 fn no_place(error: SysError, place: &Path) -> Problem {

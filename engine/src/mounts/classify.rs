@@ -1,6 +1,6 @@
 //! Before a dump: which mounts come from outside, and which cannot be brought back.
 
-use super::filesystem::{self, Origin};
+use super::fs_types::{self, Origin};
 use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
 use super::surroundings::Surroundings;
@@ -75,7 +75,7 @@ fn name_external(namespaces: &mut [Namespace], options: &MountOptions, problems:
 fn name_roots(namespaces: &mut [Namespace], options: &MountOptions, surroundings: &Surroundings) {
     for i in 0..namespaces.len() {
         let Some(root) = namespaces.get(i).and_then(Namespace::root) else { continue };
-        let is_kept = filesystem::origin(&root.fstype, &options.enabled) == Origin::Archive
+        let is_kept = fs_types::origin(&root.fstype, &options.enabled) == Origin::Archive
             && !surroundings.has_device(root.dev);
         let is_given = i == 0 && options.root.is_some();
         if is_part_of_external(namespaces, root) || (is_kept && !is_given) {
@@ -109,23 +109,17 @@ fn find_outside(
         if mount.external.is_some() || is_part_of_external(namespaces, mount) {
             continue;
         }
-        let Some(refusal) = stands_in_the_way(mount, surroundings, options) else { continue };
-        let object = mount.object();
-        let found = options.auto.and_then(|_| surroundings.path_of(mount.dev, &mount.root));
-        let refusal = match (found, options.auto) {
-            (Some(path), _) => {
-                let mount = namespaces.get_mut(at).and_then(|namespace| namespace.mounts.get_mut(i));
-                if let Some(mount) = mount {
-                    mount.external = Some(path);
-                }
-                continue;
+        let Some(mut refusal) = stands_in_the_way(mount, surroundings, options) else { continue };
+        if let Some(path) = options.auto.and_then(|_| surroundings.path_of(mount.dev, &mount.root)) {
+            if let Some(mount) = namespaces.get_mut(at).and_then(|namespace| namespace.mounts.get_mut(i)) {
+                mount.external = Some(path);
             }
-            (None, Some(_)) if !matches!(refusal, MountRefusal::Never { .. }) => {
-                MountRefusal::NotFound { mountpoint: mount.mountpoint.clone() }
-            }
-            (None, _) => refusal,
-        };
-        problems.push(Problem::new(refusal).object(object));
+            continue;
+        }
+        if options.auto.is_some() && !matches!(refusal, MountRefusal::Never { .. }) {
+            refusal = MountRefusal::NotFound { mountpoint: mount.mountpoint.clone() };
+        }
+        problems.push(Problem::new(refusal).object(mount.object()));
     }
 }
 
@@ -136,7 +130,7 @@ fn stands_in_the_way(
     options: &MountOptions,
 ) -> Option<MountRefusal> {
     let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
-    match filesystem::origin(&mount.fstype, &options.enabled) {
+    match fs_types::origin(&mount.fstype, &options.enabled) {
         Origin::Never(reason) => Some(MountRefusal::Never { fstype, reason, mountpoint }),
         Origin::Outside => {
             let may_enable = mount.source.starts_with('/');

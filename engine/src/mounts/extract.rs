@@ -20,7 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, linkat, symlinkat};
 use tar::{EntryType, Header};
 
-use super::archive::enter_parent;
+use super::below::enter_parent;
 use super::pax;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::sys::xattr;

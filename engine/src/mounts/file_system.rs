@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::filesystem;
 use super::flags;
+use super::fs_types;
 use super::plan::FileSystem;
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::procfs::id_map::{self, Extent, IdMaps};
 use crate::sys::mount::NewFileSystem;
 
 /// Why a file system cannot be made.
@@ -28,12 +29,9 @@ impl Explain for Unmakable {
     }
 }
 
-/// A range of ids: the first inside of a user namespace, the first outside, and how many.
-pub(super) type IdRange = (u32, u32, u32);
-
 /// Makes it, and mounts it nowhere. Its flags come later, since most keep it from being filled. Owners in its options are
-/// translated with this map; none is needed outside of user namespaces.
-pub(super) fn make(file_system: &FileSystem, ids: &[IdRange]) -> Result<OwnedFd, Problem> {
+/// translated with these maps; empty ones do outside of user namespaces.
+pub(super) fn make(file_system: &FileSystem, ids: &IdMaps) -> Result<OwnedFd, Problem> {
     let fstype = &file_system.fstype;
     let fail = |option: Option<&str>| {
         let (fstype, option) = (fstype.clone(), option.map(str::to_owned));
@@ -45,9 +43,10 @@ pub(super) fn make(file_system: &FileSystem, ids: &[IdRange]) -> Result<OwnedFd,
         new.set(c"source", &text(&file_system.source)).map_err(fail(Some("source")))?;
     }
     let options = file_system.options.split(',').filter(|option| !option.is_empty());
-    for option in options.filter(|option| filesystem::is_taken(fstype, option)) {
+    for option in options.filter(|option| fs_types::is_taken(fstype, option)) {
         let set = match option.split_once('=') {
-            Some((key @ ("uid" | "gid"), id)) => new.set(&text(key), &text(&inside(id, ids))),
+            Some((key @ "uid", id)) => new.set(&text(key), &text(&inside(id, &ids.uids))),
+            Some((key @ "gid", id)) => new.set(&text(key), &text(&inside(id, &ids.gids))),
             Some((key, value)) => new.set(&text(key), &text(value)),
             None => new.set_flag(&text(option)),
         };
@@ -71,13 +70,11 @@ pub(super) fn set_flags(mount: &OwnedFd, file_system: &FileSystem) -> Result<(),
     picked.reconfigure().while_trying_to(step)
 }
 
-/// What an id outside is inside.
-fn inside(id: &str, ids: &[IdRange]) -> String {
-    let translated = id.parse::<u32>().ok().and_then(|id| {
-        ids.iter().find_map(|(inside, outside, count)| {
-            let offset = id.checked_sub(*outside).filter(|offset| offset < count)?;
-            inside.checked_add(offset)
-        })
+/// What an id outside is inside; one that has no place there stays what it is.
+fn inside(id: &str, map: &[Extent]) -> String {
+    // The way back tells an id that has no place from one that is the same as what is shown of those.
+    let translated = id.parse().ok().and_then(|outside| {
+        Some(id_map::inside(map, outside)).filter(|inside| id_map::outside(map, *inside) == outside)
     });
     translated.map_or_else(|| id.to_owned(), |id| id.to_string())
 }
@@ -88,10 +85,13 @@ mod tests {
 
     #[test]
     fn ids_are_translated_where_there_is_a_map() {
-        let ids = [(0, 100_000, 1000), (2000, 0, 1)];
+        let extent = |inside, outside, count| Extent { inside, outside, count };
+        let map = [extent(0, 100_000, 1000), extent(2000, 0, 1)];
         for (outside, inside_is) in [("100005", "5"), ("0", "2000"), ("7", "7"), ("x", "x")] {
-            assert_eq!(inside(outside, &ids), inside_is);
+            assert_eq!(inside(outside, &map), inside_is);
         }
+        // `nobody` has the id that is shown of those who have none.
+        assert_eq!(inside("165534", &[extent(0, 100_000, 65536)]), "65534");
         assert_eq!(inside("5", &[]), "5");
     }
 }

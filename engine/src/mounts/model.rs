@@ -4,17 +4,14 @@ use std::path::{Path, PathBuf};
 
 use proto::messages::MntEntry;
 
-use super::filesystem;
 use super::flags;
+use super::fs_types;
 use crate::error::{Object, Problem};
 use crate::image::invalid;
 use crate::procfs::mountinfo;
 
 /// What the kernel puts behind the root of a mount whose file or folder was removed (`seq_dentry`, fs/d_path.c).
 const REMOVED: &[u8] = b"//deleted";
-
-/// The source that images give to mounts whose source is empty, which a mount cannot have twice in a line of mountinfo.
-pub const NO_SOURCE: &str = "none";
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +89,8 @@ impl Mount {
 
     /// As the image has it.
     pub fn to_entry(&self) -> MntEntry {
-        let number = filesystem::number(&self.fstype);
-        let is_named = number == filesystem::UNSUPPORTED || number == filesystem::AUTO;
+        let number = fs_types::number(&self.fstype);
+        let is_named = number == fs_types::UNSUPPORTED || number == fs_types::AUTO;
         MntEntry {
             fstype: number,
             mnt_id: self.id,
@@ -118,7 +115,7 @@ impl Mount {
 
     /// From an image.
     fn from_entry(entry: &MntEntry) -> Result<Self, &'static str> {
-        let fstype = match (&entry.fsname, filesystem::name(entry.fstype)) {
+        let fstype = match (&entry.fsname, fs_types::name(entry.fstype)) {
             (Some(name), _) => name.clone(),
             (None, Some(name)) => name.to_owned(),
             (None, None) if entry.ext_mount() => String::new(),

@@ -11,13 +11,14 @@ use super::file_system;
 use super::plan::{Plan, Source, SourceKind};
 use super::refusal::MountRefusal;
 use crate::error::{Context as _, Problem, SysError};
+use crate::procfs::id_map::IdMaps;
 use crate::sys::mount::{self as sys, Depth};
 
 /// Mounts that are nowhere yet: one for each source that is outside, in their order.
 #[derive(Debug)]
-pub struct Outside(Vec<OwnedFd>);
+pub struct OutsideMounts(Vec<OwnedFd>);
 
-impl Outside {
+impl OutsideMounts {
     /// Opens them, or says all that stands in the way.
     pub fn open(plan: &Plan) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
@@ -46,7 +47,7 @@ impl Outside {
 fn open_source(source: &Source) -> Result<Option<OwnedFd>, Problem> {
     match &source.kind {
         SourceKind::Outside(path, is_mount_point) => clone(path, *is_mount_point).map(Some),
-        SourceKind::Machine(file_system) => file_system::make(file_system, &[]).map(Some),
+        SourceKind::Machine(file_system) => file_system::make(file_system, &IdMaps::default()).map(Some),
         SourceKind::Inside(..) | SourceKind::Layers(_) => Ok(None),
     }
 }

@@ -9,7 +9,7 @@ use proto::catalogue::{MNTS, TMPFS_DEV, TMPFS_IMG};
 use proto::messages::MntEntry;
 
 use super::classify::{ROOT_KEY, skip};
-use super::filesystem::{self, Origin};
+use super::fs_types::{self, Origin};
 use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
 use super::surroundings::Surroundings;
@@ -26,7 +26,9 @@ pub struct Source {
     pub dev: u32,
     /// The folder of the file system that it shows.
     pub root: String,
-    /// A mount of it, for messages.
+    /// The mount that it was found by.
+    pub mount: u32,
+    /// The same, for messages.
     pub object: Object,
 }
 
@@ -63,6 +65,8 @@ pub struct Group {
     pub source: usize,
     /// Its number in the images, if it is a peer group and not only a way to be a slave.
     pub shared: Option<u32>,
+    /// The number of its master there, if its mounts are slaves.
+    pub master: Option<u32>,
     /// Where its events come from.
     pub events: Events,
 }
@@ -199,8 +203,8 @@ impl<'a> Planner<'a> {
     }
 
     fn add_source(&mut self, kind: SourceKind, mount: &Mount, root: String) {
-        let source = Source { kind, dev: mount.dev, root, object: mount.object() };
-        self.plan.sources.push(source);
+        let (dev, mount, object) = (mount.dev, mount.id, mount.object());
+        self.plan.sources.push(Source { kind, dev, root, mount, object });
     }
 
     /// Sources of all other mounts.
@@ -216,33 +220,30 @@ impl<'a> Planner<'a> {
                 options: mount.options.clone(),
                 flags: mount.sb_flags,
             };
-            let kind = match filesystem::origin(&mount.fstype, &self.options.enabled) {
-                Origin::Inside => SourceKind::Inside(file_system, None),
-                Origin::Archive => SourceKind::Inside(file_system, self.archive(mount)),
-                Origin::Layers => SourceKind::Layers(file_system),
-                Origin::Machine => SourceKind::Machine(file_system),
-                Origin::Outside => {
-                    let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
-                    let refusal = MountRefusal::Outside { fstype, mountpoint, may_enable: false };
-                    problems.push(Problem::new(refusal).object(mount.object()));
-                    continue;
-                }
-                Origin::Never(reason) => {
-                    let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
-                    let refusal = MountRefusal::Never { fstype, reason, mountpoint };
-                    problems.push(Problem::new(refusal).object(mount.object()));
-                    continue;
-                }
+            let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
+            let kind = match fs_types::origin(&mount.fstype, &self.options.enabled) {
+                Origin::Inside => Ok(SourceKind::Inside(file_system, None)),
+                Origin::Archive => Ok(SourceKind::Inside(file_system, self.archive(mount))),
+                Origin::Layers => Ok(SourceKind::Layers(file_system)),
+                Origin::Machine => Ok(SourceKind::Machine(file_system)),
+                Origin::Outside => Err(MountRefusal::Outside { fstype, mountpoint, may_enable: false }),
+                Origin::Never(reason) => Err(MountRefusal::Never { fstype, reason, mountpoint }),
             };
-            let of_device = self.mounts().filter(|other| other.dev == mount.dev);
-            let root = if filesystem::root_is_relative(&mount.fstype) {
-                of_device.map(|other| &other.root).min_by_key(|root| root.len()).cloned()
-            } else {
-                None
-            };
-            self.add_source(kind, mount, root.unwrap_or_else(|| "/".into()));
+            match kind {
+                Ok(kind) => self.add_source(kind, mount, self.root_of_new(mount)),
+                Err(refusal) => problems.push(Problem::new(refusal).object(mount.object())),
+            }
         }
         problems
+    }
+
+    /// What a file system that is made new shows as its root, in the words of the old one.
+    fn root_of_new(&self, mount: &Mount) -> String {
+        if !fs_types::root_is_relative(&mount.fstype) {
+            return "/".into();
+        }
+        let roots = self.mounts().filter(|other| other.dev == mount.dev).map(|other| &other.root);
+        roots.min_by_key(|root| root.len()).unwrap_or(&mount.root).clone()
     }
 
     /// The archive of a file system; CRIU before 2.0 named them by mounts.
@@ -261,12 +262,9 @@ impl<'a> Planner<'a> {
 
     /// The source that a mount is a clone of: that of its own key, or the one that shows most of its file system.
     fn source_of(&self, mount: &Mount) -> Option<(usize, PathBuf)> {
-        let own = mount.external.as_ref().and_then(|_| {
-            self.plan.sources.iter().position(|source| {
-                source.object == mount.object() && source.root == mount.root && source.dev == mount.dev
-            })
-        });
-        if let Some(own) = own {
+        if mount.external.is_some()
+            && let Some(own) = self.plan.sources.iter().position(|source| source.mount == mount.id)
+        {
             return Some((own, PathBuf::new()));
         }
         let matching = self.plan.sources.iter().enumerate().filter_map(|(i, source)| {
@@ -313,7 +311,7 @@ impl<'a> Planner<'a> {
                 (None, None) if is_external && self.options.allows_sharing() => Events::Peers,
                 (None, None) => Events::Own,
             };
-            self.plan.groups.push(Group { source, shared, events });
+            self.plan.groups.push(Group { source, shared, master, events });
         }
         problems
     }
@@ -327,7 +325,7 @@ impl<'a> Planner<'a> {
         let known = |source: &Source| {
             let mut external =
                 self.mounts().filter(|mount| mount.external.is_some() && mount.master == master);
-            external.any(|mount| mount.object() == source.object)
+            external.any(|mount| mount.id == source.mount)
         };
         let sources = self.plan.sources.iter().enumerate().filter(|(_, source)| has_all(source));
         let sources = sources.filter(|(_, source)| !is_slave_outside || known(source));
@@ -364,7 +362,7 @@ impl<'a> Planner<'a> {
             mount: mount.clone(),
             source,
             below,
-            group: self.plan.groups.iter().position(|group| self.is_way(group, way)),
+            group: self.plan.groups.iter().position(|group| (group.shared, group.master) == way),
             place: namespace.place(mount).unwrap_or_default(),
             removed: is_kept.then(|| TMPFS_IMG.file_name(id)),
         })
@@ -373,15 +371,6 @@ impl<'a> Planner<'a> {
     fn has_layers(&self, source: usize) -> bool {
         let source = self.plan.sources.get(source);
         source.is_some_and(|source| matches!(source.kind, SourceKind::Layers(_)))
-    }
-
-    fn is_way(&self, group: &Group, (shared, master): (Option<u32>, Option<u32>)) -> bool {
-        let of_master = match group.events {
-            Events::Group(at) => self.plan.groups.get(at).and_then(|group| group.shared) == master,
-            Events::Outside => master.is_some(),
-            Events::Own | Events::Peers => master.is_none(),
-        };
-        group.shared == shared && of_master && (shared, master) != (None, None)
     }
 }
 
@@ -397,4 +386,55 @@ fn order(namespace: &Namespace) -> Vec<usize> {
         next.extend(children);
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(id: u32, dev: u32, mountpoint: &str, key: &str, master: Option<u32>) -> Mount {
+        Mount {
+            id,
+            parent: 1,
+            dev,
+            root: "/".into(),
+            removed: false,
+            mountpoint: mountpoint.into(),
+            flags: 0,
+            sb_flags: 0,
+            fstype: "ext4".into(),
+            source: "disk".into(),
+            options: String::new(),
+            shared: None,
+            master,
+            external: Some(key.into()),
+        }
+    }
+
+    fn planned(mounts: Vec<Mount>) -> Plan {
+        let dir = tempfile::tempdir().unwrap();
+        let external = ["/", "a", "b"].map(|key| (key.to_owned(), format!("/outside/{key}")));
+        let options = MountOptions { external: external.into(), ..MountOptions::default() };
+        let namespaces = [Namespace { id: 9, mounts }];
+        plan(&namespaces, &Images::open(dir.path()), &Surroundings::default(), &options).unwrap()
+    }
+
+    #[test]
+    fn slaves_of_two_masters_outside_are_two_groups() {
+        let (a, b) = (mount(2, 11, "/a", "a", Some(5)), mount(3, 12, "/b", "b", Some(6)));
+        let plan = planned(vec![mount(1, 10, "/", "/", None), a, b]);
+        let mounts = &plan.namespaces[0].mounts;
+        let group = |at: usize| &plan.groups[mounts[at].group.unwrap()];
+        assert_eq!(mounts[0].group, None);
+        assert_eq!([1, 2].map(|at| (group(at).source, group(at).master)), [(1, Some(5)), (2, Some(6))]);
+    }
+
+    #[test]
+    fn each_external_mount_is_made_of_what_was_given_for_it() {
+        let (below, above) = (mount(2, 11, "/a", "a", None), mount(3, 11, "/a", "b", None));
+        let plan = planned(vec![mount(1, 10, "/", "/", None), below, above]);
+        let paths = plan.namespaces[0].mounts.iter().map(|mount| plan.sources[mount.source].kind.clone());
+        let outside = |path: &str| SourceKind::Outside(path.into(), false);
+        assert_eq!(paths.collect::<Vec<_>>(), ["/outside//", "/outside/a", "/outside/b"].map(outside));
+    }
 }

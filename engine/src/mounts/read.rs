@@ -10,8 +10,7 @@ use std::os::fd::OwnedFd;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use super::file_system::IdRange;
-use super::inside::{self, Namespaces};
+use super::envoy::{self, Namespaces};
 use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
 use crate::error::{Context as _, Object, Problem, SysError};
@@ -21,7 +20,7 @@ use crate::procfs::mountinfo;
 pub fn namespace(pid: i32, id: u32) -> Result<Namespace, Problem> {
     let step = "read the mounts of its namespace";
     let namespaces = Namespaces::of(pid)?;
-    let text = inside::fork(|| mountinfo_inside(&namespaces)).while_trying_to(step)?;
+    let text = envoy::fork(|| mountinfo_inside(&namespaces)).while_trying_to(step)?;
     let mounts = mounts(&text).while_trying_to(step)?;
     Ok(Namespace { id, mounts })
 }
@@ -56,20 +55,6 @@ impl Proc {
         let mut file = File::from(file.map_err(SysError::of("open(mountinfo)"))?);
         file.read_to_end(&mut text).map_err(SysError::io("read(mountinfo)"))?;
         Ok(text)
-    }
-
-    /// The ids that the user namespace which we are in has.
-    pub(super) fn id_ranges(&self) -> Result<Vec<IdRange>, SysError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(&self.0, "self/uid_map", flags, Mode::empty());
-        let mut text = String::new();
-        let mut file = File::from(file.map_err(SysError::of("open(uid_map)"))?);
-        file.read_to_string(&mut text).map_err(SysError::io("read(uid_map)"))?;
-        let range = |line: &str| {
-            let mut numbers = line.split_whitespace().map(|word| word.parse().ok());
-            Some((numbers.next()??, numbers.next()??, numbers.next()??))
-        };
-        Ok(text.lines().filter_map(range).collect())
     }
 
     /// The mount namespace that we are in now.

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::archive::enter_parent;
+use super::below::enter_parent;
 use super::extract::extract;
 use super::model::Mount;
 use super::refusal::MountRefusal;
 use super::reveal::removed_name;
-use super::yard::open_path;
+use super::yard::{is_folder, open_path};
 use crate::error::{Problem, SysError};
 
 /// A file or folder that is to be removed again.
@@ -51,9 +51,7 @@ impl Removed {
                 Err(Errno::EEXIST) => PathBuf::from(temporary),
                 Err(errno) => return Err(SysError { call: "renameat2", errno }.into()),
             };
-        let found = open_path(&name)?;
-        let kind = SFlag::from_bits_truncate(fstat(&found).map_err(SysError::of("fstat"))?.st_mode);
-        let is_folder = kind & SFlag::S_IFMT == SFlag::S_IFDIR;
+        let is_folder = is_folder(&open_path(&name)?)?;
         Ok(Self { path: below.with_file_name(name), source, is_folder, parents })
     }
 

@@ -10,19 +10,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::Mode;
+use nix::mount::{MntFlags, umount2};
 use prost::Message;
 use proto::messages::BinfmtMiscEntry;
 
 use super::archive::Archive;
 use super::binfmt;
-use super::inside::{self, Namespaces};
+use super::envoy::{self, Namespaces};
 use super::model::{Mount, Namespace};
 use super::read::{self, Proc};
 use super::refusal::MountRefusal;
+use super::yard::{enter_copy, open_path};
 use crate::error::{Context as _, Problem, SysError};
 use crate::sys::mount::{self as sys, Depth};
 
@@ -52,7 +50,7 @@ pub(super) enum Contents<'a> {
 /// Writes archives of what is mounted in the namespace of a process.
 pub(super) fn write(pid: i32, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<(), Problem> {
     let namespaces = Namespaces::of(pid)?;
-    inside::fork(|| {
+    envoy::fork(|| {
         let proc = Proc::open()?;
         namespaces.enter()?;
         write_inside(&proc, namespace, jobs).map(|()| Vec::new())
@@ -64,7 +62,7 @@ pub(super) fn write(pid: i32, namespace: &Namespace, jobs: &[Job<'_>]) -> Result
 /// The interpreters of a binfmt_misc in the namespace of a process.
 pub(super) fn interpreters(pid: i32, mount: &Mount) -> Result<Vec<BinfmtMiscEntry>, Problem> {
     let namespaces = Namespaces::of(pid)?;
-    let bytes = inside::fork(|| {
+    let bytes = envoy::fork(|| {
         namespaces.enter()?;
         let path = Path::new(&mount.mountpoint);
         visible(mount.id, path).ok_or_else(|| covered(mount))?;
@@ -126,7 +124,7 @@ fn covered(mount: &Mount) -> Problem {
 
 /// What a path leads to, if it is the root of this mount.
 fn visible(id: u32, path: &Path) -> Option<OwnedFd> {
-    let found = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let found = open_path(path).ok()?;
     (sys::mount_id(found.as_fd()).ok()? == u64::from(id)).then_some(found)
 }
 
@@ -146,10 +144,8 @@ fn take_off(
     hidden: &[&Mount],
     roots: &mut BTreeMap<u32, OwnedFd>,
 ) -> Result<(), Problem> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare"))?;
-    // Before anything else: what is taken off in a peer would be taken off in the namespace, too.
-    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    mount(none, "/", none, private, none).map_err(SysError::of("mount(MS_PRIVATE)"))?;
+    // Without peers: what is taken off in one would be taken off in the namespace, too.
+    enter_copy()?;
     let copy = Namespace { id: 0, mounts: read::mounts(&proc.mountinfo()?)? };
     let originals = originals(namespace, &copy);
     let mut left: Vec<&Mount> = copy.mounts.iter().collect();
@@ -165,7 +161,7 @@ fn take_off(
             {
                 roots.insert(*original, uncovered(root)?);
             }
-            if roots.len() >= hidden.len() && hidden.iter().all(|wanted| roots.contains_key(&wanted.id)) {
+            if hidden.iter().all(|wanted| roots.contains_key(&wanted.id)) {
                 return Ok(());
             }
             let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;

@@ -5,15 +5,13 @@ use std::collections::BTreeSet;
 use proto::catalogue::{BINFMT_MISC, MNTS, TMPFS_DEV, TMPFS_IMG};
 use proto::messages::MntEntry;
 
-use super::filesystem::{self, Origin};
+use super::binfmt;
+use super::fs_types::{self, Origin};
 use super::model::{Mount, Namespace};
 use super::reveal::{self, Contents, Job};
 use crate::error::Problem;
 use crate::image::NewImages;
 use crate::options::MountOptions;
-
-/// The type of file systems of interpreters.
-pub(super) const BINFMT_MISC_TYPE: &str = "binfmt_misc";
 
 /// A namespace, and a process that is in it.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
     let from_outside: BTreeSet<u32> =
         all().filter(|mount| mount.external.is_some()).map(|mount| mount.dev).collect();
     let is_kept = |mount: &&Mount| {
-        filesystem::origin(&mount.fstype, &options.enabled) == Origin::Archive
+        fs_types::origin(&mount.fstype, &options.enabled) == Origin::Archive
             && !from_outside.contains(&mount.dev)
     };
     let mut missing: BTreeSet<u32> = all().filter(is_kept).map(|mount| mount.dev).collect();
@@ -45,8 +43,7 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
         for member in members {
             let mut jobs = Vec::new();
             for mount in &member.namespace.mounts {
-                if missing.contains(&mount.dev) && (!whole || (mount.root == "/" && !mount.removed)) {
-                    missing.remove(&mount.dev);
+                if (!whole || (mount.root == "/" && !mount.removed)) && missing.remove(&mount.dev) {
                     let file = images.create_file(&TMPFS_DEV.file_name(mount.dev.into()))?;
                     jobs.push(Job { file, what: Contents::FileSystem(widest(member.namespace, mount.dev)) });
                 }
@@ -66,9 +63,8 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
 /// Interpreters of the first binfmt_misc that can be read: there is one for each user namespace.
 fn write_interpreters(members: &[Member<'_>], images: &mut NewImages) -> Result<(), Problem> {
     for member in members {
-        let is_wanted = |mount: &&Mount| {
-            mount.fstype == BINFMT_MISC_TYPE && mount.root == "/" && mount.external.is_none()
-        };
+        let is_wanted =
+            |mount: &&Mount| mount.fstype == binfmt::TYPE && mount.root == "/" && mount.external.is_none();
         let Some(mount) = member.namespace.mounts.iter().find(is_wanted) else { continue };
         let entries = reveal::interpreters(member.pid, mount)?;
         return images.write(&BINFMT_MISC, 0, &entries);

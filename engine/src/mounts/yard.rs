@@ -4,10 +4,10 @@
 //! (open_tree(2) clones only what the caller's namespace has).
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
@@ -50,8 +50,7 @@ impl Yard {
     /// Puts a mount into it under this name.
     pub(super) fn put(name: &str, mount: &OwnedFd) -> Result<(), SysError> {
         let place = Path::new("/").join(name);
-        let kind = SFlag::from_bits_truncate(fstat(mount).map_err(SysError::of("fstat"))?.st_mode);
-        if kind & SFlag::S_IFMT == SFlag::S_IFDIR {
+        if is_folder(mount)? {
             match mkdirat(nix::fcntl::AT_FDCWD, &place, Mode::S_IRWXU) {
                 // Copies have the mounts for themselves, but not the folders.
                 Ok(()) | Err(Errno::EEXIST) => {}
@@ -92,6 +91,11 @@ pub(super) fn become_root(root: &OwnedFd) -> Result<(), SysError> {
 /// Opens what a path leads to, without opening the file itself.
 pub(super) fn open_path(path: impl AsRef<Path>) -> Result<OwnedFd, SysError> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let path: PathBuf = path.as_ref().to_owned();
-    openat(nix::fcntl::AT_FDCWD, &path, flags, Mode::empty()).map_err(SysError::of("open"))
+    open(path.as_ref(), flags, Mode::empty()).map_err(SysError::of("open"))
+}
+
+/// Whether a descriptor leads to a folder.
+pub(super) fn is_folder(file: &OwnedFd) -> Result<bool, SysError> {
+    let kind = SFlag::from_bits_truncate(fstat(file).map_err(SysError::of("fstat"))?.st_mode);
+    Ok(kind & SFlag::S_IFMT == SFlag::S_IFDIR)
 }

@@ -4,7 +4,7 @@
 //! A dump keeps the mount's id beside the name. When the namespaces are built again, such files are opened on their mounts
 //! before anything is mounted on those (`mounts/build.rs`), and handed to whoever restores descriptors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
@@ -20,9 +20,12 @@ use crate::procfs::link::{self, Link, NamespaceType};
 use crate::procfs::mountinfo;
 use crate::sys::mount;
 
-/// Ids of the mounts of the namespace that we are in, once they were read.
+/// Ids of the mounts that a process sees, by its name in `/proc`, once they were read.
 #[derive(Debug, Default)]
-struct OurMounts(Option<BTreeSet<i32>>);
+struct Mounts(BTreeMap<String, BTreeSet<i32>>);
+
+/// Us, who are in the namespace of the root.
+const OURS: &str = "self";
 
 /// The mount that a file is on, if that is in another namespace of the tree than the root's; and 0 otherwise.
 pub(super) fn foreign(cx: &mut FilesDump<'_>, seen: &Seen<'_>) -> Result<i32, Problem> {
@@ -30,12 +33,8 @@ pub(super) fn foreign(cx: &mut FilesDump<'_>, seen: &Seen<'_>) -> Result<i32, Pr
         return Ok(0);
     }
     let mount = mount_of(seen)?;
-    if is_ours(cx, mount)? {
-        return Ok(0);
-    }
-    let pid = seen.reach.split('/').nth(2).unwrap_or("self");
-    let theirs = read_proc(format!("/proc/{pid}/mountinfo"), mountinfo::parse)?;
-    Ok(if theirs.iter().any(|other| other.id == mount) { mount } else { 0 })
+    let pid = seen.reach.split('/').nth(2).unwrap_or(OURS);
+    Ok(if !is_seen_by(cx, OURS, mount)? && is_seen_by(cx, pid, mount)? { mount } else { 0 })
 }
 
 /// Name and mount of a file whose name does not lead to it.
@@ -54,7 +53,7 @@ pub(super) fn find(cx: &mut FilesDump<'_>, seen: &Seen<'_>) -> Result<Option<(St
     let Some(name) = name::under_cover(seen)? else { return Ok(None) };
     let mount = mount_of(seen)?;
     // A mount that is in no namespace any more does not come back.
-    Ok(is_ours(cx, mount)?.then_some((name, mount)))
+    Ok(is_seen_by(cx, OURS, mount)?.then_some((name, mount)))
 }
 
 fn mount_of(seen: &Seen<'_>) -> Result<i32, Problem> {
@@ -63,12 +62,15 @@ fn mount_of(seen: &Seen<'_>) -> Result<i32, Problem> {
     Ok(mount::mount_id(file.as_fd())? as i32)
 }
 
-fn is_ours(cx: &mut FilesDump<'_>, mount: i32) -> Result<bool, Problem> {
-    if cx.state::<OurMounts>().0.is_none() {
-        let mounts = read_proc("/proc/self/mountinfo".into(), mountinfo::parse)?;
-        cx.state::<OurMounts>().0 = Some(mounts.iter().map(|mount| mount.id).collect());
+fn is_seen_by(cx: &mut FilesDump<'_>, pid: &str, mount: i32) -> Result<bool, Problem> {
+    let known = &mut cx.state::<Mounts>().0;
+    if let Some(ids) = known.get(pid) {
+        return Ok(ids.contains(&mount));
     }
-    Ok(cx.state::<OurMounts>().0.as_ref().is_some_and(|ours| ours.contains(&mount)))
+    let mounts = read_proc(format!("/proc/{pid}/mountinfo"), mountinfo::parse)?;
+    let ids = known.entry(pid.to_owned()).or_default();
+    ids.extend(mounts.iter().map(|mount| mount.id));
+    Ok(ids.contains(&mount))
 }
 
 /// A path that leads to such a file now.

@@ -14,7 +14,7 @@ use crate::error::Problem;
 use crate::image::NewImages;
 use crate::mounts::build::Wanted;
 use crate::mounts::model::Namespace;
-use crate::mounts::outside::Outside;
+use crate::mounts::outside::OutsideMounts;
 use crate::mounts::plan::Plan;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
@@ -127,20 +127,20 @@ impl NamespaceKind for MntNamespace {
     }
 
     fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
-        if let Err(found) = planned(cx).and_then(|plan| Outside::open(&plan)) {
+        if let Err(found) = planned(cx).and_then(|plan| OutsideMounts::open(&plan)) {
             problems.extend(found);
         }
     }
 
     fn before_birth(cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
-        let outside = planned(cx).and_then(|plan| Outside::open(&plan));
-        outside.map(Outside::into_fds).map_err(first)
+        let outside = planned(cx).and_then(|plan| OutsideMounts::open(&plan));
+        outside.map(OutsideMounts::into_fds).map_err(first)
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
         let plan = planned(cx).map_err(first)?;
-        let built = build::build(&plan, Outside::from_fds(cx.brought)?, cx.images, &wanted(cx)?)?;
+        let built = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &wanted(cx)?)?;
         for built in built {
             cx.opened.borrow_mut().extend(built.opened);
             if built.id != cx.id {

@@ -1,4 +1,7 @@
-//! Work that must be done inside other namespaces: by a small process of ours, which comes back with bytes or a reason.
+//! Work that must be done inside other namespaces: by an *envoy*, a small process of ours, which comes back with bytes or a
+//! reason.
+//!
+//! Here it goes for one thing and ends; the process that does all the rest of a dump or restore in there is of `inside.rs`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -14,7 +17,7 @@ use crate::sys::process;
 /// A failure, as the process that met it told it.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
-pub struct Told {
+struct Told {
     class: Class,
     text: String,
     help: Option<String>,
@@ -38,7 +41,7 @@ const SUCCESS: u8 = b'+';
 
 impl Told {
     /// What one process tells another of a problem.
-    pub fn encode(problem: &Problem) -> Vec<u8> {
+    fn encode(problem: &Problem) -> Vec<u8> {
         let class = CLASSES.iter().position(|class| *class == problem.cause.class()).unwrap_or(2);
         let object = problem.object.as_ref().map_or(String::new(), |object| format!("{object}: "));
         let step = problem.step.map_or(String::new(), |step| format!("failed to {step}: "));
@@ -49,7 +52,7 @@ impl Told {
     }
 
     /// What was told.
-    pub fn decode(bytes: &[u8]) -> Self {
+    fn decode(bytes: &[u8]) -> Self {
         let (class, text) = bytes.split_first().unwrap_or((&2, b"the process that did it was killed"));
         let text = String::from_utf8_lossy(text);
         let (text, help) = text.split_once('\0').unwrap_or((&text, ""));

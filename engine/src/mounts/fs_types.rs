@@ -9,7 +9,7 @@ pub(super) const AUTO: u32 = Fstype::Auto as u32;
 
 /// Where a restore gets a file system from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(super) enum Origin {
     /// Made new in the new namespaces; nothing in it is ours to keep.
     Inside,
     /// Made new in the new namespaces, and filled from an archive.
@@ -68,7 +68,7 @@ pub(super) fn name(number: u32) -> Option<&'static str> {
 }
 
 /// Where a restore gets file systems of this type from. Those that the user names may be mounted again from their source.
-pub fn origin(fstype: &str, enabled: &[String]) -> Origin {
+pub(super) fn origin(fstype: &str, enabled: &[String]) -> Origin {
     let known = TYPES.iter().find(|(name, ..)| *name == fstype).map(|(.., origin)| *origin);
     let is_enabled = || enabled.iter().any(|name| name == fstype || name == "all");
     match known {
