@@ -43,6 +43,11 @@ impl FileSums {
         Ok(follower.sums)
     }
 
+    /// Computes them for all that a file has.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { size: bytes.len() as u64, blocks: bytes.chunks(BLOCK as usize).map(of).collect() }
+    }
+
     /// The first difference between a file and these sums; none if it is what it was.
     pub fn compare(&self, file: &File) -> Result<Option<Damage>, SysError> {
         let size = file.metadata().map_err(SysError::io("fstat"))?.len();

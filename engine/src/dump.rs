@@ -6,6 +6,7 @@
 
 pub mod inspect;
 mod memory;
+pub(crate) mod namespace_links;
 mod settle;
 pub(crate) mod sharing;
 pub(crate) mod target;

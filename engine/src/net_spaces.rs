@@ -3,15 +3,17 @@
 //!
 //! What is asked or made about a socket is asked or made in its namespace: we go there for the moment, and come back.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::sched::{CloneFlags, setns};
 use proto::messages::FileEntry;
 
+use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::kinds::files::{ErasedFileKind, FdFacts, FilesDump, FilesRestore, kind_of};
 use crate::kinds::namespaces;
@@ -59,6 +61,10 @@ pub struct NetSpace {
 #[derive(Debug, Default)]
 pub struct NetSpaces(pub Vec<NetSpace>);
 
+/// Ids of the namespaces of tasks, by what the links in `/proc` say.
+#[derive(Debug, Default)]
+struct OfTasks(HashMap<PathBuf, u32>);
+
 /// The namespace that we are in.
 pub fn here() -> Result<File, SysError> {
     File::open("/proc/self/ns/net").map_err(SysError::io("open"))
@@ -96,17 +102,19 @@ impl NetSpaces {
 }
 
 /// The id of the namespace that a task is in.
-pub fn id_of_task(cx: &mut FilesDump<'_>, pid: i32) -> Result<u32, Problem> {
-    let file = File::open(format!("/proc/{pid}/ns/net")).map_err(SysError::io("open"))?;
-    let link = |task: &Path| std::fs::read_link(task.join("ns/net")).ok();
-    let own = link(Path::new(&format!("/proc/{pid}")));
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
-    // One that ends meanwhile has none.
-    if threads.filter_map(|thread| link(&thread.path())).any(|other| Some(other) != own) {
+pub fn id_of_task(cx: &mut FilesDump<'_>, pid: i32, links: &NamespaceLinks) -> Result<u32, Problem> {
+    if links.has_strayed_thread {
         return Err(Problem::new(NetSpaceRefusal::Thread));
     }
+    let link = links.of(NamespaceType::Net).map(Path::to_owned);
+    if let Some(id) = link.as_ref().and_then(|link| cx.state::<OfTasks>().0.get(link)) {
+        return Ok(*id);
+    }
+    let file = File::open(format!("/proc/{pid}/ns/net")).map_err(SysError::io("open"))?;
     let inside = &cx.options.inside;
-    cx.state::<NetSpaces>().id(file, inside)
+    let id = cx.state::<NetSpaces>().id(file, inside)?;
+    cx.state::<OfTasks>().0.extend(link.map(|link| (link, id)));
+    Ok(id)
 }
 
 /// The id of the namespace that a descriptor is.

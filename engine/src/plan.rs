@@ -9,6 +9,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 
 use crate::dump::inspect::read_proc;
+use crate::dump::namespace_links::NamespaceLinks;
 use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
 use crate::kinds::files::{self, FdFacts, FilesDump};
@@ -115,8 +116,10 @@ impl TaskPlan {
         if status.state == procfs::stat::State::Zombie {
             return Ok(plan);
         }
-        plan.refused.extend(task::refuse_namespaces(pid, files.options));
-        plan.refused.extend(net_spaces::id_of_task(files, pid).err());
+        let links = NamespaceLinks::read(&pid.to_string());
+        let home = task::HomeLinks::read(files.options);
+        plan.refused.extend(task::refuse_namespaces(&links, &home, files.options));
+        plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

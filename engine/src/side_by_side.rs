@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 /// Fewer things than these are not worth a thread.
-const FEW: usize = 64;
+const FEW: usize = 16;
 /// More threads would wait for the same locks of the kernel.
 const MOST_THREADS: usize = 8;
 /// Results that are handed over together.

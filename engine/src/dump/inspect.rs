@@ -4,12 +4,15 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
+use super::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::kinds::TASK_KINDS;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::smaps::SmapsVma;
 use crate::procfs::stat::Stat;
 use crate::procfs::status::Status;
 use crate::procfs::{self, ParseError, smaps};
+use crate::side_by_side;
 use crate::sys::ptrace::{self, RseqConfiguration};
 use crate::sys::{pidfd, process};
 use crate::tracee::agent::Saved;
@@ -66,6 +69,10 @@ pub struct TaskFacts {
     pub vmas: Vec<SmapsVma>,
     /// Its resource limits.
     pub limits: procfs::limits::Limits,
+    /// Its namespaces.
+    pub namespaces: NamespaceLinks,
+    /// Other files of `/proc/PID`, which kinds need.
+    texts: Vec<(&'static str, Result<String, SysError>)>,
     /// Its threads that live, in the order of the frozen task's.
     pub threads: Vec<ThreadFacts>,
     /// Ids of its user namespace, if that is another than ours.
@@ -81,12 +88,27 @@ pub struct EndedLeader {
     pub stat: Stat,
 }
 
-impl ThreadFacts {
-    fn read(pid: i32, memory: &Memory, thread: &FrozenThread, ids: &IdMaps) -> Result<Self, Problem> {
-        let tid = thread.tid;
-        let stopped = thread.stopped();
+/// What `/proc` says about one thread.
+#[derive(Debug)]
+struct ThreadFiles {
+    stat: Stat,
+    status: Status,
+}
+
+impl ThreadFiles {
+    fn read(pid: i32, tid: i32, ids: &IdMaps) -> Result<Self, Problem> {
         let mut status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
         as_seen_inside(&mut status, ids);
+        let stat = read_proc(format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?;
+        Ok(Self { stat, status })
+    }
+}
+
+impl ThreadFacts {
+    fn read(memory: &Memory, thread: &FrozenThread, files: ThreadFiles) -> Result<Self, Problem> {
+        let tid = thread.tid;
+        let stopped = thread.stopped();
+        let ThreadFiles { stat, status } = files;
         let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
         if status.seccomp.unwrap_or(0) != 0 {
             // The agent's system calls are none of the filters' business.
@@ -102,7 +124,7 @@ impl ThreadFacts {
         Ok(Self {
             tid,
             inner_tid,
-            stat: read_proc(format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?,
+            stat,
             status,
             saved,
             rseq,
@@ -145,6 +167,30 @@ fn abort_rseq(memory: &Memory, rseq: RseqConfiguration, saved: &mut Saved) -> Re
     Ok(())
 }
 
+/// What `/proc` says about one task.
+#[derive(Debug)]
+struct TaskFiles {
+    vmas: Vec<SmapsVma>,
+    limits: procfs::limits::Limits,
+    namespaces: NamespaceLinks,
+    texts: Vec<(&'static str, Result<String, SysError>)>,
+}
+
+impl TaskFiles {
+    fn read(pid: i32) -> Result<Self, Problem> {
+        Ok(Self {
+            vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse)?,
+            limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse)?,
+            namespaces: NamespaceLinks::read(&pid.to_string()),
+            texts: TASK_KINDS
+                .iter()
+                .flat_map(|kind| kind.reads())
+                .map(|name| (*name, text_of(pid, name)))
+                .collect(),
+        })
+    }
+}
+
 impl TaskFacts {
     /// The limit of its descriptor numbers.
     pub fn descriptors(&self) -> procfs::limits::Limit {
@@ -153,35 +199,60 @@ impl TaskFacts {
     }
 
     /// Reads everything; refuses what cannot be looked at. Ids are as the task sees them in its user namespace.
-    pub fn read(task: &FrozenTask, ids: &IdMaps) -> Result<Self, Problem> {
+    ///
+    /// What `/proc` says of all tasks is read side by side: ptrace answers to one thread only.
+    pub fn read_all(tasks: &[&FrozenTask], ids: &IdMaps) -> Vec<Result<Self, Problem>> {
+        let places: Vec<(i32, i32)> = tasks
+            .iter()
+            .flat_map(|task| task.threads.iter().map(|thread| (task.first_tid(), thread.tid)))
+            .collect();
+        let mut threads =
+            side_by_side::map(&places, |&(pid, tid)| ThreadFiles::read(pid, tid, ids)).into_iter();
+        let pids: Vec<i32> = tasks.iter().map(|task| task.first_tid()).collect();
+        let files = side_by_side::map(&pids, |&pid| TaskFiles::read(pid));
+        let read = |(task, files): (&&FrozenTask, Result<TaskFiles, Problem>)| {
+            let threads = threads.by_ref().take(task.threads.len()).collect();
+            Self::read(task, files, threads, ids).of_task(&task.name)
+        };
+        tasks.iter().zip(files).map(read).collect()
+    }
+
+    fn read(
+        task: &FrozenTask,
+        files: Result<TaskFiles, Problem>,
+        threads: Vec<Result<ThreadFiles, Problem>>,
+        ids: &IdMaps,
+    ) -> Result<Self, Problem> {
         let pid = task.first_tid();
-        let memory = Memory::open(pid).of_task(&task.name)?;
+        let memory = Memory::open(pid)?;
+        let about =
+            |tid: i32| move |p: Problem| if tid == pid { p } else { p.object(Object::Thread { tid }) };
         let threads: Vec<ThreadFacts> = task
             .threads
             .iter()
-            .map(|thread| {
-                let facts = ThreadFacts::read(pid, &memory, thread, ids);
-                facts.map_err(|p| {
-                    if thread.tid == pid { p } else { p.object(Object::Thread { tid: thread.tid }) }
-                })
+            .zip(threads)
+            .map(|(thread, files)| {
+                files.and_then(|files| ThreadFacts::read(&memory, thread, files)).map_err(about(thread.tid))
             })
-            .collect::<Result<_, _>>()
-            .of_task(&task.name)?;
+            .collect::<Result<_, _>>()?;
         let inner_pid = threads.first().and_then(|thread| thread.status.ns_tgid.last().copied());
         let ended_leader = (pid != task.pid)
             .then(|| read_proc(format!("/proc/{}/stat", task.pid), procfs::stat::parse))
-            .transpose()
-            .of_task(&task.name)?
+            .transpose()?
             .map(|stat| EndedLeader { inner_pid: inner_pid.unwrap_or(task.pid), stat });
-        Ok(Self {
-            pid,
-            ended_leader,
-            pidfd: pidfd::open(pid).of_task(&task.name)?,
-            vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse).of_task(&task.name)?,
-            limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse).of_task(&task.name)?,
-            threads,
-            ids: ids.clone(),
-        })
+        let TaskFiles { vmas, limits, namespaces, texts } = files?;
+        let (pidfd, ids) = (pidfd::open(pid)?, ids.clone());
+        Ok(Self { pid, ended_leader, pidfd, vmas, limits, namespaces, texts, threads, ids })
+    }
+
+    /// What a file under `/proc/PID` says that a kind has asked for ([`TaskKind::READS`]), without space around it.
+    ///
+    /// [`TaskKind::READS`]: crate::kinds::task::TaskKind::READS
+    pub fn text(&self, name: &'static str) -> Result<&str, Problem> {
+        let text = self.texts.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_deref());
+        let absent = SysError { call: "read(/proc/PID)", errno: nix::errno::Errno::ENOENT };
+        let text = text.unwrap_or(Err(&absent)).map(str::trim).map_err(|e| Problem::new(*e));
+        text.about(|| Object::Path(format!("/proc/{}/{name}", self.pid).into()))
     }
 
     /// The thread that stands for the task: its leader, or the first that lives.
@@ -199,6 +270,11 @@ impl TaskFacts {
     pub fn vdso(&self) -> Option<(u64, u64)> {
         self.vmas.iter().find(|v| v.vma.path == b"[vdso]").map(|v| (v.vma.start, v.vma.end))
     }
+}
+
+fn text_of(pid: i32, name: &str) -> Result<String, SysError> {
+    let text = read_text(&format!("/proc/{pid}/{name}")).map_err(SysError::io("read"))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Reads one file of `/proc`. Its size is not known before it is read, so `fs::read` asks for that in vain, and begins with

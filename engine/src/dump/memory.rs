@@ -5,6 +5,7 @@
 //! pages, which a fork may lose) is written while the tree is stopped; shared memory is, too, by its kinds.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -27,7 +28,8 @@ use crate::tracee::agent::Agent;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::snapshot::Snapshot;
 
-/// Memory that is written faster than it is copied, or than a thread is started that follows.
+/// Memory that is written faster than it is copied, or than a thread is started that follows. The fewest switches between
+/// processes count then, not the fewest copies.
 const SMALL: u64 = 4 << 20;
 
 /// What is there for whoever writes memory.
@@ -100,7 +102,7 @@ pub(super) fn write(
             ranges: ranges(facts, |_| true),
             bytes: estimate(facts),
             target_may_write: has_room && may_write(facts),
-            extra: extra::look(facts, agent).of_task(&name)?,
+            extra: extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?,
             name,
         };
         let may_copy = copies_wanted && memory.bytes > SMALL && has_room;
@@ -163,9 +165,8 @@ impl Writing<'_> {
         let runs = self.find(process, &mut memory).of_task(&name)?;
         let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
         let start = Instant::now();
-        let written = if self.images.has_checksums() && memory.bytes <= SMALL {
-            let written = self.pages(agent, &file, &runs, memory.target_may_write);
-            written.and_then(|()| FileSums::read(&file).while_trying_to("read pages again").map(Some))
+        let written = if pages::count(&runs) * pages::PAGE <= SMALL {
+            self.small(agent, &file, &runs).map(Some)
         } else if self.images.has_checksums() {
             let done = AtomicBool::new(false);
             let (file, done) = (&file, &done);
@@ -186,6 +187,14 @@ impl Writing<'_> {
         }
         self.stats.pages_written(pages::count(&runs), start.elapsed());
         Ok(())
+    }
+
+    /// Writes little memory by ourselves.
+    fn small(&mut self, agent: &Agent, file: &File, runs: &[pages::Run]) -> Result<FileSums, Problem> {
+        let bytes = pages::read(agent.memory(), runs)?;
+        file.write_all_at(&bytes, 0).map_err(SysError::io("write")).while_trying_to("write pages")?;
+        self.progress.add(bytes.len() as u64);
+        Ok(FileSums::of(&bytes))
     }
 
     /// Writes what is not in a task's copy.

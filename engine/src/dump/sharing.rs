@@ -10,7 +10,7 @@ use proto::messages::TaskKobjIdsEntry;
 use super::task::RelationRefusal;
 use crate::dump::inspect::TaskFacts;
 use crate::error::{Context as _, Object, Problem, SysError};
-use crate::kinds::namespaces::mnt;
+use crate::procfs::link::NamespaceType;
 use crate::sys::process::{Kcmp, kcmp};
 
 /// Ids of what a task has, and which of it no task before had.
@@ -45,7 +45,8 @@ impl Sharing {
     }
 
     /// Ids of a task's resources.
-    pub(super) fn ids(&mut self, pid: i32) -> Result<Shared, Problem> {
+    pub(super) fn ids(&mut self, facts: &TaskFacts) -> Result<Shared, Problem> {
+        let pid = facts.pid;
         self.tasks += 1;
         // The first id of each sort is the dumping program's own, by custom of the format.
         let new = self.tasks + 1;
@@ -54,8 +55,8 @@ impl Sharing {
         let (files_id, first_files) = find(&mut self.files, Kcmp::Files, pid, new).while_trying_to(step)?;
         let (fs_id, _) = find(&mut self.fs, Kcmp::Fs, pid, new).while_trying_to(step)?;
         let (sighand_id, _) = find(&mut self.sighand, Kcmp::Sighand, pid, new).while_trying_to(step)?;
-        let mounts = mnt::link(pid);
-        let own = self.mounts.iter().find(|(link, _)| Some(link) == mounts.as_ref()).map(|(_, id)| *id);
+        let mounts = facts.namespaces.of(NamespaceType::Mnt);
+        let own = self.mounts.iter().find(|(link, _)| Some(link.as_path()) == mounts).map(|(_, id)| *id);
         let mnt_ns_id = own.or(self.namespaces.mnt_ns_id);
         let ids = TaskKobjIdsEntry { vm_id, files_id, fs_id, sighand_id, mnt_ns_id, ..self.namespaces };
         Ok(Shared { ids, first_vm, first_files })

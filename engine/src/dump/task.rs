@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::messages::{
-    CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, StasisThreadEntry,
+    CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, StasisMmEntry, StasisThreadEntry,
     TaskKobjIdsEntry, core_entry::March,
 };
 
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
+use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
 use crate::arch;
 use crate::args;
@@ -15,7 +16,7 @@ use crate::cgroups::CgroupsDump;
 use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
-use crate::kinds::mm::{self, aio, bounds};
+use crate::kinds::mm::{self, aio, bounds, extra};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
 use crate::net_spaces;
@@ -24,7 +25,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::supervise::Lifeline;
-use crate::tracee::agent::Agent;
+use crate::tracee::agent::{self, Entrance};
 use crate::tracee::batch::{Batch, Output};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
 
@@ -95,6 +96,11 @@ impl TaskImages {
         self.alive.as_ref().is_some_and(|alive| alive.mm.is_some())
     }
 
+    /// Properties of its mappings.
+    pub(super) fn extra(&self) -> StasisMmEntry {
+        self.alive.as_ref().map(|alive| alive.extra.clone()).unwrap_or_default()
+    }
+
     /// How many descriptors it has, if it is the first task with its table.
     pub(super) fn descriptors(&self) -> Option<usize> {
         self.alive.as_ref()?.fdinfo.as_ref().map(Vec::len)
@@ -108,6 +114,8 @@ pub(super) struct Alive {
     fs: FsEntry,
     /// None if an earlier task has the same address space.
     mm: Option<MmEntry>,
+    /// Properties of its mappings.
+    extra: StasisMmEntry,
     /// None if an earlier task has the same table.
     fdinfo: Option<Vec<FdinfoEntry>>,
 }
@@ -118,13 +126,14 @@ pub(super) fn inspect(
     options: &DumpOptions,
     problems: &mut Vec<Problem>,
 ) -> Vec<Option<TaskFacts>> {
-    let read = |task: &FrozenTask| match task.state {
-        TaskState::Zombie => None,
-        TaskState::Alive | TaskState::Stopped(_) => {
-            TaskFacts::read(task, &options.inside.ids).map_err(|p| problems.push(p)).ok()
-        }
+    let lives = |task: &&FrozenTask| task.state != TaskState::Zombie;
+    let living: Vec<&FrozenTask> = tree.tasks.iter().filter(lives).collect();
+    let mut facts = TaskFacts::read_all(&living, &options.inside.ids).into_iter();
+    let mut take = |task: &FrozenTask| {
+        let facts = Some(task).filter(lives).and_then(|_| facts.next())?;
+        facts.map_err(|p| problems.push(p)).ok()
     };
-    tree.tasks.iter().map(read).collect()
+    tree.tasks.iter().map(|task| take(task)).collect()
 }
 
 /// Describes each task as far as can be seen from outside; everything that cannot be dumped goes to `problems`.
@@ -139,12 +148,13 @@ pub(super) fn look(
     let mounts = namespaces::mnt::of_tasks(files.options, ids.mnt_ns_id.unwrap_or_default(), &pids);
     let mounts = mounts.into_iter().map(|member| (member.link, member.id)).collect();
     let mut sharing = Sharing::new(ids, mounts);
+    let home = HomeLinks::read(files.options);
     let mut images = Vec::new();
     for (task, facts) in tree.tasks.iter().zip(facts) {
         files.add_member(task.pid);
         let mut found = Vec::new();
         let image = match facts {
-            Some(facts) => look_at_task(facts, task.state, &mut sharing, files, &mut found),
+            Some(facts) => look_at_task(facts, task.state, &home, &mut sharing, files, &mut found),
             None => look_at_zombie(task.pid),
         };
         match image {
@@ -210,6 +220,7 @@ fn refuse_outside_leaders(
 fn look_at_task(
     facts: &TaskFacts,
     state: TaskState,
+    home: &HomeLinks,
     sharing: &mut Sharing,
     files: &mut FilesDump<'_>,
     problems: &mut Vec<Problem>,
@@ -217,9 +228,9 @@ fn look_at_task(
     let status = &facts.leader().status;
     let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
     let pid = inner(&status.ns_tgid);
-    problems.extend(refuse_namespaces(facts.pid, files.options));
-    let mut shared = sharing.ids(facts.pid)?;
-    shared.ids.net_ns_id = Some(net_spaces::id_of_task(files, facts.pid)?);
+    problems.extend(refuse_namespaces(&facts.namespaces, home, files.options));
+    let mut shared = sharing.ids(facts)?;
+    shared.ids.net_ns_id = Some(net_spaces::id_of_task(files, facts.pid, &facts.namespaces)?);
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -260,7 +271,7 @@ fn look_at_task(
         sid: inner(&status.ns_sid),
         threads: ended.chain(facts.threads.iter().map(|t| t.inner_tid as u32)).collect(),
     };
-    let alive = Some(Alive { ids: shared.ids, fs, mm, fdinfo });
+    let alive = Some(Alive { ids: shared.ids, fs, mm, extra: StasisMmEntry::default(), fdinfo });
     Ok(TaskImages { pid, pstree, cores, alive, ended_leader })
 }
 
@@ -353,18 +364,39 @@ fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
     Ok(TaskImages { pid, pstree, cores: vec![core], alive: None, ended_leader: None })
 }
 
-/// Namespaces other than those that we are in, or that the root is in, for whose sake we went there.
-pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem> {
-    let link =
-        |pid: &str, kind: NamespaceType| std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name())).ok();
-    let root = options.tree.to_string();
+/// What tasks of a tree are compared with: the namespaces that we are in, or that the root is in, for whose sake we went
+/// there.
+#[derive(Debug)]
+pub(crate) struct HomeLinks {
+    ours: NamespaceLinks,
+    roots: NamespaceLinks,
+}
+
+impl HomeLinks {
+    /// Reads them.
+    pub(crate) fn read(options: &DumpOptions) -> Self {
+        let roots = if options.inside.types.is_empty() {
+            NamespaceLinks::default()
+        } else {
+            NamespaceLinks::read(&options.tree.to_string())
+        };
+        Self { ours: NamespaceLinks::read("self"), roots }
+    }
+}
+
+/// Namespaces of a task other than those at home.
+pub(crate) fn refuse_namespaces(
+    links: &NamespaceLinks,
+    home: &HomeLinks,
+    options: &DumpOptions,
+) -> Vec<Problem> {
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
         [NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind)
     };
     let other = |kind: &NamespaceType| {
-        let known = if options.inside.types.contains(kind) { &*root } else { "self" };
-        link(known, *kind) != link(&pid.to_string(), *kind)
+        let known = if options.inside.types.contains(kind) { &home.roots } else { &home.ours };
+        known.of(*kind) != links.of(*kind)
     };
     let refusal = |kind: NamespaceType| {
         Problem::new(if options.inside.types.is_empty() {
@@ -373,11 +405,7 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
             RelationRefusal::Nested(kind.name())
         })
     };
-    let for_children = [NamespaceType::Pid, NamespaceType::Time].into_iter().filter(|kind| {
-        let path = |name: String| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
-        // The link is dangling as long as a pid namespace has no init.
-        path(format!("{}_for_children", kind.name())) != path(kind.name().to_owned())
-    });
+    let for_children = links.other_for_children();
     let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
     let all = NamespaceType::ALL.into_iter();
     let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
@@ -399,29 +427,31 @@ pub(super) fn without_closed(images: &mut [TaskImages], files: &mut FilesDump<'_
 }
 
 /// Puts an agent into each task and asks what only the task knows. Tasks answer while others are being asked.
-pub(super) fn ask(
+pub(super) fn ask<'a>(
     tree: &mut FrozenTree,
-    facts: &[Option<TaskFacts>],
+    facts: &'a [Option<TaskFacts>],
     images: &mut [TaskImages],
     lifeline: &Lifeline,
 ) -> Result<(), Problem> {
     let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
     let mm_questions = bounds::Questions::ask(leaders.batch());
     let others = Questions::of(&[Scope::Thread]);
-    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&*images) {
-        let Some(facts) = facts else { continue };
-        lifeline.check()?;
-        let name = task.name.clone();
-        // The agent's socket is one end of a pair.
-        let raised = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors()).of_task(&name)?;
-        let saved = facts.threads.iter().map(|t| t.saved.clone()).collect();
-        let agent = Agent::inject(task, saved, facts.vdso(), &facts.code());
-        let agent = agent.of_task(&name).while_trying_to("put the agent in")?;
-        drop(raised);
-        let agent = task.agent.insert(agent);
-        agent.send(leaders.batch_ref()).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
+    let of_mappings = |(facts, image): (&'a Option<TaskFacts>, &TaskImages)| {
+        facts.as_ref().filter(|_| image.has_memory()).map(extra::Questions::of)
+    };
+    let mut mappings: Vec<_> = facts.iter().zip(&*images).map(of_mappings).collect();
+    lifeline.check()?;
+    put_agents_in(tree, facts, images)?;
+    for (task, mappings) in tree.tasks.iter_mut().zip(&mappings) {
+        let Some(agent) = &mut task.agent else { continue };
+        let name = &task.name;
+        agent.send(leaders.batch_ref()).of_task(name).while_trying_to(ABOUT_ITSELF)?;
+        for batch in mappings.iter().flat_map(extra::Questions::batches) {
+            agent.send(batch).of_task(name).while_trying_to(ABOUT_ITSELF)?;
+        }
     }
-    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&mut *images) {
+    let of_images = images.iter_mut().zip(&mut mappings);
+    for ((task, facts), (image, mappings)) in tree.tasks.iter_mut().zip(facts).zip(of_images) {
         let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
         let name = task.name.clone();
         let Some(agent) = &mut task.agent else { continue };
@@ -432,6 +462,11 @@ pub(super) fn ask(
         }
         if let Some(mm) = &mut alive.mm {
             mm_questions.answer(&replies, mm).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
+        }
+        if let Some(mappings) = mappings.take() {
+            let replies = mappings.batches().map(|batch| agent.receive(batch)).collect::<Result<Vec<_>, _>>();
+            let replies = replies.of_task(&name).while_trying_to(ABOUT_ITSELF)?;
+            alive.extra = mappings.answer(&replies).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
         }
         if facts.threads.len() > 1 {
             let Some(mut agent) = task.agent.take() else { continue };
@@ -444,6 +479,37 @@ pub(super) fn ask(
         }
     }
     ask_about_children(tree, images)
+}
+
+/// Puts an agent into each task that lives.
+fn put_agents_in(
+    tree: &mut FrozenTree,
+    facts: &[Option<TaskFacts>],
+    images: &[TaskImages],
+) -> Result<(), Problem> {
+    let mut raised = Vec::new();
+    let mut entrances = Vec::new();
+    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(images) {
+        let Some(facts) = facts else { continue };
+        // The agent's socket is one end of a pair.
+        let room = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors());
+        raised.push(room.of_task(&task.name)?);
+        let saved = facts.threads.iter().map(|thread| thread.saved.clone()).collect();
+        entrances.push(Entrance { task, saved, vdso: facts.vdso(), code: facts.code() });
+    }
+    let mut agents = agent::inject_all(entrances).into_iter();
+    drop(raised);
+    let mut first = Ok(());
+    for (task, _) in tree.tasks.iter_mut().zip(facts).filter(|(_, facts)| facts.is_some()) {
+        match agents.next() {
+            Some(Ok(agent)) => task.agent = Some(agent),
+            Some(Err(e)) if first.is_ok() => {
+                first = Err(Problem::new(e).task(&task.name).step("put the agent in"));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+    first
 }
 
 /// The step in which a task answers what only it knows.

@@ -181,6 +181,9 @@ pub trait TaskKind: 'static {
     const NOT_SAVED: &'static [&'static str] = &[];
     /// Whose state it is.
     const SCOPE: Scope;
+    /// Files under `/proc/PID` that [`TaskKind::look`] needs of a leader ([`TaskFacts::text`]); those of all tasks are read
+    /// side by side.
+    const READS: &'static [&'static str] = &[];
 
     /// Takes what can be seen from outside; a refusal if it must not be dumped.
     fn look(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut ThreadImage) -> Result<(), Problem> {
@@ -192,7 +195,13 @@ pub trait TaskKind: 'static {
     /// goes there, too.
     fn ask_alone(_leader: &ThreadImage, _tid: i32, _questions: &mut Questions) {}
     /// Takes from outside what changes by itself while the task is stopped: last of all (`dump/settle.rs`).
-    fn look_last(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut ThreadImage) -> Result<(), Problem> {
+    /// Only if it `has_pending` signals the thread is stopped.
+    fn look_last(
+        _task: &TaskFacts,
+        _thread: &ThreadFacts,
+        _has_pending: bool,
+        _core: &mut ThreadImage,
+    ) -> Result<(), Problem> {
         Ok(())
     }
     /// Asks the leader for what changes by itself while the task is stopped; `leader` is its image so far.
@@ -228,6 +237,8 @@ pub trait ErasedTaskKind: Sync {
     fn not_saved(&self) -> &'static [&'static str];
     /// [`TaskKind::SCOPE`].
     fn scope(&self) -> Scope;
+    /// [`TaskKind::READS`].
+    fn reads(&self) -> &'static [&'static str];
     /// [`TaskKind::look`].
     fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem>;
     /// [`TaskKind::ask`].
@@ -239,6 +250,7 @@ pub trait ErasedTaskKind: Sync {
         &self,
         task: &TaskFacts,
         thread: &ThreadFacts,
+        has_pending: bool,
         core: &mut ThreadImage,
     ) -> Result<(), Problem>;
     /// [`TaskKind::ask_last`].
@@ -272,6 +284,10 @@ impl<K: TaskKind> ErasedTaskKind for Erased<K> {
         K::SCOPE
     }
 
+    fn reads(&self) -> &'static [&'static str] {
+        K::READS
+    }
+
     fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         K::look(task, thread, core)
     }
@@ -288,9 +304,10 @@ impl<K: TaskKind> ErasedTaskKind for Erased<K> {
         &self,
         task: &TaskFacts,
         thread: &ThreadFacts,
+        has_pending: bool,
         core: &mut ThreadImage,
     ) -> Result<(), Problem> {
-        K::look_last(task, thread, core)
+        K::look_last(task, thread, has_pending, core)
     }
 
     fn ask_last(&self, leader: &ThreadImage, questions: &mut Questions) {

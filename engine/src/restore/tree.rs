@@ -18,7 +18,7 @@ use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
 use crate::sys::{namespace, process};
-use crate::tracee::agent::{Agent, AgentError, Layout};
+use crate::tracee::agent::{self, Agent, AgentError, Layout};
 use crate::tracee::batch::{Batch, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
 
@@ -169,9 +169,11 @@ impl Nursery<'_, '_> {
             add_clone(&mut batch, (flags | libc::CLONE_PTRACE) as u64, signal, new.pid);
         }
         self.stub(by)?.run(CREATE, &batch)?;
+        let agents = self.enter_clones(new, by, flags, place)?;
         let batches: Vec<Batch<'_>> = new
             .iter()
-            .map(|new| self.receive_clone(new, by, flags, place).of_task(&new.name))
+            .zip(agents)
+            .map(|(new, agent)| self.receive_clone(new, agent, by, flags, place).of_task(&new.name))
             .collect::<Result<_, _>>()?;
         let step = "empty the new process";
         let first = self.stubs.0.len() - new.len();
@@ -189,10 +191,35 @@ impl Nursery<'_, '_> {
         Ok(())
     }
 
-    /// Takes a clone at its birth, and lets it enter the agent; what it has to do first.
+    /// Takes clones at their birth, and lets them enter the agent.
+    fn enter_clones(
+        &mut self,
+        new: &[NewTask<'_>],
+        by: i32,
+        flags: i32,
+        place: usize,
+    ) -> Result<Vec<Agent>, Problem> {
+        let step = "enter the agent";
+        let layout = self.layout.at_place(place);
+        let table = (flags & libc::CLONE_FILES != 0).then_some(self.stub(by)?.table);
+        let born = new.iter().map(|new| {
+            let stopped = wait_for_clone(new.pid).of_task(&new.name).while_trying_to(CREATE)?;
+            Ok(agent::Clone { pid: new.pid, stopped, layout, socket: self.socket_number(new.task, table) })
+        });
+        let born = born.collect::<Result<Vec<_>, Problem>>()?;
+        let agents = if flags & libc::CLONE_VM == 0 {
+            agent::enter_clones(born)
+        } else {
+            born.into_iter().map(Agent::enter_sharing_clone).collect()
+        };
+        new.iter().zip(agents).map(|(new, agent)| agent.of_task(&new.name).while_trying_to(step)).collect()
+    }
+
+    /// Takes note of a new stub; what it has to do first.
     fn receive_clone(
         &mut self,
         new: &NewTask<'_>,
+        mut agent: Agent,
         by: i32,
         flags: i32,
         place: usize,
@@ -200,16 +227,8 @@ impl Nursery<'_, '_> {
         let Stub { space: makers_space, table: makers_table, .. } = *self.stub(by)?;
         let shares_memory = flags & libc::CLONE_VM != 0;
         let shares_table = flags & libc::CLONE_FILES != 0;
-        let layout = self.layout.at_place(place);
         let table = if shares_table { makers_table } else { self.tables };
-        let socket = self.socket_number(new.task, shares_table.then_some(table));
-        let stopped = wait_for_clone(new.pid).while_trying_to(CREATE)?;
-        let agent = if shares_memory {
-            Agent::enter_sharing_clone(new.pid, stopped, layout, socket)
-        } else {
-            Agent::enter_clone(new.pid, stopped, layout, socket)
-        };
-        let mut agent = agent.while_trying_to("enter the agent")?;
+        let socket = agent.own_fd();
         if shares_table {
             // Its answer says that its socket has its number. Before that, a descriptor that somebody else in the table gets
             // could be under that number, and be replaced.

@@ -12,19 +12,17 @@
 //! less likely by being another process than the one a user kills.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike as _};
-use parasite::abi::{MAX_MESSAGE, Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE};
+use nix::sys::socket::{self, ControlMessage, MsgFlags};
+use parasite::abi::{Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::error::{Class, Explain, SysError};
 use crate::sys::ptrace::Resume;
-use crate::sys::{pidfd, vdso};
 use crate::tracee::batch::{Batch, BatchError, Replies};
 use crate::tracee::freeze::FrozenTask;
 use crate::tracee::memory::Memory;
@@ -32,11 +30,13 @@ use crate::tracee::regs;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 mod calls;
+mod entering;
 mod landing;
 mod layout;
 mod stops;
 
-use calls::{Call, complete_calls, remote_call, syscall_in_blob, syscall_in_code, syscall_in_vdso};
+use calls::{Call, Course, remote_call, syscall_in_blob};
+pub use entering::{Clone, Entrance, enter_clones, inject_all};
 use landing::LandingPad;
 pub use layout::Layout;
 
@@ -141,168 +141,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Puts an agent into a stopped task; its first thread will serve.
-    ///
-    /// `saved` is what its threads were doing, in their order; `vdso` is where its vdso is mapped, if it is; `code` are its
-    /// executable mappings, which are searched for a system call instruction if there is no vdso.
-    pub fn inject(
-        task: &mut FrozenTask,
-        saved: Vec<Saved>,
-        vdso: Option<(u64, u64)>,
-        code: &[(u64, u64)],
-    ) -> Result<Self, AgentError> {
-        // The leader may have ended before the others; memory and descriptors are then seen through another thread.
-        let tid = task.first_tid();
-        let memory = Memory::open(tid)?;
-        let first = saved.first().ok_or(AgentError::Lost(None))?;
-        let size = Layout::size(saved.len());
-        let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, size));
-        let in_vdso = || vdso.and_then(|(start, _)| syscall_in_vdso(&memory, start).ok());
-        let syscall_at = landing.as_ref().map(LandingPad::entry).or_else(in_vdso);
-        let syscall_at = syscall_at.or_else(|| syscall_in_code(&memory, code));
-        let syscall_at = syscall_at.ok_or(AgentError::NoSyscallInstruction)?;
-        let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
-        let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
-        let place = Layout { base: 0, threads: saved.len() };
-        let mut deferred = Vec::new();
-        let (stopped, mapped) = map_agent(stopped, &first.regs, syscall_at, place, &mut deferred);
-        let Some(stopped) = stopped else { return Err(AgentError::Lost(None)) };
-        match mapped {
-            Ok(layout) => {
-                if landing.is_none() {
-                    // Until it enters the agent, it is what it was, should we die.
-                    first.write(&stopped)?;
-                }
-                let saved = saved.into_iter().map(Rc::new).collect();
-                let mut agent = Self::start(tid, stopped, memory, layout, saved, None)?;
-                agent.deferred.extend(deferred);
-                agent.landing = landing;
-                Ok(agent)
-            }
-            Err(e) => {
-                first.write(&stopped)?;
-                thread.stopped = Some(stopped);
-                landing.map_or(Ok(()), |landing| landing.erase(&memory))?;
-                Err(e)
-            }
-        }
-    }
-
-    /// Puts an agent into a stopped fork of our own, at a place of our choice; the fork never goes back to what it did.
-    /// `socket` is the number that its socket is to have there.
-    pub fn inject_into_fork(
-        pid: i32,
-        stopped: Stopped,
-        layout: Layout,
-        socket: i32,
-    ) -> Result<Self, AgentError> {
-        let memory = Memory::open(pid)?;
-        let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
-        let saved = layout.for_all(Saved::read(&stopped)?);
-        let regs = stopped.regs()?;
-        let mut deferred = Vec::new();
-        let (stopped, mapped) = map_agent(stopped, &regs, syscall_at, layout, &mut deferred);
-        let layout = mapped?;
-        let stopped = stopped.ok_or(AgentError::Lost(None))?;
-        let mut agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
-        agent.deferred.extend(deferred);
-        Ok(agent)
-    }
-
-    /// Lets a clone of a task with an agent, stopped at birth, serve us too: its memory has the agent already.
-    pub fn enter_clone(pid: i32, stopped: Stopped, layout: Layout, socket: i32) -> Result<Self, AgentError> {
-        let memory = Memory::open(pid)?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = layout.for_all(Saved::read(&stopped)?);
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
-    }
-
-    /// Lets a clone that shares the memory of its maker serve us too, with an agent of its own, for which its maker has
-    /// mapped memory ([`Layout::add_map`]).
-    pub fn enter_sharing_clone(
-        pid: i32,
-        stopped: Stopped,
-        layout: Layout,
-        socket: i32,
-    ) -> Result<Self, AgentError> {
-        let memory = Memory::open(pid)?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = layout.for_all(Saved::read(&stopped)?);
-        Self::start(pid, stopped, memory, layout, saved, Some(socket))
-    }
-
-    /// Lets a copy of a task with an agent, stopped at birth, serve us. Unlike a clone it ends when we do.
-    pub fn enter_copy(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
-        let memory = Memory::open(pid)?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
-        let mut end = Saved::read(&stopped)?;
-        end.regs.rip = layout.base + entry::END;
-        end.regs.orig_rax = u64::MAX;
-        let saved = layout.for_all(end);
-        memory.write(layout.base, &layout.code(&saved))?;
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Again, None)
-    }
-
-    /// Writes the agent into memory that was mapped for it, and lets the thread enter.
-    fn start(
-        pid: i32,
-        stopped: Stopped,
-        memory: Memory,
-        layout: Layout,
-        saved: Vec<Rc<Saved>>,
-        socket: Option<i32>,
-    ) -> Result<Self, AgentError> {
-        memory.write(layout.base, &layout.code(&saved))?;
-        Self::connect(pid, stopped, memory, layout, saved, Entry::Serve, socket)
-    }
-
-    /// Lets the thread enter, and takes our end of the socket pair that the agent makes. Its own end gets the number
-    /// `wanted`, or else stays where the kernel put it.
-    fn connect(
-        pid: i32,
-        stopped: Stopped,
-        memory: Memory,
-        layout: Layout,
-        saved: Vec<Rc<Saved>>,
-        entry: Entry,
-        wanted: Option<i32>,
-    ) -> Result<Self, AgentError> {
-        let first = saved.first().ok_or(AgentError::Lost(None))?;
-        memory.write(layout.slot(0), layout.fill_serving_slot(first, wanted).as_bytes())?;
-        let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
-        // What it calls up to socketpair.
-        let (entry, calls) = match entry {
-            Entry::Serve => (entry::SERVE, CONNECTING.as_slice()),
-            Entry::Again => (entry::AGAIN, &CONNECTING[1..]),
-        };
-        stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
-        let mut deferred = Vec::new();
-        let (stopped, connected) = complete_calls(stopped, calls, &mut deferred);
-        connected?;
-        let stopped = stopped.ok_or(AgentError::Lost(None))?;
-        let regs = stopped.regs()?;
-        let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
-        let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
-        socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
-            .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
-        let leader = Some(stopped.resume(Resume::Cont, 0)?);
-        let remote_socket = wanted.unwrap_or(remote_socket);
-        let packet = vec![0; MAX_MESSAGE + 4096];
-        Ok(Self {
-            layout,
-            memory,
-            socket,
-            remote_socket,
-            leader,
-            saved,
-            packet,
-            deferred,
-            landing: None,
-            is_stopping: false,
-        })
-    }
-
     /// Where the agent is.
     pub fn layout(&self) -> Layout {
         self.layout
@@ -550,7 +388,7 @@ impl Agent {
             stopped.set_xstate(&first.xstate)?;
             let leave = landing.leave(&self.memory, self.layout.base, self.remote_socket)?;
             stopped.set_regs(&regs::entering(&regs, leave, regs.rsp, [0; 3]))?;
-            let (stopped, made) = complete_calls(stopped, &UNMAP, &mut self.deferred);
+            let (stopped, made) = Course::new(stopped, &UNMAP).complete(&mut self.deferred);
             made?;
             return stopped.ok_or(AgentError::Lost(None));
         }
@@ -577,37 +415,6 @@ impl Agent {
 
 /// The calls that take an agent away.
 const UNMAP: [&str; 2] = ["close", "munmap"];
-
-/// What the agent calls until it can be talked to; a copy of it begins with the second.
-const CONNECTING: [&str; 2] = ["mprotect (in the target)", "socketpair (in the target)"];
-
-/// How a thread enters.
-#[derive(Debug, Clone, Copy)]
-enum Entry {
-    /// For the first time in this memory.
-    Serve,
-    /// In a copy of memory that has the agent.
-    Again,
-}
-
-/// Has a thread map memory for the agent: at a place that the kernel chooses, or at `place.base` if that is not 0.
-fn map_agent(
-    stopped: Stopped,
-    from: &libc::user_regs_struct,
-    syscall_at: u64,
-    place: Layout,
-    deferred: &mut Vec<i32>,
-) -> (Option<Stopped>, Result<Layout, AgentError>) {
-    let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
-    let fixed = if place.base == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE as u64 };
-    let size = Layout::size(place.threads);
-    let args = [place.base, size, prot, MAP_PRIVATE_ANONYMOUS | fixed, u64::MAX, 0];
-    let call = Call { number: libc::SYS_mmap, args, name: "mmap (in the target)" };
-    let (stopped, mapped) = remote_call(stopped, from, syscall_at, call, deferred);
-    (stopped, mapped.map(|base| Layout { base: base as u64, threads: place.threads }))
-}
-
-const MAP_PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
 /// Lets a thread that works for us go on if something stopped it that cannot be blocked; an error if it crashed.
 fn look_after(thread: &mut Option<Running>, deferred: &mut Vec<i32>) -> Result<(), AgentError> {

@@ -11,13 +11,13 @@ use proto::messages::{StasisMmEntry, StasisRange, StasisVmaEntry, VmaEntry};
 
 use crate::args;
 use crate::dump::inspect::{TaskFacts, read_proc};
-use crate::error::{Context as _, Problem};
+use crate::error::{Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::procfs;
 use crate::procfs::maps::Name;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::tracee::agent::{Agent, AgentError};
-use crate::tracee::batch::{Batch, Output};
+use crate::tracee::batch::{Batch, CallId, Output, Replies};
 
 // From `include/uapi/linux/mempolicy.h`.
 const MPOL_F_ADDR: u64 = 1 << 1;
@@ -36,12 +36,73 @@ const SYS_MSEAL: i64 = 462;
 /// Mappings that are asked for their policy one by one, even where there is only one node to put pages on.
 const FEW: usize = 500;
 
-/// Takes what a stopped task's mappings have.
-pub fn look(facts: &TaskFacts, agent: &mut Agent) -> Result<StasisMmEntry, Problem> {
-    let mut vmas: Vec<StasisVmaEntry> = facts.vmas.iter().filter_map(look_at).collect();
-    add_policies(facts, agent, &mut vmas).while_trying_to("ask for its NUMA policies")?;
-    let lock_later = lock_later(facts, agent)?;
-    Ok(StasisMmEntry { guards: Vec::new(), vmas, lock_later })
+/// What a task is asked about its mappings.
+#[derive(Debug)]
+pub struct Questions<'a> {
+    vmas: Vec<StasisVmaEntry>,
+    /// The calls, and the mapping that each is about.
+    asked: Vec<(Batch<'static>, Vec<Asked<'a>>)>,
+}
+
+/// A mapping, the call that asks for its policy, and where mode and nodes come.
+type Asked<'a> = (&'a SmapsVma, CallId, Output<i32>, Output<[u8; NODE_BYTES]>);
+
+impl<'a> Questions<'a> {
+    /// Takes what can be seen of a stopped task's mappings, and asks for the policy of each mapping that the task has pages of
+    /// its own in, or shares.
+    pub fn of(facts: &'a TaskFacts) -> Self {
+        let vmas = facts.vmas.iter().filter_map(look_at).collect();
+        let mut asked = Vec::new();
+        let is_asked = *SEVERAL_NODES || facts.vmas.len() <= FEW;
+        let wanted = facts.vmas.iter().filter(|vma| is_asked && (vma.vma.inode == 0 || vma.vma.perms.shared));
+        let mut wanted = wanted.peekable();
+        while wanted.peek().is_some() {
+            let mut batch = Batch::new();
+            let mut answers = Vec::new();
+            while let Some(vma) = wanted.next_if(|_| !batch.is_nearly_full(1, NODE_BYTES + 8)) {
+                let mode: Output<i32> = batch.output();
+                let nodes: Output<[u8; NODE_BYTES]> = batch.output();
+                let args = args![mode, nodes, MAX_NODES, vma.vma.start, MPOL_F_ADDR];
+                let call = batch.try_call("get_mempolicy", libc::SYS_get_mempolicy, args);
+                answers.push((vma, call, mode, nodes));
+            }
+            asked.push((batch, answers));
+        }
+        Self { vmas, asked }
+    }
+
+    /// The calls, in as many batches as there must be.
+    pub fn batches(&self) -> impl Iterator<Item = &Batch<'static>> {
+        self.asked.iter().map(|(batch, _)| batch)
+    }
+
+    /// Takes what was answered to each batch.
+    pub fn answer(self, replies: &[Replies]) -> Result<StasisMmEntry, SysError> {
+        let mut vmas = self.vmas;
+        for ((_, answers), replies) in self.asked.into_iter().zip(replies) {
+            for (vma, call, mode, nodes) in answers {
+                // Kernels without NUMA have no such call, and special mappings no policy.
+                let mode = if replies.result(call).is_ok() { replies.output(mode)? } else { 0 };
+                if mode != 0 {
+                    let entry = entry_for(&mut vmas, vma);
+                    entry.numa_mode = Some(mode as u32);
+                    let nodes = replies.output_bytes(nodes)?;
+                    let used = nodes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    entry.numa_nodes = nodes.get(..used).map(<[u8]>::to_vec);
+                }
+            }
+        }
+        Ok(StasisMmEntry { guards: Vec::new(), vmas, lock_later: None })
+    }
+}
+
+/// Adds what the agent's own memory shows.
+pub fn with_lock_later(
+    entry: StasisMmEntry,
+    facts: &TaskFacts,
+    agent: &Agent,
+) -> Result<StasisMmEntry, Problem> {
+    Ok(StasisMmEntry { lock_later: lock_later(facts, agent)?, ..entry })
 }
 
 fn look_at(vma: &SmapsVma) -> Option<StasisVmaEntry> {
@@ -62,42 +123,6 @@ fn look_at(vma: &SmapsVma) -> Option<StasisVmaEntry> {
 /// The kernel's own parts are sealed by the kernel, where that is configured.
 fn is_sealed(vma: &SmapsVma) -> bool {
     vma.flags.has(VmFlag::Sealed) && !vma.vma.path.starts_with(b"[v")
-}
-
-/// Asks for the policy of each mapping that the task has pages of its own in, or shares.
-fn add_policies(
-    facts: &TaskFacts,
-    agent: &mut Agent,
-    vmas: &mut Vec<StasisVmaEntry>,
-) -> Result<(), AgentError> {
-    if !*SEVERAL_NODES && facts.vmas.len() > FEW {
-        return Ok(());
-    }
-    let mut asked = facts.vmas.iter().filter(|vma| vma.vma.inode == 0 || vma.vma.perms.shared).peekable();
-    while asked.peek().is_some() {
-        let mut batch = Batch::new();
-        let mut answers = Vec::new();
-        while let Some(vma) = asked.next_if(|_| !batch.is_nearly_full(1, NODE_BYTES + 8)) {
-            let mode: Output<i32> = batch.output();
-            let nodes: Output<[u8; NODE_BYTES]> = batch.output();
-            let args = args![mode, nodes, MAX_NODES, vma.vma.start, MPOL_F_ADDR];
-            let call = batch.try_call("get_mempolicy", libc::SYS_get_mempolicy, args);
-            answers.push((vma, call, mode, nodes));
-        }
-        let replies = agent.run(&batch)?;
-        for (vma, call, mode, nodes) in answers {
-            // Kernels without NUMA have no such call, and special mappings no policy.
-            let mode = if replies.result(call).is_ok() { replies.output(mode)? } else { 0 };
-            if mode != 0 {
-                let entry = entry_for(vmas, vma);
-                entry.numa_mode = Some(mode as u32);
-                let nodes = replies.output_bytes(nodes)?;
-                let used = nodes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-                entry.numa_nodes = nodes.get(..used).map(<[u8]>::to_vec);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether this machine has several memory nodes.

@@ -284,6 +284,35 @@ fn write_rest(memory: &Memory, file: &File, runs: &[Run], mut done: u64) -> Resu
     Ok(())
 }
 
+/// Reads all runs, one behind the other.
+pub fn read(memory: &Memory, runs: &[Run]) -> Result<Vec<u8>, Problem> {
+    /// The kernel takes `UIO_MAXIOV` at once.
+    const AT_ONCE: usize = 1024;
+    let step = "read pages";
+    let mut bytes = vec![0; runs.iter().map(Run::len).sum::<u64>() as usize];
+    let mut rest = bytes.as_mut_slice();
+    let mut runs = runs.iter().peekable();
+    while let Some(first) = runs.peek() {
+        let readable = first.readable;
+        let mut ranges = Vec::new();
+        while let Some(run) = runs.next_if(|run| run.readable == readable && ranges.len() < AT_ONCE) {
+            ranges.push((run.start, run.len() as usize));
+        }
+        let len = ranges.iter().map(|(_, len)| len).sum();
+        let (now, later) = rest.split_at_mut(len);
+        rest = later;
+        // Not even its owner can read all, as with protection keys.
+        let is_read = readable && memory.read_scattered(&ranges, now).is_ok_and(|read| read == len);
+        let mut now = now;
+        for (start, len) in ranges.into_iter().filter(|_| !is_read) {
+            let (run, others) = now.split_at_mut(len);
+            memory.read(start, run).while_trying_to(step)?;
+            now = others;
+        }
+    }
+    Ok(bytes)
+}
+
 fn write_by_us(memory: &Memory, file: &File, run: Run) -> Result<(), Problem> {
     let mut buffer = vec![0; (256 * 1024).min(run.len() as usize)];
     let mut at = 0;

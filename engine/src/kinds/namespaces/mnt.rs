@@ -38,7 +38,7 @@ pub struct TreesMounts {
 }
 
 /// What the link of a task's mount namespace says.
-pub fn link(pid: i32) -> Option<PathBuf> {
+fn link(pid: i32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 

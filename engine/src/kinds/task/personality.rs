@@ -3,7 +3,7 @@
 use super::{Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
-use crate::error::{Problem, SysError};
+use crate::error::Problem;
 use crate::tracee::batch::Batch;
 
 /// The personality.
@@ -13,11 +13,10 @@ pub struct Personality;
 impl TaskKind for Personality {
     const NAME: &'static str = "personality";
     const SCOPE: Scope = Scope::Task;
+    const READS: &'static [&'static str] = &["personality"];
 
     fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
-        let path = format!("/proc/{}/personality", task.pid);
-        let text = std::fs::read_to_string(path).map_err(SysError::io("read(/proc/PID/personality)"))?;
-        super::task(core).personality = u32::from_str_radix(text.trim(), 16).unwrap_or(0);
+        super::task(core).personality = u32::from_str_radix(task.text("personality")?, 16).unwrap_or(0);
         Ok(())
     }
 

@@ -13,8 +13,8 @@ use proto::messages::{PosixTimerEntry, StasisTimerMaker};
 use super::timer_arming::{self, TIMER_ABSTIME, TimerSpec};
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
-use crate::dump::inspect::{TaskFacts, ThreadFacts, read_proc};
-use crate::error::{Class, Explain, Object, Problem};
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
+use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::procfs::timers::{self, Timer};
 use crate::sys::process;
 use crate::tracee::batch::Batch;
@@ -88,12 +88,14 @@ impl TaskKind for PosixTimers {
         "how much of an interval of a CPU clock has passed while the timer's signal is pending",
     ];
     const SCOPE: Scope = Scope::Thread;
+    const READS: &'static [&'static str] = &["timers"];
 
     fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         if thread.tid != task.pid {
             return Ok(());
         }
-        let mut found = read_proc(format!("/proc/{}/timers", task.pid), timers::parse)?;
+        let path = || Object::Path(format!("/proc/{}/timers", task.pid).into());
+        let mut found = timers::parse(task.text("timers")?.as_bytes()).about(path)?;
         // The youngest is named first.
         found.reverse();
         let inner = |tid: i32| task.threads.iter().find(|t| t.tid == tid).map(|t| t.inner_tid);

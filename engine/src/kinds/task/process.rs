@@ -104,17 +104,15 @@ impl TaskKind for Membarrier {
 impl TaskKind for OomScore {
     const NAME: &'static str = "oom-score";
     const SCOPE: Scope = Scope::Task;
+    const READS: &'static [&'static str] = &["oom_score_adj", "loginuid", "coredump_filter"];
 
     fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
-        let read = |name: &str| {
-            let text = std::fs::read_to_string(format!("/proc/{}/{name}", task.pid));
-            text.map_err(SysError::io("read")).map(|t| t.trim().to_owned())
-        };
-        super::task(core).oom_score_adj = read("oom_score_adj")?.parse().ok();
-        super::task(core).loginuid = read("loginuid").ok().and_then(|id| id.parse().ok());
+        super::task(core).oom_score_adj = task.text("oom_score_adj")?.parse().ok();
+        super::task(core).loginuid = task.text("loginuid").ok().and_then(|id| id.parse().ok());
         let login = &mut super::task(core).loginuid;
         *login = login.map(|id| if id == u32::MAX { id } else { id_map::inside(&task.ids.uids, id) });
-        let filter = read("coredump_filter").ok().and_then(|filter| u32::from_str_radix(&filter, 16).ok());
+        let filter =
+            task.text("coredump_filter").ok().and_then(|filter| u32::from_str_radix(filter, 16).ok());
         core.own.coredump_filter = filter;
         core.own.exit_signal = u32::try_from(thread.stat.exit_signal).ok();
         Ok(())

@@ -110,11 +110,21 @@ impl TaskKind for Pending {
     const NAME: &'static str = "pending-signals";
     const SCOPE: Scope = Scope::Thread;
 
-    fn look_last(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
-        let step = "read its pending signals";
-        super::thread(core).signals_p = Some(read_queue(thread.tid, Queue::Thread).while_trying_to(step)?);
+    fn look_last(
+        task: &TaskFacts,
+        thread: &ThreadFacts,
+        has_pending: bool,
+        core: &mut ThreadImage,
+    ) -> Result<(), Problem> {
+        let queue = |queue| {
+            if !has_pending {
+                return Ok(SignalQueueEntry::default());
+            }
+            read_queue(thread.tid, queue).while_trying_to("read its pending signals")
+        };
+        super::thread(core).signals_p = Some(queue(Queue::Thread)?);
         if thread.tid == task.pid {
-            super::task(core).signals_s = Some(read_queue(thread.tid, Queue::Shared).while_trying_to(step)?);
+            super::task(core).signals_s = Some(queue(Queue::Shared)?);
         }
         Ok(())
     }

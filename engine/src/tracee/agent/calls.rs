@@ -8,7 +8,7 @@ use crate::sys::ptrace::Resume;
 use crate::sys::vdso;
 use crate::tracee::memory::Memory;
 use crate::tracee::regs;
-use crate::tracee::stopped::{Stop, Stopped, TraceError};
+use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 /// A system call to be made by somebody else.
 pub(super) struct Call {
@@ -26,56 +26,116 @@ pub(super) fn remote_call(
     call: Call,
     deferred: &mut Vec<i32>,
 ) -> (Option<Stopped>, Result<i64, AgentError>) {
-    // Signals come second: at the landing pad the thread finds its mask again, but not where it was stopped.
-    let set = stopped
-        .set_regs(&regs::calling(from, syscall_at, call.number, call.args))
-        .and_then(|()| stopped.set_sigmask(ALL_SIGNALS));
-    if let Err(e) = set {
-        return (Some(stopped), Err(e.into()));
-    }
-    complete_calls(stopped, &[call.name], deferred)
+    let name = [call.name];
+    let course = match prepare_call(&stopped, from, syscall_at, &call) {
+        Ok(()) => Course::new(stopped, &name),
+        Err(e) => return (Some(stopped), Err(e.into())),
+    };
+    course.complete(deferred)
 }
 
-/// Lets a stopped thread go on until it has made these system calls. The thread, unless it died, and the last call's
-/// result, or the first error of any.
+/// Sets the registers of a stopped thread so that it makes one system call next, and blocks all signals.
+pub(super) fn prepare_call(
+    stopped: &Stopped,
+    from: &libc::user_regs_struct,
+    syscall_at: u64,
+    call: &Call,
+) -> Result<(), SysError> {
+    // Signals come second: at the landing pad the thread finds its mask again, but not where it was stopped.
+    stopped
+        .set_regs(&regs::calling(from, syscall_at, call.number, call.args))
+        .and_then(|()| stopped.set_sigmask(ALL_SIGNALS))
+}
+
+/// A stopped thread on its way through some system calls.
 ///
 /// Not by PTRACE_SINGLESTEP: its SIGTRAP is forced, and forcing a signal that is blocked or ignored resets its handler.
-pub(super) fn complete_calls(
-    stopped: Stopped,
-    names: &[&'static str],
-    deferred: &mut Vec<i32>,
-) -> (Option<Stopped>, Result<i64, AgentError>) {
-    let mut stopped = stopped;
-    let mut outcome = Ok(0);
-    for call in names {
-        let mut entered = false;
-        loop {
-            let stepped =
-                stopped.resume(Resume::Syscall, 0).map_err(TraceError::from).and_then(|r| r.wait(STEP_LIMIT));
-            match stepped {
-                Ok((next, Stop::Syscall)) if !entered => {
-                    entered = true;
-                    stopped = next;
-                }
-                Ok((next, Stop::Syscall)) => {
-                    let result =
-                        next.regs().map_err(AgentError::from).and_then(|regs| call_result(call, &regs));
-                    outcome = outcome.and(result);
-                    stopped = next;
-                    break;
-                }
-                // It was stopped for another reason before the instruction was executed.
-                Ok((next, Stop::Interrupt | Stop::Group(_))) => stopped = next,
-                Ok((next, Stop::Signal(signal @ libc::SIGSTOP))) => {
-                    deferred.push(signal);
-                    stopped = next;
-                }
-                Ok((next, stop)) => return (Some(next), Err(AgentError::Lost(Some(stop)))),
-                Err(e) => return (None, Err(e.into())),
+#[derive(Debug)]
+pub(super) struct Course<'a> {
+    /// None once it died.
+    stopped: Option<Stopped>,
+    /// The calls that it has still to make.
+    calls: &'a [&'static str],
+    /// Whether it is inside of the first of them.
+    entered: bool,
+    /// The last call's result, or the first error of any.
+    outcome: Result<i64, AgentError>,
+    /// Signals that cannot be blocked.
+    deferred: Vec<i32>,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(stopped: Stopped, calls: &'a [&'static str]) -> Self {
+        Self { stopped: Some(stopped), calls, entered: false, outcome: Ok(0), deferred: Vec::new() }
+    }
+
+    /// Takes it to its end. The thread, unless it died, and the last call's result, or the first error of any. Signals that
+    /// cannot be blocked are kept for later.
+    pub(super) fn complete(mut self, deferred: &mut Vec<i32>) -> (Option<Stopped>, Result<i64, AgentError>) {
+        complete_all([&mut self]);
+        deferred.append(&mut self.deferred);
+        (self.stopped, self.outcome)
+    }
+
+    /// Lets the thread go on to its next stop; none if there is nothing to be waited for.
+    fn go_on(&mut self) -> Option<Running> {
+        let stopped = self.stopped.take_if(|_| !self.calls.is_empty())?;
+        match stopped.resume(Resume::Syscall, 0) {
+            Ok(running) => Some(running),
+            Err(e) => {
+                self.outcome = Err(TraceError::from(e).into());
+                None
             }
         }
     }
-    (Some(stopped), outcome)
+
+    /// Takes the thread at a stop.
+    fn take(&mut self, stepped: Result<(Stopped, Stop), TraceError>) {
+        let (stopped, stop) = match stepped {
+            Ok(stepped) => stepped,
+            Err(e) => {
+                self.outcome = Err(e.into());
+                return;
+            }
+        };
+        match stop {
+            Stop::Syscall if !self.entered => self.entered = true,
+            Stop::Syscall => {
+                self.entered = false;
+                if let Some((call, rest)) = self.calls.split_first() {
+                    let regs = stopped.regs().map_err(AgentError::from);
+                    let result = regs.and_then(|regs| call_result(call, &regs));
+                    let before = std::mem::replace(&mut self.outcome, Ok(0));
+                    self.outcome = before.and(result);
+                    self.calls = rest;
+                }
+            }
+            // It was stopped for another reason before the instruction was executed.
+            Stop::Interrupt | Stop::Group(_) => {}
+            Stop::Signal(signal @ libc::SIGSTOP) => self.deferred.push(signal),
+            stop => {
+                self.outcome = Err(AgentError::Lost(Some(stop)));
+                self.calls = &[];
+            }
+        }
+        self.stopped = Some(stopped);
+    }
+}
+
+/// Takes threads to the ends of their courses: all go on before any is waited for.
+pub(super) fn complete_all<'c, 'a: 'c>(courses: impl IntoIterator<Item = &'c mut Course<'a>>) {
+    let mut under_way: Vec<&mut Course<'a>> = courses.into_iter().collect();
+    while !under_way.is_empty() {
+        let going = under_way.into_iter().filter_map(|course| Some((course.go_on()?, course)));
+        let going: Vec<(Running, &mut Course<'a>)> = going.collect();
+        under_way = going
+            .into_iter()
+            .map(|(running, course)| {
+                course.take(running.wait(STEP_LIMIT));
+                course
+            })
+            .collect();
+    }
 }
 
 /// What a call returned, at its syscall-exit-stop.

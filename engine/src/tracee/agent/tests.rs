@@ -29,7 +29,9 @@ fn vdso_of(pid: i32) -> Option<(u64, u64)> {
 
 fn inject(task: &mut FrozenTask) -> Agent {
     let saved = task.threads.iter().map(|t| Saved::read(t.stopped()).unwrap()).collect();
-    Agent::inject(task, saved, vdso_of(task.pid), &[]).unwrap()
+    let vdso = vdso_of(task.pid);
+    let entrance = Entrance { task, saved, vdso, code: Vec::new() };
+    inject_all(vec![entrance]).pop().unwrap().unwrap()
 }
 
 #[test]
@@ -105,10 +107,8 @@ fn a_thread_that_nobody_traces_any_more_finds_back_from_the_landing_pad() {
     let memory = Memory::open(pid).unwrap();
     let size = Layout::size(1);
     let pad = LandingPad::put(&memory, vdso_of(pid).unwrap(), &saved, size).unwrap();
-    let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
-    let args = [0, size, prot, MAP_PRIVATE_ANONYMOUS, u64::MAX, 0];
-    stopped.set_regs(&regs::calling(&saved.regs, pad.entry(), libc::SYS_mmap, args)).unwrap();
-    stopped.set_sigmask(ALL_SIGNALS).unwrap();
+    let map = entering::map_agent(Layout { base: 0, threads: 1 });
+    calls::prepare_call(&stopped, &saved.regs, pad.entry(), &map).unwrap();
     stopped.detach(0).unwrap();
     while crate::tracee::freeze::process_state(pid) != Some('S') {
         std::thread::sleep(Duration::from_millis(1));

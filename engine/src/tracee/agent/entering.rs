@@ -1,0 +1,289 @@
+//! How threads come to serve us: in a stopped task, in a fork of our own, and in clones of those that serve already.
+//!
+//! Many do it at the same time: what each has to do takes a few stops, and while one goes to its next, we are at another.
+
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use parasite::abi::MAX_MESSAGE;
+use zerocopy::IntoBytes as _;
+
+use super::calls::{Call, Course, complete_all, prepare_call, syscall_in_code, syscall_in_vdso};
+use super::landing::LandingPad;
+use super::{ALL_SIGNALS, Agent, AgentError, LOOK_AFTER, Layout, Saved, entry};
+use crate::error::SysError;
+use crate::sys::ptrace::Resume;
+use crate::sys::{pidfd, vdso};
+use crate::tracee::freeze::FrozenTask;
+use crate::tracee::memory::Memory;
+use crate::tracee::regs;
+use crate::tracee::stopped::Stopped;
+
+/// What the agent calls until it can be talked to; a copy of it begins with the second.
+const CONNECTING: [&str; 2] = ["mprotect (in the target)", "socketpair (in the target)"];
+/// The call that makes room for it.
+const MAPPING: [&str; 1] = ["mmap (in the target)"];
+
+const MAP_PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+
+/// How a thread enters.
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    /// For the first time in this memory.
+    Serve,
+    /// In a copy of memory that has the agent.
+    Again,
+}
+
+/// A stopped task that is to get an agent.
+#[derive(Debug)]
+pub struct Entrance<'a> {
+    /// The task; its first thread will serve.
+    pub task: &'a mut FrozenTask,
+    /// What its threads were doing, in their order.
+    pub saved: Vec<Saved>,
+    /// Where its vdso is mapped, if it is.
+    pub vdso: Option<(u64, u64)>,
+    /// Its executable mappings, which are searched for a system call instruction if there is no vdso.
+    pub code: Vec<(u64, u64)>,
+}
+
+/// A clone of a task with an agent, stopped at birth.
+#[derive(Debug)]
+pub struct Clone {
+    /// Its pid.
+    pub pid: i32,
+    /// Its thread.
+    pub stopped: Stopped,
+    /// Where its agent is.
+    pub layout: Layout,
+    /// The number that its socket is to have there.
+    pub socket: i32,
+}
+
+/// Puts agents into stopped tasks. What became of each, in their order: tasks that have none are as they were.
+pub fn inject_all(entrances: Vec<Entrance<'_>>) -> Vec<Result<Agent, AgentError>> {
+    let mut mapping: Vec<Result<Mapping<'_>, AgentError>> =
+        entrances.into_iter().map(Mapping::begin).collect();
+    complete_all(mapping.iter_mut().flatten().map(|mapping| &mut mapping.course));
+    let connecting = mapping.into_iter().map(|mapping| mapping?.end()).collect();
+    connect_all(connecting)
+}
+
+/// Lets clones serve us too: their memory has the agent already. What became of each, in their order.
+pub fn enter_clones(clones: Vec<Clone>) -> Vec<Result<Agent, AgentError>> {
+    let begin = |Clone { pid, stopped, layout, socket }: Clone| {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let saved = layout.for_all(Saved::read(&stopped)?);
+        Connecting::begin(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
+    };
+    connect_all(clones.into_iter().map(begin).collect())
+}
+
+fn connect_all(mut connecting: Vec<Result<Connecting, AgentError>>) -> Vec<Result<Agent, AgentError>> {
+    complete_all(connecting.iter_mut().flatten().map(|connecting| &mut connecting.course));
+    connecting.into_iter().map(|connecting| connecting?.end()).collect()
+}
+
+impl Agent {
+    /// Puts an agent into a stopped fork of our own, at a place of our choice; the fork never goes back to what it did.
+    /// `socket` is the number that its socket is to have there.
+    pub fn inject_into_fork(
+        pid: i32,
+        stopped: Stopped,
+        layout: Layout,
+        socket: i32,
+    ) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
+        let saved = layout.for_all(Saved::read(&stopped)?);
+        let regs = stopped.regs()?;
+        prepare_call(&stopped, &regs, syscall_at, &map_agent(layout))?;
+        let mut deferred = Vec::new();
+        let (stopped, mapped) = Course::new(stopped, &MAPPING).complete(&mut deferred);
+        let layout = Layout { base: mapped? as u64, ..layout };
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let mut agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
+        agent.deferred.extend(deferred);
+        Ok(agent)
+    }
+
+    /// Lets a clone that shares the memory of its maker serve us too, with an agent of its own, for which its maker has
+    /// mapped memory ([`Layout::add_map`]).
+    pub fn enter_sharing_clone(clone: Clone) -> Result<Self, AgentError> {
+        let Clone { pid, stopped, layout, socket } = clone;
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let saved = layout.for_all(Saved::read(&stopped)?);
+        Self::start(pid, stopped, memory, layout, saved, Some(socket))
+    }
+
+    /// Lets a copy of a task with an agent, stopped at birth, serve us. Unlike a clone it ends when we do.
+    pub fn enter_copy(pid: i32, stopped: Stopped, layout: Layout) -> Result<Self, AgentError> {
+        let memory = Memory::open(pid)?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let mut end = Saved::read(&stopped)?;
+        end.regs.rip = layout.base + entry::END;
+        end.regs.orig_rax = u64::MAX;
+        let saved = layout.for_all(end);
+        memory.write(layout.base, &layout.code(&saved))?;
+        Self::connect(Connecting::begin(pid, stopped, memory, layout, saved, Entry::Again, None)?)
+    }
+
+    /// Writes the agent into memory that was mapped for it, and lets the thread enter.
+    fn start(
+        pid: i32,
+        stopped: Stopped,
+        memory: Memory,
+        layout: Layout,
+        saved: Vec<Rc<Saved>>,
+        socket: Option<i32>,
+    ) -> Result<Self, AgentError> {
+        memory.write(layout.base, &layout.code(&saved))?;
+        Self::connect(Connecting::begin(pid, stopped, memory, layout, saved, Entry::Serve, socket)?)
+    }
+
+    fn connect(mut connecting: Connecting) -> Result<Self, AgentError> {
+        complete_all([&mut connecting.course]);
+        connecting.end()
+    }
+}
+
+/// The call that maps memory for the agent: at a place that the kernel chooses, or at `place.base` if that is not 0.
+pub(super) fn map_agent(place: Layout) -> Call {
+    let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+    let fixed = if place.base == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE as u64 };
+    let size = Layout::size(place.threads);
+    let args = [place.base, size, prot, MAP_PRIVATE_ANONYMOUS | fixed, u64::MAX, 0];
+    Call { number: libc::SYS_mmap, args, name: MAPPING[0] }
+}
+
+/// A task whose first thread is on its way to map memory for an agent.
+struct Mapping<'a> {
+    task: &'a mut FrozenTask,
+    saved: Vec<Saved>,
+    memory: Memory,
+    landing: Option<LandingPad>,
+    course: Course<'static>,
+}
+
+impl<'a> Mapping<'a> {
+    fn begin(entrance: Entrance<'a>) -> Result<Self, AgentError> {
+        let Entrance { task, saved, vdso, code } = entrance;
+        // The leader may have ended before the others; memory and descriptors are then seen through another thread.
+        let memory = Memory::open(task.first_tid())?;
+        let first = saved.first().ok_or(AgentError::Lost(None))?;
+        let place = Layout { base: 0, threads: saved.len() };
+        let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, Layout::size(saved.len())));
+        let in_vdso = || vdso.and_then(|(start, _)| syscall_in_vdso(&memory, start).ok());
+        let syscall_at = landing.as_ref().map(LandingPad::entry).or_else(in_vdso);
+        let syscall_at = syscall_at.or_else(|| syscall_in_code(&memory, &code));
+        let syscall_at = syscall_at.ok_or(AgentError::NoSyscallInstruction)?;
+        let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
+        let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
+        if let Err(e) = prepare_call(&stopped, &first.regs, syscall_at, &map_agent(place)) {
+            thread.stopped = Some(stopped);
+            return Err(e.into());
+        }
+        Ok(Self { task, saved, memory, landing, course: Course::new(stopped, &MAPPING) })
+    }
+
+    /// Lets the thread go on into the agent; if there is no memory for that, it is what it was.
+    fn end(self) -> Result<Connecting, AgentError> {
+        let Self { task, saved, memory, landing, course } = self;
+        let mut deferred = Vec::new();
+        let (stopped, mapped) = course.complete(&mut deferred);
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let first = saved.first().ok_or(AgentError::Lost(None))?;
+        let base = match mapped {
+            Ok(base) => base as u64,
+            Err(e) => {
+                first.write(&stopped)?;
+                if let Some(thread) = task.threads.first_mut() {
+                    thread.stopped = Some(stopped);
+                }
+                landing.map_or(Ok(()), |landing| landing.erase(&memory))?;
+                return Err(e);
+            }
+        };
+        if landing.is_none() {
+            // Until it enters the agent, it is what it was, should we die.
+            first.write(&stopped)?;
+        }
+        let layout = Layout { base, threads: saved.len() };
+        let saved: Vec<Rc<Saved>> = saved.into_iter().map(Rc::new).collect();
+        memory.write(layout.base, &layout.code(&saved))?;
+        let connecting =
+            Connecting::begin(task.first_tid(), stopped, memory, layout, saved, Entry::Serve, None)?;
+        Ok(Connecting { landing, deferred, ..connecting })
+    }
+}
+
+/// A thread in the agent, on its way to its socket pair.
+struct Connecting {
+    pid: i32,
+    memory: Memory,
+    layout: Layout,
+    saved: Vec<Rc<Saved>>,
+    /// The number that its socket is to have, or else it stays where the kernel puts it.
+    wanted: Option<i32>,
+    landing: Option<LandingPad>,
+    deferred: Vec<i32>,
+    course: Course<'static>,
+}
+
+impl Connecting {
+    fn begin(
+        pid: i32,
+        stopped: Stopped,
+        memory: Memory,
+        layout: Layout,
+        saved: Vec<Rc<Saved>>,
+        entry: Entry,
+        wanted: Option<i32>,
+    ) -> Result<Self, AgentError> {
+        let first = saved.first().ok_or(AgentError::Lost(None))?;
+        memory.write(layout.slot(0), layout.fill_serving_slot(first, wanted).as_bytes())?;
+        let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
+        // What it calls up to socketpair.
+        let (entry, calls) = match entry {
+            Entry::Serve => (entry::SERVE, CONNECTING.as_slice()),
+            Entry::Again => (entry::AGAIN, &CONNECTING[1..]),
+        };
+        stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
+        stopped.set_sigmask(ALL_SIGNALS)?;
+        let course = Course::new(stopped, calls);
+        Ok(Self { pid, memory, layout, saved, wanted, landing: None, deferred: Vec::new(), course })
+    }
+
+    /// Takes our end of the pair, and lets the thread serve.
+    fn end(self) -> Result<Agent, AgentError> {
+        let Self { pid, memory, layout, saved, wanted, landing, mut deferred, course } = self;
+        let (stopped, connected) = course.complete(&mut deferred);
+        connected?;
+        let stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let regs = stopped.regs()?;
+        let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
+        let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
+        setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
+            .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
+        let leader = Some(stopped.resume(Resume::Cont, 0)?);
+        let remote_socket = wanted.unwrap_or(remote_socket);
+        let packet = vec![0; MAX_MESSAGE + 4096];
+        Ok(Agent {
+            layout,
+            memory,
+            socket,
+            remote_socket,
+            leader,
+            saved,
+            packet,
+            deferred,
+            landing,
+            is_stopping: false,
+        })
+    }
+}
