@@ -129,11 +129,11 @@ pub(super) fn inspect(
     let lives = |task: &&FrozenTask| task.state != TaskState::Zombie;
     let living: Vec<&FrozenTask> = tree.tasks.iter().filter(lives).collect();
     let mut facts = TaskFacts::read_all(&living, &options.inside.ids).into_iter();
-    let mut take = |task: &FrozenTask| {
+    let take = |task: &FrozenTask| {
         let facts = Some(task).filter(lives).and_then(|_| facts.next())?;
         facts.map_err(|p| problems.push(p)).ok()
     };
-    tree.tasks.iter().map(|task| take(task)).collect()
+    tree.tasks.iter().map(take).collect()
 }
 
 /// Describes each task as far as can be seen from outside; everything that cannot be dumped goes to `problems`.

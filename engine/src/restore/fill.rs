@@ -116,16 +116,23 @@ fn plan<'a>(
         image,
         file: mapped,
         pieces: Vec::new(),
-        faults: userfault(stub)?,
+        faults: None,
         registered: Vec::new(),
     };
     let mut from_image = Vec::new();
+    let mut asked = false;
     for of_vma in runs.chunk_by(|(a, _), (b, _)| a.start == b.start) {
         let Some((vma, _)) = of_vma.first() else { continue };
         let bytes: u64 = of_vma.iter().map(|(_, run)| run.len).sum();
         let is_anonymous = vma.status & status::ANON_PRIVATE != 0 && !hugetlb::is_hugetlb(vma);
-        let may_be_huge = is_anonymous && thp.allow(vma, alive.mm.thp_disabled.unwrap_or(false));
-        let small = is_anonymous && (may_be_huge || bytes >= REGISTERED) && job.register(vma)?;
+        let may_be_huge = is_anonymous
+            && thp.allow(vma, alive.mm.thp_disabled.unwrap_or(false))
+            && vma.start.next_multiple_of(HUGE) + HUGE <= vma.end;
+        let is_registered = is_anonymous && (may_be_huge || bytes >= REGISTERED);
+        if is_registered && !asked {
+            (asked, job.faults) = (true, userfault(stub)?);
+        }
+        let small = is_registered && job.register(vma)?;
         for (_, run) in of_vma {
             if options.map_pages && is_anonymous && run.len >= MAPPED {
                 from_image.push((*vma, *run));
@@ -186,7 +193,7 @@ fn userfault(stub: &mut Stub) -> Result<Option<Userfault>, Problem> {
     let fd: OwnedFd = taken.of_task(&stub.name).while_trying_to(step)?;
     let mut batch = Batch::new();
     batch.call("close", libc::SYS_close, args![made]);
-    stub.run(step, &batch)?;
+    stub.post(step, batch)?;
     Userfault::new(fd).of_task(&stub.name).while_trying_to(step).map(Some)
 }
 

@@ -44,7 +44,7 @@ pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
         }
     }
     for (parent, (signals, seen)) in told {
-        let Some(stub) = stubs.0.get_mut(parent).filter(|stub| stub.agent.is_some()) else { continue };
+        let Some(stub) = stubs.0.get_mut(parent).filter(|stub| stub.has_agent()) else { continue };
         let mut batch = Batch::new();
         signals.into_iter().filter(|signal| *signal != 0).for_each(|signal| add_forget(&mut batch, signal));
         for pid in seen {
@@ -77,26 +77,37 @@ fn stop(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
         batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
         stub.run("prepare it for its stop", &std::mem::take(&mut batch))?;
     }
-    let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None))?;
-    if !agent.stop_process(stub.pid, &mut stub.threads, signal)? {
+    if !stop_all(stub, signal)? {
         // In an orphaned process group only this signal stops anybody.
         log::warn!(
             "{} was stopped by signal {signal}, and is now by SIGSTOP: its group is orphaned",
             stub.name
         );
-        agent.stop_process(stub.pid, &mut stub.threads, libc::SIGSTOP)?;
+        stop_all(stub, libc::SIGSTOP)?;
     }
     if task.stopped.is_none() {
-        agent.continue_process(stub.pid, &mut stub.threads)?;
+        let mut threads = std::mem::take(&mut stub.threads);
+        let pid = stub.pid;
+        stub.agent()?.continue_process(pid, &mut threads)?;
+        stub.threads = threads;
         add_forget(&mut batch, libc::SIGCONT);
         stub.run("continue it", &batch)?;
     }
     Ok(())
 }
 
+/// Stops all threads of a stub; whether they did.
+fn stop_all(stub: &mut Stub, signal: i32) -> Result<bool, Problem> {
+    let mut threads = std::mem::take(&mut stub.threads);
+    let pid = stub.pid;
+    let stopped = stub.agent()?.stop_process(pid, &mut threads, signal)?;
+    stub.threads = threads;
+    Ok(stopped)
+}
+
 /// Ends a stub with a wait status: an exit code, or the signal that killed it.
 pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Problem> {
-    let Some(mut agent) = stub.agent.take() else { return Ok(()) };
+    let Some(mut agent) = stub.take_agent()? else { return Ok(()) };
     let mut batch = Batch::new();
     let name = batch.input_str(comm.as_bytes());
     batch.call("prctl(PR_SET_NAME)", libc::SYS_prctl, args![libc::PR_SET_NAME, name]);
@@ -129,12 +140,12 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     let mut ready: Vec<Stopped> = Vec::new();
     let mut agents = Vec::new();
     for stub in &mut stubs.0 {
-        if let Some(agent) = &mut stub.agent {
-            agent.begin_to_stop().of_task(&stub.name)?;
+        if stub.has_agent() {
+            stub.agent()?.begin_to_stop().of_task(&stub.name)?;
         }
     }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(mut agent) = stub.agent.take() else { continue };
+        let Some(mut agent) = stub.take_agent()? else { continue };
         let step = "take the agent out";
         let leader = take_out(&mut agent, stub, task).of_task(&stub.name).while_trying_to(step)?;
         let gone = usize::from(leader.is_none());

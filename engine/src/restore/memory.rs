@@ -26,6 +26,7 @@ pub(super) fn restore(
         let Some(alive) = task.own_memory() else { continue };
         map(stub, alive, &vmas, files).of_task(&stub.name)?;
     }
+    stubs.collect()?;
     for kind in MAPPING_KINDS {
         kind.mapped(files)?;
     }
@@ -33,8 +34,9 @@ pub(super) fn restore(
     stats.pages(bytes / pages::PAGE);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = task.own_memory() else { continue };
-        if let Some(agent) = &mut stub.agent {
-            aio::restore(&alive.mm, agent).of_task(&stub.name)?;
+        if aio::has_rings(&alive.mm) {
+            let name = stub.name.clone();
+            aio::restore(&alive.mm, stub.agent()?).of_task(&name)?;
         }
         protect(stub, alive)?;
         describe(stub, alive, files)?;
@@ -71,30 +73,28 @@ fn map(
     vdso::trim(&alive.mm.vmas, &mut batch);
     for vma in rest {
         if batch.is_nearly_full(8, 512) {
-            stub.run(step, &std::mem::take(&mut batch))?;
+            stub.post(step, std::mem::take(&mut batch))?;
         }
         mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), &mut batch)?;
         alive.extra.before_pages(vma, &mut batch);
         mm::advise_before_pages(vma, &mut batch);
     }
-    stub.run(step, &batch)?;
-    Ok(())
+    stub.post(step, batch)
 }
 
 fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
     let step = "protect its memory";
     let mut batch = Batch::new();
-    alive.extra.guard(&mut batch, &mut |batch| stub.run(step, &std::mem::take(batch)).map(drop))?;
+    alive.extra.guard(&mut batch, &mut |batch| stub.post(step, std::mem::take(batch)))?;
     let special = status::VDSO | status::VVAR | status::VSYSCALL;
     for vma in alive.mm.vmas.iter().filter(|vma| vma.status & special == 0) {
         if batch.is_nearly_full(12, 256) {
-            stub.run(step, &std::mem::take(&mut batch))?;
+            stub.post(step, std::mem::take(&mut batch))?;
         }
         mm::finish(vma, filling_prot(alive, vma), alive.extra.mlock_flags(vma), &mut batch);
         alive.extra.at_last(vma, &mut batch);
     }
-    stub.run(step, &batch)?;
-    Ok(())
+    stub.post(step, batch)
 }
 
 fn describe(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
@@ -103,9 +103,8 @@ fn describe(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Res
     files.open(exe).of_task(&name)?;
     let exe = files.opened(exe).ok_or(FileRefusal::NoSuchId(exe)).of_task(&name)?;
     let mut batch = Batch::new();
-    let socket = stub.agent.as_ref().map_or(0, crate::tracee::agent::Agent::own_fd);
+    let socket = stub.agent_fd().unwrap_or(0);
     bounds::restore(&alive.mm, exe, socket + 1, &mut batch);
     alive.extra.lock_later(&mut batch);
-    stub.run("describe its address space", &batch)?;
-    Ok(())
+    stub.post("describe its address space", batch)
 }

@@ -16,7 +16,6 @@ use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::net_spaces::MadeSpaces;
 use crate::options::RestoreOptions;
 use crate::sys::socket::Credentials;
-use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
 
 /// Gives every task its directories and descriptors.
@@ -27,7 +26,7 @@ pub(super) fn descriptors(
 ) -> Result<(), Problem> {
     let mut sockets: HashMap<usize, BTreeSet<i32>> = HashMap::new();
     for stub in &stubs.0 {
-        sockets.entry(stub.table).or_default().extend(stub.agent.as_ref().map(Agent::own_fd));
+        sockets.entry(stub.table).or_default().extend(stub.agent_fd());
     }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = &task.alive else { continue };
@@ -42,7 +41,7 @@ pub(super) fn descriptors(
             install(stub, alive, sockets, files)?;
         }
     }
-    Ok(())
+    stubs.collect()
 }
 
 /// Has tasks enter the mount namespaces that are not the root's, where they get its root and working directory.
@@ -76,7 +75,7 @@ pub(super) fn enter_spaces(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeSpace
         let fd = batch.fd(space);
         batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWNET]);
         batch.call("close", libc::SYS_close, args![fd]);
-        stub.run("go into its network namespace", &batch)?;
+        stub.post("go into its network namespace", batch)?;
     }
     Ok(())
 }
@@ -103,8 +102,7 @@ fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> 
     if let Some(umask) = alive.fs.umask {
         batch.call("umask", libc::SYS_umask, args![umask]);
     }
-    stub.run("set its directories", &batch)?;
-    Ok(())
+    stub.post("set its directories", batch)
 }
 
 /// Moves each descriptor to its number.
@@ -147,7 +145,7 @@ fn install(
             }
             used.insert(number);
         }
-        stub.run("give it its descriptors", &batch)?;
+        stub.post("give it its descriptors", batch)?;
     }
     Ok(())
 }
@@ -186,10 +184,11 @@ pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem>
         settle(stub, task, Moment::Prepare)?;
         settle(stub, task, Moment::Restore)?;
     }
+    stubs.collect()?;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         settle(stub, task, Moment::Start)?;
     }
-    Ok(())
+    stubs.collect()
 }
 
 /// Keeps seccomp filters, which are about to be installed, from applying to what is still to be done.
@@ -201,8 +200,7 @@ fn suspend_filters(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
     for thread in stub.threads.iter().flatten() {
         thread.set_options(OPTIONS)?;
     }
-    let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None))?;
-    agent.while_stopped(|leader| leader.set_options(OPTIONS))??;
+    stub.agent()?.while_stopped(|leader| leader.set_options(OPTIONS))??;
     Ok(())
 }
 
@@ -230,8 +228,9 @@ fn settle(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
         if jobs.is_empty() {
             break;
         }
-        let agent = stub.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
-        for (at, stopped, _) in agent.run_on_threads(jobs).of_task(&stub.name).while_trying_to(step)? {
+        let name = stub.name.clone();
+        let done = stub.agent()?.run_on_threads(jobs).of_task(&name).while_trying_to(step)?;
+        for (at, stopped, _) in done {
             if let Some(place) = stub.threads.get_mut(at - 1) {
                 *place = Some(stopped);
             }
@@ -247,7 +246,7 @@ fn settle_leader(stub: &mut Stub, task: &Task, all: &[&ThreadImage], moment: Mom
     if let Some(alive) = task.alive.as_ref().filter(|_| moment == Moment::Restore) {
         bounds::restore_dumpable(&alive.mm, &mut batch);
     }
-    batch.into_parts().iter().try_for_each(|part| stub.run(step, part).map(|_| ()))
+    batch.into_parts().into_iter().try_for_each(|part| stub.post(step, part))
 }
 
 /// What all kinds have a thread set at a moment; `all` are the images of the task's threads.
@@ -301,12 +300,12 @@ impl InTask for InStubs<'_> {
         pid: i32,
         fill: &mut dyn FnMut(i32, &mut Batch<'fd>),
     ) -> Result<Option<Replies>, Problem> {
-        let Some(stub) = self.stubs.0.iter_mut().find(|s| s.pid == pid && s.agent.is_some()) else {
+        let Some(stub) = self.stubs.0.iter_mut().find(|s| s.pid == pid && s.has_agent()) else {
             return Ok(None);
         };
         let mut batch = Batch::new();
         // Of all numbers, the stub uses that of the agent's socket only.
-        fill(stub.agent.as_ref().map_or(0, Agent::own_fd) + 1, &mut batch);
+        fill(stub.agent_fd().unwrap_or(0) + 1, &mut batch);
         stub.run("make its files", &batch).map(Some)
     }
 

@@ -1,10 +1,18 @@
 //! A task that is being restored: empty at first but for the agent, and driven from here.
 
+use std::collections::VecDeque;
+
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::sys::process;
 use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
 use crate::tracee::stopped::Stopped;
+
+/// Bytes of batches, and of what is answered to them, that may be on their way at once: less than what a socket has room for,
+/// or two would wait for each other.
+const ON_THEIR_WAY: usize = 64 << 10;
+/// What the kernel adds to a message, about.
+const PER_MESSAGE: usize = 1 << 10;
 
 /// One task on its way.
 #[derive(Debug)]
@@ -14,7 +22,11 @@ pub(super) struct Stub {
     /// How messages name it.
     pub name: TaskName,
     /// The agent; its leader's thread serves. None once the task is as it should be, and for a zombie.
-    pub agent: Option<Agent>,
+    agent: Option<Agent>,
+    /// Batches that are to be done sometime, with their steps.
+    posted: VecDeque<(&'static str, Batch<'static>)>,
+    /// Bytes of those.
+    on_their_way: usize,
     /// Its other threads, stopped, in the order of the images.
     pub threads: Vec<Option<Stopped>>,
     /// Number of its address space; equal numbers mean shared.
@@ -26,22 +38,78 @@ pub(super) struct Stub {
 }
 
 impl Stub {
-    /// Has the task make calls, while others work as well; [`Stub::receive`] must follow.
-    pub(super) fn send(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<(), Problem> {
-        let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
-        agent.send(batch).of_task(&self.name).while_trying_to(step)
+    /// A stub that an agent has entered.
+    pub(super) fn new(pid: i32, name: TaskName, agent: Agent) -> Self {
+        Self {
+            pid,
+            name,
+            agent: Some(agent),
+            posted: VecDeque::new(),
+            on_their_way: 0,
+            threads: Vec::new(),
+            space: 0,
+            table: 0,
+            agent_place: 0,
+        }
     }
 
-    /// Waits for the answer to calls that were sent.
-    pub(super) fn receive(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
+    /// Whether there is an agent still.
+    pub(super) fn has_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    /// The number of the agent's descriptor; none if there is no agent.
+    pub(super) fn agent_fd(&self) -> Option<i32> {
+        self.agent.as_ref().map(Agent::own_fd)
+    }
+
+    /// The agent, when everything that was posted is done.
+    pub(super) fn agent(&mut self) -> Result<&mut Agent, Problem> {
+        self.collect()?;
+        self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)
+    }
+
+    /// Takes the agent, when everything that was posted is done; none if there is none.
+    pub(super) fn take_agent(&mut self) -> Result<Option<Agent>, Problem> {
+        self.collect()?;
+        Ok(self.agent.take())
+    }
+
+    /// Has the task make calls sometime, in the order in which they are posted, and before all others that follow: what fails
+    /// is said then. So many tasks work at the same time.
+    pub(super) fn post(&mut self, step: &'static str, batch: Batch<'_>) -> Result<(), Problem> {
+        // Descriptors may arrive where they belong: then there is nothing to call.
+        if batch.is_empty() && batch.fds().is_empty() {
+            return Ok(());
+        }
+        let bytes = 2 * (batch.len() + PER_MESSAGE);
+        if self.on_their_way + bytes > ON_THEIR_WAY {
+            self.collect()?;
+        }
         let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
-        agent.receive(batch).of_task(&self.name).while_trying_to(step)
+        agent.send(&batch).of_task(&self.name).while_trying_to(step)?;
+        self.on_their_way += bytes;
+        self.posted.push_back((step, batch.without_descriptors()));
+        Ok(())
+    }
+
+    /// Waits until everything is done that was posted.
+    pub(super) fn collect(&mut self) -> Result<(), Problem> {
+        while let Some((step, batch)) = self.posted.pop_front() {
+            let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
+            agent.receive(&batch).of_task(&self.name).while_trying_to(step)?;
+        }
+        self.on_their_way = 0;
+        Ok(())
     }
 
     /// Has the task make calls; `step` says what for.
     pub(super) fn run(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
         let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
-        agent.run(batch).of_task(&self.name).while_trying_to(step)
+        if self.posted.is_empty() {
+            return agent.run(batch).of_task(&self.name).while_trying_to(step);
+        }
+        self.agent()?.run(batch).of_task(&self.name).while_trying_to(step)
     }
 }
 
@@ -51,6 +119,13 @@ const INIT: i32 = 1;
 /// All tasks on their way, in the order of the image set. Dropping them kills every one.
 #[derive(Debug, Default)]
 pub(super) struct Stubs(pub Vec<Stub>);
+
+impl Stubs {
+    /// Waits until everything is done that was posted to any.
+    pub(super) fn collect(&mut self) -> Result<(), Problem> {
+        self.0.iter_mut().try_for_each(Stub::collect)
+    }
+}
 
 impl Drop for Stubs {
     fn drop(&mut self) {

@@ -170,23 +170,8 @@ impl Nursery<'_, '_> {
         }
         self.stub(by)?.run(CREATE, &batch)?;
         let agents = self.enter_clones(new, by, flags, place)?;
-        let batches: Vec<Batch<'_>> = new
-            .iter()
-            .zip(agents)
-            .map(|(new, agent)| self.receive_clone(new, agent, by, flags, place).of_task(&new.name))
-            .collect::<Result<_, _>>()?;
-        let step = "empty the new process";
-        let first = self.stubs.0.len() - new.len();
-        let stubs = || batches.iter().enumerate().filter(|(_, batch)| !batch.is_empty());
-        for (at, batch) in stubs() {
-            if let Some(stub) = self.stubs.0.get_mut(first + at) {
-                stub.send(step, batch)?;
-            }
-        }
-        for (at, batch) in stubs() {
-            if let Some(stub) = self.stubs.0.get_mut(first + at) {
-                stub.receive(step, batch)?;
-            }
+        for (new, agent) in new.iter().zip(agents) {
+            self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
         }
         Ok(())
     }
@@ -215,7 +200,7 @@ impl Nursery<'_, '_> {
         new.iter().zip(agents).map(|(new, agent)| agent.of_task(&new.name).while_trying_to(step)).collect()
     }
 
-    /// Takes note of a new stub; what it has to do first.
+    /// Takes note of a new stub, and has it empty itself.
     fn receive_clone(
         &mut self,
         new: &NewTask<'_>,
@@ -223,7 +208,7 @@ impl Nursery<'_, '_> {
         by: i32,
         flags: i32,
         place: usize,
-    ) -> Result<Batch<'static>, Problem> {
+    ) -> Result<(), Problem> {
         let Stub { space: makers_space, table: makers_table, .. } = *self.stub(by)?;
         let shares_memory = flags & libc::CLONE_VM != 0;
         let shares_table = flags & libc::CLONE_FILES != 0;
@@ -236,7 +221,6 @@ impl Nursery<'_, '_> {
             batch.call("getpid", libc::SYS_getpid, args![]);
             agent.run(&batch).while_trying_to("enter the agent")?;
         }
-        let agent = Some(agent);
         let space = if shares_memory { makers_space } else { self.spaces.len() };
         let mut batch = Batch::new();
         if !shares_table {
@@ -256,18 +240,19 @@ impl Nursery<'_, '_> {
             self.spaces.push(BTreeSet::from([place]));
         }
         self.places.insert(new.pid, self.stubs.0.len());
-        let threads = Vec::new();
-        let (pid, name) = (new.pid, new.name.clone());
-        self.stubs.0.push(Stub { pid, name, agent, threads, space, table, agent_place: place });
-        Ok(batch)
+        let mut stub = Stub::new(new.pid, new.name.clone(), agent);
+        (stub.space, stub.table, stub.agent_place) = (space, table, place);
+        let emptied = stub.post("empty the new process", batch);
+        self.stubs.0.push(stub);
+        emptied
     }
 
     /// A descriptor number for an agent that its task does not use, nor the agents of others with the same table. The
     /// next number is not used either: there is need of one for a moment.
     fn socket_number(&self, task: Option<&Task>, shared: Option<usize>) -> i32 {
         let stubs = shared.map(|_| &self.stubs.0).into_iter().flatten();
-        let others = stubs.filter(|stub| shared == Some(stub.table)).flat_map(|stub| &stub.agent);
-        let others = others.flat_map(|agent| [agent.own_fd(), agent.own_fd() + 1]);
+        let others = stubs.filter(|stub| shared == Some(stub.table)).filter_map(Stub::agent_fd);
+        let others = others.flat_map(|fd| [fd, fd + 1]);
         let own = task.into_iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.fds);
         socket_number(own.map(|fd| fd.fd as i32).chain(others).collect())
     }
@@ -405,9 +390,7 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
         let own = task.alive.iter().flat_map(|alive| &alive.fds).map(|fd| fd.fd as i32);
         let socket = socket_number(own.collect());
         let agent = Agent::inject_into_fork(pid, stopped, layout, socket);
-        let agent = Some(agent.while_trying_to("put the agent in")?);
-        let threads = Vec::new();
-        let mut stub = Stub { pid, name: name.clone(), agent, threads, space: 0, table: 0, agent_place: 0 };
+        let mut stub = Stub::new(pid, name.clone(), agent.while_trying_to("put the agent in")?);
         let agent_end = layout.base + Layout::size(layout.threads);
         let mut batch = Batch::new();
         if rseq.rseq_abi_pointer != 0 {

@@ -147,7 +147,7 @@ impl<'fd> Batch<'fd> {
     }
 
     /// Bytes of its message.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         size_of::<Header>() + self.calls.len() * size_of::<Call>() + self.inputs.len() + self.outputs
     }
 
@@ -226,8 +226,14 @@ impl<'fd> Batch<'fd> {
         Arg::Fd(self.fds.len() - 1)
     }
 
+    /// What is needed of it to read the answer, when it has been sent with its descriptors.
+    pub fn without_descriptors(self) -> Batch<'static> {
+        let Self { calls, steps, outputs, .. } = self;
+        Batch { calls, steps, outputs, ..Batch::default() }
+    }
+
     /// The descriptors that travel along.
-    pub(super) fn fds(&self) -> &[RawFd] {
+    pub fn fds(&self) -> &[RawFd] {
         &self.fds
     }
 

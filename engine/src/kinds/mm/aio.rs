@@ -138,6 +138,11 @@ impl Ring {
     }
 }
 
+/// Whether an address space has contexts.
+pub fn has_rings(mm: &MmEntry) -> bool {
+    mm.vmas.iter().any(AioRing::owns)
+}
+
 /// Makes all contexts of an address space again, when the contents of its memory are there.
 pub fn restore(mm: &MmEntry, agent: &mut Agent) -> Result<(), Problem> {
     for vma in mm.vmas.iter().filter(|vma| AioRing::owns(vma)) {
