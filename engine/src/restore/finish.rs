@@ -12,7 +12,7 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::options::{Afterwards, RestoreOptions};
 use crate::supervise::Guardian;
 use crate::sys::ptrace::Resume;
-use crate::tracee::agent::{Agent, AgentError, Saved};
+use crate::tracee::agent::{self, Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
 use crate::tracee::stopped::{Stop, Stopped, TraceError};
 
@@ -138,24 +138,14 @@ pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Proble
 /// Takes the agents out, sets all registers, and lets all tasks go; the root's pid.
 pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<i32, Problem> {
     let mut ready: Vec<Stopped> = Vec::new();
-    let mut agents = Vec::new();
-    for stub in &mut stubs.0 {
-        if stub.has_agent() {
-            stub.agent()?.begin_to_stop().of_task(&stub.name)?;
-        }
-    }
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(mut agent) = stub.take_agent()? else { continue };
-        let step = "take the agent out";
-        let leader = take_out(&mut agent, stub, task).of_task(&stub.name).while_trying_to(step)?;
-        let gone = usize::from(leader.is_none());
-        let threads = leader.into_iter().map(Some).chain(stub.threads.drain(..));
-        for (image, thread) in task.threads.iter().skip(gone).zip(threads) {
+    let agents = take_out(&mut stubs, tasks)?;
+    for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
+        let gone = usize::from(task.ended_leader().is_some());
+        for (image, thread) in task.threads.iter().skip(gone).zip(stub.threads.drain(..)) {
             let stopped = thread.ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
             set_registers(&stopped, image).of_task(&stub.name).while_trying_to("set its registers")?;
             ready.push(stopped);
         }
-        agents.push((stub.pid, agent));
     }
     if options.afterwards == Afterwards::LeaveStopped {
         for (task, _) in tasks.iter().zip(&stubs.0).filter(|(t, _)| t.alive.is_some() && t.stopped.is_none())
@@ -183,14 +173,39 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     Ok(root)
 }
 
-/// Takes the agent out of a task; its leader, stopped, unless that had ended before the others and does so now.
-fn take_out(agent: &mut Agent, stub: &mut Stub, task: &Task) -> Result<Option<Stopped>, Problem> {
-    let Some(status) = task.ended_leader() else { return Ok(Some(agent.unmap()?)) };
+/// Takes the agents out of all tasks, whose threads are all stopped then, and among those of their stubs; a leader that had
+/// ended before the others does so now. The pids of tasks, and what is left of their agents.
+fn take_out(stubs: &mut Stubs, tasks: &[Task]) -> Result<Vec<(i32, Agent)>, Problem> {
+    let step = "take the agent out";
+    let mut staying = Vec::new();
+    let mut agents = Vec::new();
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(mut agent) = stub.take_agent()? else { continue };
+        if let Some(status) = task.ended_leader() {
+            let ended = end_leader(&mut agent, stub, task, status);
+            ended.of_task(&stub.name).while_trying_to(step)?;
+            agents.push((stub.pid, agent));
+        } else {
+            agent.begin_to_leave().of_task(&stub.name).while_trying_to(step)?;
+            staying.push((stub, agent));
+        }
+    }
+    let leaders = agent::unmap_all(staying.iter_mut().map(|(_, agent)| agent).collect());
+    for ((stub, agent), leader) in staying.into_iter().zip(leaders) {
+        let leader = leader.of_task(&stub.name).while_trying_to(step)?;
+        stub.threads.insert(0, Some(leader));
+        agents.push((stub.pid, agent));
+    }
+    Ok(agents)
+}
+
+/// Ends a leader before the other threads of its task, the first of which takes the agent out.
+fn end_leader(agent: &mut Agent, stub: &mut Stub, task: &Task, status: i32) -> Result<(), Problem> {
     agent.end_leader(status, task.stopped.is_some())?;
     let first = stub.threads.first_mut().ok_or(AgentError::Lost(None))?;
     let thread = first.take().ok_or(AgentError::Lost(None))?;
     *first = Some(agent.unmap_by(thread)?);
-    Ok(None)
+    Ok(())
 }
 
 fn set_registers(thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {

@@ -33,12 +33,13 @@ mod calls;
 mod entering;
 mod landing;
 mod layout;
+mod leaving;
 mod stops;
 
-use calls::{Call, Course, remote_call, syscall_in_blob};
 pub use entering::{Clone, Entrance, enter_clones, inject_all};
 use landing::LandingPad;
 pub use layout::Layout;
+pub use leaving::unmap_all;
 
 /// The agent's code and constants, made by the build script.
 static BLOB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
@@ -248,8 +249,15 @@ impl Agent {
             let slot_at = self.layout.slot(index);
             let mut slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
             slot.batch = batch_at;
-            self.memory.write(slot_at, slot.as_bytes())?;
-            self.memory.write(batch_at, &message)?;
+            if batch_at == slot_at + SLOT_BATCH as u64 {
+                let mut both = slot.as_bytes().to_vec();
+                both.resize(SLOT_BATCH, 0);
+                both.extend_from_slice(&message);
+                self.memory.write(slot_at, &both)?;
+            } else {
+                self.memory.write(slot_at, slot.as_bytes())?;
+                self.memory.write(batch_at, &message)?;
+            }
             let stack = slot_at + SLOT_STRIDE as u64;
             let entry = self.layout.base + entry::ONCE;
             stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
@@ -264,10 +272,13 @@ impl Agent {
             let batch = batches.get(&slot).ok_or(BatchError::Garbled)?;
             answers.insert(slot as usize, batch.decode(&packet)?);
         }
+        // All are asked before any is waited for.
+        for (_, thread) in &running {
+            thread.as_ref().ok_or(AgentError::Lost(None))?.interrupt()?;
+        }
         let mut done = Vec::new();
         for (index, thread) in running {
             let thread = thread.ok_or(AgentError::Lost(None))?;
-            thread.interrupt()?;
             let stopped = wait_past_signals(thread, &mut self.deferred)?;
             done.push((index, stopped, answers.remove(&index).ok_or(BatchError::Garbled)?));
         }
@@ -353,21 +364,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes the agent out: the task is as it was, and stopped.
-    pub fn remove(mut self, task: &mut FrozenTask) -> Result<(), AgentError> {
-        let stopped = self.unmap()?;
-        let first = self.saved.first().ok_or(AgentError::Lost(None))?;
-        first.write(&stopped)?;
-        if let Some(landing) = self.landing.take() {
-            landing.erase(&self.memory)?;
-        }
-        if let Some(thread) = task.threads.first_mut() {
-            thread.stopped = Some(stopped);
-        }
-        self.send_deferred(task.pid)?;
-        Ok(())
-    }
-
     /// Sends the signals that somebody else sent while we were at it; the task must not lose them.
     pub fn send_deferred(&self, pid: i32) -> Result<(), SysError> {
         for &signal in &self.deferred {
@@ -376,45 +372,7 @@ impl Agent {
         }
         Ok(())
     }
-
-    /// Has the serving thread close the socket and unmap the agent; it comes back stopped, and its registers are still to
-    /// be set.
-    pub fn unmap(&mut self) -> Result<Stopped, AgentError> {
-        let stopped = self.stop_leader()?;
-        if let Some(landing) = &mut self.landing {
-            let regs = stopped.regs()?;
-            let first = self.saved.first().ok_or(AgentError::Lost(None))?;
-            // The pad leaves extended registers alone; as long as the thread is in the agent, that would set them again.
-            stopped.set_xstate(&first.xstate)?;
-            let leave = landing.leave(&self.memory, self.layout.base, self.remote_socket)?;
-            stopped.set_regs(&regs::entering(&regs, leave, regs.rsp, [0; 3]))?;
-            let (stopped, made) = Course::new(stopped, &UNMAP).complete(&mut self.deferred);
-            made?;
-            return stopped.ok_or(AgentError::Lost(None));
-        }
-        self.unmap_by(stopped)
-    }
-
-    /// Has a stopped thread of the task close the socket and unmap the agent; its registers are still to be set.
-    pub fn unmap_by(&mut self, thread: Stopped) -> Result<Stopped, AgentError> {
-        let regs = thread.regs()?;
-        let [close, unmap] = UNMAP;
-        // Under its own feet: a step ends when the call does, before the instruction behind it, which is not there any more.
-        let at = self.layout.base + syscall_in_blob();
-        let args = [self.remote_socket as u64, 0, 0, 0, 0, 0];
-        let close = Call { number: libc::SYS_close, args, name: close };
-        let (stopped, closed) = remote_call(thread, &regs, at, close, &mut self.deferred);
-        let stopped = stopped.ok_or(AgentError::Lost(None))?;
-        let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
-        let unmap = Call { number: libc::SYS_munmap, args, name: unmap };
-        let (stopped, unmapped) = remote_call(stopped, &regs, at, unmap, &mut self.deferred);
-        closed.and(unmapped)?;
-        stopped.ok_or(AgentError::Lost(None))
-    }
 }
-
-/// The calls that take an agent away.
-const UNMAP: [&str; 2] = ["close", "munmap"];
 
 /// Lets a thread that works for us go on if something stopped it that cannot be blocked; an error if it crashed.
 fn look_after(thread: &mut Option<Running>, deferred: &mut Vec<i32>) -> Result<(), AgentError> {
