@@ -5,6 +5,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// The message of an open file.
+const FILE: &str = "file_entry";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let messages = Path::new("messages");
     println!("cargo::rerun-if-changed={}", messages.display());
@@ -23,6 +26,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
-    prost_build::Config::new().compile_fds(with_comments)?;
+    let mut config = prost_build::Config::new();
+    // There are many, and each has one of them.
+    let messages = with_comments.file.iter().flat_map(|file| &file.message_type);
+    for field in messages.filter(|message| message.name() == FILE).flat_map(|message| &message.field) {
+        // All that have a type of ours, but for the enum.
+        if field.type_name.is_some() && field.name() != "type" {
+            config.boxed(format!("{FILE}.{}", field.name()));
+        }
+    }
+    config.compile_fds(with_comments)?;
     Ok(())
 }

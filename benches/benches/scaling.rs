@@ -8,7 +8,7 @@ use benches::suite::{Suite, median};
 const ITEMS: [(&str, &str, usize, usize); 6] = [
     ("--children", "task", 1, 64),
     ("--threads", "thread", 1, 256),
-    ("--fds", "descriptor", 1, 512),
+    ("--fds", "regular file", 1, 512),
     ("--pairs", "pair of unix sockets", 1, 500),
     ("--connections", "connection (both ends)", 1, 1000),
     ("--vmas", "mapping", 2, 1000),

@@ -61,8 +61,12 @@ fn main() -> Result<()> {
             sleep();
         }
     }
-    let files: Vec<File> =
-        (0..shape.fds).map(|_| File::open("/dev/null")).collect::<Result<_, _>>().context("open")?;
+    let folder = shape.ready.with_extension("files");
+    std::fs::create_dir_all(&folder).context("folder of files")?;
+    let files: Vec<File> = (0..shape.fds)
+        .map(|number| File::create(folder.join(number.to_string())))
+        .collect::<Result<_, _>>()
+        .context("open")?;
     let pairs: Vec<_> =
         (0..shape.pairs).map(|_| UnixStream::pair()).collect::<Result<_, _>>().context("socketpair")?;
     let connections = connect(shape.connections)?;

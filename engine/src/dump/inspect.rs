@@ -97,9 +97,9 @@ struct ThreadFiles {
 
 impl ThreadFiles {
     fn read(pid: i32, tid: i32, ids: &IdMaps) -> Result<Self, Problem> {
-        let mut status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
+        let mut status = read_single(&format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
         as_seen_inside(&mut status, ids);
-        let stat = read_proc(format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?;
+        let stat = read_single(&format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?;
         Ok(Self { stat, status })
     }
 }
@@ -180,7 +180,7 @@ impl TaskFiles {
     fn read(pid: i32) -> Result<Self, Problem> {
         Ok(Self {
             vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse)?,
-            limits: read_proc(format!("/proc/{pid}/limits"), procfs::limits::parse)?,
+            limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
             namespaces: NamespaceLinks::read(&pid.to_string()),
             texts: TASK_KINDS
                 .iter()
@@ -283,6 +283,18 @@ pub fn read_text(path: &str) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(4096);
     File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
     Ok(text)
+}
+
+/// Reads and parses a file of `/proc` whose text the kernel makes at once (`single_open` of fs/seq_file.c): what does not fill
+/// the buffer is all of it.
+pub fn read_single<T>(path: &str, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Result<T, Problem> {
+    let mut buffer = [0; 4096];
+    let read = File::open(path).and_then(|mut file| file.read(&mut buffer));
+    let length = read.map_err(SysError::io("read")).about(|| Object::Path(path.into()))?;
+    match buffer.get(..length) {
+        Some(text) if length < buffer.len() => parse(text).about(|| Object::Path(path.into())),
+        _ => read_proc(path.to_owned(), parse),
+    }
 }
 
 /// Reads and parses one file of `/proc`.

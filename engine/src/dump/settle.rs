@@ -6,7 +6,7 @@
 
 use proto::messages::SignalQueueEntry;
 
-use super::inspect::{TaskFacts, read_proc};
+use super::inspect::{TaskFacts, read_single};
 use super::task::TaskImages;
 use crate::error::{Context as _, Problem};
 use crate::kinds::TASK_KINDS;
@@ -91,7 +91,7 @@ const ABOUT_TIMERS: &str = "ask it for its timers";
 /// Whether signals are pending for the serving thread, or for its process. That can be seen while the thread runs; which
 /// they are, only when it is stopped.
 fn has_pending(facts: &TaskFacts) -> Result<bool, Problem> {
-    let status = read_proc(format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
+    let status = read_single(&format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
     Ok(status.sig_pnd | status.shd_pnd != 0)
 }
 

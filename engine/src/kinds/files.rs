@@ -64,6 +64,7 @@ use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, NewImages};
 use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
+use crate::side_by_side;
 use crate::supervise::LastDeeds;
 use crate::sys::{self, process, socket};
 use crate::tracee::batch::{Batch, Replies};
@@ -121,7 +122,7 @@ pub trait FileKind: 'static {
     /// Whether the descriptor is of this kind. Pure; exactly one kind may claim a descriptor.
     fn claims(fd: &FdFacts<'_>) -> bool;
     /// Its member of `file_entry`.
-    fn member(entry: &mut FileEntry) -> &mut Option<Self::Image>;
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<Self::Image>>;
     /// Describes it under the id `id`.
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<Self::Image, Problem>;
     /// Looks for files that are only reached through files of this kind, when all tables are known.
@@ -306,15 +307,19 @@ impl<'a> FilesDump<'a> {
         own_fd: i32,
         problems: &mut Vec<Problem>,
     ) -> Vec<FdinfoEntry> {
+        /// As many have duplicates here at a time.
+        const AT_ONCE: usize = 256;
         self.tasks.push(SeenTask::of(facts));
-        let mut table = Vec::new();
-        for fd in list(facts.pid) {
-            if fd == own_fd {
-                continue;
-            }
-            match self.dump_fd(facts.pid, facts.pidfd.as_fd(), fd) {
-                Ok(entry) => table.extend(entry),
-                Err(problem) => problems.push(problem),
+        let (pid, pidfd) = (facts.pid, facts.pidfd.as_fd());
+        let mut fds = list(pid);
+        fds.retain(|fd| *fd != own_fd);
+        let mut table = Vec::with_capacity(fds.len());
+        for fds in fds.chunks(AT_ONCE) {
+            for facts in side_by_side::map(fds, |fd| FdFacts::read(pid, pidfd, *fd)) {
+                match facts.and_then(|facts| self.dump_known(&facts)) {
+                    Ok(entry) => table.extend(entry),
+                    Err(problem) => problems.push(problem),
+                }
             }
         }
         table
@@ -329,8 +334,11 @@ impl<'a> FilesDump<'a> {
         pidfd: BorrowedFd<'_>,
         fd: i32,
     ) -> Result<Option<FdinfoEntry>, Problem> {
-        let facts = FdFacts::read(pid, pidfd, fd)?;
-        let described = self.describe_fd(&facts).or_else(|problem| self.instead(&facts, problem));
+        self.dump_known(&FdFacts::read(pid, pidfd, fd)?)
+    }
+
+    fn dump_known(&mut self, facts: &FdFacts<'_>) -> Result<Option<FdinfoEntry>, Problem> {
+        let described = self.describe_fd(facts).or_else(|problem| self.instead(facts, problem));
         described.map_err(|p| p.object(facts.object()))
     }
 
@@ -422,8 +430,8 @@ impl<'a> FilesDump<'a> {
     pub fn add_named(&mut self, fd: &FdFacts<'_>) -> Result<u32, Problem> {
         let id = self.new_id();
         self.entries.push(FileEntry { id, ..FileEntry::default() });
-        let reg = regular::Regular::dump(self, fd, id)?;
-        self.replace(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() });
+        let reg = Some(Box::new(regular::Regular::dump(self, fd, id)?));
+        self.replace(FileEntry { r#type: FdTypes::Reg.into(), id, reg, ..FileEntry::default() });
         Ok(id)
     }
 
@@ -447,7 +455,7 @@ impl<'a> FilesDump<'a> {
 
     /// The unix socket with this id, to complete what is said of it.
     fn unix_entry(&mut self, id: u32) -> Option<&mut proto::messages::UnixSkEntry> {
-        self.entry_mut(id)?.usk.as_mut()
+        self.entry_mut(id)?.usk.as_deref_mut()
     }
 
     /// The id of a name that another kind looks after.
@@ -457,7 +465,7 @@ impl<'a> FilesDump<'a> {
         self.entries.push(FileEntry {
             r#type: FdTypes::Reg.into(),
             id,
-            reg: Some(reg),
+            reg: Some(Box::new(reg)),
             ..FileEntry::default()
         });
         id
@@ -465,7 +473,7 @@ impl<'a> FilesDump<'a> {
 
     /// The internet socket with this id, to complete what is said of it.
     fn inet_entry(&mut self, id: u32) -> Option<&mut proto::messages::InetSkEntry> {
-        self.entry_mut(id)?.isk.as_mut()
+        self.entry_mut(id)?.isk.as_deref_mut()
     }
 
     /// Does what must come last, before the tasks are killed.
@@ -619,13 +627,13 @@ impl<'a> FilesRestore<'a> {
     /// The regular file with this id; mappings and directories are always such.
     pub fn regular(&self, id: u32) -> Result<&proto::messages::RegFileEntry, Problem> {
         let missing = || Problem::new(FileRefusal::NoSuchId(id));
-        self.entries.get(&id).and_then(|e| e.reg.as_ref()).ok_or_else(missing)
+        self.entries.get(&id).and_then(|e| e.reg.as_deref()).ok_or_else(missing)
     }
 
     /// All files of a kind.
     pub fn images_of<K: FileKind>(&self) -> Vec<K::Image> {
         let of_kind = self.entries.values().filter(|entry| entry.r#type == i32::from(K::TYPE));
-        of_kind.filter_map(|entry| K::member(&mut entry.clone()).take()).collect()
+        of_kind.filter_map(|entry| K::member(&mut entry.clone()).take()).map(|image| *image).collect()
     }
 
     /// Lets kinds act in the leader of a session that has just begun.

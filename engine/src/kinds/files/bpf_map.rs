@@ -79,7 +79,7 @@ impl FileKind for BpfMap {
         fd.link() == Link::AnonInode(b"bpf-map")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<BpfmapFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<BpfmapFileEntry>> {
         &mut entry.bpf
     }
 

@@ -55,7 +55,7 @@ impl FileKind for Epoll {
         fd.link() == Link::AnonInode(b"eventpoll")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<EventpollFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<EventpollFileEntry>> {
         &mut entry.epfd
     }
 

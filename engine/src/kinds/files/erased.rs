@@ -76,7 +76,7 @@ impl<K: FileKind> Erase for K {}
 /// The kind's member of an entry of its type.
 fn image_of<K: FileKind>(entry: &FileEntry) -> Result<K::Image, Problem> {
     let missing = || Problem::new(FileRefusal::NoKindOfType(format!("{} without its details", K::NAME)));
-    K::member(&mut entry.clone()).take().ok_or_else(missing)
+    K::member(&mut entry.clone()).take().map(|image| *image).ok_or_else(missing)
 }
 
 impl<K: FileKind> ErasedFileKind for Erased<K> {
@@ -98,7 +98,7 @@ impl<K: FileKind> ErasedFileKind for Erased<K> {
 
     fn dump(&self, cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<FileEntry, Problem> {
         let mut entry = FileEntry { r#type: K::TYPE.into(), id, ..FileEntry::default() };
-        *K::member(&mut entry) = Some(K::dump(cx, fd, id)?);
+        *K::member(&mut entry) = Some(Box::new(K::dump(cx, fd, id)?));
         Ok(entry)
     }
 

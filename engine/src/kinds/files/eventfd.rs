@@ -32,7 +32,7 @@ impl FileKind for Eventfd {
         fd.link() == Link::AnonInode(b"eventfd")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<EventfdFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<EventfdFileEntry>> {
         &mut entry.efd
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use proto::messages::FownEntry;
 
-use crate::dump::inspect::read_proc;
+use crate::dump::inspect::read_single;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::procfs::fdinfo::FdInfo;
 use crate::procfs::{self, link};
@@ -27,6 +27,7 @@ pub struct FdFacts<'a> {
     pub info: FdInfo,
     /// What kind of socket it is, if it is one.
     pub socket: Option<SocketFacts>,
+    owner: Result<FownEntry, SysError>,
     pidfd: BorrowedFd<'a>,
     dup: OnceCell<OwnedFd>,
 }
@@ -50,9 +51,22 @@ impl<'a> FdFacts<'a> {
         let link = std::os::unix::ffi::OsStringExt::into_vec(link);
         let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
         let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
-        let info = read_proc(format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
+        let info = read_single(&format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
             .map_err(|p| p.object(object()))?;
-        let mut facts = Self { pid, fd, link, stat, info, socket: None, pidfd, dup: OnceCell::new() };
+        let mut facts = Self {
+            pid,
+            fd,
+            link,
+            stat,
+            info,
+            socket: None,
+            owner: Ok(FownEntry::default()),
+            pidfd,
+            dup: OnceCell::new(),
+        };
+        if !facts.is_path_only() {
+            facts.owner = fcntl::owner(facts.dup().map_err(|e| Problem::new(e).object(facts.object()))?);
+        }
         if matches!(facts.link(), link::Link::Socket(_)) && !facts.is_path_only() {
             facts.socket = Some(facts.read_socket().map_err(|e| Problem::new(e).object(facts.object()))?);
         }
@@ -111,9 +125,6 @@ impl<'a> FdFacts<'a> {
 
     /// Who gets its signals (`F_SETOWN_EX`, `F_SETSIG`).
     pub fn owner(&self) -> Result<FownEntry, SysError> {
-        if self.is_path_only() {
-            return Ok(FownEntry::default());
-        }
-        fcntl::owner(self.dup()?)
+        self.owner
     }
 }

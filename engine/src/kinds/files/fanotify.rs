@@ -86,7 +86,7 @@ impl FileKind for Fanotify {
         fd.link() == Link::AnonInode(b"fanotify")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<FanotifyFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<FanotifyFileEntry>> {
         &mut entry.ffy
     }
 

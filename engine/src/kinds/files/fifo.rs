@@ -56,7 +56,7 @@ impl FileKind for Fifo {
         named && fd.file_type() == libc::S_IFIFO && !fd.is_path_only()
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<FifoEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<FifoEntry>> {
         &mut entry.fifo
     }
 

@@ -133,7 +133,7 @@ impl FileKind for Inet {
         })
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<InetSkEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<InetSkEntry>> {
         &mut entry.isk
     }
 

@@ -82,7 +82,7 @@ impl FileKind for Inotify {
         fd.link() == Link::AnonInode(b"inotify")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<InotifyFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<InotifyFileEntry>> {
         &mut entry.ify
     }
 

@@ -74,7 +74,7 @@ impl FileKind for Memfd {
         matches!(fd.link(), Link::Memfd(_)) && fd.file_type() == libc::S_IFREG && !fd.is_path_only()
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<MemfdFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<MemfdFileEntry>> {
         &mut entry.memfd
     }
 
@@ -173,7 +173,13 @@ pub fn add_mapped(cx: &mut FilesDump<'_>, path: &str, flags: i32) -> Result<u32,
     let id = cx.add_entry(|id| FileEntry {
         r#type: FdTypes::Memfd.into(),
         id,
-        memfd: Some(MemfdFileEntry { id, flags: flags as u32, pos: 0, fown: FownEntry::default(), inode_id }),
+        memfd: Some(Box::new(MemfdFileEntry {
+            id,
+            flags: flags as u32,
+            pos: 0,
+            fown: FownEntry::default(),
+            inode_id,
+        })),
         ..FileEntry::default()
     });
     cx.state::<Dumped>().mapped.insert((inode_id, flags), id);

@@ -53,7 +53,7 @@ impl FileKind for Namespace {
         matches!(fd.link(), Link::Namespace { .. })
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<NsFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<NsFileEntry>> {
         &mut entry.nsf
     }
 

@@ -87,7 +87,7 @@ impl FileKind for Netlink {
         fd.socket.is_some_and(|s| s.domain == libc::AF_NETLINK)
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<NetlinkSkEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<NetlinkSkEntry>> {
         &mut entry.nlsk
     }
 

@@ -94,7 +94,7 @@ impl FileKind for Packet {
         fd.socket.is_some_and(|s| s.domain == libc::AF_PACKET)
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<PacketSockEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<PacketSockEntry>> {
         &mut entry.psk
     }
 

@@ -88,7 +88,7 @@ impl FileKind for Pidfd {
         fd.link() == Link::AnonInode(b"pidfd")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<PidfdEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<PidfdEntry>> {
         &mut entry.pidfd
     }
 

@@ -76,7 +76,7 @@ impl FileKind for Pipe {
         matches!(fd.link(), Link::Pipe(_)) && !fd.is_path_only()
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<PipeEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<PipeEntry>> {
         &mut entry.pipe
     }
 

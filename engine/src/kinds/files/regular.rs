@@ -109,7 +109,7 @@ impl FileKind for Regular {
         }
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<RegFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<RegFileEntry>> {
         &mut entry.reg
     }
 
@@ -267,7 +267,7 @@ pub(super) fn entry_for_path(
 ) -> Result<FileEntry, Problem> {
     if let Some((name, mount)) = mounted::find(cx, seen)? {
         let reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
-        let reg = Some(RegFileEntry { mnt_id: Some(mount), ..reg });
+        let reg = Some(Box::new(RegFileEntry { mnt_id: Some(mount), ..reg }));
         return Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg, ..FileEntry::default() });
     }
     let name = name::of_file(cx, id, seen)?;
@@ -280,7 +280,7 @@ pub(super) fn entry_for_path(
             reg.build_id = validation::build_id_of(&seen.reach);
         }
     }
-    Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() })
+    Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(Box::new(reg)), ..FileEntry::default() })
 }
 
 /// Libraries whose build ids were looked for.

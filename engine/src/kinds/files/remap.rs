@@ -121,7 +121,7 @@ fn new_link(cx: &mut FilesDump<'_>, name: &Path, seen: &Seen<'_>) -> Result<u32,
     let path = free_name(folder, |n| format!("link_remap.{}", u64::from(id) + n));
     let text = path.to_string_lossy().into_owned();
     let reg = regular::describe(id, &text, 0, 0, proto::messages::FownEntry::default(), seen.stat);
-    cx.push(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(reg), ..FileEntry::default() });
+    cx.push(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(Box::new(reg)), ..FileEntry::default() });
     cx.state::<Dumped>().links.insert(seen.inode(), Link { id, reach: seen.reach.clone(), path });
     Ok(id)
 }

@@ -23,7 +23,7 @@ impl FileKind for Signalfd {
         fd.link() == Link::AnonInode(b"signalfd")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<SignalfdEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<SignalfdEntry>> {
         &mut entry.sgfd
     }
 

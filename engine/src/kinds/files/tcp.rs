@@ -344,8 +344,12 @@ fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
 
 /// Makes all connections.
 pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let images: Vec<InetSkEntry> =
-        cx.entries.values().filter_map(|e| e.isk.clone()).filter(|image| is_kept(cx, image)).collect();
+    let images: Vec<InetSkEntry> = cx
+        .entries
+        .values()
+        .filter_map(|e| e.isk.as_deref().cloned())
+        .filter(|image| is_kept(cx, image))
+        .collect();
     let all = cx.images;
     let made = side_by_side::map(&images, |image| make_connection(all, image));
     let mut connections = Vec::new();

@@ -38,7 +38,7 @@ impl FileKind for Timerfd {
         fd.link() == Link::AnonInode(b"timerfd")
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<TimerfdEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<TimerfdEntry>> {
         &mut entry.tfd
     }
 

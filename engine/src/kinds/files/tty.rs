@@ -175,7 +175,7 @@ impl FileKind for Tty {
         fd.file_type() == libc::S_IFCHR && !fd.is_path_only() && Device::of(fd.stat.st_rdev).is_some()
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<TtyFileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<TtyFileEntry>> {
         &mut entry.tty
     }
 

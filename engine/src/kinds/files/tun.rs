@@ -72,7 +72,7 @@ impl FileKind for Tun {
         is_tun(fd)
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<TunfileEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<TunfileEntry>> {
         &mut entry.tunf
     }
 

@@ -135,7 +135,7 @@ impl FileKind for Unix {
         fd.socket.is_some_and(|s| s.domain == libc::AF_UNIX)
     }
 
-    fn member(entry: &mut FileEntry) -> &mut Option<UnixSkEntry> {
+    fn member(entry: &mut FileEntry) -> &mut Option<Box<UnixSkEntry>> {
         &mut entry.usk
     }
 
@@ -384,7 +384,12 @@ fn external(cx: &mut FilesDump<'_>, seen: &Seen, peer: u32) {
         ns_id: Some(2),
         ..UnixSkEntry::default()
     };
-    cx.push(FileEntry { r#type: FdTypes::Unixsk.into(), id, usk: Some(usk), ..FileEntry::default() });
+    cx.push(FileEntry {
+        r#type: FdTypes::Unixsk.into(),
+        id,
+        usk: Some(Box::new(usk)),
+        ..FileEntry::default()
+    });
 }
 
 const CLOSE: u32 = 7;

@@ -105,7 +105,8 @@ struct World<'a, 'cx> {
 
 /// Makes all unix sockets.
 pub(super) fn make(cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<(), Problem> {
-    let entries: Vec<UnixSkEntry> = cx.entries.values().filter_map(|entry| entry.usk.clone()).collect();
+    let entries: Vec<UnixSkEntry> =
+        cx.entries.values().filter_map(|entry| entry.usk.as_deref().cloned()).collect();
     let mut groups: BTreeMap<Option<u32>, Vec<UnixSkEntry>> = BTreeMap::new();
     for entry in entries {
         groups.entry(entry.ns_id).or_default().push(entry);
