@@ -3,12 +3,15 @@
 //! A process may have descriptors above its limit, which it had before it was lowered; new ones it gets below only. We
 //! hold a descriptor for each open file of a tree, and stubs inherit our limit until they get their own.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
+
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::error::{Class, Explain, Problem, SysError};
 use crate::kinds::files;
 use crate::procfs::limits::Limit;
-use crate::sys::rlimit;
+use crate::sys::{fcntl, rlimit};
 
 /// Descriptors that we need besides those that hold files of the tree.
 pub const RESERVE: u64 = 64;
@@ -51,6 +54,18 @@ impl Explain for RoomRefusal {
             }
         })
     }
+}
+
+/// Has our table of descriptors grow before threads share it: one that grows then waits until all CPUs have noticed
+/// (`synchronize_rcu` in `expand_fdtable` of fs/file.c), which takes milliseconds.
+pub fn spread() {
+    const NUMBERS: i32 = 8192;
+    // Where the limit is lower, it is only slower.
+    let grown = File::open("/dev/null").map(|file| fcntl::duplicate_above(file.as_fd(), NUMBERS - 1));
+    log::debug!(
+        "room for {NUMBERS} descriptors: {}",
+        if matches!(grown, Ok(Ok(_))) { "made" } else { "not made" }
+    );
 }
 
 /// Raises our own limit as far as may be, and to what is `needed` at least.

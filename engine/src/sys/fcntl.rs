@@ -1,8 +1,9 @@
-//! `fcntl(2)` operations on who gets a file's signals.
+//! `fcntl(2)`: who gets a file's signals, and duplicates under high numbers.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::{Uid, geteuid, getuid, setresuid};
 use proto::messages::FownEntry;
 
@@ -92,4 +93,12 @@ pub fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
     }
     // SAFETY: it is open, and what we were started with is nobody's to close.
     Some(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// A duplicate under the lowest free number that is not below `number` (`F_DUPFD_CLOEXEC`).
+pub fn duplicate_above(fd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd, SysError> {
+    let made =
+        fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(number)).map_err(SysError::of("fcntl(F_DUPFD_CLOEXEC)"))?;
+    // SAFETY: the kernel has just given us this number, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
