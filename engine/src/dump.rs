@@ -14,6 +14,7 @@ pub(crate) mod task;
 use std::time::Instant;
 
 use crate::cgroups::{CgroupsDump, Hierarchies};
+use crate::cpuinfo;
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
@@ -66,6 +67,9 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         cgroups.write(options, &mut images)?;
+        if options.describe_cpu {
+            cpuinfo::write(&mut images)?;
+        }
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
         task::write(&mut tasks, &mut images)?;

@@ -7,6 +7,7 @@ pub mod check;
 pub mod checksum;
 pub mod cli;
 pub mod config;
+pub mod cpuinfo;
 pub mod crit;
 pub mod dump;
 pub mod error;

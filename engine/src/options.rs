@@ -41,6 +41,8 @@ pub struct DumpOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// Whether the processor is described, for a restore to compare.
+    pub describe_cpu: bool,
     /// What becomes of control groups.
     pub cgroups: CgroupOptions,
     /// The control group to freeze the tree with.
@@ -249,6 +251,8 @@ pub struct RestoreOptions {
     pub net: NetOptions,
     /// Tunables that cannot be set are passed over (`--weak-sysctls`).
     pub weak_sysctls: bool,
+    /// What the processor must have in common with the one that the set was made on.
+    pub cpu_cap: CpuCap,
     /// What is logged, and where.
     pub log: LogOptions,
     /// Where we went before the restore began; nobody asks for this. The root of the tree is there already.
@@ -313,6 +317,39 @@ pub struct PlanOptions {
 pub struct CleanupOptions {
     /// Remove network locks that wait for a restore, too.
     pub all: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
+}
+
+/// What a processor must have in common with another (`--cpu-cap`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuCap {
+    /// Registers that the other has.
+    pub fpu: bool,
+    /// Instructions that the other has.
+    pub ins: bool,
+    /// Everything: it is of the same model.
+    pub cpu: bool,
+}
+
+/// What `cpuinfo` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuinfoAction {
+    /// Describe the processor.
+    Dump,
+    /// Compare it with one that was described.
+    Check,
+}
+
+/// Options of `cpuinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuinfoOptions {
+    /// What to do.
+    pub action: CpuinfoAction,
+    /// Where the image file is.
+    pub images_dir: PathBuf,
+    /// What must be the same.
+    pub cpu_cap: CpuCap,
     /// What is logged, and where.
     pub log: LogOptions,
 }
