@@ -247,6 +247,7 @@ mod sk_unix_dgram_ghost;
 mod sk_unix_listen;
 mod sk_unix_rel;
 mod sk_unix_unconn;
+mod sleep_left;
 mod sleeping00;
 mod sock_filter;
 mod sock_opts;
@@ -591,6 +592,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sk-unix-rel", run: sk_unix_rel::run },
     Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
     Workload { name: "sk-unix01", run: sk_unix01::run },
+    Workload { name: "sleep-left", run: sleep_left::run },
     Workload { name: "sleeping00", run: sleeping00::run },
     Workload { name: "sock_filter", run: sock_filter::run },
     Workload { name: "sock_opts", run: sock_opts::run },

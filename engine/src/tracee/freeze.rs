@@ -14,6 +14,7 @@ use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
+use crate::tracee::sleep::Sleep;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
@@ -75,6 +76,8 @@ pub struct FrozenThread {
     pub stopped: Option<Stopped>,
     /// What it stopped at.
     stop: Stop,
+    /// The call that it is to go on with.
+    pub sleep: Option<Sleep>,
 }
 
 impl FrozenThread {
@@ -446,7 +449,7 @@ impl FrozenTask {
             let tid = thread.tid();
             match wait_for_interrupt(self.pid, thread, limit)? {
                 Some((stopped, stop)) => {
-                    self.threads.push(FrozenThread { tid, stopped: Some(stopped), stop });
+                    self.threads.push(FrozenThread { tid, stopped: Some(stopped), stop, sleep: None });
                 }
                 // A leader that has ended stays as long as the other threads do, and cannot be let go.
                 None if has_ended(self.pid, tid) => {
@@ -467,7 +470,7 @@ impl FrozenTask {
                 lost = true;
                 let successor = wait_for_interrupt(self.pid, Running::adopt(thread.tid), limit)?;
                 let Some((stopped, stop)) = successor else { continue };
-                thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop };
+                thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop, sleep: None };
             }
             self.threads.push(thread);
         }
@@ -544,7 +547,7 @@ impl FrozenTask {
                 Err(e) => return Err(e.into()),
             }
         };
-        *thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop };
+        *thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop, sleep: None };
         Ok(())
     }
 
@@ -570,7 +573,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits for the stop we asked for; none if the thread ended instead. A signal that arrives first is let through: the
 /// thread takes it, and then stops.
-fn wait_for_interrupt(
+pub(super) fn wait_for_interrupt(
     pid: i32,
     thread: Running,
     limit: Duration,

@@ -11,7 +11,7 @@ pub const SYSCALL_LEN: u64 = 2;
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
 const ERESTARTNOHAND: i64 = -514;
-const ERESTART_RESTARTBLOCK: i64 = -516;
+pub const ERESTART_RESTARTBLOCK: i64 = -516;
 
 /// Whether the thread runs 64-bit code.
 pub fn is_64_bit(regs: &user_regs_struct) -> bool {

@@ -1,0 +1,298 @@
+//! What is left of a sleep that our stop interrupted: measured at a dump, and slept at a restore.
+//!
+//! A call with a relative timeout leaves its end in the thread's restart block (`restart_syscall(2)`), which nobody can read,
+//! and which a new thread does not have. But what is in there shows when the thread is let go on: it sleeps again, by a
+//! timer that `/proc/timer_list` has, and had not before. For a restore, the call is made with what was left as its
+//! timeout, while an interrupt is pending already: it sleeps not at all, and the thread has a restart block of its own.
+//!
+//! Calls that the kernel ends with `EINTR` for no other reason than our stop (`signal(7)`) are made again.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use libc::user_regs_struct;
+
+use super::freeze::{FrozenTask, FrozenTree, TaskState, wait_for_interrupt};
+use super::memory::Memory;
+use super::regs::{self, SYSCALL_LEN};
+use super::stopped::{Running, Stop, Stopped, TraceError};
+use crate::dump::inspect::{read_proc, read_text};
+use crate::error::{Context as _, Problem};
+use crate::procfs;
+use crate::procfs::timer_list::{self, Timer, TimerList};
+use crate::sys::ptrace::Resume;
+
+/// A call that was interrupted, and that the thread's restart block would continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sleep {
+    /// Its number.
+    pub call: i64,
+    /// What is left of its time; none where nobody can tell, or where there was no limit.
+    pub left: Option<Duration>,
+}
+
+/// Calls that fail with `EINTR` when the thread was stopped, though no signal was taken (`signal(7)`).
+const NEVER_RESTARTED: &[i64] = &[
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_rt_sigtimedwait,
+];
+/// How often a sleep is measured, should others begin theirs in the same moment.
+const ATTEMPTS: usize = 3;
+/// How long a thread may take to fall asleep, and to stop.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Measures all sleeps of a tree that was just stopped, and has interrupted calls made again.
+pub fn measure(tree: &mut FrozenTree) -> Result<(), Problem> {
+    for task in &mut tree.tasks {
+        let name = task.name.clone();
+        measure_task(task).of_task(&name).while_trying_to("measure how long it sleeps")?;
+    }
+    Ok(())
+}
+
+fn measure_task(task: &mut FrozenTask) -> Result<(), TraceError> {
+    let mut memory = None;
+    for at in 0..task.threads.len() {
+        let Some(thread) = task.threads.get(at) else { break };
+        let regs = thread.stopped().regs()?;
+        let (call, result) = (regs.orig_rax as i64, regs.rax as i64);
+        if !regs::is_64_bit(&regs) || call < 0 {
+            continue;
+        }
+        if result == -i64::from(libc::EINTR) && NEVER_RESTARTED.contains(&call) {
+            if !takes_a_signal(task.pid, thread.tid) {
+                thread.stopped().set_regs(&again(&regs))?;
+            }
+            continue;
+        }
+        if result != regs::ERESTART_RESTARTBLOCK || takes_a_signal(task.pid, thread.tid) {
+            continue;
+        }
+        if memory.is_none() {
+            memory = Memory::open(task.first_tid()).ok();
+        }
+        let known = memory.as_ref().and_then(|memory| told(memory, &regs));
+        let sleep = match known {
+            Some(sleep) => Some(sleep),
+            // One that is stopped sleeps on only when it is continued.
+            None if task.state != TaskState::Alive => None,
+            None => look(task, at, &regs)?,
+        };
+        if let Some(thread) = task.threads.get_mut(at) {
+            thread.sleep = sleep;
+        }
+    }
+    Ok(())
+}
+
+/// Registers of a thread that makes its call again.
+fn again(regs: &user_regs_struct) -> user_regs_struct {
+    let rip = regs.rip.wrapping_sub(SYSCALL_LEN);
+    user_regs_struct { rax: regs.orig_rax, rip, orig_rax: u64::MAX, ..*regs }
+}
+
+/// Whether a thread has a signal to take, which is what interrupted it.
+fn takes_a_signal(pid: i32, tid: i32) -> bool {
+    let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse);
+    status.map_or(true, |status| (status.sig_pnd | status.shd_pnd) & !status.sig_blk != 0)
+}
+
+/// What a thread's registers and memory tell: that there is no limit, or what the kernel has written down for the thread.
+fn told(memory: &Memory, regs: &user_regs_struct) -> Option<Sleep> {
+    let call = regs.orig_rax as i64;
+    let remaining = match call {
+        libc::SYS_poll if (regs.rdx as i32) < 0 => return Some(Sleep { call, left: None }),
+        libc::SYS_futex if !is_relative_futex(regs) => return Some(Sleep { call, left: None }),
+        libc::SYS_nanosleep => regs.rsi,
+        libc::SYS_clock_nanosleep => regs.r10,
+        _ => return None,
+    };
+    if remaining == 0 {
+        return None;
+    }
+    Some(Sleep { call, left: duration(memory.read_value(remaining).ok()?) })
+}
+
+/// Whether a futex call has a timeout that begins with the call (`futex(2)`): other than `FUTEX_WAIT`, those that are restarted
+/// have the time at which they end.
+fn is_relative_futex(regs: &user_regs_struct) -> bool {
+    regs.rsi as i32 & !libc::FUTEX_PRIVATE_FLAG == libc::FUTEX_WAIT
+}
+
+fn duration([seconds, nanoseconds]: [i64; 2]) -> Option<Duration> {
+    let nanoseconds = u32::try_from(nanoseconds).ok().filter(|n| *n < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+}
+
+/// Lets a thread sleep for a moment, and looks at the timers; none if it does not sleep any more.
+fn look(task: &mut FrozenTask, at: usize, regs: &user_regs_struct) -> Result<Option<Sleep>, TraceError> {
+    let mut call = regs.orig_rax as i64;
+    let mut candidates: Option<HashSet<Timer>> = None;
+    for _ in 0..ATTEMPTS {
+        let before = timers();
+        let pid = task.pid;
+        let Some(thread) = task.threads.get_mut(at) else { return Ok(None) };
+        let Some(stopped) = thread.stopped.take() else { return Ok(None) };
+        let tid = thread.tid;
+        let running = stopped.resume(Resume::Cont, 0)?;
+        let asleep = falls_asleep(pid, tid);
+        let during = timers();
+        if call == libc::SYS_restart_syscall {
+            call = continued_call(pid, tid, regs).unwrap_or(call);
+        }
+        running.interrupt()?;
+        let Some((stopped, _)) = wait_for_interrupt(pid, running, LIMIT)? else {
+            // It was killed; whoever asks for it next says so.
+            task.threads.remove(at);
+            return Ok(None);
+        };
+        let is_interrupted = stopped.regs().is_ok_and(|now| is_restarted(&now));
+        thread.stopped = Some(stopped);
+        if !is_interrupted {
+            return Ok(None);
+        }
+        let (Some(before), Some(during), Some(after), true) = (before, during, timers(), asleep) else {
+            continue;
+        };
+        let mut new: HashSet<Timer> = during.sleeps.into_iter().collect();
+        for other in before.sleeps.iter().chain(&after.sleeps) {
+            new.remove(other);
+        }
+        if let Some(earlier) = &candidates {
+            new.retain(|timer| earlier.contains(timer));
+        }
+        if let [only] = new.iter().collect::<Vec<_>>().as_slice() {
+            let left = only.expires.saturating_sub(only.offset).saturating_sub(after.now);
+            let left = Some(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
+            return Ok((call != libc::SYS_restart_syscall).then_some(Sleep { call, left }));
+        }
+        candidates = Some(new).filter(|new| !new.is_empty());
+    }
+    Ok((call != libc::SYS_restart_syscall).then_some(Sleep { call, left: None }))
+}
+
+fn is_restarted(regs: &user_regs_struct) -> bool {
+    regs.orig_rax as i64 == libc::SYS_restart_syscall && regs.rax as i64 == regs::ERESTART_RESTARTBLOCK
+}
+
+/// The timers of all sleeps; none where nobody may look at them.
+fn timers() -> Option<TimerList> {
+    timer_list::parse(&read_text("/proc/timer_list").ok()?).ok()
+}
+
+/// Waits until a thread sleeps; false if it does not within the limit.
+fn falls_asleep(pid: i32, tid: i32) -> bool {
+    let path = format!("/proc/{pid}/task/{tid}/stat");
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        let stat = read_text(&path).ok().and_then(|text| procfs::stat::parse(&text).ok());
+        match stat.map(|stat| stat.state) {
+            Some(procfs::stat::State::Sleeping) => return true,
+            Some(procfs::stat::State::Running) => std::thread::yield_now(),
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The call that a sleeping thread's `restart_syscall` continues, by the functions that it sleeps in: its number is in no
+/// register any more, but the arguments are.
+fn continued_call(pid: i32, tid: i32, regs: &user_regs_struct) -> Option<i64> {
+    let stack = read_text(&format!("/proc/{pid}/task/{tid}/stack")).ok()?;
+    let stack = String::from_utf8_lossy(&stack);
+    if stack.contains("futex_wait") {
+        return Some(libc::SYS_futex);
+    }
+    if stack.contains("poll") {
+        return Some(libc::SYS_poll);
+    }
+    // Functions of the others are never shown, because they count as the scheduler's (`__sched`). The first argument of the one
+    // is an address, of the other a small number.
+    let is_address = |value: u64| value > 0x1000 && (value as i64) > 0;
+    let call = if is_address(regs.rdi) { libc::SYS_nanosleep } else { libc::SYS_clock_nanosleep };
+    (stack.contains("do_syscall") && (is_address(regs.rdi) || is_address(regs.rdx))).then_some(call)
+}
+
+/// Where a call's timeout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Milliseconds in `rdx`.
+    Register,
+    /// A `struct timespec` there.
+    Memory(u64),
+}
+
+fn place_of_timeout(call: i64, regs: &user_regs_struct) -> Option<Place> {
+    match call {
+        libc::SYS_poll => Some(Place::Register),
+        libc::SYS_nanosleep => Some(Place::Memory(regs.rdi)),
+        libc::SYS_clock_nanosleep => Some(Place::Memory(regs.rdx)),
+        libc::SYS_futex => Some(Place::Memory(regs.r10)),
+        _ => None,
+    }
+}
+
+/// Has a restored thread, which has its registers and is about to make its call, sleep for what was left. It is stopped again
+/// when we return, with a signal that it has to take first, or 0.
+pub fn begin(stopped: Stopped, call: i64, left: Duration) -> Result<(Stopped, i32), TraceError> {
+    let regs = stopped.regs()?;
+    let Some(place) = place_of_timeout(call, &regs).filter(|_| regs.rax as i64 == call) else {
+        return Ok((stopped, 0));
+    };
+    let memory = Memory::open(stopped.tid())?;
+    let is_call = memory.read_value::<[u8; 2]>(regs.rip).is_ok_and(|code| code == SYSCALL);
+    let kept = match place {
+        Place::Register => None,
+        Place::Memory(address) => match memory.read_value::<[u64; 2]>(address) {
+            Ok(kept) => Some((address, kept)),
+            Err(_unmapped) => return Ok((stopped, 0)),
+        },
+    };
+    if !is_call {
+        return Ok((stopped, 0));
+    }
+    let milliseconds = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as u64;
+    let mut calling = regs;
+    match kept {
+        None => calling.rdx = milliseconds,
+        Some((address, _)) => {
+            let time = [left.as_secs(), left.subsec_nanos().into()];
+            memory.write(address, zerocopy::IntoBytes::as_bytes(&time))?;
+        }
+    }
+    stopped.set_regs(&calling)?;
+    let (stopped, signal, mut after) = call_interrupted(stopped)?;
+    if let Some((address, kept)) = kept {
+        memory.write(address, zerocopy::IntoBytes::as_bytes(&kept))?;
+    }
+    after.rdx = regs.rdx;
+    stopped.set_regs(&after)?;
+    Ok((stopped, signal))
+}
+
+/// The `syscall` instruction.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// Has a thread make the call before it while an interrupt is pending; its registers then, with which it goes on. A signal that
+/// comes first is to be taken first, and the call not made.
+fn call_interrupted(stopped: Stopped) -> Result<(Stopped, i32, user_regs_struct), TraceError> {
+    let before = stopped.regs()?;
+    let (stopped, stop) = stopped.resume(Resume::Syscall, 0)?.wait(LIMIT)?;
+    match stop {
+        Stop::Syscall => {}
+        Stop::Signal(signal) => return Ok((stopped, signal, before)),
+        stop => return Err(TraceError::Unexpected { tid: stopped.tid(), stop }),
+    }
+    // It stops when it goes on, and does not sleep before.
+    Running::adopt(stopped.tid()).interrupt()?;
+    let (stopped, stop) = stopped.resume(Resume::Syscall, 0)?.wait(LIMIT)?;
+    if stop != Stop::Syscall {
+        return Err(TraceError::Unexpected { tid: stopped.tid(), stop });
+    }
+    let after = stopped.regs()?;
+    Ok((stopped, 0, after))
+}
