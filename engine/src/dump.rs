@@ -51,7 +51,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
 
     let mut files = FilesDump::new(options);
     let mut problems = Vec::new();
-    sleep::measure(&mut tree).map_err(running)?;
+    sleep::measure(&mut tree, options).map_err(running)?;
     let facts = task::inspect(&tree, options, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);

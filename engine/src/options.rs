@@ -151,6 +151,8 @@ pub struct Inside {
     pub mounts: Vec<(u32, i32)>,
     /// The inode number of the network namespace that the command was called in, if the tree has its own.
     pub outer_net: Option<u64>,
+    /// Where the kernel lists its timers, if that is elsewhere than in the procfs here.
+    pub timer_list: Option<PathBuf>,
     /// Network namespaces that were made beyond that of the root.
     pub spaces: MadeSpaces,
 }

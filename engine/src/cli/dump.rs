@@ -172,7 +172,7 @@ pub(super) fn from_inside(
     (options.images_dir, options.work_dir) = (images.path(), work.path());
     options.freeze_cgroup = freezer.as_ref().map(Kept::path);
     options.tree = inside.inner_pid;
-    options.inside = Inside { surroundings, ..inside };
+    options.inside = Inside { surroundings, timer_list: Some(outside.timer_list()), ..inside };
     let named = |mut error: Error| {
         error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));
         error

@@ -2,12 +2,13 @@
 //!
 //! A call with a relative timeout leaves its end in the thread's restart block (`restart_syscall(2)`), which nobody can read,
 //! and which a new thread does not have. But what is in there shows when the thread is let go on: it sleeps again, by a
-//! timer that `/proc/timer_list` has, and had not before. For a restore, the call is made with what was left as its
+//! timer that `/proc/timer_list` has, and has no longer when it is stopped once more. For a restore, the call is made with what was left as its
 //! timeout, while an interrupt is pending already: it sleeps not at all, and the thread has a restart block of its own.
 //!
 //! Calls that the kernel ends with `EINTR` for no other reason than our stop (`signal(7)`) are made again.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libc::user_regs_struct;
@@ -18,6 +19,7 @@ use super::regs::{self, SYSCALL_LEN};
 use super::stopped::{Running, Stop, Stopped, TraceError};
 use crate::dump::inspect::{read_proc, read_text};
 use crate::error::{Context as _, Problem};
+use crate::options::DumpOptions;
 use crate::procfs;
 use crate::procfs::timer_list::{self, Timer, TimerList};
 use crate::sys::ptrace::Resume;
@@ -46,15 +48,16 @@ const ATTEMPTS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// Measures all sleeps of a tree that was just stopped, and has interrupted calls made again.
-pub fn measure(tree: &mut FrozenTree) -> Result<(), Problem> {
+pub fn measure(tree: &mut FrozenTree, options: &DumpOptions) -> Result<(), Problem> {
+    let list = options.inside.timer_list.as_deref().unwrap_or(Path::new("/proc/timer_list"));
     for task in &mut tree.tasks {
         let name = task.name.clone();
-        measure_task(task).of_task(&name).while_trying_to("measure how long it sleeps")?;
+        measure_task(task, list).of_task(&name).while_trying_to("measure how long it sleeps")?;
     }
     Ok(())
 }
 
-fn measure_task(task: &mut FrozenTask) -> Result<(), TraceError> {
+fn measure_task(task: &mut FrozenTask, list: &Path) -> Result<(), TraceError> {
     let mut memory = None;
     for at in 0..task.threads.len() {
         let Some(thread) = task.threads.get(at) else { break };
@@ -80,7 +83,7 @@ fn measure_task(task: &mut FrozenTask) -> Result<(), TraceError> {
             Some(sleep) => Some(sleep),
             // One that is stopped sleeps on only when it is continued.
             None if task.state != TaskState::Alive => None,
-            None => look(task, at, &regs)?,
+            None => look(task, at, &regs, list)?,
         };
         if let Some(thread) = task.threads.get_mut(at) {
             thread.sleep = sleep;
@@ -129,18 +132,22 @@ fn duration([seconds, nanoseconds]: [i64; 2]) -> Option<Duration> {
 }
 
 /// Lets a thread sleep for a moment, and looks at the timers; none if it does not sleep any more.
-fn look(task: &mut FrozenTask, at: usize, regs: &user_regs_struct) -> Result<Option<Sleep>, TraceError> {
+fn look(
+    task: &mut FrozenTask,
+    at: usize,
+    regs: &user_regs_struct,
+    list: &Path,
+) -> Result<Option<Sleep>, TraceError> {
     let mut call = regs.orig_rax as i64;
     let mut candidates: Option<HashSet<Timer>> = None;
     for _ in 0..ATTEMPTS {
-        let before = timers();
         let pid = task.pid;
         let Some(thread) = task.threads.get_mut(at) else { return Ok(None) };
         let Some(stopped) = thread.stopped.take() else { return Ok(None) };
         let tid = thread.tid;
         let running = stopped.resume(Resume::Cont, 0)?;
         let asleep = falls_asleep(pid, tid);
-        let during = timers();
+        let during = timers(list);
         if call == libc::SYS_restart_syscall {
             call = continued_call(pid, tid, regs).unwrap_or(call);
         }
@@ -155,22 +162,23 @@ fn look(task: &mut FrozenTask, at: usize, regs: &user_regs_struct) -> Result<Opt
         if !is_interrupted {
             return Ok(None);
         }
-        let (Some(before), Some(during), Some(after), true) = (before, during, timers(), asleep) else {
+        let (Some(during), Some(after), true) = (during, timers(list), asleep) else {
             continue;
         };
-        let mut new: HashSet<Timer> = during.sleeps.into_iter().collect();
-        for other in before.sleeps.iter().chain(&after.sleeps) {
-            new.remove(other);
+        let mut gone: HashSet<Timer> = during.sleeps.into_iter().collect();
+        // Those of others that ended in the same moment are still among them.
+        for other in &after.sleeps {
+            gone.remove(other);
         }
         if let Some(earlier) = &candidates {
-            new.retain(|timer| earlier.contains(timer));
+            gone.retain(|timer| earlier.contains(timer));
         }
-        if let [only] = new.iter().collect::<Vec<_>>().as_slice() {
+        if let [only] = gone.iter().collect::<Vec<_>>().as_slice() {
             let left = only.expires.saturating_sub(only.offset).saturating_sub(after.now);
             let left = Some(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
             return Ok((call != libc::SYS_restart_syscall).then_some(Sleep { call, left }));
         }
-        candidates = Some(new).filter(|new| !new.is_empty());
+        candidates = Some(gone).filter(|gone| !gone.is_empty());
     }
     Ok((call != libc::SYS_restart_syscall).then_some(Sleep { call, left: None }))
 }
@@ -180,8 +188,8 @@ fn is_restarted(regs: &user_regs_struct) -> bool {
 }
 
 /// The timers of all sleeps; none where nobody may look at them.
-fn timers() -> Option<TimerList> {
-    timer_list::parse(&read_text("/proc/timer_list").ok()?).ok()
+fn timers(list: &Path) -> Option<TimerList> {
+    timer_list::parse(&std::fs::read(list).ok()?).ok()
 }
 
 /// Waits until a thread sleeps; false if it does not within the limit.
