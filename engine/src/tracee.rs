@@ -11,3 +11,4 @@ pub mod regs;
 pub mod sleep;
 pub mod snapshot;
 pub mod stopped;
+mod vfork;

@@ -229,3 +229,25 @@ fn elf_32() -> Vec<u8> {
     file.extend(CODE);
     file
 }
+
+/// Python makes its children by vfork; each is waited for until it has executed its program.
+#[test]
+fn a_parent_that_spawns_all_the_time_is_stopped_when_its_child_has_gone() {
+    const PROGRAM: &str = "
+import subprocess
+open('ready', 'w').close()
+while True:
+    subprocess.run(['true'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False)
+";
+    if !has_root_and_python() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(dir.path(), PROGRAM);
+    for round in 0..30 {
+        let output =
+            dump(target.pid(), &dir.path().join("images"), &["-R", "--on-unsupported", "pipe=close"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "round {round}: {text}");
+    }
+}

@@ -339,6 +339,7 @@ mod vdso00;
 mod vdso01;
 mod vdso02;
 mod vdso_proxy;
+mod vfork;
 mod wait00;
 mod write_read00;
 mod write_read01;
@@ -679,6 +680,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },
+    Workload { name: "vfork", run: vfork::run },
     Workload { name: "wait00", run: wait00::run },
     Workload { name: "write_read00", run: write_read00::run },
     Workload { name: "write_read01", run: write_read01::run },

@@ -16,6 +16,7 @@ use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
 use crate::tracee::sleep::Sleep;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
+use crate::tracee::vfork;
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
 const MAX_ROUNDS: usize = 64;
@@ -594,7 +595,10 @@ pub(super) fn wait_for_interrupt(
             Err(TraceError::NotStopping { .. }) if has_ended(pid, tid) => return Ok(None),
             Err(TraceError::NotStopping { .. }) if Instant::now() < deadline => thread = Running::adopt(tid),
             Err(TraceError::NotStopping { wchan, .. }) => {
-                return Err(TraceError::NotStopping { tid, limit, wchan });
+                return Err(match vfork::borrower(pid, tid) {
+                    Some(child) => TraceError::WaitsForChild { tid, limit, child: child.to_string() },
+                    None => TraceError::NotStopping { tid, limit, wchan },
+                });
             }
             Err(e) => return Err(e),
         }
