@@ -5,5 +5,6 @@ mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
-    ArchError, check_registers, dump_registers, processor, restore_registers, restored_xstate, warm_up,
+    ASKED_FOR, ArchError, check_registers, dump_registers, processor, restore_registers, restored_xstate,
+    warm_up,
 };

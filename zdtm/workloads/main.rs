@@ -73,7 +73,10 @@ mod fpu00;
 mod fpu01;
 mod fpu02;
 mod fpu03;
+mod fpu04;
+mod fpu05;
 mod futex;
+mod futex_pi;
 mod futex_rl;
 mod ghost_holes;
 mod ghost_on_rofs;
@@ -150,6 +153,7 @@ mod mountpoints;
 mod mprotect00;
 mod msgque;
 mod mtime_mmap;
+mod mutex;
 mod namespace_files;
 mod namespaces;
 mod nanosleep;
@@ -424,7 +428,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fpu01", run: fpu01::run },
     Workload { name: "fpu02", run: fpu02::run },
     Workload { name: "fpu03", run: fpu03::run },
+    Workload { name: "fpu04", run: fpu04::run },
+    Workload { name: "fpu05", run: fpu05::run },
     Workload { name: "futex", run: futex::run },
+    Workload { name: "futex-pi", run: futex_pi::run },
     Workload { name: "futex-rl", run: futex_rl::run },
     Workload { name: "ghost_holes", run: ghost_holes::run },
     Workload { name: "ghost_on_rofs", run: ghost_on_rofs::run },

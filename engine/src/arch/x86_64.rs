@@ -45,6 +45,9 @@ const KNOWN: u64 = X87_SSE
     | 1 << HI16_ZMM
     | 1 << PKRU;
 
+/// Components that a process may use only after it has asked for them (`arch_prctl(2)`, `ARCH_REQ_XCOMP_PERM`).
+pub const ASKED_FOR: u64 = 1 << TILE_DATA;
+
 /// What is wrong with the registers of a thread or of an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchError {
@@ -255,11 +258,11 @@ pub fn restore_registers(core: &CoreEntry) -> Result<user_regs_struct, ArchError
     })
 }
 
-/// Whether a thread can have the registers of an image here.
-pub fn check_registers(core: &CoreEntry) -> Result<(), ArchError> {
+/// Whether a thread can have the registers of an image here, and what it was `permitted` to use besides.
+pub fn check_registers(core: &CoreEntry, permitted: u64) -> Result<(), ArchError> {
     restore_registers(core)?;
     let xsave = core.thread_info.as_ref().and_then(|info| info.fpregs.xsave.as_ref());
-    match xsave.map_or(0, |xsave| xsave.xstate_bv & !components_here()) {
+    match (xsave.map_or(0, |xsave| xsave.xstate_bv) | permitted) & !components_here() {
         0 => Ok(()),
         missing => Err(ArchError::MissingComponents(missing)),
     }
