@@ -88,6 +88,7 @@ mod hugetlb00;
 mod inet;
 mod inotify;
 mod inotify00;
+mod inotify01;
 mod inotify04;
 mod inotify_irmap;
 mod inotify_pending;
@@ -441,6 +442,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
+    Workload { name: "inotify01", run: inotify01::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_irmap", run: inotify_irmap::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
