@@ -112,6 +112,7 @@ fn a_hundred_threads_go_round_and_round() {
     let images = dir.path().join("images");
     fs::create_dir(&images).unwrap();
     let mut command = Command::new("python3");
+    #[expect(clippy::zombie_processes, reason = "it is waited for by its pid, as what takes its place is")]
     let child = alone(command.args(["-c", PROGRAM]).current_dir(dir.path())).spawn().unwrap();
     let pid = child.id() as i32;
     wait_for_progress(dir.path(), 0);

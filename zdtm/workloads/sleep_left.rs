@@ -32,8 +32,8 @@ const CALLS: &[(&str, Call, Result<i64, Errno>)] = &[
         Ok(0),
     ),
     ("poll", |time| call(libc::SYS_poll, [0, 0, time.tv_sec * 1000, 0, 0, 0]), Ok(0)),
-    ("ppoll", |time| call(libc::SYS_ppoll, [0, 0, address(&{ *time }), 0, 0, 0]), Ok(0)),
-    ("pselect", |time| call(libc::SYS_pselect6, [0, 0, 0, 0, address(&{ *time }), 0]), Ok(0)),
+    ("ppoll", |time| changed(*time, |copy| call(libc::SYS_ppoll, [0, 0, copy, 0, 0, 0])), Ok(0)),
+    ("pselect", |time| changed(*time, |copy| call(libc::SYS_pselect6, [0, 0, 0, 0, copy, 0])), Ok(0)),
     ("futex", wait_for_word, Err(Errno::ETIMEDOUT)),
 ];
 
@@ -48,13 +48,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
     let endless = cx.thread(move |_| {
         let mut event = [0_u64; 2];
-        let args = [epoll.0.as_raw_fd().into(), address(&mut event), 1, -1, 0, 0];
+        let args = [epoll.0.as_raw_fd().into(), address(&raw mut event), 1, -1, 0, 0];
         ensure_result("epoll_wait", call(libc::SYS_epoll_wait, args), Ok(1))
     });
     let limited = cx.thread(|_| {
         let set = 1_u64 << (libc::SIGUSR2 - 1);
         let time = libc::timespec { tv_sec: 1, tv_nsec: 0 };
-        let args = [address(&set), 0, address(&time), 8, 0, 0];
+        let args = [address(&raw const set), 0, address(&raw const time), 8, 0, 0];
         ensure_result("sigtimedwait", call(libc::SYS_rt_sigtimedwait, args), Err(Errno::EAGAIN))
     });
     std::thread::sleep(BEFORE);
@@ -97,14 +97,19 @@ fn ensure_result(name: &str, result: Result<i64, Errno>, expected: Result<i64, E
     if result == expected { Ok(()) } else { Err(Failure::new(format!("{name}: {result:?}"))) }
 }
 
+/// Makes a call that writes into its time what is left of it.
+fn changed(mut time: libc::timespec, call: impl Fn(i64) -> Result<i64, Errno>) -> Result<i64, Errno> {
+    call(address(&raw mut time))
+}
+
 fn sleep_with_rest(time: &libc::timespec) -> Result<i64, Errno> {
     let mut rest = [0_i64; 2];
-    call(libc::SYS_nanosleep, [address(time), address(&mut rest), 0, 0, 0, 0])
+    call(libc::SYS_nanosleep, [address(time), address(&raw mut rest), 0, 0, 0, 0])
 }
 
 fn wait_for_word(time: &libc::timespec) -> Result<i64, Errno> {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    call(libc::SYS_futex, [address(&WORD), operation.into(), 0, address(time), 0, 0])
+    call(libc::SYS_futex, [address(&raw const WORD), operation.into(), 0, address(time), 0, 0])
 }
 
 fn address<T>(of: *const T) -> i64 {

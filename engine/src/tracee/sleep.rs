@@ -108,7 +108,7 @@ fn takes_a_signal(pid: i32, tid: i32) -> bool {
 fn told(memory: &Memory, regs: &user_regs_struct) -> Option<Sleep> {
     let call = regs.orig_rax as i64;
     let remaining = match call {
-        libc::SYS_poll if (regs.rdx as i32) < 0 => return Some(Sleep { call, left: None }),
+        libc::SYS_poll if (regs.rdx as u32).cast_signed() < 0 => return Some(Sleep { call, left: None }),
         libc::SYS_futex if !is_relative_futex(regs) => return Some(Sleep { call, left: None }),
         libc::SYS_nanosleep => regs.rsi,
         libc::SYS_clock_nanosleep => regs.r10,

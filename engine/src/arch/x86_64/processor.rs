@@ -160,7 +160,7 @@ fn vendor(words: &[u32; 3]) -> Vendor {
 
 /// The name of the model, in 48 bytes of three leaves.
 fn brand() -> String {
-    let leaves = [0x8000_0002, 0x8000_0003, 0x8000_0004].map(|leaf| __cpuid(leaf));
+    let leaves = [0x8000_0002, 0x8000_0003, 0x8000_0004].map(__cpuid);
     let words: Vec<u32> = leaves.iter().flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).collect();
     text(&words).trim().to_owned()
 }
