@@ -72,9 +72,15 @@ if libc.vfork() == 0:
 ";
     let target = Target::start(dir.path(), program);
     let output = dump(target.pid(), &dir.path().join("images"), &["--timeout", "1"]);
-    assert_refused(&output, 5, &["(python3)", "did not stop within 1s", "was left running, unchanged"]);
-    assert_eq!(status(target.pid(), "TracerPid"), "0");
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", target.pid())).unwrap();
+    let child =
+        format!("waits for its child, process {} (python3), which was made by vfork", children.trim());
+    assert_refused(
+        &output,
+        3,
+        &["(python3)", "did not stop within 1s", &child, "was left running, unchanged"],
+    );
+    assert_eq!(status(target.pid(), "TracerPid"), "0");
     assert_eq!(status(children.trim().parse().unwrap(), "State"), "S (sleeping)");
 }
 
