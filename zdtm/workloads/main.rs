@@ -206,6 +206,7 @@ mod pty01;
 mod pty02;
 mod pty03;
 mod pty04;
+mod pty_console;
 mod raw_socket;
 mod ring;
 mod rlimits00;
@@ -345,6 +346,7 @@ mod vdso01;
 mod vdso02;
 mod vdso_proxy;
 mod vfork;
+mod vt;
 mod wait00;
 mod write_read00;
 mod write_read01;
@@ -549,6 +551,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pthread_timers", run: pthread_timers::run },
     Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "ptrace_sig", run: ptrace_sig::run },
+    Workload { name: "pty-console", run: pty_console::run },
     Workload { name: "pty00", run: pty00::run },
     Workload { name: "pty01", run: pty01::run },
     Workload { name: "pty02", run: pty02::run },
@@ -690,6 +693,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },
     Workload { name: "vfork", run: vfork::run },
+    Workload { name: "vt", run: vt::run },
     Workload { name: "wait00", run: wait00::run },
     Workload { name: "write_read00", run: write_read00::run },
     Workload { name: "write_read01", run: write_read01::run },
