@@ -322,6 +322,7 @@ mod tty00;
 mod tty02;
 mod tty03;
 mod tun_ns;
+mod uffd_events;
 mod umask00;
 mod unbindable;
 mod unbound_sock;
@@ -669,6 +670,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
+    Workload { name: "uffd-events", run: uffd_events::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unbindable", run: unbindable::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
