@@ -30,5 +30,6 @@ pub mod stats;
 pub mod supervise;
 pub(crate) mod sys;
 pub mod tcp_repair;
+pub mod terminals;
 pub mod tracee;
 pub mod verify;

@@ -7,6 +7,7 @@ use crate::mounts::surroundings::Surroundings;
 use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
+use crate::terminals::MadeMasters;
 
 /// Options of `dump`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,6 +154,8 @@ pub struct Inside {
     pub outer_net: Option<u64>,
     /// Where the kernel lists its timers, if that is elsewhere than in the procfs here.
     pub timer_list: Option<PathBuf>,
+    /// Masters of pseudo-terminals that were opened while mounts were built.
+    pub masters: MadeMasters,
     /// Network namespaces that were made beyond that of the root.
     pub spaces: MadeSpaces,
 }
