@@ -83,7 +83,7 @@ fn measure_task(task: &mut FrozenTask, list: &Path) -> Result<(), TraceError> {
             Some(sleep) => Some(sleep),
             // One that is stopped sleeps on only when it is continued.
             None if task.state != TaskState::Alive => None,
-            None => look(task, at, &regs, list)?,
+            None => look(task, at, &regs, memory.as_ref(), list)?,
         };
         if let Some(thread) = task.threads.get_mut(at) {
             thread.sleep = sleep;
@@ -136,6 +136,7 @@ fn look(
     task: &mut FrozenTask,
     at: usize,
     regs: &user_regs_struct,
+    memory: Option<&Memory>,
     list: &Path,
 ) -> Result<Option<Sleep>, TraceError> {
     let mut call = regs.orig_rax as i64;
@@ -161,6 +162,10 @@ fn look(
         thread.stopped = Some(stopped);
         if !is_interrupted {
             return Ok(None);
+        }
+        let known = user_regs_struct { orig_rax: call as u64, ..*regs };
+        if let Some(sleep) = memory.and_then(|memory| told(memory, &known)) {
+            return Ok(Some(sleep));
         }
         let (Some(during), Some(after), true) = (during, timers(list), asleep) else {
             continue;
