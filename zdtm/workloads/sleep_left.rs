@@ -57,10 +57,18 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         let args = [address(&raw const set), 0, address(&raw const time), 8, 0, 0];
         ensure_result("sigtimedwait", call(libc::SYS_rt_sigtimedwait, args), Err(Errno::EAGAIN))
     });
+    let (socket, _other_end) = std::os::unix::net::UnixStream::pair()?;
+    socket.set_read_timeout(Some(SLEEP / 2))?;
+    let reader = cx.thread(move |_| {
+        let mut byte = 0_u8;
+        let args = [socket.as_raw_fd().into(), address(&raw mut byte), 1, 0, 0, 0];
+        ensure_result("read of a socket", call(libc::SYS_read, args), Err(Errno::EAGAIN))
+    });
     std::thread::sleep(BEFORE);
     cx.barrier()?;
     sleepers.into_iter().try_for_each(Thread::join)?;
     limited.join()?;
+    reader.join()?;
     event.write(1)?;
     endless.join()?;
     DONE.store(true, Ordering::Release);

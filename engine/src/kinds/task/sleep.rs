@@ -16,9 +16,9 @@ pub struct Sleeps;
 impl TaskKind for Sleeps {
     const NAME: &'static str = "sleep";
     const NOT_SAVED: &'static [&'static str] = &[
-        "what is left of the timeout of epoll_wait, semtimedop and sigtimedwait, which begins anew",
+        "what is left of the timeout of epoll_wait, semtimedop, sigtimedwait, and of sockets (SO_RCVTIMEO, SO_SNDTIMEO), which begins anew",
         "what is left of the timeout of poll, futex and nanosleep in a stopped process, or where /proc/timer_list cannot be read, which begins anew",
-        "that a socket with SO_RCVTIMEO or SO_SNDTIMEO was waited for: the call fails with EINTR, as after any stop",
+        "that a socket with SO_SNDTIMEO was being connected: the call fails with EINTR, as after any stop",
     ];
     const SCOPE: Scope = Scope::Thread;
 
