@@ -574,7 +574,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits for the stop we asked for; none if the thread ended instead. A signal that arrives first is let through: the
 /// thread takes it, and then stops.
-pub(super) fn wait_for_interrupt(
+fn wait_for_interrupt(
     pid: i32,
     thread: Running,
     limit: Duration,

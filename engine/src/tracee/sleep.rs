@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use libc::user_regs_struct;
 
-use super::freeze::{FrozenTask, FrozenTree, TaskState, wait_for_interrupt};
+use super::freeze::{FrozenTask, FrozenTree, TaskState};
 use super::memory::Memory;
 use super::regs::{self, SYSCALL_LEN};
 use super::stopped::{Running, Stop, Stopped, TraceError};
@@ -159,14 +159,19 @@ fn look(
         let Some(thread) = task.threads.get_mut(at) else { return Ok(None) };
         let Some(stopped) = thread.stopped.take() else { return Ok(None) };
         let tid = thread.tid;
-        let running = stopped.resume(Resume::Cont, 0)?;
+        let running = match enter_again(stopped) {
+            Err(TraceError::Died { .. }) => {
+                task.threads.remove(at);
+                return Ok(None);
+            }
+            running => running?,
+        };
         let asleep = falls_asleep(pid, tid);
         let during = timers(list);
         if call == libc::SYS_restart_syscall {
             call = continued_call(pid, tid, regs).unwrap_or(call);
         }
-        running.interrupt()?;
-        let Some((stopped, _)) = wait_for_interrupt(pid, running, LIMIT)? else {
+        let Some(stopped) = stop_again(running)? else {
             // It was killed; whoever asks for it next says so.
             task.threads.remove(at);
             return Ok(None);
@@ -199,6 +204,42 @@ fn look(
         candidates = Some(gone).filter(|gone| !gone.is_empty());
     }
     Ok((call != libc::SYS_restart_syscall).then_some(Sleep { call, left: None }))
+}
+
+/// Lets a thread go into its call once more, and no further: should that end, it stops there, and does nothing of its own. One that
+/// has a signal to take first takes it, and stops.
+fn enter_again(stopped: Stopped) -> Result<Running, TraceError> {
+    let tid = stopped.tid();
+    let (stopped, stop) = stopped.resume(Resume::Syscall, 0)?.wait(LIMIT)?;
+    let signal = match stop {
+        Stop::Syscall => return Ok(stopped.resume(Resume::Syscall, 0)?),
+        Stop::Signal(signal) => signal,
+        _ => 0,
+    };
+    Running::adopt(tid).interrupt()?;
+    Ok(stopped.resume(Resume::Cont, signal)?)
+}
+
+/// Stops a thread that was let go into its call; none if it ended instead.
+fn stop_again(running: Running) -> Result<Option<Stopped>, TraceError> {
+    let tid = running.tid();
+    running.interrupt()?;
+    let mut running = running;
+    loop {
+        let (stopped, signal) = match running.wait(LIMIT) {
+            Ok((stopped, Stop::Interrupt)) => return Ok(Some(stopped)),
+            Ok((stopped, Stop::Group(_))) => {
+                return stopped.without_pending_stop(LIMIT).map(|(stopped, _)| Some(stopped));
+            }
+            Ok((stopped, Stop::Signal(signal))) => (stopped, signal),
+            Ok((stopped, _)) => (stopped, 0),
+            Err(TraceError::Died { .. }) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        // Each stop takes an interrupt back that was asked for before (`ptrace_stop` of kernel/signal.c).
+        Running::adopt(tid).interrupt()?;
+        running = stopped.resume(Resume::Cont, signal)?;
+    }
 }
 
 fn is_restarted(regs: &user_regs_struct) -> bool {
