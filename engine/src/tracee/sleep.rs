@@ -366,3 +366,64 @@ fn call_interrupted(stopped: Stopped) -> Result<(Stopped, i32, user_regs_struct)
     let after = stopped.regs()?;
     Ok((stopped, 0, after))
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Registers of a thread in a call, without arguments.
+    fn in_call(call: i64) -> user_regs_struct {
+        let none = regs::tests::zeroed();
+        user_regs_struct {
+            rax: regs::ERESTART_RESTARTBLOCK as u64,
+            orig_rax: call as u64,
+            rip: 0x1002,
+            ..none
+        }
+    }
+
+    #[test]
+    fn a_call_is_made_again_from_its_instruction() {
+        let regs = again(&in_call(libc::SYS_epoll_wait));
+        assert_eq!((regs.rax, regs.rip, regs.orig_rax), (libc::SYS_epoll_wait as u64, 0x1000, u64::MAX));
+    }
+
+    #[rstest]
+    #[case(libc::SYS_poll, Some(Place::Register))]
+    #[case(libc::SYS_nanosleep, Some(Place::Memory(1)))]
+    #[case(libc::SYS_clock_nanosleep, Some(Place::Memory(3)))]
+    #[case(libc::SYS_futex, Some(Place::Memory(4)))]
+    #[case(libc::SYS_read, None)]
+    fn timeouts_have_their_places(#[case] call: i64, #[case] expected: Option<Place>) {
+        let regs = user_regs_struct { rdi: 1, rsi: 2, rdx: 3, r10: 4, ..in_call(call) };
+        assert_eq!(place_of_timeout(call, &regs), expected);
+    }
+
+    /// What is left is told where the kernel writes it down, and where there is no end.
+    #[test]
+    fn some_sleeps_need_not_be_measured() {
+        let memory = Memory::open(std::process::id() as i32).unwrap();
+        let rest = [3_i64, 500_000_000];
+        let address = rest.as_ptr().expose_provenance() as u64;
+        let left = |regs| told(&memory, &regs).map(|sleep| sleep.left);
+        let rest_at = user_regs_struct { rsi: address, ..in_call(libc::SYS_nanosleep) };
+        assert_eq!(left(rest_at), Some(Some(Duration::from_millis(3500))));
+        assert_eq!(left(in_call(libc::SYS_nanosleep)), None);
+        let endless = user_regs_struct { rdx: u64::from(u32::MAX), ..in_call(libc::SYS_poll) };
+        assert_eq!(left(endless), Some(None));
+        assert_eq!(left(user_regs_struct { rdx: 1, ..in_call(libc::SYS_poll) }), None);
+        let until = user_regs_struct { rsi: 137, ..in_call(libc::SYS_futex) };
+        assert_eq!(left(until), Some(None));
+        assert_eq!(left(user_regs_struct { rsi: 128, ..in_call(libc::SYS_futex) }), None);
+    }
+
+    #[rstest]
+    #[case([1, 999_999_999], Some(Duration::new(1, 999_999_999)))]
+    #[case([1, 1_000_000_000], None)]
+    #[case([-1, 0], None)]
+    fn strange_times_are_none(#[case] time: [i64; 2], #[case] expected: Option<Duration>) {
+        assert_eq!(duration(time), expected);
+    }
+}
