@@ -4,4 +4,7 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::{ArchError, dump_registers, restore_registers, restored_xstate, warm_up};
+pub use x86_64::{
+    ASKED_FOR, ArchError, check_registers, dump_registers, processor, restore_registers, restored_xstate,
+    warm_up,
+};

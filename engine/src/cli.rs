@@ -7,6 +7,7 @@ mod argv;
 mod cgroups;
 mod check;
 mod cleanup;
+mod cpuinfo;
 pub mod crit;
 mod dump;
 mod failure;
@@ -29,8 +30,8 @@ use nix::unistd::AccessFlags;
 use crate::config::{Entry, Sources};
 use crate::error::SysError;
 use crate::options::{
-    CheckOptions, CleanupOptions, DumpOptions, LogLevel, LogOptions, PlanOptions, RestoreOptions,
-    VerifyOptions,
+    CheckOptions, CleanupOptions, CpuinfoOptions, DumpOptions, LogLevel, LogOptions, PlanOptions,
+    RestoreOptions, VerifyOptions,
 };
 
 pub use failure::{Failure, UsageError};
@@ -58,6 +59,8 @@ pub enum Invocation {
     Verify(VerifyOptions),
     /// `cleanup`.
     Cleanup(CleanupOptions),
+    /// `cpuinfo`.
+    Cpuinfo(CpuinfoOptions),
     /// `crit`.
     Crit(crit::CritArgs),
 }
@@ -106,6 +109,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, sources: &Sources) -> Res
         Verb::Plan => Invocation::Plan(plan::options(&given)?),
         Verb::Verify => Invocation::Verify(verify::options(&given)?),
         Verb::Cleanup => Invocation::Cleanup(cleanup::options(&given)),
+        Verb::Cpuinfo => Invocation::Cpuinfo(cpuinfo::options(&given)?),
     })
 }
 
@@ -122,6 +126,7 @@ pub fn run(invocation: &Invocation) -> Result<u8, Failure> {
         Invocation::Plan(options) => plan::run(options),
         Invocation::Verify(options) => verify::run(options),
         Invocation::Cleanup(options) => cleanup::run(options),
+        Invocation::Cpuinfo(options) => cpuinfo::run(options),
         Invocation::Crit(args) => crit::run(args.clone()).map(|()| 0).map_err(Failure::from),
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod task;
 use std::time::Instant;
 
 use crate::cgroups::{CgroupsDump, Hierarchies};
+use crate::cpuinfo;
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
@@ -25,6 +26,7 @@ use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::freeze::FrozenTree;
+use crate::tracee::sleep;
 
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
 /// everything is undone.
@@ -51,6 +53,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
 
     let mut files = FilesDump::new(options);
     let mut problems = Vec::new();
+    sleep::measure(&mut tree, options).map_err(running)?;
     let facts = task::inspect(&tree, options, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
@@ -68,6 +71,9 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         cgroups.write(options, &mut images)?;
+        if options.describe_cpu {
+            cpuinfo::write(&mut images)?;
+        }
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
         task::write(&mut tasks, &mut images)?;

@@ -235,6 +235,7 @@ pub enum Action {
     Check,
     Verify,
     Cleanup,
+    Cpuinfo,
 }
 
 impl fmt::Display for Action {
@@ -246,6 +247,7 @@ impl fmt::Display for Action {
             Self::Check => "check",
             Self::Verify => "verify",
             Self::Cleanup => "clean up",
+            Self::Cpuinfo => "answer for the processor in",
         })
     }
 }

@@ -131,6 +131,25 @@ impl NewImages {
         self.written.push(path.to_owned());
     }
 
+    /// Writes one file that is no part of a set, and leaves whatever else is in the directory alone.
+    pub fn write_alone<M: prost::Message>(
+        dir: &Path,
+        image: &ImageType,
+        id: u64,
+        entries: &[M],
+    ) -> Result<(), Problem> {
+        let name = image.file_name(id);
+        let about = || Object::Image(name.clone());
+        let file = File::create(dir.join(&name)).map_err(SysError::io("open"));
+        let file = file.about(about).while_trying_to("create it")?;
+        let fill = |writer: &mut ImageWriter| entries.iter().try_for_each(|entry| writer.entry(entry));
+        write_entries(file, image, fill)
+            .map_err(ImageError::from)
+            .about(about)
+            .while_trying_to("write it")?;
+        Ok(())
+    }
+
     /// Creates one file.
     pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
         if !self.begun {

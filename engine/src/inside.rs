@@ -237,6 +237,11 @@ impl Outside {
         Kept::open(Path::new("/proc")).map(Self)
     }
 
+    /// Where the kernel lists its timers, which a container's own procfs often hides.
+    pub fn timer_list(&self) -> PathBuf {
+        self.0.path().join("timer_list")
+    }
+
     /// Names a task by its pid outside, too.
     pub fn rename(&self, task: &mut TaskName) {
         if task.inner_pid.is_none()

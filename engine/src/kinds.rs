@@ -62,6 +62,7 @@ pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
     task::itimers::Itimers::ERASED,
     task::futex::Futex::ERASED,
     task::rseq::Rseq::ERASED,
+    task::sleep::Sleeps::ERASED,
     task::process::Subreaper::ERASED,
     task::process::Membarrier::ERASED,
     task::process::OomScore::ERASED,

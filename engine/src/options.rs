@@ -7,6 +7,7 @@ use crate::mounts::surroundings::Surroundings;
 use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
+use crate::terminals::MadeMasters;
 
 /// Options of `dump`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct DumpOptions {
     pub display_stats: bool,
     /// What is logged, and where.
     pub log: LogOptions,
+    /// Whether the processor is described, for a restore to compare.
+    pub describe_cpu: bool,
     /// What becomes of control groups.
     pub cgroups: CgroupOptions,
     /// The control group to freeze the tree with.
@@ -149,6 +152,10 @@ pub struct Inside {
     pub mounts: Vec<(u32, i32)>,
     /// The inode number of the network namespace that the command was called in, if the tree has its own.
     pub outer_net: Option<u64>,
+    /// Where the kernel lists its timers, if that is elsewhere than in the procfs here.
+    pub timer_list: Option<PathBuf>,
+    /// Masters of pseudo-terminals that were opened while mounts were built.
+    pub masters: MadeMasters,
     /// Network namespaces that were made beyond that of the root.
     pub spaces: MadeSpaces,
 }
@@ -249,6 +256,8 @@ pub struct RestoreOptions {
     pub net: NetOptions,
     /// Tunables that cannot be set are passed over (`--weak-sysctls`).
     pub weak_sysctls: bool,
+    /// What the processor must have in common with the one that the set was made on.
+    pub cpu_cap: CpuCap,
     /// What is logged, and where.
     pub log: LogOptions,
     /// Where we went before the restore began; nobody asks for this. The root of the tree is there already.
@@ -313,6 +322,39 @@ pub struct PlanOptions {
 pub struct CleanupOptions {
     /// Remove network locks that wait for a restore, too.
     pub all: bool,
+    /// What is logged, and where.
+    pub log: LogOptions,
+}
+
+/// What a processor must have in common with another (`--cpu-cap`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuCap {
+    /// Registers that the other has.
+    pub fpu: bool,
+    /// Instructions that the other has.
+    pub ins: bool,
+    /// Everything: it is of the same model.
+    pub cpu: bool,
+}
+
+/// What `cpuinfo` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuinfoAction {
+    /// Describe the processor.
+    Dump,
+    /// Compare it with one that was described.
+    Check,
+}
+
+/// Options of `cpuinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuinfoOptions {
+    /// What to do.
+    pub action: CpuinfoAction,
+    /// Where the image file is.
+    pub images_dir: PathBuf,
+    /// What must be the same.
+    pub cpu_cap: CpuCap,
     /// What is logged, and where.
     pub log: LogOptions,
 }

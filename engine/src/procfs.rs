@@ -23,6 +23,7 @@ pub mod smaps;
 pub mod stat;
 pub mod status;
 pub mod timens_offsets;
+pub mod timer_list;
 pub mod timers;
 
 use crate::error::{Class, Explain};

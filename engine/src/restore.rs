@@ -21,6 +21,7 @@ mod tree;
 use std::time::Instant;
 
 use crate::cgroups::CgroupsRestore;
+use crate::cpuinfo;
 use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::Images;
 use crate::inside::AsOwner;
@@ -51,6 +52,10 @@ pub enum Foreseen {
 /// way, all at once. Nothing is created.
 pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<Foreseen, Vec<Problem>> {
     let one = |problem| vec![problem];
+    let other = cpuinfo::compare(images, options.cpu_cap);
+    if !other.is_empty() {
+        return Err(other);
+    }
     CgroupsRestore::read(images, &options.cgroups)?;
     let has_namespaces = cradle::check(options, images)?;
     let tasks = set::read(images).map_err(one)?;
@@ -68,6 +73,12 @@ pub fn open(options: &RestoreOptions) -> Result<Images> {
         return Ok(images);
     }
     images.with_checksums().map_err(|problem| nothing_restored(options, vec![problem]))
+}
+
+/// Whether the processor can stand in for that of the set, as far as that is asked.
+pub fn processor(options: &RestoreOptions, images: &Images) -> Result<()> {
+    let problems = cpuinfo::compare(images, options.cpu_cap);
+    if problems.is_empty() { Ok(()) } else { Err(nothing_restored(options, problems)) }
 }
 
 /// What is to be done about control groups; nothing is done yet.

@@ -8,5 +8,7 @@ pub mod cgroup;
 pub mod freeze;
 pub mod memory;
 pub mod regs;
+pub mod sleep;
 pub mod snapshot;
 pub mod stopped;
+mod vfork;

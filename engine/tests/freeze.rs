@@ -72,9 +72,15 @@ if libc.vfork() == 0:
 ";
     let target = Target::start(dir.path(), program);
     let output = dump(target.pid(), &dir.path().join("images"), &["--timeout", "1"]);
-    assert_refused(&output, 5, &["(python3)", "did not stop within 1s", "was left running, unchanged"]);
-    assert_eq!(status(target.pid(), "TracerPid"), "0");
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", target.pid())).unwrap();
+    let child =
+        format!("waits for its child, process {} (python3), which was made by vfork", children.trim());
+    assert_refused(
+        &output,
+        3,
+        &["(python3)", "did not stop within 1s", &child, "was left running, unchanged"],
+    );
+    assert_eq!(status(target.pid(), "TracerPid"), "0");
     assert_eq!(status(children.trim().parse().unwrap(), "State"), "S (sleeping)");
 }
 
@@ -228,4 +234,26 @@ fn elf_32() -> Vec<u8> {
     word(&mut file, &[1, 0, BASE, BASE, size, size, 5, 0x1000]);
     file.extend(CODE);
     file
+}
+
+/// Python makes its children by vfork; each is waited for until it has executed its program.
+#[test]
+fn a_parent_that_spawns_all_the_time_is_stopped_when_its_child_has_gone() {
+    const PROGRAM: &str = "
+import subprocess
+open('ready', 'w').close()
+while True:
+    subprocess.run(['true'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False)
+";
+    if !has_root_and_python() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(dir.path(), PROGRAM);
+    for round in 0..30 {
+        let output =
+            dump(target.pid(), &dir.path().join("images"), &["-R", "--on-unsupported", "pipe=close"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "round {round}: {text}");
+    }
 }

@@ -24,6 +24,10 @@ pub enum Need {
     Avx,
     /// AVX-512 registers.
     Avx512,
+    /// AMX tiles, for whoever asks for them.
+    Amx,
+    /// Protection keys for memory.
+    Pku,
     /// The kernel keeps login user ids.
     Loginuid,
     /// Transparent huge pages.
@@ -54,6 +58,8 @@ const WORDS: &[(&str, Need)] = &[
     ("ping", Need::Ping),
     ("avx", Need::Avx),
     ("avx512", Need::Avx512),
+    ("amx", Need::Amx),
+    ("pku", Need::Pku),
     ("loginuid", Need::Loginuid),
     ("thp", Need::Thp),
     ("hugetlb", Need::Hugetlb),
@@ -119,6 +125,8 @@ impl Need {
             Self::Avx512 => {
                 (!std::arch::is_x86_feature_detected!("avx512f")).then(|| "no AVX-512".to_owned())
             }
+            Self::Amx => without_flag("amx_tile", "no AMX"),
+            Self::Pku => without_flag("ospke", "no protection keys"),
             Self::Loginuid => absent("/proc/self/loginuid", "the kernel keeps no login user ids"),
             Self::Thp => absent(
                 "/sys/kernel/mm/transparent_hugepage/enabled",
@@ -136,6 +144,13 @@ impl Need {
             Self::Program(name) => without_program(name),
         }
     }
+}
+
+/// As `/proc/cpuinfo` calls it: what the processor has and the kernel lets programs use.
+fn without_flag(flag: &str, reason: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    (!flags.split_whitespace().any(|known| known == flag)).then(|| reason.to_owned())
 }
 
 fn absent(path: &str, reason: &str) -> Option<String> {

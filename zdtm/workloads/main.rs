@@ -73,7 +73,10 @@ mod fpu00;
 mod fpu01;
 mod fpu02;
 mod fpu03;
+mod fpu04;
+mod fpu05;
 mod futex;
+mod futex_pi;
 mod futex_rl;
 mod ghost_holes;
 mod ghost_on_rofs;
@@ -85,6 +88,7 @@ mod hugetlb00;
 mod inet;
 mod inotify;
 mod inotify00;
+mod inotify01;
 mod inotify04;
 mod inotify_irmap;
 mod inotify_pending;
@@ -150,6 +154,7 @@ mod mountpoints;
 mod mprotect00;
 mod msgque;
 mod mtime_mmap;
+mod mutex;
 mod namespace_files;
 mod namespaces;
 mod nanosleep;
@@ -201,6 +206,7 @@ mod pty01;
 mod pty02;
 mod pty03;
 mod pty04;
+mod pty_console;
 mod raw_socket;
 mod ring;
 mod rlimits00;
@@ -247,6 +253,7 @@ mod sk_unix_dgram_ghost;
 mod sk_unix_listen;
 mod sk_unix_rel;
 mod sk_unix_unconn;
+mod sleep_left;
 mod sleeping00;
 mod sock_filter;
 mod sock_opts;
@@ -315,6 +322,7 @@ mod tty00;
 mod tty02;
 mod tty03;
 mod tun_ns;
+mod uffd_events;
 mod umask00;
 mod unbindable;
 mod unbound_sock;
@@ -338,6 +346,8 @@ mod vdso00;
 mod vdso01;
 mod vdso02;
 mod vdso_proxy;
+mod vfork;
+mod vt;
 mod wait00;
 mod write_read00;
 mod write_read01;
@@ -422,7 +432,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "fpu01", run: fpu01::run },
     Workload { name: "fpu02", run: fpu02::run },
     Workload { name: "fpu03", run: fpu03::run },
+    Workload { name: "fpu04", run: fpu04::run },
+    Workload { name: "fpu05", run: fpu05::run },
     Workload { name: "futex", run: futex::run },
+    Workload { name: "futex-pi", run: futex_pi::run },
     Workload { name: "futex-rl", run: futex_rl::run },
     Workload { name: "ghost_holes", run: ghost_holes::run },
     Workload { name: "ghost_on_rofs", run: ghost_on_rofs::run },
@@ -432,6 +445,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
     Workload { name: "inotify00", run: inotify00::run },
+    Workload { name: "inotify01", run: inotify01::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_irmap", run: inotify_irmap::run },
     Workload { name: "inotify_pending", run: inotify_pending::run },
@@ -538,6 +552,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pthread_timers", run: pthread_timers::run },
     Workload { name: "pthread_timers_h", run: pthread_timers_h::run },
     Workload { name: "ptrace_sig", run: ptrace_sig::run },
+    Workload { name: "pty-console", run: pty_console::run },
     Workload { name: "pty00", run: pty00::run },
     Workload { name: "pty01", run: pty01::run },
     Workload { name: "pty02", run: pty02::run },
@@ -591,6 +606,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sk-unix-rel", run: sk_unix_rel::run },
     Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
     Workload { name: "sk-unix01", run: sk_unix01::run },
+    Workload { name: "sleep-left", run: sleep_left::run },
     Workload { name: "sleeping00", run: sleeping00::run },
     Workload { name: "sock_filter", run: sock_filter::run },
     Workload { name: "sock_opts", run: sock_opts::run },
@@ -654,6 +670,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tty00", run: tty00::run },
     Workload { name: "tty02", run: tty02::run },
     Workload { name: "tty03", run: tty03::run },
+    Workload { name: "uffd-events", run: uffd_events::run },
     Workload { name: "umask00", run: umask00::run },
     Workload { name: "unbindable", run: unbindable::run },
     Workload { name: "unbound_sock", run: unbound_sock::run },
@@ -677,6 +694,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },
     Workload { name: "vdso02", run: vdso02::run },
+    Workload { name: "vfork", run: vfork::run },
+    Workload { name: "vt", run: vt::run },
     Workload { name: "wait00", run: wait00::run },
     Workload { name: "write_read00", run: write_read00::run },
     Workload { name: "write_read01", run: write_read01::run },

@@ -3,6 +3,8 @@
 //! ptrace gives the extended state in the standard (not compacted) XSAVE layout, whose offsets are the processor's own
 //! (CPUID leaf 0xD). Images give each component a list of its own, so that they can be read on any processor.
 
+pub mod processor;
+
 use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -31,6 +33,9 @@ const OPMASK: u32 = 5;
 const ZMM_HI256: u32 = 6;
 const HI16_ZMM: u32 = 7;
 const PKRU: u32 = 9;
+/// AMX: the shape of tiles, and their contents.
+const TILE_CONFIGURATION: u32 = 17;
+const TILE_DATA: u32 = 18;
 const KNOWN: u64 = X87_SSE
     | 1 << AVX
     | 1 << BNDREGS
@@ -40,11 +45,14 @@ const KNOWN: u64 = X87_SSE
     | 1 << HI16_ZMM
     | 1 << PKRU;
 
+/// Components that a process may use only after it has asked for them (`arch_prctl(2)`, `ARCH_REQ_XCOMP_PERM`).
+pub const ASKED_FOR: u64 = 1 << TILE_DATA;
+
 /// What is wrong with the registers of a thread or of an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchError {
     /// State that images have no place for.
-    #[error("it uses processor state that images cannot hold (XSAVE components {0:#x}, such as AMX tiles)")]
+    #[error("it has processor state in use that images cannot hold: {}", component_names(*.0))]
     UnknownComponents(u64),
     /// State that this processor does not have.
     #[error("it uses processor features that this machine lacks: {}", component_names(*.0))]
@@ -81,9 +89,14 @@ fn component_names(components: u64) -> String {
         (ZMM_HI256, "AVX-512"),
         (HI16_ZMM, "AVX-512"),
         (PKRU, "protection keys"),
+        (TILE_CONFIGURATION, "AMX"),
+        (TILE_DATA, "AMX"),
     ];
-    let mut found: Vec<&str> =
-        names.iter().filter(|(bit, _)| components & (1 << bit) != 0).map(|(_, n)| *n).collect();
+    let mut found: Vec<String> = Vec::new();
+    for bit in (0..64).filter(|bit| components & (1_u64 << bit) != 0) {
+        let name = names.iter().find(|(known, _)| *known == bit).map(|(_, name)| (*name).to_owned());
+        found.push(name.unwrap_or_else(|| format!("XSAVE component {bit}")));
+    }
     found.dedup();
     found.join(", ")
 }
@@ -245,6 +258,21 @@ pub fn restore_registers(core: &CoreEntry) -> Result<user_regs_struct, ArchError
     })
 }
 
+/// Whether a thread can have the registers of an image here, and what it was `permitted` to use besides.
+pub fn check_registers(core: &CoreEntry, permitted: u64) -> Result<(), ArchError> {
+    restore_registers(core)?;
+    let xsave = core.thread_info.as_ref().and_then(|info| info.fpregs.xsave.as_ref());
+    match (xsave.map_or(0, |xsave| xsave.xstate_bv) | permitted) & !components_here() {
+        0 => Ok(()),
+        missing => Err(ArchError::MissingComponents(missing)),
+    }
+}
+
+/// The components that this processor has.
+fn components_here() -> u64 {
+    (0..64).filter(|bit| *bit < 2 || component(*bit).is_some()).fold(0, |all, bit| all | 1 << bit)
+}
+
 /// The extended state of an image, in the layout of this machine. `template` is that of any thread here.
 pub fn restored_xstate(core: &CoreEntry, template: &[u8]) -> Result<Vec<u8>, ArchError> {
     let f = &core.thread_info.as_ref().ok_or(ArchError::Truncated)?.fpregs;
@@ -265,10 +293,9 @@ pub fn restored_xstate(core: &CoreEntry, template: &[u8]) -> Result<Vec<u8>, Arc
         put(LEGACY, &X87_SSE.to_le_bytes())?;
         return Ok(xstate);
     };
-    let have =
-        (0..64).filter(|bit| *bit < 2 || component(*bit).is_some()).fold(0_u64, |all, bit| all | 1 << bit);
-    if x.xstate_bv & !have != 0 {
-        return Err(ArchError::MissingComponents(x.xstate_bv & !have));
+    let missing = x.xstate_bv & !components_here();
+    if missing != 0 {
+        return Err(ArchError::MissingComponents(missing));
     }
     // Components in their initial state have a zero here, whatever their bytes say.
     put(LEGACY, &x.xstate_bv.to_le_bytes())?;

@@ -9,7 +9,9 @@ use crate::cgroups::Hierarchies;
 use crate::error::{Action, Error, Problem, TargetState};
 use crate::inside::{self, Ended, Kept, Outside, Side};
 use crate::mounts::surroundings::Surroundings;
-use crate::options::{Afterwards, Connections, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout};
+use crate::options::{
+    Afterwards, Connections, CpuCap, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout,
+};
 use crate::supervise::{self, Lifeline, Role};
 
 use super::grammar::Given;
@@ -47,6 +49,7 @@ pub(super) fn options(given: &Given) -> Result<DumpOptions, UsageError> {
         namespaces: namespaces::options(given)?,
         skip_checksums: given.flag("skip-checksums"),
         display_stats: given.flag("display-stats"),
+        describe_cpu: super::cpuinfo::cpu_cap(given).is_some_and(|caps| caps != CpuCap::default()),
         log,
         inside: Inside::default(),
     })
@@ -169,7 +172,7 @@ pub(super) fn from_inside(
     (options.images_dir, options.work_dir) = (images.path(), work.path());
     options.freeze_cgroup = freezer.as_ref().map(Kept::path);
     options.tree = inside.inner_pid;
-    options.inside = Inside { surroundings, ..inside };
+    options.inside = Inside { surroundings, timer_list: Some(outside.timer_list()), ..inside };
     let named = |mut error: Error| {
         error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));
         error

@@ -45,6 +45,10 @@ pub(super) fn command(verb: Verb, detail: Detail) -> Command {
         let words = Arg::new("command").value_name("CMD").num_args(1..).last(true).hide(true);
         command = command.arg(words.value_parser(value_parser!(OsString)));
     }
+    if verb == Verb::Cpuinfo {
+        let action = Arg::new("action").value_name("ACTION").help("dump or check").required(true);
+        command = command.arg(action.value_parser(super::cpuinfo::action));
+    }
     if verb == Verb::Verify {
         let directory = Arg::new("directory").value_name("DIR").help("The same as --images-dir DIR");
         command = command.arg(directory.value_parser(value_parser!(PathBuf)));
@@ -79,6 +83,7 @@ fn values(arg: Arg, spec: &Spec, name: &'static str) -> Arg {
     match (spec.long, name) {
         ("tree", _) => arg.value_parser(value_parser!(i32).range(1..)).allow_negative_numbers(true),
         ("timeout", _) => arg.value_parser(value_parser!(u32)),
+        ("cpu-cap", _) => arg.value_parser(super::cpuinfo::capabilities),
         ("verbosity", _) => arg.value_parser(verbosity),
         ("ghost-limit", _) => arg.value_parser(super::files::size),
         ("file-validation", _) => arg.value_parser(super::files::validation),

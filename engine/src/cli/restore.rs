@@ -54,6 +54,7 @@ pub(super) fn options(given: &Given) -> Result<RestoreOptions, UsageError> {
         skip_checksums: given.flag("skip-checksums"),
         map_pages: given.flag("map-pages"),
         display_stats: given.flag("display-stats"),
+        cpu_cap: super::cpuinfo::cpu_cap(given).unwrap_or_default(),
         mounts: mounts::options(given)?,
         weak_sysctls: given.flag("weak-sysctls"),
         inside: Inside::default(),
@@ -81,6 +82,7 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
     let images_dir = keep(&options.images_dir, "images directory")?;
     let work_dir = keep(&options.work_dir, "work directory")?;
     let images = crate::restore::open(options)?;
+    crate::restore::processor(options, &images)?;
     let mut cgroups = crate::restore::cgroups(options, &images)?;
     let root = match cradle::enter(options, &images, &mut cgroups)? {
         Side::Home => restore(options, &images, &mut cgroups)?,

@@ -12,11 +12,12 @@ pub(super) enum Verb {
     Plan,
     Verify,
     Cleanup,
+    Cpuinfo,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Dump, Self::Restore, Self::Check, Self::Plan, Self::Verify, Self::Cleanup];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Dump, Self::Restore, Self::Check, Self::Plan, Self::Verify, Self::Cleanup, Self::Cpuinfo];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -26,6 +27,7 @@ impl Verb {
             Self::Plan => "plan",
             Self::Verify => "verify",
             Self::Cleanup => "cleanup",
+            Self::Cpuinfo => "cpuinfo",
         }
     }
 
@@ -37,13 +39,14 @@ impl Verb {
             Self::Plan => "Say what a dump would meet, and touch nothing",
             Self::Verify => "Say whether an image set is whole, and restorable here",
             Self::Cleanup => "Remove what killed commands left behind",
+            Self::Cpuinfo => "Describe this processor, or say whether it can stand in for the one described",
         }
     }
 }
 
 /// Commands that are known, and refused by name for now.
 pub(super) const REFUSED_COMMANDS: &[&str] =
-    &["pre-dump", "page-server", "lazy-pages", "dedup", "service", "swrk", "cpuinfo", "exec"];
+    &["pre-dump", "page-server", "lazy-pages", "dedup", "service", "swrk", "exec"];
 
 /// What stands behind an option's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +123,8 @@ const ALL: &[Verb] = &Verb::ALL;
 const D: &[Verb] = &[Verb::Dump, Verb::Plan];
 const R: &[Verb] = &[Verb::Restore];
 const DR: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore, Verb::Verify];
+/// Dump and restore, and what describes processors for them.
+const DRI: &[Verb] = &[Verb::Dump, Verb::Plan, Verb::Restore, Verb::Verify, Verb::Cpuinfo];
 const RV: &[Verb] = &[Verb::Restore, Verb::Verify];
 const C: &[Verb] = &[Verb::Check];
 
@@ -152,6 +157,7 @@ const fn refused(
 pub(super) static OPTIONS: &[Spec] = &[
     works("tree", Some('t'), Value("PID"), What, D, "Root of the process tree"),
     works("shell-job", Some('j'), Flag, What, DR, "Session and terminal belong to the caller"),
+    works("cpu-cap", None, Maybe("LIST"), What, DRI, "Describe the processor; at restore, what ours must have in common with it: fpu, ins (both without LIST), cpu, all, none, ^NAME"),
     works("timeout", None, Value("SECONDS"), What, &[Verb::Dump], "How long the tree may take to freeze [default: 10]"),
 
     works("ext-unix-sk", Some('x'), Maybe("INODE"), What, DR, "Accept that unix sockets (or this one) lose a peer outside of the tree"),
@@ -186,7 +192,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("skip-mnt", None, Values("PATH"), Mounts, DR, "Leave out a mount, and what is mounted on it"),
     works("mntns-compat-mode", None, Flag, Mounts, DR, "Accepted: there is one way, which does for all kernels"),
 
-    works("images-dir", Some('D'), Value("DIR"), Where, DR, "Directory of the image files [default: the current one]"),
+    works("images-dir", Some('D'), Value("DIR"), Where, DRI, "Directory of the image files [default: the current one]"),
     works("work-dir", Some('W'), Value("DIR"), Where, ALL, "Directory of logs, pid files and statistics [default: the images directory]"),
     works("pidfile", None, Value("FILE"), Where, R, "Write the root's pid to FILE, relative to the work directory"),
     works("skip-checksums", None, Flag, Where, &[Verb::Dump, Verb::Restore], "Compute or compare no checksums of the images"),
@@ -219,7 +225,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
     refused("cgroup-props-file", None, Value("FILE"), DR, "Cgroup properties, from a file"),
     refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
-    refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
     refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),

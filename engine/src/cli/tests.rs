@@ -8,9 +8,9 @@ use rstest::rstest;
 
 use super::*;
 use crate::options::{
-    Afterwards, AutoMounts, CgroupOptions, CheckScope, Connections, ExternalUnix, FileOptions, GhostLimit,
-    Inside, ManageCgroups, MountOptions, NamespaceOptions, NetOptions, NetworkLock, OuterEnd, Parent,
-    Timeout, Unsupported, Validation,
+    Afterwards, AutoMounts, CgroupOptions, CheckScope, Connections, CpuCap, ExternalUnix, FileOptions,
+    GhostLimit, Inside, ManageCgroups, MountOptions, NamespaceOptions, NetOptions, NetworkLock, OuterEnd,
+    Parent, Timeout, Unsupported, Validation,
 };
 
 /// Parses a line split at blanks, without any configuration file.
@@ -57,7 +57,7 @@ fn every_option_of_a_dump_arrives() {
         --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
         --external file[1d:7] --irmap-scan-path /srv --on-unsupported device=close --root /r --external mnt[/a]:b --ext-mount-map /c:d \
         --external mnt[]:m --enable-external-sharing --enable-external-masters --enable-fs xfs,nfs --skip-mnt /s --manage-cgroups=full --cgroup-root /g --cgroup-root cpu:/h \
-        --cgroup-yard /y --freeze-cgroup /f";
+        --cgroup-yard /y --freeze-cgroup /f --cpu-cap=fpu";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -97,6 +97,7 @@ fn every_option_of_a_dump_arrives() {
         },
         skip_checksums: false,
         display_stats: true,
+        describe_cpu: true,
         inside: Inside::default(),
         namespaces: NamespaceOptions::default(),
         log: LogOptions { level: LogLevel::Debug, file: Some("/work/d.log".into()) },
@@ -107,7 +108,7 @@ fn every_option_of_a_dump_arrives() {
 #[test]
 fn every_option_of_a_restore_arrives() {
     let line = "restore --images-dir /img --restore-detached --restore-sibling -s --pidfile pid --shell-job \
-        --inherit-fd fd[3]:socket:[1] --veth-pair a=b@c --weak-sysctls";
+        --inherit-fd fd[3]:socket:[1] --veth-pair a=b@c --weak-sysctls --cpu-cap";
     let expected = RestoreOptions {
         images_dir: "/img".into(),
         work_dir: "/img".into(),
@@ -119,6 +120,7 @@ fn every_option_of_a_restore_arrives() {
             macvlans: Vec::new(),
         },
         weak_sysctls: true,
+        cpu_cap: CpuCap { fpu: true, ins: true, cpu: false },
         pidfile: Some("pid".into()),
         shell_job: true,
         ..RestoreOptions::default()
@@ -218,8 +220,8 @@ fn a_mistake_is_one_sentence(#[case] line: &str, #[case] sentence: &str) {
 #[rstest]
 #[case("dump -t 1 --auto-dedup", "--auto-dedup is not implemented yet")]
 #[case(
-    "dump -t 1 --auto-dedup --stream -l --cpu-cap --shell-job --ghost-limit 1M",
-    "--cpu-cap, --auto-dedup and --stream are not implemented yet"
+    "dump -t 1 --auto-dedup --stream -l --cpu-cap --tls --shell-job --ghost-limit 1M",
+    "--auto-dedup, --tls and --stream are not implemented yet"
 )]
 #[case("dump -t 1 --external dev[x]:y", "--external dev[x]:y is not implemented yet")]
 #[case("restore --exec-cmd -- sh -c x", "--exec-cmd is not implemented yet")]

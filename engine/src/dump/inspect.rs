@@ -19,6 +19,7 @@ use crate::tracee::agent::Saved;
 use crate::tracee::freeze::{FrozenTask, FrozenThread};
 use crate::tracee::memory::Memory;
 use crate::tracee::regs;
+use crate::tracee::sleep::Sleep;
 
 /// State of a task that stands in the way of a dump.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,8 @@ pub struct ThreadFacts {
     pub robust_list: (u64, u64),
     /// Its scheduling attributes.
     pub sched: libc::sched_attr,
+    /// The call that it is to go on with.
+    pub sleep: Option<Sleep>,
 }
 
 /// What is known about one task without asking it.
@@ -120,6 +123,10 @@ impl ThreadFacts {
         if !regs::is_64_bit(&saved.regs) {
             return Err(Problem::new(TaskRefusal::Compat));
         }
+        if let Some(sleep) = thread.sleep {
+            // Of a call that was interrupted before, the kernel has forgotten which it was.
+            saved.regs.orig_rax = sleep.call as u64;
+        }
         abort_rseq(memory, rseq, &mut saved).while_trying_to("look at its rseq critical section")?;
         Ok(Self {
             tid,
@@ -129,6 +136,7 @@ impl ThreadFacts {
             saved,
             rseq,
             robust_list: process::robust_list(tid).while_trying_to("read its robust futex list")?,
+            sleep: thread.sleep,
             sched: process::sched_getattr(tid).while_trying_to("read its scheduling attributes")?,
         })
     }

@@ -513,6 +513,7 @@ impl<'a> FilesDump<'a> {
         std::mem::take(self.state::<socket_queue::Sockets>()).write(images)?;
         locks::finish(self, images)?;
         remap::finish(self, images)?;
+        inotify::forget_ours(self)?;
         policy::finish(self, images)?;
         device::finish(self, images)?;
         // What was reserved for a file that was refused, and is lost as the user wanted, is nobody's.

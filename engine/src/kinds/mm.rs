@@ -281,6 +281,11 @@ fn refuse_properties(vma: &SmapsVma) -> Result<(), MappingRefusal> {
     if let Some((_, name)) = refused.iter().find(|(flag, _)| vma.flags.has(*flag)) {
         return Err(MappingRefusal::Property(name));
     }
+    // The kernel has a key of its own for what may only be executed, and gives it again.
+    let perms = &vma.vma.perms;
+    if vma.protection_key != 0 && (perms.read || perms.write || !perms.exec) {
+        return Err(MappingRefusal::Property("protection key"));
+    }
     match vma.flags.unknown().first() {
         Some(letters) => Err(MappingRefusal::UnknownProperty(letters.escape_ascii().to_string())),
         None => Ok(()),

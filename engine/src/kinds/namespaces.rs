@@ -60,6 +60,8 @@ pub struct NamespaceRestore<'a> {
     pub opened: &'a RefCell<Vec<(u32, OwnedFd)>>,
     /// Mount namespaces that other tasks than the root are in, by their ids in the images.
     pub mounts: &'a RefCell<Vec<(u32, OwnedFd)>>,
+    /// Masters of pseudo-terminals that something mounted shows, by their numbers.
+    pub masters: &'a RefCell<Vec<(u32, OwnedFd)>>,
 }
 
 /// One kind of namespace.

@@ -15,6 +15,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod settings;
 pub mod signals;
+pub mod sleep;
 pub mod timer_arming;
 
 use proto::messages::{CoreEntry, SeccompFilter, StasisThreadEntry, TaskCoreEntry, ThreadCoreEntry};

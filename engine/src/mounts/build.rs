@@ -8,6 +8,7 @@
 //!    propagates meanwhile; then they get their flags and their groups.
 //! 4. Its root becomes the root of the namespace, and the yard is gone from it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -36,6 +37,7 @@ use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::sys::mount::{self as sys, Depth};
+use crate::terminals::{self, Master};
 
 /// A namespace that was built.
 #[derive(Debug)]
@@ -59,14 +61,27 @@ pub struct Wanted {
     pub name: String,
 }
 
+/// What files are to be opened while mounts are built.
+#[derive(Debug)]
+pub struct BuildFiles {
+    /// Those that others cover.
+    pub wanted: Vec<Wanted>,
+    /// Masters of pseudo-terminals, as far as their slaves are mounted somewhere.
+    pub masters: Vec<Master>,
+}
+
+/// Files by numbers.
+type Numbered = Vec<(u32, OwnedFd)>;
+
 /// Builds all of them. The calling process has one thread, and is in the first namespace afterwards. Files that are wanted are
-/// opened on their mounts before anything is mounted over them.
+/// opened on their mounts before anything is mounted over them. With the namespaces come the masters of pseudo-terminals that
+/// were opened.
 pub fn build(
     plan: &Plan,
     outside: OutsideMounts,
     images: &Images,
-    wanted: &[Wanted],
-) -> Result<Vec<Built>, Problem> {
+    files: &BuildFiles,
+) -> Result<(Vec<Built>, Numbered), Problem> {
     let proc = Proc::open()?;
     let archives = archives(plan, images)?;
     let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
@@ -76,7 +91,8 @@ pub fn build(
     let made = make(plan, outside, &ids)?;
     register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
-    let mut builder = Builder { plan, yard, archives, wanted, removed: BTreeMap::new() };
+    let (removed, masters) = (BTreeMap::new(), RefCell::default());
+    let mut builder = Builder { plan, yard, archives, files, removed, masters };
     builder.fill(&made)?;
     builder.make_removed()?;
     builder.put_groups()?;
@@ -90,7 +106,7 @@ pub fn build(
             file_system::set_flags(mount, file_system).about(|| source.object.clone())?;
         }
     }
-    Ok(built)
+    Ok((built, builder.masters.into_inner()))
 }
 
 /// Opens archives while their directory is in sight.
@@ -173,9 +189,11 @@ struct Builder<'a> {
     plan: &'a Plan,
     yard: Yard,
     archives: BTreeMap<String, File>,
-    wanted: &'a [Wanted],
+    files: &'a BuildFiles,
     /// What was removed, by its source and its name there.
     removed: BTreeMap<(usize, PathBuf), Removed>,
+    /// Masters of pseudo-terminals that were opened.
+    masters: RefCell<Numbered>,
 }
 
 impl Builder<'_> {
@@ -248,9 +266,12 @@ impl Builder<'_> {
         loop {
             let missing = self.clone_mounts(&mut tree)?;
             Self::attach_mounts(&mut tree)?;
-            // What is made of folders of others waits until the others are there.
+            // What is made of folders of others waits until the others are there; so does the slave of a terminal.
             let Some(missing) = missing else { break };
-            self.make_layers(missing, &tree)?;
+            match self.missing_terminal(missing) {
+                Some(index) => self.open_master(index, missing, &tree)?,
+                None => self.make_layers(missing, &tree)?,
+            }
         }
         for planned in &namespace.mounts {
             let Some(mount) = tree.cloned.get(&planned.mount.id) else { continue };
@@ -270,7 +291,7 @@ impl Builder<'_> {
                 continue;
             }
             let name = source_name(planned.source);
-            if !Yard::has(&name) {
+            if !Yard::has(&name) || self.missing_terminal(planned).is_some() {
                 return Ok(Some(planned));
             }
             let clone = || -> Result<OwnedFd, SysError> {
@@ -296,7 +317,7 @@ impl Builder<'_> {
         root: &OwnedFd,
         opened: &mut Vec<(u32, OwnedFd)>,
     ) -> Result<(), Problem> {
-        for wanted in self.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
+        for wanted in self.files.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
             let below = Path::new(&wanted.name).strip_prefix(&mount.mountpoint);
             let Ok(below) = below else { continue };
             match find(root, below) {
@@ -333,10 +354,32 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The number of the terminal whose slave is mounted, if its master is not open yet.
+    fn missing_terminal(&self, planned: &PlannedMount) -> Option<u32> {
+        let source = self.plan.sources.get(planned.source)?;
+        let is_terminals =
+            matches!(&source.kind, SourceKind::Inside(file_system, _) if file_system.fstype == "devpts");
+        let index = planned.below.to_str().filter(|_| is_terminals)?.parse().ok()?;
+        let is_open = self.masters.borrow().iter().any(|(known, _)| *known == index);
+        (!is_open).then_some(index)
+    }
+
+    /// Opens the master of a terminal, by the name that it had, so that its slave has one.
+    fn open_master(&self, index: u32, planned: &PlannedMount, tree: &Tree<'_>) -> Result<(), Problem> {
+        let known = self.files.masters.iter().find(|master| master.index == index);
+        let (path, flags) =
+            known.map_or(("/dev/ptmx", libc::O_RDWR as u32), |master| (&*master.path, master.flags));
+        let opened = inside(tree, || terminals::open_master(index, path, flags));
+        let taken = || Problem::new(SysError { call: "open(/dev/ptmx)", errno: Errno::EEXIST });
+        let master = opened.and_then(|master| master.ok_or_else(taken)).about(|| planned.mount.object())?;
+        self.masters.borrow_mut().push((index, master));
+        Ok(())
+    }
+
     /// Makes the file system of a mount, of folders that are there now.
     fn make_layers(&self, planned: &PlannedMount, tree: &Tree<'_>) -> Result<(), Problem> {
         let at = planned.source;
-        let (Some(source), Some(root)) = (self.plan.sources.get(at), tree.root()) else {
+        let Some(source) = self.plan.sources.get(at) else {
             return Err(Problem::new(MountRefusal::NoRoot));
         };
         let make = || -> Result<OwnedFd, Problem> {
@@ -344,13 +387,7 @@ impl Builder<'_> {
                 return Err(Problem::new(MountRefusal::NoRoot));
             };
             // Its folders are named from the root of the namespace.
-            let yard = open_path("/")?;
-            fchdir(root).map_err(SysError::of("fchdir"))?;
-            chroot(".").map_err(SysError::of("chroot"))?;
-            let made = file_system::make(file_system, &IdMaps::default());
-            fchdir(&yard).map_err(SysError::of("fchdir"))?;
-            chroot(".").map_err(SysError::of("chroot"))?;
-            made
+            inside(tree, || file_system::make(file_system, &IdMaps::default()))
         };
         let made = make().about(|| source.object.clone())?;
         Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
@@ -379,6 +416,18 @@ impl Builder<'_> {
     fn is_outside(&self, group: usize) -> bool {
         self.plan.groups.get(group).is_some_and(|group| group.events == Events::Outside)
     }
+}
+
+/// Does something while the root of a tree that is being built is our root directory.
+fn inside<T>(tree: &Tree<'_>, act: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    let root = tree.root().ok_or_else(|| Problem::new(MountRefusal::NoRoot))?;
+    let yard = open_path("/")?;
+    fchdir(root).map_err(SysError::of("fchdir"))?;
+    chroot(".").map_err(SysError::of("chroot"))?;
+    let done = act();
+    fchdir(&yard).map_err(SysError::of("fchdir"))?;
+    chroot(".").map_err(SysError::of("chroot"))?;
+    done
 }
 
 /// What is at a place below the root of a mount, on that mount itself. No link is followed.

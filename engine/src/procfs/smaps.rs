@@ -21,6 +21,8 @@ pub struct SmapsVma {
     pub swap: u64,
     /// The page size in use: 4096, or that of hugetlb pages.
     pub page_size: u64,
+    /// Its protection key (`pkeys(7)`); 0 is that of all memory.
+    pub protection_key: u32,
 }
 
 macro_rules! vm_flags {
@@ -141,6 +143,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SmapsVma>, ParseError> {
                 anonymous: 0,
                 swap: 0,
                 page_size: 0,
+                protection_key: 0,
             });
             continue;
         }
@@ -152,6 +155,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SmapsVma>, ParseError> {
             b"Pss" => last.pss = kilobytes(line)?,
             b"Anonymous" => last.anonymous = kilobytes(line)?,
             b"Swap" => last.swap = kilobytes(line)?,
+            b"ProtectionKey" => last.protection_key = line.decimal("a protection key")?,
             b"KernelPageSize" => last.page_size = kilobytes(line)?,
             _ => {}
         }

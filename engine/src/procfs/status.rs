@@ -50,6 +50,8 @@ pub struct Status {
     pub no_new_privs: bool,
     /// Shadow stack features that are on (`x86_Thread_features`), as words; none in a kernel without.
     pub thread_features: Option<String>,
+    /// Which bits of an address count (`untag_mask`, Linux 6.4).
+    pub untag_mask: Option<u64>,
     /// 0 off, 1 strict, 2 filter; none in a kernel without seccomp.
     pub seccomp: Option<u32>,
     /// Since Linux 5.9.
@@ -113,6 +115,7 @@ struct Found {
     cap_amb: Option<u64>,
     no_new_privs: Option<bool>,
     thread_features: Option<String>,
+    untag_mask: Option<u64>,
     seccomp: Option<u32>,
     seccomp_filters: Option<u32>,
     cpus_allowed: Vec<u64>,
@@ -158,6 +161,10 @@ impl Found {
             b"x86_Thread_features" => {
                 self.thread_features = Some(String::from_utf8_lossy(line.rest).trim().to_owned());
                 return Ok(());
+            }
+            b"untag_mask" => {
+                line.skip(b"0x");
+                self.untag_mask = Some(line.hex("a mask of addresses")?);
             }
             b"Seccomp" => self.seccomp = Some(line.decimal("the seccomp mode")?),
             b"Seccomp_filters" => self.seccomp_filters = Some(line.decimal("the number of seccomp filters")?),
@@ -220,6 +227,7 @@ impl Found {
             cap_amb: self.cap_amb?,
             no_new_privs: self.no_new_privs?,
             thread_features: self.thread_features,
+            untag_mask: self.untag_mask,
             seccomp: self.seccomp,
             seccomp_filters: self.seccomp_filters,
             cpus_allowed: self.cpus_allowed,

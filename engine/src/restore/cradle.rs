@@ -31,6 +31,7 @@ use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
+use crate::terminals::MadeMasters;
 
 use super::nothing_restored;
 
@@ -180,6 +181,8 @@ struct Plan<'a> {
     opened: RefCell<Vec<(u32, OwnedFd)>>,
     /// Mount namespaces of other tasks, by their ids in the images.
     mounts: RefCell<Vec<(u32, OwnedFd)>>,
+    /// Masters of pseudo-terminals that something mounted shows, by their numbers.
+    masters: RefCell<Vec<(u32, OwnedFd)>>,
     /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
     spaces: RefCell<Vec<(u32, OwnedFd)>>,
     /// Of these, those that are joined.
@@ -213,6 +216,7 @@ impl<'a> Plan<'a> {
             spaces: RefCell::default(),
             opened: RefCell::default(),
             mounts: RefCell::default(),
+            masters: RefCell::default(),
         })
     }
 
@@ -250,6 +254,7 @@ impl<'a> Plan<'a> {
                     brought: &[],
                     opened: &self.opened,
                     mounts: &self.mounts,
+                    masters: &self.masters,
                 },
             )
         })
@@ -327,6 +332,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     tell(&begin)?;
     let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     let Some(mounts) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    let Some(masters) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     let ids = inside::ids_of(root, &plan.types)?;
     let Some(worker) = inside::enter(&newborn.pidfd, &plan.types, &plan.pids)? else {
         let dies_with_us = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -349,11 +355,12 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             covered: numbers(opened),
             mounts: numbers(mounts),
             spaces: MadeSpaces(Rc::new(spaces)),
+            masters: MadeMasters(Rc::new(masters)),
             ..Inside::default()
         })));
     };
     // They are for the other one to hold.
-    drop((spaces, opened, mounts));
+    drop((spaces, opened, mounts, masters));
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
         newborn.forget();
@@ -374,7 +381,8 @@ fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &File) 
         kind.restore(cx).while_trying_to("restore its namespaces")?;
     }
     tell_of(filled, &plan.opened.borrow())?;
-    tell_of(filled, &plan.mounts.borrow())
+    tell_of(filled, &plan.mounts.borrow())?;
+    tell_of(filled, &plan.masters.borrow())
 }
 
 /// Says which files we have open for whoever takes us: how many, and of each its id and our descriptor.

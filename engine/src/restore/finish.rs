@@ -9,11 +9,13 @@ use super::tree::add_forget;
 use crate::arch;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
+use crate::kinds::task::sleep as task_sleep;
 use crate::options::{Afterwards, RestoreOptions};
 use crate::supervise::Guardian;
 use crate::sys::ptrace::Resume;
 use crate::tracee::agent::{self, Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
+use crate::tracee::sleep;
 use crate::tracee::stopped::{Stop, Stopped, TraceError};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -137,14 +139,16 @@ pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Proble
 
 /// Takes the agents out, sets all registers, and lets all tasks go; the root's pid.
 pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<i32, Problem> {
-    let mut ready: Vec<Stopped> = Vec::new();
+    // Each with a signal that it has to take first, or 0.
+    let mut ready: Vec<(Stopped, i32)> = Vec::new();
     let agents = take_out(&mut stubs, tasks)?;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         let gone = usize::from(task.ended_leader().is_some());
         for (image, thread) in task.threads.iter().skip(gone).zip(stub.threads.drain(..)) {
             let stopped = thread.ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
             set_registers(&stopped, image).of_task(&stub.name).while_trying_to("set its registers")?;
-            ready.push(stopped);
+            let step = "have it sleep on";
+            ready.push(sleep_on(stopped, image).of_task(&stub.name).while_trying_to(step)?);
         }
     }
     if options.afterwards == Afterwards::LeaveStopped {
@@ -160,13 +164,13 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
     let guardian = Guardian::of(&pids).while_trying_to("guard the release of the tree")?;
     // The root last: as the init of a pid namespace, which no guardian inside can kill, it takes the others along.
-    for thread in ready.iter().rev() {
+    for (thread, _) in ready.iter().rev() {
         thread.set_options(0)?;
     }
     // From here on the tree is whole, and lives whether we do or not.
     guardian.dismiss().while_trying_to("guard the release of the tree")?;
-    for thread in ready {
-        thread.detach(0)?;
+    for (thread, signal) in ready {
+        thread.detach(signal)?;
     }
     let root = tasks.first().map_or(0, |task| task.pid);
     stubs.0.clear();
@@ -206,6 +210,14 @@ fn end_leader(agent: &mut Agent, stub: &mut Stub, task: &Task, status: i32) -> R
     let thread = first.take().ok_or(AgentError::Lost(None))?;
     *first = Some(agent.unmap_by(thread)?);
     Ok(())
+}
+
+/// Has a thread that slept sleep for what was left. One of a stopped process makes its call when it is continued.
+fn sleep_on(stopped: Stopped, image: &super::set::Thread) -> Result<(Stopped, i32), TraceError> {
+    match task_sleep::left(&image.core) {
+        Some((call, left)) => sleep::begin(stopped, call, left),
+        None => Ok((stopped, 0)),
+    }
 }
 
 fn set_registers(thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {

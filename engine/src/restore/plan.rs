@@ -85,7 +85,8 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
             }
             if task.alive.is_some()
                 && (at > 0 || task.ended_leader().is_none())
-                && let Err(e) = arch::restore_registers(&thread.core)
+                && let Err(e) =
+                    arch::check_registers(&thread.core, thread.core.own.xstate_permission.unwrap_or(0))
             {
                 found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
             }

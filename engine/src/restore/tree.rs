@@ -5,6 +5,7 @@
 //! descriptor table have numbers of their own for the agents' sockets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -365,6 +366,21 @@ impl<'a> NewTask<'a> {
     }
 }
 
+/// Forks with a pid that nobody has. A process that was just reaped is gone from /proc a moment before its number is free
+/// (`release_task` of `kernel/exit.c`, Linux 6.15).
+fn fork_when_free(pid: i32, flags: i32) -> Result<Option<i32>, SysError> {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match namespace::fork_with_pid(pid, flags) {
+            Err(SysError { errno: Errno::EEXIST, .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            forked => return forked,
+        }
+    }
+}
+
 /// Makes the root from ourselves: a fork that is seized, given the agent, and emptied of everything else. In namespaces of
 /// its own, it has been made already.
 fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, Problem> {
@@ -374,7 +390,7 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
             nix::unistd::pipe2(nix::fcntl::OFlag::empty()).map_err(SysError::of("pipe2"))?;
         let forked = if options.inside.types.is_empty() {
             let flags = if options.parent == Parent::Sibling { libc::CLONE_PARENT } else { 0 };
-            namespace::fork_with_pid(task.pid, flags)
+            fork_when_free(task.pid, flags)
         } else {
             Ok(Some(task.pid))
         };
@@ -417,8 +433,8 @@ fn pid_error(e: SysError, pid: i32) -> Problem {
     }
 }
 
-fn options_limit() -> std::time::Duration {
-    std::time::Duration::from_secs(10)
+fn options_limit() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// Adds a `clone3` of a traced task or thread with a certain id.

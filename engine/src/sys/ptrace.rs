@@ -201,6 +201,18 @@ pub fn seccomp_flags(tid: i32, number: usize) -> Result<u64, SysError> {
     Ok(flags)
 }
 
+/// Whether a thread has a map of I/O ports that it may use (`ioperm(2)`).
+pub fn has_port_permissions(tid: i32) -> bool {
+    /// From `include/uapi/linux/elf.h`.
+    const NT_386_IOPERM: usize = 0x201;
+    let mut word = 0_u64;
+    let mut iov = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size_of::<u64>() };
+    let data = (&raw mut iov).cast();
+    // A thread without one has no such register set.
+    request("ptrace(PTRACE_GETREGSET, NT_386_IOPERM)", libc::PTRACE_GETREGSET, tid, NT_386_IOPERM, data)
+        .is_ok()
+}
+
 /// Whether some of a thread's system calls are dispatched to itself (`PR_SET_SYSCALL_USER_DISPATCH`); kernels before 6.4
 /// do not tell.
 pub fn dispatches_syscalls(tid: i32) -> bool {

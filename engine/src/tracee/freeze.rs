@@ -14,7 +14,9 @@ use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
+use crate::tracee::sleep::Sleep;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
+use crate::tracee::vfork;
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
 const MAX_ROUNDS: usize = 64;
@@ -75,6 +77,8 @@ pub struct FrozenThread {
     pub stopped: Option<Stopped>,
     /// What it stopped at.
     stop: Stop,
+    /// The call that it is to go on with.
+    pub sleep: Option<Sleep>,
 }
 
 impl FrozenThread {
@@ -446,7 +450,7 @@ impl FrozenTask {
             let tid = thread.tid();
             match wait_for_interrupt(self.pid, thread, limit)? {
                 Some((stopped, stop)) => {
-                    self.threads.push(FrozenThread { tid, stopped: Some(stopped), stop });
+                    self.threads.push(FrozenThread { tid, stopped: Some(stopped), stop, sleep: None });
                 }
                 // A leader that has ended stays as long as the other threads do, and cannot be let go.
                 None if has_ended(self.pid, tid) => {
@@ -467,7 +471,7 @@ impl FrozenTask {
                 lost = true;
                 let successor = wait_for_interrupt(self.pid, Running::adopt(thread.tid), limit)?;
                 let Some((stopped, stop)) = successor else { continue };
-                thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop };
+                thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop, sleep: None };
             }
             self.threads.push(thread);
         }
@@ -544,7 +548,7 @@ impl FrozenTask {
                 Err(e) => return Err(e.into()),
             }
         };
-        *thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop };
+        *thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop, sleep: None };
         Ok(())
     }
 
@@ -591,7 +595,10 @@ fn wait_for_interrupt(
             Err(TraceError::NotStopping { .. }) if has_ended(pid, tid) => return Ok(None),
             Err(TraceError::NotStopping { .. }) if Instant::now() < deadline => thread = Running::adopt(tid),
             Err(TraceError::NotStopping { wchan, .. }) => {
-                return Err(TraceError::NotStopping { tid, limit, wchan });
+                return Err(match vfork::borrower(pid, tid) {
+                    Some(child) => TraceError::WaitsForChild { tid, limit, child: child.to_string() },
+                    None => TraceError::NotStopping { tid, limit, wchan },
+                });
             }
             Err(e) => return Err(e),
         }

@@ -11,7 +11,7 @@ pub const SYSCALL_LEN: u64 = 2;
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
 const ERESTARTNOHAND: i64 = -514;
-const ERESTART_RESTARTBLOCK: i64 = -516;
+pub const ERESTART_RESTARTBLOCK: i64 = -516;
 
 /// Whether the thread runs 64-bit code.
 pub fn is_64_bit(regs: &user_regs_struct) -> bool {
@@ -78,7 +78,7 @@ pub fn calling(regs: &user_regs_struct, rip: u64, number: i64, args: [u64; 6]) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use rstest::rstest;
 
@@ -91,7 +91,7 @@ mod tests {
         regs
     }
 
-    fn zeroed() -> user_regs_struct {
+    pub(in crate::tracee) fn zeroed() -> user_regs_struct {
         user_regs_struct {
             r15: 0,
             r14: 0,

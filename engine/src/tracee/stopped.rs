@@ -39,6 +39,19 @@ pub enum TraceError {
         /// Where in the kernel it is (`/proc/PID/wchan`).
         wchan: Option<String>,
     },
+    /// It cannot stop before a child of it has executed a program or ended.
+    #[error(
+        "thread {tid} did not stop within {limit:?}: it waits for its child, {child}, which was made by vfork and has borrowed \
+         its memory until it executes a program or ends"
+    )]
+    WaitsForChild {
+        /// Which.
+        tid: i32,
+        /// How long we waited.
+        limit: Duration,
+        /// The child.
+        child: String,
+    },
     /// It stopped for another reason than the one we waited for.
     #[error("thread {tid} stopped at {stop:?}, which was not expected")]
     Unexpected {
@@ -53,6 +66,7 @@ impl Explain for TraceError {
     fn class(&self) -> Class {
         match self {
             Self::Sys(e) => e.class(),
+            Self::WaitsForChild { .. } => Class::Refused,
             Self::Died { .. } | Self::NotStopping { .. } => Class::Failed,
             Self::Unexpected { .. } => Class::Bug,
         }
@@ -63,6 +77,9 @@ impl Explain for TraceError {
             Self::Sys(e) => e.help(),
             Self::NotStopping { .. } => {
                 Some("wait until the device or filesystem it waits for answers, or raise --timeout".into())
+            }
+            Self::WaitsForChild { .. } => {
+                Some("dump it when the child has done so, or raise --timeout".into())
             }
             Self::Died { .. } | Self::Unexpected { .. } => None,
         }

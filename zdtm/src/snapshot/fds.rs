@@ -71,10 +71,22 @@ fn removed_file(pid: i32, fd: u32) -> Option<String> {
 /// by the descriptor it is open at.
 fn watched(text: &str, removed: &[(u32, String)]) -> String {
     let Some((fd, file)) = removed.iter().find(|(_, file)| text.contains(&format!(" {file} "))) else {
-        return text.to_owned();
+        return if is_on_unnamed_device(text) { without_handle(text) } else { text.to_owned() };
     };
     let known = text.replace(file, &format!("fd {fd}"));
     known.split(" f_handle:").next().unwrap_or(&known).to_owned()
+}
+
+/// Whether a watch is in a file system without a device, such as a tmpfs: a restore of one that is the tree's own makes it anew,
+/// with other handles and perhaps another number.
+fn is_on_unnamed_device(watch: &str) -> bool {
+    let device = watch.split(' ').find_map(|word| u32::from_str_radix(word.strip_prefix("sdev:")?, 16).ok());
+    device.is_some_and(|device| device >> 20 == 0)
+}
+
+fn without_handle(watch: &str) -> String {
+    let words = watch.split(' ').filter(|word| !word.starts_with("sdev:") && !word.starts_with("f_handle:"));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The comparable lines; of lines with the same key, each gets its number.

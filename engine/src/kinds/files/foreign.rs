@@ -43,13 +43,17 @@ static FOREIGN: &[Foreign] = &[
     Foreign {
         name: "io_uring",
         what: "an io_uring",
-        why: "whose requests in flight and registered buffers the kernel does not tell",
+        // Sizes, positions, and how many files and buffers are registered stand in fdinfo, but not with which flags it was set up;
+        // they decide who may submit, when completions come, and how large an entry is.
+        why: "whose flags (io_uring_setup) and requests in flight the kernel does not tell",
         help: "run the program without io_uring (sysctl kernel.io_uring_disabled makes most fall back to epoll)",
     },
     Foreign {
         name: "userfaultfd",
         what: "a userfaultfd",
-        why: "whose faults in flight the kernel does not tell",
+        // Features and faults that wait stand in fdinfo, but not the address space; and pages that are absent or protected are
+        // part of its state.
+        why: "of which the kernel does not tell whose memory it watches",
         help: CLOSE,
     },
     Foreign {

@@ -50,6 +50,10 @@ impl Explain for InotifyError {
 #[derive(Debug, Default)]
 struct Pending(Vec<StasisNotifyEntry>);
 
+/// Instances without any event when they were looked at: our duplicates.
+#[derive(Debug, Default)]
+struct Empty(Vec<OwnedFd>);
+
 /// Instances that were made, and what they are to watch.
 #[derive(Debug, Default)]
 struct Made {
@@ -72,6 +76,7 @@ impl FileKind for Inotify {
     const NAME: &'static str = "inotify";
     const NOT_SAVED: &'static [&'static str] = &[
         "events that nobody has read yet: an overflow event stands in for them",
+        "events that somebody outside of the tree makes of a removed file while a dump reads it, if the tree runs on",
         "numbers of watches that have ended: new watches may get them once more",
         "one-shot watches and IN_EXCL_UNLINK, on kernels before 5.19",
     ];
@@ -90,6 +95,9 @@ impl FileKind for Inotify {
         // First, because finding what is watched may be an event.
         if socket::queued(fd.dup()?)? > 0 {
             cx.state::<Pending>().0.push(StasisNotifyEntry { id, overflow: Some(true) });
+        } else {
+            let ours = fd.dup()?.try_clone_to_owned().map_err(SysError::io("fcntl(F_DUPFD_CLOEXEC)"))?;
+            cx.state::<Empty>().0.push(ours);
         }
         let fown = fd.owner().while_trying_to("read the owner of its signals")?;
         let mut wd = Vec::new();
@@ -168,6 +176,19 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// Takes away the events that we made ourselves by reading what removed files hold: the tree may run on, and nobody asked for
+/// them. Where others were waiting, ours stay behind them.
+pub(super) fn forget_ours(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+    for fd in std::mem::take(cx.state::<Empty>()).0 {
+        let queued = socket::queued(fd.as_fd()).about(object)?;
+        let mut buffer = vec![0; usize::try_from(queued).unwrap_or(0)];
+        if !buffer.is_empty() {
+            nix::unistd::read(&fd, &mut buffer).map_err(SysError::of("read")).about(object)?;
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of an event without a name (`struct inotify_event`).

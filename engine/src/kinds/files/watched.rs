@@ -19,7 +19,7 @@ use super::{FilesDump, FilesRestore, inode_scan};
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
 use crate::procfs::fsnotify::{Handle, Inode};
-use crate::procfs::link::{self, Link};
+use crate::procfs::link::{self, Link, NamespaceType};
 use crate::procfs::mountinfo;
 use crate::sys::handle;
 
@@ -94,7 +94,15 @@ pub fn describe(cx: &mut FilesDump<'_>, pid: i32, inode: &Inode) -> Result<Watch
         if handle.path.is_none() && stat.st_nlink == 0 {
             return Ok(Watched { handle, file: cx.dump_own(&fd)? });
         }
-        let has_path = own_path(pid, inode, &mut handle) || scan(cx, inode, &mut handle)?;
+        let has_path = handle.path.is_some() || own_path(pid, inode, &mut handle);
+        if !has_path && cx.options.inside.has(NamespaceType::Mnt) {
+            // Its file system may be one that a restore makes anew, where the handle leads nowhere; but a mount that covers it is
+            // no obstacle there.
+            if let Ok(file) = cx.dump_own(&fd) {
+                return Ok(Watched { handle, file });
+            }
+        }
+        let has_path = has_path || scan(cx, inode, &mut handle)?;
         // The handle will have to do, where nobody insists on a path: it can be opened.
         if has_path || cx.options.files.irmap.is_none() {
             return Ok(Watched { handle, file: 0 });

@@ -12,7 +12,7 @@ use proto::messages::{FileEntry, PstreeEntry, TaskKobjIdsEntry};
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::Problem;
 use crate::image::NewImages;
-use crate::mounts::build::Wanted;
+use crate::mounts::build::{BuildFiles, Wanted};
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
 use crate::mounts::plan::Plan;
@@ -21,6 +21,7 @@ use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
 use crate::options::DumpOptions;
 use crate::procfs::link::NamespaceType;
+use crate::terminals;
 
 /// Mount namespaces.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ impl NamespaceKind for MntNamespace {
         "contents of file systems other than tmpfs and ramfs",
         "mounts that are locked against a user namespace",
         "ids that a mount maps",
+        "the terminal behind a mounted slave whose master is outside of the tree: nobody is at its other end",
     ];
     const TYPE: NamespaceType = NamespaceType::Mnt;
 
@@ -140,7 +142,9 @@ impl NamespaceKind for MntNamespace {
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
         let plan = planned(cx).map_err(first)?;
-        let built = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &wanted(cx)?)?;
+        let files = BuildFiles { wanted: wanted(cx)?, masters: terminals::masters(cx.images)? };
+        let (built, masters) = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &files)?;
+        cx.masters.borrow_mut().extend(masters);
         for built in built {
             cx.opened.borrow_mut().extend(built.opened);
             if built.id != cx.id {

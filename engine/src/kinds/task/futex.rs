@@ -13,7 +13,6 @@ pub struct Futex;
 
 impl TaskKind for Futex {
     const NAME: &'static str = "futex";
-    const NOT_SAVED: &'static [&'static str] = &["priority inheritance state of waiters"];
     const SCOPE: Scope = Scope::Thread;
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {

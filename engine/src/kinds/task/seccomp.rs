@@ -58,6 +58,8 @@ const MAX_FILTERS: usize = 32 * 1024;
 const SECCOMP_SET_MODE_FILTER: i32 = 1;
 const SECCOMP_FILTER_FLAG_TSYNC: u32 = 1 << 0;
 const SECCOMP_FILTER_FLAG_LOG: u32 = 1 << 1;
+/// What a filter did to speculation, settings restore for each thread: installing it again must not do more.
+const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 1 << 2;
 const SECCOMP_FILTER_FLAG_TSYNC_ESRCH: u32 = 1 << 4;
 
 /// Whether a program has an instruction that returns `SECCOMP_RET_USER_NOTIF`.
@@ -92,10 +94,8 @@ pub fn is_filtered(core: &CoreEntry) -> bool {
 
 impl TaskKind for Seccomp {
     const NAME: &'static str = "seccomp";
-    const NOT_SAVED: &'static [&'static str] = &[
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW and WAIT_KILLABLE_RECV",
-        "which threads share a filter beyond those that all of the process have in common",
-    ];
+    const NOT_SAVED: &'static [&'static str] =
+        &["which threads share a filter beyond those that all of the process have in common"];
     const SCOPE: Scope = Scope::Thread;
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
@@ -151,7 +151,8 @@ fn install<'a>(filters: impl Iterator<Item = &'a SeccompFilter>, flags: u32, bat
         // struct sock_fprog: how many instructions, and where.
         let length = (filter.filter.len() / INSTRUCTION) as u64;
         let program = batch.input_words(&[Word::Value(length), Word::Pointer(program)]);
-        let flags = flags | filter.flags.unwrap_or(0) & SECCOMP_FILTER_FLAG_LOG;
+        let log = filter.flags.unwrap_or(0) & SECCOMP_FILTER_FLAG_LOG;
+        let flags = flags | log | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         let args = args![SECCOMP_SET_MODE_FILTER, flags, program];
         batch.call("seccomp(SECCOMP_SET_MODE_FILTER)", libc::SYS_seccomp, args);
     }

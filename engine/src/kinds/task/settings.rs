@@ -4,6 +4,7 @@
 //! Each is left alone where it is as a new process has it, so a kernel or processor that lacks one is no obstacle.
 
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use crate::arch;
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Class, Explain, Problem};
@@ -20,6 +21,12 @@ pub enum SettingRefusal {
     /// System calls go to the program itself.
     #[error("its system calls are dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)")]
     Dispatch,
+    /// Addresses with tags in them.
+    #[error("it keeps tags in the upper bits of addresses (linear address masking, ARCH_ENABLE_TAGGED_ADDR)")]
+    TaggedAddresses,
+    /// A map of ports.
+    #[error("it has permission for I/O ports (ioperm)")]
+    Ports,
     /// Shadow stacks.
     #[error("it has a shadow stack ({0})")]
     ShadowStack(String),
@@ -32,7 +39,7 @@ impl Explain for SettingRefusal {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::Dispatch => None,
+            Self::Dispatch | Self::TaggedAddresses | Self::Ports => None,
             Self::ShadowStack(_) => Some("start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off".into()),
         }
     }
@@ -58,6 +65,9 @@ const PR_MCE_KILL_DEFAULT: i64 = 2;
 /// From `arch/x86/include/uapi/asm/prctl.h`.
 const ARCH_GET_CPUID: i32 = 0x1011;
 const ARCH_SET_CPUID: i32 = 0x1012;
+/// Linux 5.16: which components of the extended state a process may use, and the request for one that it must ask for.
+const ARCH_GET_XCOMP_PERM: i32 = 0x1022;
+const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
 /// `PF_MEMALLOC_NOIO` and `PF_LOCAL_THROTTLE` of `include/linux/sched.h`, which together are `PR_IO_FLUSHER`.
 const IO_FLUSHER: u32 = 0x0008_0000 | 0x0010_0000;
 
@@ -65,9 +75,9 @@ impl TaskKind for Settings {
     const NAME: &'static str = "settings";
     const NOT_SAVED: &'static [&'static str] = &[
         "syscall user dispatch, on kernels before 6.4",
-        "linear address masking",
-        "permissions for I/O ports (ioperm, iopl)",
-        "permission for AMX tiles",
+        "linear address masking, on kernels before 6.4",
+        "permission for all I/O ports (iopl)",
+        "protection keys that were allocated and are of no mapping",
     ];
     const SCOPE: Scope = Scope::Thread;
 
@@ -77,6 +87,12 @@ impl TaskKind for Settings {
         }
         if let Some(features) = thread.status.thread_features.as_ref().filter(|text| !text.is_empty()) {
             return Err(Problem::new(SettingRefusal::ShadowStack(features.clone())));
+        }
+        if thread.status.untag_mask.is_some_and(|mask| mask != u64::MAX) {
+            return Err(Problem::new(SettingRefusal::TaggedAddresses));
+        }
+        if ptrace::has_port_permissions(thread.tid) {
+            return Err(Problem::new(SettingRefusal::Ports));
         }
         core.own.io_flusher = (thread.stat.flags & IO_FLUSHER == IO_FLUSHER).then_some(true);
         Ok(())
@@ -98,8 +114,13 @@ impl TaskKind for Settings {
             batch.try_call("prctl(PR_GET_MEMORY_MERGE)", prctl, args![PR_GET_MEMORY_MERGE, 0, 0, 0, 0]);
         let cpuid =
             batch.try_call("arch_prctl(ARCH_GET_CPUID)", libc::SYS_arch_prctl, args![ARCH_GET_CPUID, 0]);
+        let components = batch.output::<u64>();
+        let args = args![ARCH_GET_XCOMP_PERM, components];
+        let permitted = batch.try_call("arch_prctl(ARCH_GET_XCOMP_PERM)", libc::SYS_arch_prctl, args);
         questions.then(move |replies, core| {
             let own = &mut core.own;
+            let permitted = replies.result(permitted).and_then(|_| replies.output(components)).unwrap_or(0);
+            own.xstate_permission = Some(permitted & arch::ASKED_FOR).filter(|asked| *asked != 0);
             let states = (0..).zip(speculation).map(|(which, call)| {
                 let state = replies.result(call).unwrap_or(0);
                 let default = if which == L1D_FLUSH { PR_SPEC_DISABLE } else { PR_SPEC_ENABLE };
@@ -133,6 +154,12 @@ impl TaskKind for Settings {
         if let Some(policy) = own.mce_kill {
             let args = args![libc::PR_MCE_KILL, libc::PR_MCE_KILL_SET, policy, 0, 0];
             batch.call("prctl(PR_MCE_KILL)", prctl, args);
+        }
+        for component in
+            (0..64).filter(|bit| own.xstate_permission.unwrap_or(0) & 1 << bit != 0 && cx.tid == cx.pid)
+        {
+            let args = args![ARCH_REQ_XCOMP_PERM, component];
+            batch.call("arch_prctl(ARCH_REQ_XCOMP_PERM)", libc::SYS_arch_prctl, args);
         }
         if own.io_flusher == Some(true) {
             batch.call("prctl(PR_SET_IO_FLUSHER)", prctl, args![PR_SET_IO_FLUSHER, 1, 0, 0, 0]);

@@ -1,8 +1,6 @@
 //! A pseudo-terminal that is made again: both sides, under the number that it had.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use nix::sys::stat::Mode;
@@ -11,7 +9,8 @@ use proto::messages::{StasisTtyEntry, TermiosEntry, TtyInfoEntry};
 use super::TtyRefusal;
 use super::queue::{self, Queues};
 use crate::error::{Context as _, Problem, SysError};
-use crate::sys::tty::{self, Number, Switch, Termios};
+use crate::sys::tty::{self, Switch, Termios};
+use crate::terminals;
 
 /// Both sides of a pseudo-terminal, held until all tasks have theirs.
 #[derive(Debug)]
@@ -51,23 +50,12 @@ fn holder(index: u32) -> Option<String> {
 impl Pair {
     /// Opens the multiplexer at `path` until it gives the number.
     pub(super) fn open(index: u32, path: &str, flags: u32) -> Result<Self, Problem> {
-        let flags = OFlag::from_bits_retain(flags as i32) - OFlag::O_ASYNC;
-        let open = || {
-            let flags = flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-            nix::fcntl::open(OsStr::from_bytes(path.as_bytes()), flags, Mode::empty())
-                .map_err(SysError::of("open"))
-                .while_trying_to("open the terminal multiplexer")
-        };
-        // The kernel gives the lowest free number, so those below must be taken meanwhile.
-        let mut below = Vec::new();
-        let master = loop {
-            let master = open()?;
-            match u32::try_from(tty::number(master.as_fd(), Number::Index)?).unwrap_or(0) {
-                got if got == index => break master,
-                got if got > index => return Err(Problem::new(taken(index))),
-                _ => below.push(master),
-            }
-        };
+        let master = terminals::open_master(index, path, flags)?;
+        Self::with_master(master.ok_or_else(|| Problem::new(taken(index)))?)
+    }
+
+    /// Takes a master that is open already.
+    pub(super) fn with_master(master: OwnedFd) -> Result<Self, Problem> {
         tty::turn(master.as_fd(), Switch::Locked, false)?;
         Ok(Self { master, slave: None })
     }

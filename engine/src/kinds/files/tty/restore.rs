@@ -142,6 +142,7 @@ pub(super) fn check(cx: &FilesRestore<'_>, image: &TtyFileEntry) -> Result<(), P
     let terminals = Terminals::read(cx.images)?;
     let info = terminals.info(image.tty_info_id)?;
     let checked = match Role::of(info) {
+        Role::Master(index) if cx.options.inside.masters.get(index).is_some() => Ok(()),
         Role::Master(index) => pair::check_index(index),
         Role::Slave(index) if terminals.own(index).hung_up() => pair::check_index(index),
         Role::Slave(index) if terminals.is_made(index) => Ok(()),
@@ -181,7 +182,11 @@ fn make(cx: &mut FilesRestore<'_>, terminals: &Terminals, index: u32) -> Result<
         Some(master) => (path(cx, master), master.flags),
         None => ("/dev/ptmx".into(), libc::O_RDWR as u32),
     };
-    let mut pair = Pair::open(index, &path, flags).about(|| Object::Path(path.clone().into()))?;
+    let pair = match cx.options.inside.masters.get(index) {
+        Some(master) => Pair::with_master(master.try_clone().map_err(SysError::io("dup"))?),
+        None => Pair::open(index, &path, flags),
+    };
+    let mut pair = pair.about(|| Object::Path(path.clone().into()))?;
     let info = terminals.side(Role::Slave(index)).or_else(|| terminals.side(Role::Master(index)));
     let info = info.ok_or_else(|| invalid(&TTY_INFO, 0, "a pseudo-terminal is missing"))?;
     pair.fill(info, &terminals.own(index), &terminals.queues(index), slave_is_open)
@@ -261,6 +266,13 @@ fn open_device(path: &str, flags: u32) -> Result<OwnedFd, Problem> {
     opened.about(|| Object::Path(path.into()))
 }
 
+/// Whether a name other than that in `/dev/pts` leads to a slave, such as `/dev/console` in a container.
+fn is_another_name(path: &str, index: u32) -> bool {
+    let stat = nix::sys::stat::stat(path);
+    path != format!("/dev/pts/{index}")
+        && stat.is_ok_and(|stat| super::Device::of(stat.st_rdev) == Some(super::Device::Slave(index)))
+}
+
 /// Makes a description.
 pub(super) fn open(cx: &mut FilesRestore<'_>, image: &TtyFileEntry) -> Result<OwnedFd, Problem> {
     let terminals = terminals(cx)?;
@@ -275,7 +287,10 @@ pub(super) fn open(cx: &mut FilesRestore<'_>, image: &TtyFileEntry) -> Result<Ow
         Role::Slave(index) if terminals.is_made(index) => {
             make(cx, &terminals, index)?;
             let pair = cx.state::<Restored>().pairs.get(&index);
-            pair.map(|pair| pair.open_slave(image.flags)).transpose()?
+            match pair {
+                Some(_) if is_another_name(&path, index) => Some(open_device(&path, image.flags)?),
+                pair => pair.map(|pair| pair.open_slave(image.flags)).transpose()?,
+            }
         }
         Role::Slave(_) => {
             let current = current_terminal().ok_or_else(|| Problem::new(TtyRefusal::NoReplacement))?;
