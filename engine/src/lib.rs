@@ -29,5 +29,6 @@ pub mod stats;
 pub mod supervise;
 pub(crate) mod sys;
 pub mod tcp_repair;
+pub mod time_spaces;
 pub mod tracee;
 pub mod verify;

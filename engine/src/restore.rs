@@ -16,6 +16,7 @@ mod plan;
 mod set;
 mod state;
 mod stub;
+mod time_spaces;
 mod tree;
 
 use std::time::Instant;
@@ -101,6 +102,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
+        time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, images, &mut stats)?;

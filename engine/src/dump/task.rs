@@ -24,6 +24,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::supervise::Lifeline;
+use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::Agent;
 use crate::tracee::batch::{Batch, Output};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
@@ -220,6 +221,8 @@ fn look_at_task(
     problems.extend(refuse_namespaces(facts.pid, files.options));
     let mut shared = sharing.ids(facts.pid)?;
     shared.ids.net_ns_id = Some(net_spaces::id_of_task(files, facts.pid)?);
+    let times = time_spaces::of_task(files, facts.pid)?;
+    shared.ids.time_ns_id = times.map(|times| times.own).or(shared.ids.time_ns_id);
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -230,6 +233,7 @@ fn look_at_task(
         task.stop_signo = stopped.map(|signal| signal as u32);
         task.flags = facts.leader().stat.flags;
         task.blk_sigset = facts.leader().saved.sigmask;
+        core.own.time_ns_for_children = times.and_then(|times| times.children);
     }
     let mm = if shared.first_vm {
         let mut mm = bounds::look(facts, files)?;
@@ -360,7 +364,8 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
     let root = options.tree.to_string();
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind)
+        kind == NamespaceType::Time
+            || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
     };
     let other = |kind: &NamespaceType| {
         let known = if options.inside.types.contains(kind) { &*root } else { "self" };
@@ -373,12 +378,10 @@ pub(crate) fn refuse_namespaces(pid: i32, options: &DumpOptions) -> Vec<Problem>
             RelationRefusal::Nested(kind.name())
         })
     };
-    let for_children = [NamespaceType::Pid, NamespaceType::Time].into_iter().filter(|kind| {
-        let path = |name: String| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
-        // The link is dangling as long as a pid namespace has no init.
-        path(format!("{}_for_children", kind.name())) != path(kind.name().to_owned())
-    });
-    let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
+    let own_link = |name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+    // The link is dangling as long as a pid namespace has no init.
+    let for_children = (own_link("pid_for_children") != own_link("pid"))
+        .then(|| Problem::new(RelationRefusal::ForChildren(NamespaceType::Pid.name())));
     let all = NamespaceType::ALL.into_iter();
     let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
     others.map(refusal).chain(for_children).collect()
@@ -511,6 +514,7 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
             stop_seen: first.own.stop_seen.take(),
             continue_unseen: first.own.continue_unseen.take(),
             coredump_filter: first.own.coredump_filter,
+            time_ns_for_children: first.own.time_ns_for_children.take(),
             timer_makers: std::mem::take(&mut first.own.timer_makers),
             ..ended.clone()
         };
@@ -523,7 +527,11 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
 }
 
 /// Writes everything but files and pages.
-pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<(), Problem> {
+pub(super) fn write(
+    tasks: &mut [TaskImages],
+    times: &TimeSpaces,
+    images: &mut NewImages,
+) -> Result<(), Problem> {
     use proto::catalogue as c;
     let filters = task_kinds::seccomp::collect(tasks.iter_mut().flat_map(|task| &mut task.cores));
     let known: BTreeSet<u32> = tasks.iter().map(|t| t.pid).collect();
@@ -557,7 +565,7 @@ pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<
     }
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
-    images.write(&c::TIMENS, 0, &[namespaces::time::clocks()?])
+    times.write(images)
 }
 
 /// The inventory, which makes a directory of images a set.

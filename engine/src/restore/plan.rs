@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
-use super::tree;
+use super::{time_spaces, tree};
 use crate::arch;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem};
@@ -97,6 +97,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
+    problems.extend(time_spaces::check(tasks, files.images));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
@@ -120,6 +121,8 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
     let is_made = |kind: NamespaceType, id: u32| match kind {
         NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
         NamespaceType::Net => inside.spaces.get(id).is_some(),
+        // `time_spaces.rs` looks at these.
+        NamespaceType::Time => true,
         _ => false,
     };
     let apart = |kind: &NamespaceType| {
