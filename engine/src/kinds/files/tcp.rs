@@ -9,8 +9,7 @@
 //!
 //! Restore makes all connections before any other socket, in repair mode, and lets them talk when the whole tree is ready.
 
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -19,7 +18,7 @@ use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStr
 use super::inet::InetRefusal;
 use super::inet_address::{self, of_image};
 use super::socket_queue::{Saved, Sockets};
-use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options};
+use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options, tcp_closed};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::net_lock::{self, Ends, Lasting, Lock, Method, Note, Sweep};
@@ -27,7 +26,6 @@ use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
 use crate::supervise::Guardian;
 use crate::sys::socket::{self, get_number};
-use crate::tcp_repair::packet::sockaddr;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
 
 /// Bits of `tcp_stream_entry.opt_mask`: those of `tcpi_options`.
@@ -337,15 +335,57 @@ struct Made {
 
 /// Whether an image is one of a connection that is to be kept.
 fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
-    image.proto == libc::IPPROTO_TCP as u32
+    is_tcp(image)
         && State::from_number(image.state).is_some_and(State::is_connected)
         && cx.options.connections != Connections::Closed
 }
 
-/// Makes all connections.
+/// Makes all connections, those of each network namespace in there; first what is left of those that are over, whose
+/// addresses nobody has yet.
 pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let images: Vec<InetSkEntry> =
-        cx.entries.values().filter_map(|e| e.isk.clone()).filter(|image| is_kept(cx, image)).collect();
+    let mut sockets: Vec<InetSkEntry> = cx.entries.values().filter_map(|e| e.isk.clone()).collect();
+    sockets.retain(|image| is_tcp(image));
+    let places: BTreeSet<Option<u32>> = sockets.iter().map(|image| image.ns_id).collect();
+    for place in places {
+        let here: Vec<&InetSkEntry> = sockets.iter().filter(|image| image.ns_id == place).collect();
+        let _there = cx.options.inside.spaces.enter(place)?;
+        make_closed(cx, &here)?;
+        make_connections(cx, &here)?;
+    }
+    Ok(())
+}
+
+fn is_tcp(image: &InetSkEntry) -> bool {
+    image.proto == libc::IPPROTO_TCP as u32 && image.r#type as i32 == libc::SOCK_STREAM
+}
+
+fn make_closed(cx: &mut FilesRestore<'_>, all: &[&InetSkEntry]) -> Result<(), Problem> {
+    for image in all {
+        let sockets = cx.state::<Sockets>();
+        let own = sockets.own.get(&image.id).cloned().unwrap_or_default();
+        if own.peer_gone == Some(true) || is_to_be_closed(cx, image) {
+            let packets = cx.state::<Sockets>().packets.remove(&image.id).unwrap_or_default();
+            let address = || of_image(image, &image.src_addr, image.src_port, inet::scope(image));
+            let about = || {
+                let name = address().map_or_else(|| "unbound".to_owned(), |address| address.to_string());
+                Object::Named { kind: "tcp", name }
+            };
+            let made = tcp_closed::make(image, address(), &own, &packets).about(about);
+            let fd = made.while_trying_to("make its connection, which is over")?;
+            cx.state::<Made>().sockets.insert(image.id, fd);
+        }
+    }
+    Ok(())
+}
+
+/// Connections that the user wants closed.
+fn is_to_be_closed(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
+    let connected = State::from_number(image.state).is_some_and(State::is_connected);
+    connected && cx.options.connections == Connections::Closed
+}
+
+fn make_connections(cx: &mut FilesRestore<'_>, all: &[&InetSkEntry]) -> Result<(), Problem> {
+    let images: Vec<&InetSkEntry> = all.iter().copied().filter(|image| is_kept(cx, image)).collect();
     let all = cx.images;
     let made = side_by_side::map(&images, |image| make_connection(all, image));
     let mut connections = Vec::new();
@@ -406,46 +446,4 @@ pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
         connection.release().while_trying_to("let its connections go on")?;
     }
     Ok(())
-}
-
-/// Makes a socket whose connection is over, by having one end that way: with an error, or quietly.
-pub(super) fn make_closed(
-    image: &InetSkEntry,
-    own: &StasisSocketEntry,
-    data: &[Saved],
-) -> Result<OwnedFd, Problem> {
-    let is_v6 = image.family as i32 == libc::AF_INET6;
-    let host: SocketAddr =
-        if is_v6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() };
-    let listener = TcpListener::bind(host).map_err(SysError::io("bind"))?;
-    let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
-    inet::before_binding(fd.as_fd(), image)?;
-    let to = listener.local_addr().map_err(SysError::io("getsockname"))?;
-    socket::connect(fd.as_fd(), &sockaddr(to))?;
-    let peer = socket::accept(listener.as_fd())?;
-    let mut len = 0;
-    for packet in data {
-        nix::unistd::write(&peer, &packet.bytes).map_err(SysError::of("write"))?;
-        len += packet.bytes.len();
-    }
-    let linger = [1_u32.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
-    socket::set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
-    for _ in 0..1000 {
-        if socket::queued(fd.as_fd())? as usize >= len {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    drop(peer);
-    for _ in 0..1000 {
-        if tcp_repair::state(fd.as_fd())?.0 == State::Close {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    if own.reset != Some(true) {
-        // Asking for the error takes it away.
-        get_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)?;
-    }
-    Ok(fd)
 }

@@ -21,7 +21,7 @@ use super::socket_queue::{Saved, Sockets};
 use super::unix::{ESTABLISHED, EXTERNAL, LISTEN};
 use super::unix_calls::{as_somebody, exists, send};
 use super::unix_names::{self, Place};
-use super::{FileRefusal, FilesRestore, InTask, SocketFacts, set_common};
+use super::{FileRefusal, FilesRestore, InTask, SocketFacts, mounted, set_common};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
@@ -226,7 +226,14 @@ impl World<'_, '_> {
         for ino in inos {
             let socket = self.socket(ino)?;
             let object = socket.object();
-            socket.fd = Some(socket::create(libc::AF_UNIX, socket.kind(), 0).about(|| object.clone())?);
+            let bound = socket.own.mnt_id.map(|_mount| socket.entry.id);
+            let bound = bound.and_then(|id| mounted::bound_socket(self.cx, id));
+            let made = match bound {
+                Some(fd) => unix_names::duplicate(fd),
+                None => socket::create(libc::AF_UNIX, self.socket(ino)?.kind(), 0),
+            };
+            let socket = self.socket(ino)?;
+            socket.fd = Some(made.about(|| object.clone())?);
             let backlog = (socket.entry.state == LISTEN).then_some(socket.entry.backlog);
             let credentials = socket.peer_credentials();
             self.bind(ino).about(|| object.clone())?;
@@ -623,7 +630,11 @@ impl World<'_, '_> {
         }
         let key = (own.file_dev.unwrap_or(0), own.file_ino.unwrap_or(0), entry.name.clone());
         let is_first = self.bound.insert(key);
-        if unix_names::is_path(&entry.name) && (entry.deleted == Some(true) || !is_first) {
+        if own.mnt_id.is_some() && unix_names::is_bound(fd.as_fd())? {
+            return unix_names::set_permissions_of(fd.as_fd(), entry);
+        }
+        let is_private = entry.deleted == Some(true) || own.mnt_id.is_some() || !is_first;
+        if unix_names::is_path(&entry.name) && is_private {
             return self.place.bind_private(fd.as_fd(), &entry.name);
         }
         Place::bind(fd.as_fd(), entry, own)
@@ -674,7 +685,11 @@ impl World<'_, '_> {
 pub(super) fn check(cx: &FilesRestore<'_>, entry: &UnixSkEntry) -> Result<(), Problem> {
     let own =
         cx.peek::<Sockets>().and_then(|sockets| sockets.own.get(&entry.id)).cloned().unwrap_or_default();
-    if entry.uflags & EXTERNAL != 0 || entry.name.is_empty() || entry.deleted == Some(true) {
+    if entry.uflags & EXTERNAL != 0
+        || entry.name.is_empty()
+        || entry.deleted == Some(true)
+        || own.mnt_id.is_some()
+    {
         return Ok(());
     }
     if !KINDS.contains(&(entry.r#type as i32)) {
