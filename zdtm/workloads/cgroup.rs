@@ -1,9 +1,9 @@
 //! Tasks and threads are in the control groups that they were in, and these have the settings they had. Arguments say which
-//! groups: `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
+//! groups: `mount H` (of version 1, as a folder of the test's directory), `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
 //! `moves G TO`, `gone G`. A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use zdtm::workload::{Child, Context, Failure, Thread, Verdict};
@@ -82,9 +82,17 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
     let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
+    let mut mounts = Vec::new();
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
+            ["mount", hierarchy] => {
+                let place = cx.path(hierarchy);
+                fs::create_dir(&place)?;
+                let (kind, flags) = (Some("cgroup"), nix::mount::MsFlags::empty());
+                nix::mount::mount(kind, &place, kind, flags, Some(*hierarchy))?;
+                mounts.push(place);
+            }
             ["make", group] => {
                 make(group)?;
                 made.push(dir(group)?);
@@ -144,5 +152,22 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         ensure!(!dir.exists(), "{} is there", dir.display());
     }
     threads.into_iter().try_for_each(Thread::join)?;
-    children.into_iter().try_for_each(Child::join)
+    children.into_iter().try_for_each(Child::join)?;
+    mounts.iter().try_for_each(|place| unmount(place))
+}
+
+/// Leaves a hierarchy, removes all groups in it, and takes it off, so that nobody has it any more.
+fn unmount(place: &Path) -> Verdict {
+    fs::write(place.join("cgroup.procs"), std::process::id().to_string())?;
+    let mut groups = vec![place.to_owned()];
+    let mut at = 0;
+    while let Some(group) = groups.get(at).cloned() {
+        for entry in fs::read_dir(group)? {
+            let entry = entry?;
+            groups.extend(entry.file_type()?.is_dir().then(|| entry.path()));
+        }
+        at += 1;
+    }
+    groups.iter().skip(1).rev().try_for_each(fs::remove_dir)?;
+    Ok(nix::mount::umount(place)?)
 }

@@ -156,6 +156,7 @@ mod nanosleep;
 mod netns_lock;
 mod netns_sub;
 mod netns_sub_sysctl;
+mod netns_sub_tcp;
 mod netns_sub_veth;
 mod network;
 mod non_uniform_share_propagation;
@@ -593,6 +594,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "netns_lock", run: netns_lock::run },
     Workload { name: "netns_sub", run: netns_sub::run },
     Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
+    Workload { name: "netns_sub_tcp", run: netns_sub_tcp::run },
     Workload { name: "netns_sub_veth", run: netns_sub_veth::run },
     Workload { name: "network", run: network::run },
     Workload { name: "sk-netlink", run: sk_netlink::run },

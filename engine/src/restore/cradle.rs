@@ -323,6 +323,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     }
     tell(&begin)?;
     let Some(spaces) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    plan.spaces.replace(spaces);
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
     let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
@@ -348,12 +349,12 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             ids,
             covered: numbers(opened),
             mounts: numbers(mounts),
-            spaces: MadeSpaces(Rc::new(spaces)),
+            spaces: MadeSpaces(Rc::new(plan.spaces.take())),
             ..Inside::default()
         })));
     };
     // They are for the other one to hold.
-    drop((spaces, opened, mounts));
+    drop((plan.spaces.take(), opened, mounts));
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
         newborn.forget();

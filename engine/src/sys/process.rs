@@ -167,7 +167,7 @@ const TCP_REPAIR: i32 = 19;
 /// have other threads.
 pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deeds: &LastDeeds) -> ! {
     let cut = is_cut(pipe, other_end);
-    if let Some((socket, bytes)) = deeds.lock.as_ref().filter(|_| cut) {
+    for (socket, bytes) in deeds.locks.iter().filter(|_| cut) {
         // SAFETY: the kernel reads the bytes.
         unsafe { libc::write(*socket, bytes.as_ptr().cast(), bytes.len()) };
     }

@@ -7,13 +7,15 @@
 //! tasks are about to be killed, is the mode turned on to stay: so that sockets end without a word to their peers. The lock then
 //! lasts until the restore, which finds its name in the images.
 //!
-//! Restore makes all connections before any other socket, in repair mode, and lets them talk when the whole tree is ready.
+//! Restore makes all connections before any other socket, in repair mode, and lets them talk when the whole tree is ready. In a
+//! network namespace that is made for the tree, their packets are held back from its beginning on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStreamEntry};
+use proto::messages::{FileEntry, InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStreamEntry};
 
 use super::inet::InetRefusal;
 use super::inet_address::{self, of_image};
@@ -21,7 +23,8 @@ use super::socket_queue::{Saved, Sockets};
 use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options, tcp_closed};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
-use crate::net_lock::{self, Ends, Lasting, Lock, Method, Note, Sweep};
+use crate::net_lock::{self, Ends, Lasting, Lock, LockError, Method, Note, Sweep};
+use crate::net_spaces::{NetSpaces, There};
 use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
 use crate::supervise::Guardian;
@@ -47,13 +50,29 @@ struct Seen {
     reuse: i32,
 }
 
-/// Connections of the tree, and the lock that holds their packets back.
+/// Connections of the tree, and the locks that hold their packets back, one in each network namespace.
 #[derive(Debug, Default)]
 struct Dumped {
     connections: Vec<Seen>,
-    lock: Option<Lock>,
-    /// The lock that lasts, with its method and name.
-    lasting: Option<(Method, String, Lasting)>,
+    locks: Vec<Lock>,
+    /// Locks that last.
+    lasting: Vec<Persistent>,
+}
+
+/// A lock that lasts.
+#[derive(Debug)]
+struct Persistent {
+    method: Method,
+    name: String,
+    lock: Lasting,
+    /// Where, if that is not the network namespace that we are in.
+    space: Option<File>,
+}
+
+impl Persistent {
+    fn there(&self) -> Result<Option<There>, SysError> {
+        self.space.as_ref().map(There::enter).transpose()
+    }
 }
 
 /// Looks at a socket: completes its entry, or refuses.
@@ -157,20 +176,10 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     };
     if let Some(method) = method {
         sweep(method);
-        let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
-        let note = Note::new(&cx.options.images_dir);
         let name = net_lock::new_name(cx.options.tree);
-        let lock = Lock::hold(method, &name_of_held(&name), &note, &ends);
-        cx.state::<Dumped>().lock = Some(lock.while_trying_to("hold back the packets of its connections")?);
         let entry = StasisNetworkEntry { table: name.clone(), method: Some(method.name().into()) };
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
-        let lasting = Lasting::new(method, &name, &note, &ends);
-        let lasting = lasting.while_trying_to("hold back the packets of its connections")?;
-        if let Some(prepared) = lasting.prepared() {
-            let (socket, bytes) = prepared.parts();
-            cx.last_deeds.lock = Some((socket, bytes.to_vec()));
-        }
-        cx.state::<Dumped>().lasting = Some((method, name, lasting));
+        lock(cx, method, &name, &connections).while_trying_to(HOLD)?;
     }
     let save = |seen: &Seen| {
         let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
@@ -181,6 +190,33 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     side_by_side::feed(&connections, save, |seen, saved| write(cx, images, seen, &saved?))?;
     guardian.dismiss().while_trying_to("guard its connections")?;
     cx.state::<Dumped>().connections = connections;
+    Ok(())
+}
+
+/// The step in which packets are held back.
+const HOLD: &str = "hold back the packets of its connections";
+
+/// Holds back the packets of all connections, and prepares what will do so later.
+fn lock(cx: &mut FilesDump<'_>, method: Method, name: &str, connections: &[Seen]) -> Result<(), Problem> {
+    let note = Note::new(&cx.options.images_dir);
+    let mut places: BTreeMap<u32, Vec<Ends>> = BTreeMap::new();
+    for seen in connections {
+        let space = cx.inet_entry(seen.id).and_then(|entry| entry.ns_id).unwrap_or_default();
+        places.entry(space).or_default().push(seen.ends);
+    }
+    for (space, ends) in places {
+        let space = cx.state::<NetSpaces>().beside_home(space);
+        let space = space.map(File::try_clone).transpose().map_err(SysError::io("dup"))?;
+        let _there = space.as_ref().map(There::enter).transpose()?;
+        let held = Lock::hold(method, &name_of_held(name), &note, &ends)?;
+        cx.state::<Dumped>().locks.push(held);
+        let lock = Lasting::new(method, name, &note, &ends)?;
+        if let Some(prepared) = lock.prepared() {
+            let (socket, bytes) = prepared.parts();
+            cx.last_deeds.locks.push((socket, bytes.to_vec()));
+        }
+        cx.state::<Dumped>().lasting.push(Persistent { method, name: name.to_owned(), lock, space });
+    }
     Ok(())
 }
 
@@ -225,25 +261,30 @@ fn sweep(method: Method) {
 /// The tasks are about to be killed: their sockets are to end without a word.
 pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
     let dumped = cx.state::<Dumped>();
-    if let Some((_, _, lasting)) = &dumped.lasting {
-        lasting.persist().while_trying_to("hold back packets until the restore")?;
+    for lasting in &dumped.lasting {
+        let _there = lasting.there()?;
+        lasting.lock.persist().while_trying_to("hold back packets until the restore")?;
     }
     let mut silent = Vec::new();
     for seen in &dumped.connections {
         match Repair::start(seen.fd.as_fd(), seen.reuse) {
             Ok(repair) => silent.push(repair),
             Err(e) => {
-                if let Some((method, name, _)) = &dumped.lasting
-                    && let Err(e) = net_lock::remove(*method, name)
-                {
-                    log::error!("cannot let packets pass again: {e}");
-                }
+                dumped.lasting.iter().for_each(unlock);
                 return Err(Problem::new(e).object(seen.object.clone()).step("silence its connection"));
             }
         }
     }
     silent.into_iter().for_each(Repair::keep);
     Ok(())
+}
+
+/// Lets packets pass again, since the tree goes on.
+fn unlock(lasting: &Persistent) {
+    let there = lasting.there().map_err(LockError::from);
+    if let Err(e) = there.and_then(|_there| net_lock::remove(lasting.method, &lasting.name)) {
+        log::error!("cannot let packets pass again: {e}");
+    }
 }
 
 fn describe(saved: &Connection) -> TcpStreamEntry {
@@ -421,6 +462,25 @@ fn make_connection(images: &Images, image: &InetSkEntry) -> Result<(Connection, 
     Ok((Connection { received: Vec::new(), written, ..saved }, fd, restored))
 }
 
+/// Holds back packets of all connections of a namespace that was just made, in which we are: there was no lock so far.
+pub fn hold_in_new_space(images: &Images, id: u32) -> Result<(), Problem> {
+    let (lock, files) = (&proto::catalogue::STASIS_NETWORK, &proto::catalogue::FILES);
+    if !images.has(lock, 0) || !images.has(files, 0) {
+        return Ok(());
+    }
+    let lock: StasisNetworkEntry = images.read_single(lock, 0)?;
+    let files: Vec<FileEntry> = images.read(files, 0)?;
+    let sockets = files.iter().filter_map(|file| file.isk.as_ref());
+    let here = sockets.filter(|image| is_tcp(image) && image.ns_id == Some(id));
+    let connected = here.filter(|image| State::from_number(image.state).is_some_and(State::is_connected));
+    let all: Vec<Ends> = connected.filter_map(ends).collect();
+    if all.is_empty() || !lock.table.starts_with(net_lock::PREFIX) {
+        return Ok(());
+    }
+    let made = Lasting::new(Method::Nftables, &lock.table, &Note::new(images.dir()), &all);
+    made.and_then(|lock| lock.persist()).while_trying_to(HOLD)
+}
+
 /// A connection that was made, for the task that has it.
 pub(super) fn take(cx: &mut FilesRestore<'_>, id: u32) -> Option<OwnedFd> {
     cx.state::<Made>().sockets.remove(&id)
@@ -438,6 +498,12 @@ pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
             if method == Method::Iptables {
                 // That of a dump that was killed at its end; a table of nftables went with it.
                 net_lock::remove(method, &name_of_held(&entry.table))
+                    .while_trying_to("let packets of its connections pass again")?;
+            }
+            // Those in namespaces that were made for the tree are by nftables.
+            for space in cx.options.inside.spaces.ids() {
+                let _there = cx.options.inside.spaces.enter(Some(space))?;
+                net_lock::remove(Method::Nftables, &entry.table)
                     .while_trying_to("let packets of its connections pass again")?;
             }
         }
