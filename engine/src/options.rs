@@ -102,6 +102,8 @@ pub struct NamespaceOptions {
     pub join: Vec<(NamespaceType, PathBuf)>,
     /// The network namespace is left empty (`--empty-ns net`).
     pub empty_net: bool,
+    /// A tree whose pids are taken gets a pid namespace of its own (`--own-pidns`).
+    pub own_pids: bool,
 }
 
 /// A namespace that lives outside of the tree.

@@ -12,6 +12,7 @@ mod fill;
 mod finish;
 mod membership;
 mod memory;
+mod own_pids;
 mod plan;
 mod set;
 mod state;

@@ -17,7 +17,7 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
-use crate::sys::{namespace, process};
+use crate::sys::process;
 use crate::tracee::agent::{Agent, AgentError, Layout};
 use crate::tracee::batch::{Batch, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
@@ -370,7 +370,7 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
             nix::unistd::pipe2(nix::fcntl::OFlag::empty()).map_err(SysError::of("pipe2"))?;
         let forked = if options.inside.types.is_empty() {
             let flags = if options.parent == Parent::Sibling { libc::CLONE_PARENT } else { 0 };
-            namespace::fork_with_pid(task.pid, flags)
+            plan::fork_when_free(task.pid, flags)
         } else {
             Ok(Some(task.pid))
         };
