@@ -385,7 +385,7 @@ fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
 /// addresses nobody has yet.
 pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
     let mut sockets: Vec<InetSkEntry> = cx.entries.values().filter_map(|e| e.isk.clone()).collect();
-    sockets.retain(|image| is_tcp(image));
+    sockets.retain(is_tcp);
     let places: BTreeSet<Option<u32>> = sockets.iter().map(|image| image.ns_id).collect();
     for place in places {
         let here: Vec<&InetSkEntry> = sockets.iter().filter(|image| image.ns_id == place).collect();

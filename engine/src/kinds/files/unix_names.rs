@@ -15,7 +15,7 @@ use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{Gid, Uid};
 use proto::messages::{FilePermsEntry, StasisSocketEntry, UnixSkEntry};
 
-use super::{sock_diag, unix};
+use super::{FilesRestore, mounted, sock_diag, unix};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::sys::socket::End;
 use crate::sys::{mount, pidfd, socket};
@@ -195,6 +195,18 @@ impl Place {
         }
         let file = self.reached.insert(socket::unix_file(socket)?);
         Ok(address(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes()))
+    }
+}
+
+/// Makes a socket, without a name yet, unless it was bound to that when its mount was bare.
+pub(super) fn make(
+    cx: &FilesRestore<'_>,
+    entry: &UnixSkEntry,
+    own: &StasisSocketEntry,
+) -> Result<OwnedFd, SysError> {
+    match own.mnt_id.and_then(|_mount| mounted::bound_socket(cx, entry.id)) {
+        Some(fd) => duplicate(fd),
+        None => socket::create(libc::AF_UNIX, entry.r#type as i32, 0),
     }
 }
 

@@ -21,7 +21,7 @@ use super::socket_queue::{Saved, Sockets};
 use super::unix::{ESTABLISHED, EXTERNAL, LISTEN};
 use super::unix_calls::{as_somebody, exists, send};
 use super::unix_names::{self, Place};
-use super::{FileRefusal, FilesRestore, InTask, SocketFacts, mounted, set_common};
+use super::{FileRefusal, FilesRestore, InTask, SocketFacts, set_common};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
@@ -224,15 +224,10 @@ impl World<'_, '_> {
         let mut inos = self.inos(|s| !s.is_connected_stream());
         inos.sort_by_key(|ino| self.sockets.get(ino).is_some_and(|s| s.entry.state != LISTEN));
         for ino in inos {
+            let Some(Socket { entry, own, .. }) = self.sockets.get(&ino) else { continue };
+            let made = unix_names::make(self.cx, entry, own);
             let socket = self.socket(ino)?;
             let object = socket.object();
-            let bound = socket.own.mnt_id.map(|_mount| socket.entry.id);
-            let bound = bound.and_then(|id| mounted::bound_socket(self.cx, id));
-            let made = match bound {
-                Some(fd) => unix_names::duplicate(fd),
-                None => socket::create(libc::AF_UNIX, self.socket(ino)?.kind(), 0),
-            };
-            let socket = self.socket(ino)?;
             socket.fd = Some(made.about(|| object.clone())?);
             let backlog = (socket.entry.state == LISTEN).then_some(socket.entry.backlog);
             let credentials = socket.peer_credentials();
