@@ -9,6 +9,7 @@
 mod dump;
 mod properties;
 mod restore;
+pub mod wanted;
 
 use std::ffi::OsStr;
 use std::fs::File;

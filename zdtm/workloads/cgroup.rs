@@ -1,6 +1,7 @@
 //! Tasks and threads are in the control groups that they were in, and these have the settings they had. Arguments say which
 //! groups: `mount H` (of version 1, as a folder of the test's directory), `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
-//! `moves G TO`, `gone G`. A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
+//! `moves G TO`, `gone G`, `lost G FILE VALUE`
+//! (a setting that is another one then). A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
     let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
-    let mut mounts = Vec::new();
+    let (mut mounts, mut lost) = (Vec::new(), Vec::new());
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -110,6 +111,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
                 here.push((*group).to_owned());
             }
             ["moves", from, to] => moves.push(((*from).to_owned(), (*to).to_owned())),
+            ["lost", group, file, value] => {
+                lost.push(((*group).to_owned(), (*file).to_owned(), (*value).to_owned()));
+            }
             ["gone", group] => gone.push(dir(group)?),
             ["child-joins", group] => {
                 let group = (*group).to_owned();
@@ -135,6 +139,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             other => return Err(Failure::new(format!("{other:?} is no argument"))),
         }
     }
+    settings.retain(|(group, file)| !lost.iter().any(|(of, name, _)| (of, name) == (group, file)));
     let read =
         |(group, file): &(String, String)| Ok::<_, Failure>(fs::read_to_string(dir(group)?.join(file))?);
     let before: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
@@ -145,6 +150,10 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     }
     let after: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
     ensure_eq!(after, before, format!("settings {settings:?}"));
+    for (group, file, value) in lost {
+        let is = fs::read_to_string(dir(&group)?.join(&file))?;
+        ensure_eq!(is.trim(), value, format!("{file} of {group}, which was lost"));
+    }
     for dir in made {
         ensure!(dir.is_dir(), "{} is not there", dir.display());
     }

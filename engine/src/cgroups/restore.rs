@@ -13,7 +13,7 @@ use proto::catalogue::{CGROUP, INVENTORY};
 use proto::messages::{CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, InventoryEntry};
 
 use super::properties::{self, Form, SETTINGS};
-use super::{Group, Hierarchies, Hierarchy};
+use super::{Group, Hierarchies, Hierarchy, wanted};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{Images, invalid};
 use crate::options::{CgroupOptions, ManageCgroups};
@@ -430,15 +430,19 @@ fn inherit_cpuset(parent: &Group, group: &Group) -> Result<(), SysError> {
 /// Gives a group its settings and owners; whether it is frozen is returned, for later.
 fn settle(group: &Group, entry: &CgroupDirEntry) -> Result<Option<(String, String)>, SysError> {
     let mut frozen = None;
-    for (name, form) in SETTINGS {
-        let Some(property) = entry.properties.iter().find(|property| property.name == *name) else {
+    let known = SETTINGS.iter().map(|(name, _)| *name);
+    let is_extra = |name: &&str| wanted::is_setting(name) && !SETTINGS.iter().any(|(known, _)| known == name);
+    let extra = entry.properties.iter().map(|property| property.name.as_str()).filter(is_extra);
+    for name in known.chain(extra) {
+        let Some(property) = entry.properties.iter().find(|property| property.name == name) else {
             continue;
         };
-        if *form == Form::Frozen {
+        let form = properties::form(name);
+        if form == Form::Frozen {
             let is_frozen = matches!(property.value.trim(), "FROZEN" | "1");
             frozen = frozen.or(is_frozen.then(|| (property.name.clone(), property.value.clone())));
         } else {
-            properties::set(group, name, *form, &property.value)?;
+            properties::set(group, name, form, &property.value)?;
         }
         if let Some(perms) = property.perms {
             own(group, name, perms)?;

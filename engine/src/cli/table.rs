@@ -196,6 +196,10 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("manage-cgroups", None, Maybe("MODE"), Cgroups, DR, "What becomes of cgroups: ignore, none, props, soft (without MODE), full, strict [default: back into those that exist]"),
     works("cgroup-root", None, Values("[CONTROLLER:]PATH"), Cgroups, DR, "What takes the place of the tree's own cgroup"),
     works("cgroup-yard", None, Value("DIR"), Cgroups, DR, "Directory below which the hierarchies are mounted"),
+    works("cgroup-props", None, Value("SPEC"), Cgroups, DR, "Settings of controllers that are kept: YAML, \"cpu\": with - \"strategy\": \"merge\" or \"replace\", - \"properties\": [...]"),
+    works("cgroup-props-file", None, Value("FILE"), Cgroups, DR, "The same, from a file"),
+    works("cgroup-props-ignore-default", None, Flag, Cgroups, DR, "Of controllers named there, keep nothing else"),
+    works("cgroup-dump-controller", None, Values("NAME"), Cgroups, DR, "Take care of this controller (or name, or \"unified\"), and those named alike only"),
     works("freeze-cgroup", None, Value("DIR"), Cgroups, D, "Freeze the tree with this cgroup, which may be frozen already"),
 
     works("leave-running", Some('R'), Flag, Afterwards, &[Verb::Dump], "Let the tree run on after the dump"),
@@ -217,9 +221,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("no-default-config", None, Flag, Config, ALL, "Do not read /etc/criu/default.conf and ~/.criu/default.conf"),
 
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
-    refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
-    refused("cgroup-props-file", None, Value("FILE"), DR, "Cgroup properties, from a file"),
-    refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
     refused("cpu-cap", None, Maybe("LIST"), DR, "CPU features that must be the same"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
