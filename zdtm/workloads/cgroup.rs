@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use zdtm::workload::{Child, Context, Failure, Thread, Verdict};
 use zdtm::{ensure, ensure_eq};
@@ -177,6 +178,13 @@ fn unmount(place: &Path) -> Verdict {
         }
         at += 1;
     }
-    groups.iter().skip(1).rev().try_for_each(fs::remove_dir)?;
-    Ok(nix::mount::umount(place)?)
+    let limit = Instant::now() + Duration::from_secs(5);
+    for group in groups.iter().skip(1).rev() {
+        // Tasks that were killed leave in their own time.
+        while let Err(e) = fs::remove_dir(group) {
+            ensure!(e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < limit, "rmdir: {e}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH)?)
 }

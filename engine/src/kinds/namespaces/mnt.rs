@@ -12,12 +12,13 @@ use proto::catalogue::{FILES, IDS, PSTREE, STASIS_SOCKETS};
 use proto::messages::{FileEntry, PstreeEntry, StasisSocketEntry, TaskKobjIdsEntry, UnixSkEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
+use crate::cgroups::MovedRoots;
 use crate::error::Problem;
 use crate::image::NewImages;
 use crate::mounts::build::Wanted;
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
-use crate::mounts::plan::Plan;
+use crate::mounts::plan::{CgroupRoot, Plan};
 use crate::mounts::sockets::WantedSocket;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
@@ -85,9 +86,18 @@ fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
 fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
     let one = |problem| vec![problem];
     let ids = ids(cx).map_err(one)?;
-    let namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
+    let mut namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
+    let mut cgroup_root = CgroupRoot::Namespace;
+    if !cx.types.contains(&NamespaceType::Cgroup) {
+        cgroup_root = CgroupRoot::Hierarchy;
+        let moved = MovedRoots::read(cx.images, &cx.options.cgroups).map_err(one)?;
+        let mounts = namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts);
+        for mount in mounts.filter(|mount| mount.is_of_cgroups()) {
+            mount.root = moved.of(&mount.fstype, &mount.options, &mount.root);
+        }
+    }
     let surroundings = Surroundings::read().map_err(one)?;
-    plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts)
+    plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts, cgroup_root)
 }
 
 /// Ids of the mount namespaces of all tasks, that of the root first.
