@@ -9,6 +9,7 @@
 mod dump;
 mod properties;
 mod restore;
+pub mod wanted;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,7 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 pub use dump::CgroupsDump;
-pub use restore::CgroupsRestore;
+pub use restore::{CgroupsRestore, MovedRoots};
 
 use crate::dump::inspect::read_proc;
 use crate::error::{Problem, SysError};
@@ -140,12 +141,17 @@ impl Hierarchies {
 
 /// How `/proc/PID/cgroup` calls the hierarchy of a mount.
 fn name_of(mount: &Mount) -> Option<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    hierarchy_of(&text(&mount.fstype), &text(&mount.super_options))
+}
+
+/// How `/proc/PID/cgroup` calls the hierarchy of a file system of this type with these options.
+fn hierarchy_of(fstype: &str, options: &str) -> Option<String> {
     /// What options of a mount say besides its controllers.
     const OTHERS: [&str; 6] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode"];
-    match mount.fstype.as_slice() {
-        b"cgroup2" => Some(String::new()),
-        b"cgroup" => {
-            let options = String::from_utf8_lossy(&mount.super_options).into_owned();
+    match fstype {
+        "cgroup2" => Some(String::new()),
+        "cgroup" => {
             let names = options
                 .split(',')
                 .filter(|name| !OTHERS.contains(name) && !name.starts_with("release_agent="));

@@ -25,6 +25,7 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
+use crate::time_spaces::TimeSpaces;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
 
@@ -76,7 +77,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         }
         let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
         settle::settle(tree, &facts, &mut tasks)?;
-        task::write(&mut tasks, &mut images)?;
+        task::write(&mut tasks, files.state::<TimeSpaces>(), &mut images)?;
         Ok(copies)
     };
     let copies = write(&mut tree).map_err(running)?;

@@ -154,7 +154,7 @@ pub fn enter(root: &OwnedFd, types: &[NamespaceType], taken: &[i32]) -> Result<O
     if others != 0 {
         namespace::enter(root, others).while_trying_to(step)?;
     }
-    if types.contains(&NamespaceType::Pid) {
+    if types.contains(&NamespaceType::Pid) || types.contains(&NamespaceType::Mnt) {
         check_procfs()?;
     }
     Ok(None)

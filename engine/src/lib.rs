@@ -31,5 +31,6 @@ pub mod supervise;
 pub(crate) mod sys;
 pub mod tcp_repair;
 pub mod terminals;
+pub mod time_spaces;
 pub mod tracee;
 pub mod verify;

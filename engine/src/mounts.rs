@@ -26,6 +26,7 @@ pub mod read;
 pub mod refusal;
 mod removed;
 mod reveal;
+pub mod sockets;
 pub mod surroundings;
 pub mod write;
 mod yard;

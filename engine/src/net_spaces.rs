@@ -20,7 +20,6 @@ use crate::kinds::namespaces;
 use crate::options::Inside;
 use crate::procfs::link::NamespaceType;
 use crate::sys::socket;
-use crate::tcp_repair::State;
 
 /// Why something in such a namespace cannot be dumped.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +33,6 @@ pub enum NetSpaceRefusal {
     /// A thread that went elsewhere alone.
     #[error("a thread of it is in another network namespace than its process, which is not supported yet")]
     Thread,
-    /// A connection that nobody holds the packets back of.
-    #[error(
-        "TCP connections in a network namespace other than that of the root of the tree are not supported yet"
-    )]
-    Connection,
 }
 
 impl Explain for NetSpaceRefusal {
@@ -99,11 +93,16 @@ impl NetSpaces {
         self.0.push(NetSpace { ino, id, file });
         Ok(id)
     }
+
+    /// What leads to the namespace with this id, if it is another one than that of the root.
+    pub fn beside_home(&self, id: u32) -> Option<&File> {
+        self.0.iter().skip(1).find(|space| space.id == id).map(|space| &space.file)
+    }
 }
 
 /// The id of the namespace that a task is in.
 pub fn id_of_task(cx: &mut FilesDump<'_>, pid: i32, links: &NamespaceLinks) -> Result<u32, Problem> {
-    if links.has_strayed_thread {
+    if links.has_strayed_thread(NamespaceType::Net) {
         return Err(Problem::new(NetSpaceRefusal::Thread));
     }
     let link = links.of(NamespaceType::Net).map(Path::to_owned);
@@ -167,21 +166,10 @@ pub fn dump_file(
     let there = if is_home { None } else { Some(There::enter(&space)?) };
     let mut entry = kind.dump(cx, fd, id)?;
     drop(there);
-    if !is_home && is_connection(&entry) {
-        return Err(Problem::new(NetSpaceRefusal::Connection));
-    }
     if let Some(place) = ns_id_mut(&mut entry) {
         *place = Some(ns_id);
     }
     Ok(entry)
-}
-
-fn is_connection(entry: &FileEntry) -> bool {
-    let is_idle = |state: u32| [State::Close, State::Listen].iter().any(|idle| idle.number() == state);
-    entry
-        .isk
-        .as_ref()
-        .is_some_and(|socket| socket.proto == libc::IPPROTO_TCP as u32 && !is_idle(socket.state))
 }
 
 fn ns_id(entry: &FileEntry) -> Option<u32> {
@@ -220,6 +208,11 @@ impl MadeSpaces {
     /// What leads to one; none if it is that of the root.
     pub fn get(&self, id: u32) -> Option<BorrowedFd<'_>> {
         self.0.iter().find(|(known, _)| *known == id).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// All of them.
+    pub fn ids(&self) -> Vec<u32> {
+        self.0.iter().map(|(id, _)| *id).collect()
     }
 
     /// Goes into one for the while.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cgroups::wanted::Props;
 use crate::mounts::surroundings::Surroundings;
 use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
@@ -63,6 +64,21 @@ pub struct CgroupOptions {
     pub roots: Vec<(Option<String>, PathBuf)>,
     /// The directory below which hierarchies are mounted.
     pub yard: Option<PathBuf>,
+    /// Which settings are kept, beside those that are as a rule, or in their place (`--cgroup-props`).
+    pub props: Props,
+    /// The only controllers that count, if there are any (`--cgroup-dump-controller`).
+    pub controllers: Vec<String>,
+}
+
+impl CgroupOptions {
+    /// Whether a hierarchy counts, by its name in `/proc/PID/cgroup`.
+    pub fn counts(&self, hierarchy: &str) -> bool {
+        let is_one = |name: &String| {
+            hierarchy.split(',').any(|controller| controller.trim_start_matches("name=") == name)
+                || (hierarchy.is_empty() && name == "unified")
+        };
+        self.controllers.is_empty() || self.controllers.iter().any(is_one)
+    }
 }
 
 /// How far control groups are taken care of (`--manage-cgroups`).
@@ -105,6 +121,8 @@ pub struct NamespaceOptions {
     pub join: Vec<(NamespaceType, PathBuf)>,
     /// The network namespace is left empty (`--empty-ns net`).
     pub empty_net: bool,
+    /// A tree whose pids are taken gets a pid namespace of its own (`--own-pidns`).
+    pub own_pids: bool,
 }
 
 /// A namespace that lives outside of the tree.

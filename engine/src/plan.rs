@@ -19,6 +19,7 @@ use crate::net_spaces::{self, NetSpaces};
 use crate::options::PlanOptions;
 use crate::procfs::{self, smaps, status::Status};
 use crate::sys::pidfd;
+use crate::time_spaces;
 use crate::tracee::freeze::task_name;
 
 /// What becomes of one object.
@@ -120,6 +121,7 @@ impl TaskPlan {
         let home = task::HomeLinks::read(files.options);
         plan.refused.extend(task::refuse_namespaces(&links, &home, files.options));
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
+        plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
         for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

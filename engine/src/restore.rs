@@ -12,10 +12,12 @@ mod fill;
 mod finish;
 mod membership;
 mod memory;
+mod own_pids;
 mod plan;
 mod set;
 mod state;
 mod stub;
+mod time_spaces;
 mod tree;
 
 use std::time::Instant;
@@ -112,6 +114,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let forking = Instant::now();
         let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
+        time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, images, &mut stats)?;

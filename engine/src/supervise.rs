@@ -55,8 +55,8 @@ impl Lifeline {
 /// What a guardian does before it kills the tasks.
 #[derive(Debug, Default)]
 pub struct LastDeeds {
-    /// A netlink socket of ours, and what is written to it: it holds back the packets of connections.
-    pub lock: Option<(RawFd, Vec<u8>)>,
+    /// Netlink sockets of ours, and what is written to them: that holds back the packets of connections.
+    pub locks: Vec<(RawFd, Vec<u8>)>,
     /// TCP sockets (our duplicates) that are silenced, so that they end without a word to their peers.
     pub silenced: Vec<RawFd>,
 }

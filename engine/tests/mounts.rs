@@ -139,7 +139,8 @@ fn restore(
     let images = Images::open(dir);
     let ids: Vec<u32> = (1..=count).collect();
     let namespaces = ok(plan::read(&images, &ids, options));
-    let planned = plan::plan(&namespaces, &images, &ok(Surroundings::read()), options);
+    let planned =
+        plan::plan(&namespaces, &images, &ok(Surroundings::read()), options, plan::CgroupRoot::Namespace);
     let plan = planned.unwrap_or_else(|problems| panic!("{}", text(&problems)));
     let outside = OutsideMounts::open(&plan).unwrap_or_else(|problems| panic!("{}", text(&problems)));
     let mountinfo = ok(envoy::fork(|| {
@@ -370,7 +371,8 @@ fn a_root_that_is_no_mount_point_is_refused() {
     let root = MountOptions { root: Some(images.path().to_owned()), ..auto() };
     let images = Images::open(images.path());
     let namespaces = ok(plan::read(&images, &[1], &root));
-    let plan = plan::plan(&namespaces, &images, &ok(Surroundings::read()), &root);
+    let plan =
+        plan::plan(&namespaces, &images, &ok(Surroundings::read()), &root, plan::CgroupRoot::Namespace);
     let problems =
         OutsideMounts::open(&plan.unwrap_or_else(|problems| panic!("{}", text(&problems)))).unwrap_err();
     assert!(text(&problems).contains("which is not a mount point"), "{}", text(&problems));

@@ -206,3 +206,114 @@ fn killed_dumps_leave_trees_in_namespaces_running() {
         }
     }
 }
+
+/// A session that counts into a file of its directory: a parent with a child.
+fn counting(dir: &Path) -> Target {
+    let script = "i=0; sleep 1000 & while :; do i=$((i+1)); echo $i > count; read x < /proc/self/stat; echo $x > self; \
+                  sleep 0.02; done";
+    let mut command = Command::new("sh");
+    let child = alone(command.args(["-c", script]).current_dir(dir)).spawn().unwrap();
+    let target = Target(child);
+    target.wait_until(|_pid| dir.join("self").exists());
+    target
+}
+
+fn count(dir: &Path) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        // Between opening and writing it is empty.
+        if let Ok(count) = fs::read_to_string(dir.join("count")).unwrap_or_default().trim().parse() {
+            return count;
+        }
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_tree_whose_pids_are_taken_gets_a_pid_namespace_if_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = dir.path().join("images");
+    fs::create_dir(&images).unwrap();
+    let target = counting(dir.path());
+    let (tree, own) = (target.pid().to_string(), namespace(std::process::id() as i32, "pid"));
+    succeeded(&stasis("dump", &images, &["-t", &tree, "-R", "--shell-job"]));
+    let refused = stasis("restore", &images, &["-d"]);
+    assert_refused(&refused, 3, &["is taken by", "--own-pidns"]);
+    let before = count(dir.path()) + 1;
+    kill(Pid::from_raw(target.pid()), Signal::SIGSTOP).unwrap();
+    let pid = restore(&images, &["--own-pidns"], None);
+    assert_ne!(pid, target.pid());
+    assert_ne!(namespace(pid, "pid"), own);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains(&format!("NSpid:\t{pid}\t{tree}\n")), "{status}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while count(dir.path()) <= before {
+        assert!(Instant::now() < deadline, "it does not count on");
+    }
+    // Its procfs knows it by its old pid.
+    std::thread::sleep(Duration::from_millis(100));
+    let shown = fs::read_to_string(dir.path().join("self")).unwrap();
+    assert!(shown.starts_with(&format!("{tree} (sh)")), "{shown}");
+    // Nobody else is there but the init, which goes with the last.
+    let there = || {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let theirs = namespace(pid, "pid");
+        pids.filter(|other| fs::read_link(format!("/proc/{other}/ns/pid")).is_ok_and(|link| link == theirs))
+            .collect::<Vec<_>>()
+    };
+    let all = there();
+    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    assert!(all.iter().any(|pid| name(pid) == "stasis-init\n"), "{all:?}");
+    for pid in &all {
+        if name(pid) != "stasis-init\n" {
+            let _gone_already = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+    }
+    while all.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+        assert!(Instant::now() < deadline, "the init stays: {all:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Where pids are free, nothing is different.
+    kill(Pid::from_raw(target.pid()), Signal::SIGKILL).unwrap();
+    drop(target);
+    for child in fs::read_dir("/proc").unwrap().flatten() {
+        // The sleeping child of the original is nobody's now.
+        let stat = fs::read_to_string(child.path().join("stat")).unwrap_or_default();
+        let words: Vec<&str> = stat.split_whitespace().collect();
+        if words.get(5) == Some(&tree.as_str()) {
+            end(words[0].parse().unwrap());
+        }
+    }
+    let pid = restore(&images, &["--own-pidns"], None);
+    assert_eq!((pid.to_string(), namespace(pid, "pid")), (tree, own));
+    end(pid);
+}
+
+#[test]
+fn a_mount_namespace_is_joined() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = dir.path().join("images");
+    fs::create_dir(&images).unwrap();
+    let (target, host) = (counting(dir.path()), Target::unshared(&["--mount"]));
+    let tree = target.pid().to_string();
+    succeeded(&stasis("dump", &images, &["-t", &tree]));
+    target.gone();
+    let join = format!("mnt:{}", host.pid());
+    let before = count(dir.path());
+    let pid = restore(&images, &["--join-ns", &join], None);
+    assert_eq!(namespace(pid, "mnt"), namespace(host.pid(), "mnt"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while count(dir.path()) <= before {
+        assert!(Instant::now() < deadline, "it does not count on");
+    }
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), dir.path());
+    end(pid);
+}

@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 54] = [
+const NO_KINDS: [(&str, &str); 55] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/ended.rs", "files in /proc of processes that have ended"),
@@ -35,6 +35,7 @@ const NO_KINDS: [(&str, &str); 54] = [
     ("files/inet_options.rs", "options of internet sockets"),
     ("files/packet_diag.rs", "what the kernel tells about packet sockets"),
     ("files/tcp.rs", "the connections among internet sockets, which are one kind in images"),
+    ("files/tcp_closed.rs", "sockets whose TCP connection is over"),
     ("files/sock_diag.rs", "what the kernel tells about sockets that are not ours"),
     ("files/socket_queue.rs", "what waits to be read from sockets of all families"),
     ("files/socket_reading.rs", "when options of sockets are read"),

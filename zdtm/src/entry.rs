@@ -84,6 +84,10 @@ pub struct Entry {
     /// `command` only: how to see that the program is ready. Without it: it still runs after a third of a second.
     #[serde(default)]
     pub ready: Option<Ready>,
+    /// `command` only: a file that holds the pid of the init of a pid namespace when the command has ended: that one's tree is
+    /// dumped, and restored.
+    #[serde(default)]
+    pub init: Option<String>,
     /// `command` only: what to say to the program before the dump.
     #[serde(default)]
     pub before: Vec<Probe>,
@@ -319,6 +323,7 @@ fn check(entry: &Entry) -> Result<()> {
                 ("files", !entry.files.is_empty()),
                 ("setup", !entry.setup.is_empty()),
                 ("ready", entry.ready.is_some()),
+                ("init", entry.init.is_some()),
                 ("before", !entry.before.is_empty()),
                 ("after", !entry.after.is_empty()),
                 ("stop", entry.stop.is_some()),

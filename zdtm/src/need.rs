@@ -40,6 +40,8 @@ pub enum Need {
     Cgroup1,
     /// That of version 2, anywhere.
     Cgroup2,
+    /// The controller net_prio of version 1 of control groups, for a hierarchy of its own.
+    NetPrio,
     /// A Python 3 interpreter.
     Python3,
     /// TUN and TAP devices.
@@ -66,6 +68,7 @@ const WORDS: &[(&str, Need)] = &[
     ("rseq", Need::Rseq),
     ("cgroup1", Need::Cgroup1),
     ("cgroup2", Need::Cgroup2),
+    ("net-prio", Need::NetPrio),
     ("python3", Need::Python3),
     ("tun", Need::Tun),
     ("sit", Need::Sit),
@@ -140,6 +143,7 @@ impl Need {
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
             Self::Cgroup1 => without_cgroups("cgroup"),
             Self::Cgroup2 => without_cgroups("cgroup2"),
+            Self::NetPrio => without_lone_controller("net_prio"),
             Self::Python3 => without_program("python3"),
             Self::Program(name) => without_program(name),
         }
@@ -162,6 +166,20 @@ fn without_huge_pages(wanted: u64) -> Option<String> {
     let free = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     (free < wanted)
         .then(|| format!("{free} free hugetlb pages, {wanted} are needed (sysctl vm.nr_hugepages)"))
+}
+
+/// Whether a controller can be mounted in a hierarchy for itself: it is in none, or alone in one. A line of `/proc/cgroups` has
+/// name, hierarchy, number of groups, and whether it is enabled (cgroups(7)).
+fn without_lone_controller(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let hierarchy = lines.iter().find_map(|words| match words[..] {
+        [known, hierarchy, _, "1"] if known == name => Some(hierarchy),
+        _ => None,
+    });
+    let others = |hierarchy| lines.iter().filter(|words| words.get(1) == Some(&hierarchy)).count();
+    let is_alone = hierarchy.is_some_and(|hierarchy| hierarchy == "0" || others(hierarchy) == 1);
+    (!is_alone).then(|| format!("no controller {name} for a hierarchy of its own"))
 }
 
 fn without_cgroups(fstype: &str) -> Option<String> {

@@ -171,6 +171,12 @@ impl Trial<'_> {
         let command = self.values.expand_all(entry.command.as_deref().unwrap_or_default());
         let env = entry.env.iter().map(|(name, text)| (name.clone(), self.values.expand(text))).collect();
         self.root = target::start(&command, dir, &env, OUTPUT_LOG)?;
+        if let Some(file) = &entry.init {
+            let exit = self.watch.wait_exit(self.root, "the init is started")?;
+            ensure!(exit == Exit::Code(0), "the command {exit} (its output is in {OUTPUT_LOG})");
+            self.root =
+                std::fs::read_to_string(dir.join(file))?.trim().parse().context("no pid of an init")?;
+        }
         *self.phase = Phase::Ready;
         probe::wait_ready(&mut self.watch, entry.ready.as_ref(), self.root, &self.values)?;
         *self.phase = Phase::Before;
@@ -205,10 +211,16 @@ impl Trial<'_> {
     /// The root's own look at its tree.
     fn snapshot(&self) -> Result<Snapshot> {
         let scope = Scope::of(self.entry);
-        match &self.order.cell {
-            None => Snapshot::take(self.root, scope),
-            Some(_) => Snapshot::take_inside(self.root, scope),
+        if self.is_inside() {
+            Snapshot::take_inside(self.root, scope)
+        } else {
+            Snapshot::take(self.root, scope)
         }
+    }
+
+    /// Whether the root is the init of a pid namespace.
+    fn is_inside(&self) -> bool {
+        self.order.cell.is_some() || self.entry.init.is_some()
     }
 
     fn workload_ready(&mut self) -> Result<()> {
@@ -229,16 +241,17 @@ impl Trial<'_> {
             bail!("the target {exit} on its own");
         }
         let first = self.snapshot()?;
-        if self.entry.workload.is_some() { Ok(first) } else { self.settled(first, Scope::of(self.entry)) }
+        if self.entry.workload.is_some() { Ok(first) } else { self.settled(first) }
     }
 
     /// A program may still be busy with what a probe asked: looks until two looks agree, or patience ends.
-    fn settled(&mut self, mut last: Snapshot, scope: Scope) -> Result<Snapshot> {
+    fn settled(&mut self, mut last: Snapshot) -> Result<Snapshot> {
         let end = Instant::now() + GRACE;
-        let root = self.root;
+        let (root, scope, is_inside) = (self.root, Scope::of(self.entry), self.is_inside());
         self.watch.until("the program settles", STEP, |_| {
             std::thread::sleep(SETTLING);
-            let next = Snapshot::take(root, scope)?;
+            let next =
+                if is_inside { Snapshot::take_inside(root, scope)? } else { Snapshot::take(root, scope)? };
             let agree = differences(&last, &next).is_empty();
             last = next;
             Ok((agree || Instant::now() >= end).then(|| last.clone()))
@@ -355,7 +368,7 @@ impl Trial<'_> {
         let (call, pid) = engine::restore(&mut self.watch, &engine, &place, &options)?;
         self.restore_succeeded(&call)?;
         let pid = pid.context("restore wrote no pid file")?;
-        if self.order.cell.is_some() {
+        if self.is_inside() {
             // Its pid inside is what counts, and that is compared.
             self.root = pid;
         }

@@ -1,10 +1,12 @@
 //! Tasks and threads are in the control groups that they were in, and these have the settings they had. Arguments say which
-//! groups: `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
-//! `moves G TO`, `gone G`. A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
+//! groups: `mount H` (of version 1, as a folder of the test's directory), `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
+//! `moves G TO`, `gone G`, `lost G FILE VALUE`
+//! (a setting that is another one then). A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use zdtm::workload::{Child, Context, Failure, Thread, Verdict};
 use zdtm::{ensure, ensure_eq};
@@ -82,9 +84,17 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
     let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut mounts, mut lost) = (Vec::new(), Vec::new());
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
+            ["mount", hierarchy] => {
+                let place = cx.path(hierarchy);
+                fs::create_dir(&place)?;
+                let (kind, flags) = (Some("cgroup"), nix::mount::MsFlags::empty());
+                nix::mount::mount(kind, &place, kind, flags, Some(*hierarchy))?;
+                mounts.push(place);
+            }
             ["make", group] => {
                 make(group)?;
                 made.push(dir(group)?);
@@ -102,6 +112,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
                 here.push((*group).to_owned());
             }
             ["moves", from, to] => moves.push(((*from).to_owned(), (*to).to_owned())),
+            ["lost", group, file, value] => {
+                lost.push(((*group).to_owned(), (*file).to_owned(), (*value).to_owned()));
+            }
             ["gone", group] => gone.push(dir(group)?),
             ["child-joins", group] => {
                 let group = (*group).to_owned();
@@ -127,6 +140,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             other => return Err(Failure::new(format!("{other:?} is no argument"))),
         }
     }
+    settings.retain(|(group, file)| !lost.iter().any(|(of, name, _)| (of, name) == (group, file)));
     let read =
         |(group, file): &(String, String)| Ok::<_, Failure>(fs::read_to_string(dir(group)?.join(file))?);
     let before: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
@@ -137,6 +151,10 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     }
     let after: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
     ensure_eq!(after, before, format!("settings {settings:?}"));
+    for (group, file, value) in lost {
+        let is = fs::read_to_string(dir(&group)?.join(&file))?;
+        ensure_eq!(is.trim(), value, format!("{file} of {group}, which was lost"));
+    }
     for dir in made {
         ensure!(dir.is_dir(), "{} is not there", dir.display());
     }
@@ -144,5 +162,29 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         ensure!(!dir.exists(), "{} is there", dir.display());
     }
     threads.into_iter().try_for_each(Thread::join)?;
-    children.into_iter().try_for_each(Child::join)
+    children.into_iter().try_for_each(Child::join)?;
+    mounts.iter().try_for_each(|place| unmount(place))
+}
+
+/// Leaves a hierarchy, removes all groups in it, and takes it off, so that nobody has it any more.
+fn unmount(place: &Path) -> Verdict {
+    fs::write(place.join("cgroup.procs"), std::process::id().to_string())?;
+    let mut groups = vec![place.to_owned()];
+    let mut at = 0;
+    while let Some(group) = groups.get(at).cloned() {
+        for entry in fs::read_dir(group)? {
+            let entry = entry?;
+            groups.extend(entry.file_type()?.is_dir().then(|| entry.path()));
+        }
+        at += 1;
+    }
+    let limit = Instant::now() + Duration::from_secs(5);
+    for group in groups.iter().skip(1).rev() {
+        // Tasks that were killed leave in their own time.
+        while let Err(e) = fs::remove_dir(group) {
+            ensure!(e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < limit, "rmdir: {e}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH)?)
 }

@@ -161,6 +161,7 @@ mod nanosleep;
 mod netns_lock;
 mod netns_sub;
 mod netns_sub_sysctl;
+mod netns_sub_tcp;
 mod netns_sub_veth;
 mod network;
 mod non_uniform_share_propagation;
@@ -170,6 +171,7 @@ mod orphans;
 mod overmount_dev;
 mod overmount_fifo;
 mod overmount_file;
+mod overmount_sock;
 mod overmount_with_shared_parent;
 mod overmounted_file;
 mod packet_sock;
@@ -222,6 +224,7 @@ mod scm02;
 mod scm03;
 mod scm04;
 mod scm05;
+mod scm06;
 mod scm09;
 mod seccomp_filter;
 mod seccomp_filter_inheritance;
@@ -237,6 +240,7 @@ mod sessions;
 mod shared_mount_propagation;
 mod shared_slave_mount_children;
 mod shm;
+mod shm_hugetlb;
 mod shmem;
 mod shmemfd;
 mod siblings_shared;
@@ -251,7 +255,9 @@ mod sk_netlink;
 mod sk_unix01;
 mod sk_unix_dgram_ghost;
 mod sk_unix_listen;
+mod sk_unix_mntns;
 mod sk_unix_rel;
+mod sk_unix_restore_fs_share;
 mod sk_unix_unconn;
 mod sleep_left;
 mod sleeping00;
@@ -269,6 +275,7 @@ mod socket_queues;
 mod socket_raw;
 mod socket_tcp;
 mod socket_tcp_close;
+mod socket_tcp_closed;
 mod socket_tcp_fin;
 mod socket_tcp_half;
 mod socket_tcp_in_flight;
@@ -313,6 +320,7 @@ mod thp_disable;
 mod thread_different_uid_gid;
 mod thread_settings;
 mod time;
+mod timens;
 mod timer;
 mod timerfd;
 mod timers;
@@ -522,6 +530,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "overmount_dev", run: overmount_dev::run },
     Workload { name: "overmount_fifo", run: overmount_fifo::run },
     Workload { name: "overmount_file", run: overmount_file::run },
+    Workload { name: "overmount_sock", run: overmount_sock::run },
     Workload { name: "overmount_with_shared_parent", run: overmount_with_shared_parent::run },
     Workload { name: "overmounted_file", run: overmounted_file::run },
     Workload { name: "packet_sock", run: packet_sock::run },
@@ -570,6 +579,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "scm03", run: scm03::run },
     Workload { name: "scm04", run: scm04::run },
     Workload { name: "scm05", run: scm05::run },
+    Workload { name: "scm06", run: scm06::run },
     Workload { name: "scm09", run: scm09::run },
     Workload { name: "seccomp_filter", run: seccomp_filter::run },
     Workload { name: "seccomp_filter_inheritance", run: seccomp_filter_inheritance::run },
@@ -585,6 +595,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "shared_mount_propagation", run: shared_mount_propagation::run },
     Workload { name: "shared_slave_mount_children", run: shared_slave_mount_children::run },
     Workload { name: "shm", run: shm::run },
+    Workload { name: "shm-hugetlb", run: shm_hugetlb::run },
     Workload { name: "shmem", run: shmem::run },
     Workload { name: "shmemfd", run: shmemfd::run },
     Workload { name: "siblings_shared", run: siblings_shared::run },
@@ -598,12 +609,15 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "netns_lock", run: netns_lock::run },
     Workload { name: "netns_sub", run: netns_sub::run },
     Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
+    Workload { name: "netns_sub_tcp", run: netns_sub_tcp::run },
     Workload { name: "netns_sub_veth", run: netns_sub_veth::run },
     Workload { name: "network", run: network::run },
     Workload { name: "sk-netlink", run: sk_netlink::run },
     Workload { name: "sk-unix-dgram-ghost", run: sk_unix_dgram_ghost::run },
     Workload { name: "sk-unix-listen", run: sk_unix_listen::run },
+    Workload { name: "sk-unix-mntns", run: sk_unix_mntns::run },
     Workload { name: "sk-unix-rel", run: sk_unix_rel::run },
+    Workload { name: "sk-unix-restore-fs-share", run: sk_unix_restore_fs_share::run },
     Workload { name: "sk-unix-unconn", run: sk_unix_unconn::run },
     Workload { name: "sk-unix01", run: sk_unix01::run },
     Workload { name: "sleep-left", run: sleep_left::run },
@@ -615,6 +629,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "socket-raw", run: socket_raw::run },
     Workload { name: "socket-tcp", run: socket_tcp::run },
     Workload { name: "socket-tcp-close", run: socket_tcp_close::run },
+    Workload { name: "socket-tcp-closed", run: socket_tcp_closed::run },
     Workload { name: "socket-tcp-fin", run: socket_tcp_fin::run },
     Workload { name: "socket-tcp-half", run: socket_tcp_half::run },
     Workload { name: "socket-tcp-in-flight", run: socket_tcp_in_flight::run },
@@ -663,6 +678,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "thread_settings", run: thread_settings::run },
     Workload { name: "time", run: time::run },
+    Workload { name: "timens", run: timens::run },
     Workload { name: "timerfd", run: timerfd::run },
     Workload { name: "timers", run: timers::run },
     Workload { name: "timers01", run: timers01::run },

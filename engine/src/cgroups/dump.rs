@@ -9,8 +9,8 @@ use proto::messages::{
     CgControllerEntry, CgMemberEntry, CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, CgroupPropEntry,
 };
 
-use super::properties::{Form, SETTINGS};
-use super::{Group, Hierarchies, Hierarchy};
+use super::properties::{self, Form};
+use super::{Group, Hierarchies, Hierarchy, wanted};
 use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::NewImages;
@@ -34,7 +34,7 @@ impl<'a> CgroupsDump<'a> {
     pub fn new(options: &'a CgroupOptions, hierarchies: &'a Hierarchies) -> Result<Self, Problem> {
         let sets = match options.manage {
             ManageCgroups::Ignore => Vec::new(),
-            _ => vec![read("self")?],
+            _ => vec![read("self", options)?],
         };
         Ok(Self { options, hierarchies, sets })
     }
@@ -49,7 +49,8 @@ impl<'a> CgroupsDump<'a> {
         if self.sets.is_empty() {
             return Ok(None);
         }
-        let set = read(&if tid == pid { pid.to_string() } else { format!("{pid}/task/{tid}") })?;
+        let who = if tid == pid { pid.to_string() } else { format!("{pid}/task/{tid}") };
+        let set = read(&who, self.options)?;
         let at = self.sets.iter().position(|known| *known == set).unwrap_or_else(|| {
             self.sets.push(set);
             self.sets.len() - 1
@@ -64,7 +65,7 @@ impl<'a> CgroupsDump<'a> {
         }
         let (root, has_namespace) = (options.tree, options.inside.has(NamespaceType::Cgroup));
         let inner = if has_namespace { read_within(root)? } else { Vec::new() };
-        let outer = if has_namespace { read(&root.to_string())? } else { Vec::new() };
+        let outer = if has_namespace { read(&root.to_string(), self.options)? } else { Vec::new() };
         let prefix = |member: &Membership| {
             let of = |list: &[Membership]| {
                 list.iter().find(|other| other.hierarchy == member.hierarchy).map(|other| other.path.clone())
@@ -91,7 +92,8 @@ impl<'a> CgroupsDump<'a> {
     fn controllers(&self) -> Result<Vec<CgControllerEntry>, Problem> {
         let Some((own, others)) = self.sets.split_first() else { return Ok(Vec::new()) };
         let mut controllers = Vec::new();
-        for hierarchy in &self.hierarchies.0 {
+        let names = wanted::names(&self.options.props);
+        for hierarchy in self.hierarchies.0.iter().filter(|hierarchy| self.options.counts(&hierarchy.name)) {
             let path_in = |set: &Vec<Membership>| {
                 set.iter().find(|member| member.hierarchy == hierarchy.name).map(|member| member.path.clone())
             };
@@ -107,7 +109,7 @@ impl<'a> CgroupsDump<'a> {
                 .filter_map(|path| {
                     let group = hierarchy.group(path).transpose()?;
                     let name = path.trim_start_matches('/').to_owned();
-                    Some(group.and_then(|group| describe(hierarchy, &group, path, name, &mut left)))
+                    Some(group.and_then(|group| describe(hierarchy, &group, path, name, &names, &mut left)))
                 })
                 .collect::<Result<_, _>>()
                 .about(|| Object::Named { kind: "hierarchy of cgroups", name: hierarchy.name.clone() })?;
@@ -120,8 +122,9 @@ impl<'a> CgroupsDump<'a> {
     }
 }
 
-fn read(process: &str) -> Result<Vec<Membership>, Problem> {
+fn read(process: &str, options: &CgroupOptions) -> Result<Vec<Membership>, Problem> {
     let mut set = read_proc(format!("/proc/{process}/cgroup"), cgroup::parse)?;
+    set.retain(|member| options.counts(&member.hierarchy));
     set.sort();
     Ok(set)
 }
@@ -155,12 +158,13 @@ fn describe(
     group: &Group,
     path: &str,
     dir_name: String,
+    names: &[&str],
     left: &mut usize,
 ) -> Result<CgroupDirEntry, SysError> {
     let mut properties = Vec::new();
-    for (name, form) in SETTINGS {
+    for name in names {
         let Some(value) = group.read(name)? else { continue };
-        if *form == Form::Frozen && value.trim() == "FREEZING" {
+        if properties::form(name) == Form::Frozen && value.trim() == "FREEZING" {
             continue;
         }
         let perms = nix::sys::stat::fstatat(group.0.as_fd(), *name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW);
@@ -179,7 +183,7 @@ fn describe(
         let path = format!("{}/{name}", path.trim_end_matches('/'));
         // It may be gone by now.
         if let Some(child) = hierarchy.group(&path)? {
-            children.push(describe(hierarchy, &child, &path, name, left)?);
+            children.push(describe(hierarchy, &child, &path, name, names, left)?);
         }
     }
     Ok(CgroupDirEntry { dir_name, children, properties, dir_perms: Some(permissions(&stat)) })

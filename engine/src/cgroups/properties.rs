@@ -93,6 +93,11 @@ pub(super) const SETTINGS: &[(&str, Form)] = &[
     ("cgroup.freeze", Form::Frozen),
 ];
 
+/// How a setting is written; those that are not in the table as they are read.
+pub(super) fn form(name: &str) -> Form {
+    SETTINGS.iter().find(|(known, _)| *known == name).map_or(Form::Text, |(_, form)| *form)
+}
+
 /// Gives a group a setting that it does not have already.
 pub(super) fn set(group: &Group, name: &str, form: Form, value: &str) -> Result<(), SysError> {
     let is = group.read(name)?.unwrap_or_default();

@@ -13,7 +13,7 @@ use proto::catalogue::{CGROUP, INVENTORY};
 use proto::messages::{CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, InventoryEntry};
 
 use super::properties::{self, Form, SETTINGS};
-use super::{Group, Hierarchies, Hierarchy};
+use super::{Group, Hierarchies, Hierarchy, wanted};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{Images, invalid};
 use crate::options::{CgroupOptions, ManageCgroups};
@@ -415,6 +415,37 @@ fn moved(options: &CgroupOptions, hierarchy: &str, root: Option<&str>, path: &st
     format!("/{}", new.to_string_lossy().trim_matches('/'))
 }
 
+/// Where roots of mounts go that are groups of the tree (`--cgroup-root`).
+#[derive(Debug)]
+pub struct MovedRoots<'a> {
+    options: &'a CgroupOptions,
+    /// The combination of groups that the tree's root was in.
+    root: Option<CgSetEntry>,
+}
+
+impl<'a> MovedRoots<'a> {
+    /// Reads where the tree's root was.
+    pub fn read(images: &Images, options: &'a CgroupOptions) -> Result<Self, Problem> {
+        if options.roots.is_empty() || !images.has(&CGROUP, 0) {
+            return Ok(Self { options, root: None });
+        }
+        let entry: CgroupEntry = images.read_single(&CGROUP, 0)?;
+        let inventory: InventoryEntry = images.read_single(&INVENTORY, 0)?;
+        let root = entry.sets.into_iter().find(|set| Some(set.id) != inventory.root_cg_set);
+        Ok(Self { options, root })
+    }
+
+    /// The root that a mount of this type, with these options of its file system, has now.
+    pub fn of(&self, fstype: &str, options: &str, path: &str) -> String {
+        match (super::hierarchy_of(fstype, options), &self.root) {
+            (Some(hierarchy), Some(root)) if path != "/" => {
+                moved(self.options, &hierarchy, path_in(Some(root), &hierarchy), path)
+            }
+            _ => path.to_owned(),
+        }
+    }
+}
+
 /// A new group of the controller cpuset takes nobody in until it has processors and memory nodes.
 fn inherit_cpuset(parent: &Group, group: &Group) -> Result<(), SysError> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
@@ -430,15 +461,19 @@ fn inherit_cpuset(parent: &Group, group: &Group) -> Result<(), SysError> {
 /// Gives a group its settings and owners; whether it is frozen is returned, for later.
 fn settle(group: &Group, entry: &CgroupDirEntry) -> Result<Option<(String, String)>, SysError> {
     let mut frozen = None;
-    for (name, form) in SETTINGS {
-        let Some(property) = entry.properties.iter().find(|property| property.name == *name) else {
+    let known = SETTINGS.iter().map(|(name, _)| *name);
+    let is_extra = |name: &&str| wanted::is_setting(name) && !SETTINGS.iter().any(|(known, _)| known == name);
+    let extra = entry.properties.iter().map(|property| property.name.as_str()).filter(is_extra);
+    for name in known.chain(extra) {
+        let Some(property) = entry.properties.iter().find(|property| property.name == name) else {
             continue;
         };
-        if *form == Form::Frozen {
+        let form = properties::form(name);
+        if form == Form::Frozen {
             let is_frozen = matches!(property.value.trim(), "FROZEN" | "1");
             frozen = frozen.or(is_frozen.then(|| (property.name.clone(), property.value.clone())));
         } else {
-            properties::set(group, name, *form, &property.value)?;
+            properties::set(group, name, form, &property.value)?;
         }
         if let Some(perms) = property.perms {
             own(group, name, perms)?;

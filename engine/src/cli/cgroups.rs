@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cgroups::wanted::{self, Props};
 use crate::options::{CgroupOptions, ManageCgroups};
 
 use super::UsageError;
@@ -17,7 +18,27 @@ pub(super) fn options(given: &Given) -> Result<CgroupOptions, UsageError> {
             .map(|value| root(value))
             .collect::<Result<_, _>>()?,
         yard: given.value("cgroup-yard"),
+        props: props(given)?,
+        controllers: given.values("cgroup-dump-controller"),
     })
+}
+
+/// What is said about settings on the command line, and in a file; of a controller in both, on the command line.
+fn props(given: &Given) -> Result<Props, UsageError> {
+    let replaces = given.flag("cgroup-props-ignore-default");
+    let mut all = Props::new();
+    if let Some(file) = given.value::<PathBuf>("cgroup-props-file") {
+        let bad = |reason: &str| {
+            UsageError::bad_value("--cgroup-props-file FILE", &file.display().to_string(), reason)
+        };
+        let text = std::fs::read_to_string(&file).map_err(|e| bad(&e.to_string()))?;
+        all = wanted::parse(&text, replaces).map_err(|e| bad(&e.to_string()))?;
+    }
+    if let Some(text) = given.value::<String>("cgroup-props") {
+        let props = wanted::parse(&text, replaces);
+        all.extend(props.map_err(|e| UsageError::bad_value("--cgroup-props SPEC", &text, &e.to_string()))?);
+    }
+    Ok(all)
 }
 
 fn manage(mode: &str) -> Result<ManageCgroups, UsageError> {

@@ -10,10 +10,9 @@ use super::grammar::Given;
 
 /// Types of namespaces that may live outside of the tree.
 const EXTERNAL: [NamespaceType; 2] = [NamespaceType::Net, NamespaceType::Pid];
-/// Types of namespaces that can be joined. What is in a mount namespace is found by paths, and the privileges of a user namespace
-/// are others.
-const JOINED: [NamespaceType; 4] =
-    [NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Time, NamespaceType::Uts];
+/// Types of namespaces that can be joined. The privileges of a user namespace are others than ours, and pids would be.
+const JOINED: [NamespaceType; 5] =
+    [NamespaceType::Ipc, NamespaceType::Mnt, NamespaceType::Net, NamespaceType::Time, NamespaceType::Uts];
 
 pub(super) fn options(given: &Given) -> Result<NamespaceOptions, UsageError> {
     let all = given.values::<String>("external");
@@ -28,6 +27,7 @@ pub(super) fn options(given: &Given) -> Result<NamespaceOptions, UsageError> {
         external: external.collect::<Result<_, _>>()?,
         join: join.iter().map(|value| joined(value)).collect::<Result<_, _>>()?,
         empty_net: !empty.is_empty(),
+        own_pids: given.flag("own-pidns"),
     })
 }
 
@@ -60,7 +60,7 @@ fn joined(value: &str) -> Result<(NamespaceType, PathBuf), UsageError> {
             return Ok((kind, file.into()));
         }
         Some(kind) if !JOINED.contains(&kind) => {
-            "of all namespaces, only ipc, net, time and uts can be joined"
+            "of all namespaces, only ipc, mnt, net, time and uts can be joined"
         }
         _ => "it must be the type of a namespace, a colon, and a pid or a file",
     };
@@ -86,7 +86,7 @@ mod tests {
     fn namespaces_are_joined_by_pid_or_file() {
         assert_eq!(joined("net:7"), Ok((NamespaceType::Net, "/proc/7/ns/net".into())));
         assert_eq!(joined("uts:/run/x"), Ok((NamespaceType::Uts, "/run/x".into())));
-        for value in ["net", "net:", "user:7", "mnt:/x", "x:7"] {
+        for value in ["net", "net:", "user:7", "pid:/x", "x:7"] {
             assert!(joined(value).is_err(), "{value}");
         }
     }

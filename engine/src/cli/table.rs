@@ -166,7 +166,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
     works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), iptables, skip"),
 
-    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, net, time, uts"),
+    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, mnt, net, time, uts"),
+    works("own-pidns", None, Flag, What, R, "If pids are taken, restore into a pid namespace of its own"),
     works("empty-ns", None, Values("NS"), What, DR, "Leave a namespace empty: net"),
     works("veth-pair", None, Values("IN=OUT@BRIDGE"), What, R, "Name of the outer end of a veth pair, and its bridge"),
     works("weak-sysctls", None, Flag, What, DR, "Go on when a sysctl cannot be set"),
@@ -201,6 +202,10 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("manage-cgroups", None, Maybe("MODE"), Cgroups, DR, "What becomes of cgroups: ignore, none, props, soft (without MODE), full, strict [default: back into those that exist]"),
     works("cgroup-root", None, Values("[CONTROLLER:]PATH"), Cgroups, DR, "What takes the place of the tree's own cgroup"),
     works("cgroup-yard", None, Value("DIR"), Cgroups, DR, "Directory below which the hierarchies are mounted"),
+    works("cgroup-props", None, Value("SPEC"), Cgroups, DR, "Settings of controllers that are kept: YAML, \"cpu\": with - \"strategy\": \"merge\" or \"replace\", - \"properties\": [...]"),
+    works("cgroup-props-file", None, Value("FILE"), Cgroups, DR, "The same, from a file"),
+    works("cgroup-props-ignore-default", None, Flag, Cgroups, DR, "Of controllers named there, keep nothing else"),
+    works("cgroup-dump-controller", None, Values("NAME"), Cgroups, DR, "Take care of this controller (or name, or \"unified\"), and those named alike only"),
     works("freeze-cgroup", None, Value("DIR"), Cgroups, D, "Freeze the tree with this cgroup, which may be frozen already"),
 
     works("leave-running", Some('R'), Flag, Afterwards, &[Verb::Dump], "Let the tree run on after the dump"),
@@ -222,9 +227,6 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("no-default-config", None, Flag, Config, ALL, "Do not read /etc/criu/default.conf and ~/.criu/default.conf"),
 
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
-    refused("cgroup-props", None, Value("SPEC"), DR, "Cgroup properties"),
-    refused("cgroup-props-file", None, Value("FILE"), DR, "Cgroup properties, from a file"),
-    refused("cgroup-dump-controller", None, Values("NAME"), DR, "Cgroup controller to dump"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
     refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),

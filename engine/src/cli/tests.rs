@@ -84,6 +84,7 @@ fn every_option_of_a_dump_arrives() {
             manage: ManageCgroups::Full,
             roots: vec![(None, "/g".into()), (Some("cpu".into()), "/h".into())],
             yard: Some("/y".into()),
+            ..CgroupOptions::default()
         },
         freeze_cgroup: Some("/f".into()),
         mounts: MountOptions {

@@ -13,12 +13,19 @@ use crate::procfs::link::NamespaceType;
 pub struct NamespaceLinks {
     own: Vec<(NamespaceType, Option<PathBuf>)>,
     for_children: Vec<(NamespaceType, Option<PathBuf>)>,
-    /// Whether a thread is in another network namespace than the process.
-    pub has_strayed_thread: bool,
+    /// Types of which a thread has another one than its process.
+    strayed: Vec<NamespaceType>,
 }
 
 /// Types whose namespace may be another one for the children of a process.
 const FOR_CHILDREN: [NamespaceType; 2] = [NamespaceType::Pid, NamespaceType::Time];
+/// Types that a thread alone may leave.
+const OF_THREADS: [NamespaceType; 2] = [NamespaceType::Net, NamespaceType::Time];
+
+/// The name of the link that tells where children would be.
+fn for_children_name(kind: NamespaceType) -> String {
+    format!("{}_for_children", kind.name())
+}
 
 impl NamespaceLinks {
     /// Reads those of a process, by its name in `/proc`.
@@ -29,34 +36,47 @@ impl NamespaceLinks {
         let dir = folder(format!("/proc/{process}/ns"));
         let link = |dir: Option<&OwnedFd>, name: &str| Some(PathBuf::from(readlinkat(dir?, name).ok()?));
         let own = NamespaceType::ALL.map(|kind| (kind, link(dir.as_ref(), kind.name())));
-        let for_children = FOR_CHILDREN.map(|kind| {
-            // It is dangling as long as a pid namespace has no init.
-            (kind, link(dir.as_ref(), &format!("{}_for_children", kind.name())))
-        });
-        let mut links =
-            Self { own: own.into(), for_children: for_children.into(), has_strayed_thread: false };
+        // It is dangling as long as a pid namespace has no init.
+        let for_children = FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind))));
+        let mut links = Self { own: own.into(), for_children: for_children.into(), strayed: Vec::new() };
         let tasks = format!("/proc/{process}/task");
         let threads: Vec<_> =
             std::fs::read_dir(&tasks).into_iter().flatten().filter_map(Result::ok).collect();
-        // One alone is the process. One that ends meanwhile is in none.
-        let dir = folder(tasks).filter(|_| threads.len() > 1);
-        links.has_strayed_thread = dir.is_some_and(|dir| {
-            let net = links.of(NamespaceType::Net);
-            let of_thread = |name: &Path| Some(PathBuf::from(readlinkat(&dir, &name.join("ns/net")).ok()?));
-            let others = threads.iter().filter_map(|thread| of_thread(Path::new(&thread.file_name())));
-            others.into_iter().any(|other| Some(other.as_path()) != net)
-        });
+        // One alone is the process.
+        let Some(dir) = folder(tasks).filter(|_| threads.len() > 1) else { return links };
+        let strays = |kind: &NamespaceType| {
+            threads.iter().any(|thread| links.strays(&dir, Path::new(&thread.file_name()), *kind))
+        };
+        links.strayed = OF_THREADS.into_iter().filter(strays).collect();
         links
+    }
+
+    /// Whether a thread has another one than its process, for itself or for its children. One that ends meanwhile has none.
+    fn strays(&self, tasks: &OwnedFd, thread: &Path, kind: NamespaceType) -> bool {
+        let other = |name: &str, own: Option<&Path>| {
+            let link = readlinkat(tasks, &thread.join("ns").join(name));
+            link.is_ok_and(|link| Some(Path::new(&link)) != own)
+        };
+        other(kind.name(), self.of(kind))
+            || (FOR_CHILDREN.contains(&kind) && other(&for_children_name(kind), self.for_children(kind)))
     }
 
     /// The namespace of one type.
     pub fn of(&self, kind: NamespaceType) -> Option<&Path> {
-        self.own.iter().find(|(own, _)| *own == kind).and_then(|(_, link)| link.as_deref())
+        link_of(&self.own, kind)
     }
 
-    /// A type of which children will be in another namespace.
-    pub fn other_for_children(&self) -> Option<NamespaceType> {
-        let other = |(kind, link): &&(NamespaceType, Option<PathBuf>)| link.as_deref() != self.of(*kind);
-        self.for_children.iter().find(other).map(|(kind, _)| *kind)
+    /// The namespace of one type in which its children would be.
+    pub fn for_children(&self, kind: NamespaceType) -> Option<&Path> {
+        link_of(&self.for_children, kind)
     }
+
+    /// Whether a thread is in another namespace of a type than the process, or would make its children there.
+    pub fn has_strayed_thread(&self, kind: NamespaceType) -> bool {
+        self.strayed.contains(&kind)
+    }
+}
+
+fn link_of(links: &[(NamespaceType, Option<PathBuf>)], kind: NamespaceType) -> Option<&Path> {
+    links.iter().find(|(known, _)| *known == kind).and_then(|(_, link)| link.as_deref())
 }

@@ -25,6 +25,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::supervise::Lifeline;
+use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::{self, Entrance};
 use crate::tracee::batch::{Batch, Output};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
@@ -231,6 +232,8 @@ fn look_at_task(
     problems.extend(refuse_namespaces(&facts.namespaces, home, files.options));
     let mut shared = sharing.ids(facts)?;
     shared.ids.net_ns_id = Some(net_spaces::id_of_task(files, facts.pid, &facts.namespaces)?);
+    let times = time_spaces::of_task(files, facts.pid, &facts.namespaces)?;
+    shared.ids.time_ns_id = times.map(|times| times.own).or(shared.ids.time_ns_id);
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -241,6 +244,7 @@ fn look_at_task(
         task.stop_signo = stopped.map(|signal| signal as u32);
         task.flags = facts.leader().stat.flags;
         task.blk_sigset = facts.leader().saved.sigmask;
+        core.own.time_ns_for_children = times.and_then(|times| times.children);
     }
     let mm = if shared.first_vm {
         let mut mm = bounds::look(facts, files)?;
@@ -392,7 +396,8 @@ pub(crate) fn refuse_namespaces(
 ) -> Vec<Problem> {
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind)
+        kind == NamespaceType::Time
+            || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
     };
     let other = |kind: &NamespaceType| {
         let known = if options.inside.types.contains(kind) { &home.roots } else { &home.ours };
@@ -405,8 +410,9 @@ pub(crate) fn refuse_namespaces(
             RelationRefusal::Nested(kind.name())
         })
     };
-    let for_children = links.other_for_children();
-    let for_children = for_children.map(|kind| Problem::new(RelationRefusal::ForChildren(kind.name())));
+    // The link is dangling as long as a pid namespace has no init.
+    let for_children = (links.for_children(NamespaceType::Pid) != links.of(NamespaceType::Pid))
+        .then(|| Problem::new(RelationRefusal::ForChildren(NamespaceType::Pid.name())));
     let all = NamespaceType::ALL.into_iter();
     let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
     others.map(refusal).chain(for_children).collect()
@@ -577,6 +583,7 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
             stop_seen: first.own.stop_seen.take(),
             continue_unseen: first.own.continue_unseen.take(),
             coredump_filter: first.own.coredump_filter,
+            time_ns_for_children: first.own.time_ns_for_children.take(),
             timer_makers: std::mem::take(&mut first.own.timer_makers),
             ..ended.clone()
         };
@@ -589,7 +596,11 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
 }
 
 /// Writes everything but files and pages.
-pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<(), Problem> {
+pub(super) fn write(
+    tasks: &mut [TaskImages],
+    times: &TimeSpaces,
+    images: &mut NewImages,
+) -> Result<(), Problem> {
     use proto::catalogue as c;
     let filters = task_kinds::seccomp::collect(tasks.iter_mut().flat_map(|task| &mut task.cores));
     let known: BTreeSet<u32> = tasks.iter().map(|t| t.pid).collect();
@@ -623,7 +634,7 @@ pub(super) fn write(tasks: &mut [TaskImages], images: &mut NewImages) -> Result<
     }
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
-    images.write(&c::TIMENS, 0, &[namespaces::time::clocks()?])
+    times.write(images)
 }
 
 /// The inventory, which makes a directory of images a set.

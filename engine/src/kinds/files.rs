@@ -43,6 +43,7 @@ pub mod socket_queue;
 pub mod socket_reading;
 pub mod states;
 pub mod tcp;
+mod tcp_closed;
 pub mod timerfd;
 pub mod tty;
 pub mod tun;

@@ -30,6 +30,7 @@ use super::plan::{Events, Plan, PlannedMount, PlannedNamespace, Source, SourceKi
 use super::read::Proc;
 use super::refusal::MountRefusal;
 use super::removed::Removed;
+use super::sockets::{self, WantedSocket};
 use super::yard::{self, Yard, open_path};
 use super::{below, binfmt};
 use crate::dump::inspect::read_proc;
@@ -59,6 +60,8 @@ pub struct Wanted {
     pub mount: u32,
     /// Its name, from the root of the namespace.
     pub name: String,
+    /// What it is, if it is a socket: that is not opened, but made.
+    pub socket: Option<WantedSocket>,
 }
 
 /// What files are to be opened while mounts are built.
@@ -317,7 +320,16 @@ impl Builder<'_> {
         root: &OwnedFd,
         opened: &mut Vec<(u32, OwnedFd)>,
     ) -> Result<(), Problem> {
+        let mut placed = false;
         for wanted in self.files.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
+            if let Some(socket) = &wanted.socket {
+                if !std::mem::replace(&mut placed, true) {
+                    sockets::place(root, Path::new(&mount.mountpoint))
+                        .while_trying_to("bind unix sockets")?;
+                }
+                opened.push((wanted.id, sockets::bind(socket)?));
+                continue;
+            }
             let below = Path::new(&wanted.name).strip_prefix(&mount.mountpoint);
             let Ok(below) = below else { continue };
             match find(root, below) {

@@ -93,11 +93,6 @@ pub(super) fn is_taken(fstype: &str, option: &str) -> bool {
     }
 }
 
-/// Whether a file system of this type shows as its root whatever the one who mounts it may see.
-pub(super) fn root_is_relative(fstype: &str) -> bool {
-    matches!(fstype, "cgroup" | "cgroup2")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,6 +60,11 @@ pub struct Namespace {
 pub struct NotUtf8;
 
 impl Mount {
+    /// Whether it shows control groups.
+    pub fn is_of_cgroups(&self) -> bool {
+        matches!(self.fstype.as_str(), "cgroup" | "cgroup2")
+    }
+
     /// From a line of mountinfo.
     pub fn from_line(line: &mountinfo::Mount) -> Result<Self, NotUtf8> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_not_utf8| NotUtf8);

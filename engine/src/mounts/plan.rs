@@ -135,14 +135,25 @@ pub fn read(images: &Images, ids: &[u32], options: &MountOptions) -> Result<Vec<
     ids.iter().map(table).collect()
 }
 
+/// What a file system of control groups that is made new shows as its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupRoot {
+    /// That of the hierarchy: the tree has no cgroup namespace.
+    Hierarchy,
+    /// That of the tree's cgroup namespace.
+    Namespace,
+}
+
 /// Plans them, or says all that stands in the way.
 pub fn plan(
     namespaces: &[Namespace],
     images: &Images,
     surroundings: &Surroundings,
     options: &MountOptions,
+    cgroup_root: CgroupRoot,
 ) -> Result<Plan, Vec<Problem>> {
-    let mut planner = Planner { namespaces, images, surroundings, options, plan: Plan::default() };
+    let mut planner =
+        Planner { namespaces, images, surroundings, options, cgroup_root, plan: Plan::default() };
     let mut problems = planner.outside();
     problems.extend(planner.inside());
     if !problems.is_empty() {
@@ -158,6 +169,7 @@ struct Planner<'a> {
     images: &'a Images,
     surroundings: &'a Surroundings,
     options: &'a MountOptions,
+    cgroup_root: CgroupRoot,
     plan: Plan,
 }
 
@@ -239,7 +251,7 @@ impl<'a> Planner<'a> {
 
     /// What a file system that is made new shows as its root, in the words of the old one.
     fn root_of_new(&self, mount: &Mount) -> String {
-        if !fs_types::root_is_relative(&mount.fstype) {
+        if !mount.is_of_cgroups() || self.cgroup_root == CgroupRoot::Hierarchy {
             return "/".into();
         }
         let roots = self.mounts().filter(|other| other.dev == mount.dev).map(|other| &other.root);
@@ -416,7 +428,8 @@ mod tests {
         let external = ["/", "a", "b"].map(|key| (key.to_owned(), format!("/outside/{key}")));
         let options = MountOptions { external: external.into(), ..MountOptions::default() };
         let namespaces = [Namespace { id: 9, mounts }];
-        plan(&namespaces, &Images::open(dir.path()), &Surroundings::default(), &options).unwrap()
+        let images = Images::open(dir.path());
+        plan(&namespaces, &images, &Surroundings::default(), &options, CgroupRoot::Namespace).unwrap()
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::sys::{namespace, pidfd};
 use crate::terminals::MadeMasters;
 
 use super::nothing_restored;
+use super::own_pids::OwnPids;
 
 /// Which process this is.
 #[derive(Debug)]
@@ -129,41 +130,59 @@ fn joined(
 
 /// A stay in namespaces that are joined, from which we come back: of a pid namespace, it is our children that are in it.
 #[derive(Debug)]
-struct Visit(Vec<(NamespaceType, File)>);
+struct Visit {
+    homes: Vec<(NamespaceType, File)>,
+    /// Our root and our directory, which a visit of a mount namespace changes.
+    dirs: Option<[File; 2]>,
+}
 
 impl Visit {
     fn pay(joined: &[(NamespaceType, File)]) -> Result<Self, Problem> {
-        let mut visit = Self(Vec::new());
-        for (kind, file) in joined {
+        // There, the procfs may be another one.
+        let home = |(kind, _): &(NamespaceType, File)| {
             let path = format!("/proc/self/ns/{}", kind.name());
-            let home = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
-            visit.0.push((*kind, home));
-            let step = "join its namespaces";
-            namespace::enter(file, kind.clone_flag()).while_trying_to(step)?;
+            let home = File::open(&path).map_err(SysError::io("open"));
+            Ok((*kind, home.about(|| Object::Path(path.into()))?))
+        };
+        let mut visit = Self { homes: joined.iter().map(home).collect::<Result<_, Problem>>()?, dirs: None };
+        if joined.iter().any(|(kind, _)| *kind == NamespaceType::Mnt) {
+            let dir = |path: &str| File::open(path).map_err(SysError::io("open"));
+            visit.dirs = Some([dir("/")?, dir(".")?]);
+        }
+        for (kind, file) in joined {
+            namespace::enter(file, kind.clone_flag()).while_trying_to("join its namespaces")?;
         }
         Ok(visit)
     }
 
     /// In a child, which is where it is to be.
     fn stay(mut self) {
-        self.0.clear();
+        self.homes.clear();
+        self.dirs = None;
     }
 
     /// Goes home.
     fn end(mut self) -> Result<(), Problem> {
-        self.0.drain(..).try_for_each(|(kind, home)| {
-            namespace::enter(&home, kind.clone_flag())
-                .while_trying_to("leave the namespaces that were joined")
-        })
+        self.go_home().while_trying_to("leave the namespaces that were joined")
+    }
+
+    fn go_home(&mut self) -> Result<(), SysError> {
+        for (kind, home) in self.homes.drain(..) {
+            namespace::enter(&home, kind.clone_flag())?;
+        }
+        if let Some([root, dir]) = self.dirs.take() {
+            nix::unistd::fchdir(&root).map_err(SysError::of("fchdir"))?;
+            nix::unistd::chroot(".").map_err(SysError::of("chroot"))?;
+            nix::unistd::fchdir(&dir).map_err(SysError::of("fchdir"))?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        for (kind, home) in &self.0 {
-            if let Err(e) = namespace::enter(home, kind.clone_flag()) {
-                log::warn!("cannot leave a {} namespace: {e}", kind.name());
-            }
+        if let Err(e) = self.go_home() {
+            log::warn!("cannot leave a namespace: {e}");
         }
     }
 }
@@ -220,6 +239,22 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Whether the tree has no pid namespace, and somebody here has one of its pids.
+    fn needs_own_pids(&self) -> bool {
+        !self.types.contains(&NamespaceType::Pid)
+            && self.pids.iter().any(|pid| super::plan::pid_taken(*pid).is_some())
+    }
+
+    /// Makes a pid namespace for it, which it joins.
+    fn own_pids(&mut self) -> Result<OwnPids, Problem> {
+        let mut own = OwnPids::make(self.types.contains(&NamespaceType::Mnt))?;
+        for (kind, file) in std::mem::take(&mut own.namespaces) {
+            self.types.push(kind);
+            self.joined.push((kind, file));
+        }
+        Ok(own)
+    }
+
     fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.kinds().for_each(|(kind, cx)| kind.check(cx, &mut problems));
@@ -264,15 +299,22 @@ impl<'a> Plan<'a> {
 /// Makes the namespaces that a tree has for itself, with its root in them, and goes there.
 pub fn enter(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsRestore) -> Result<Side> {
     let fail = |problems| nothing_restored(options, problems);
-    let plan = Plan::read(options, images).map_err(|p| fail(vec![p]))?;
-    if plan.types.is_empty() {
+    let mut plan = Plan::read(options, images).map_err(|p| fail(vec![p]))?;
+    let wants_own = options.namespaces.own_pids && plan.needs_own_pids();
+    if plan.types.is_empty() && !wants_own {
         return Ok(Side::Home);
     }
     let problems = plan.check();
     if !problems.is_empty() {
         return Err(fail(problems));
     }
-    make(&plan, cgroups).map_err(|p| fail(vec![p]))
+    let own = if wants_own { Some(plan.own_pids().map_err(|p| fail(vec![p]))?) } else { None };
+    let side = make(&plan, cgroups).map_err(|p| fail(vec![p]))?;
+    if let (Some(own), Side::Outside { root, ended: Ended::Code(0) }) = (own, &side) {
+        own.let_go(plan.root.pid as i32).map_err(|p| fail(vec![p]))?;
+        log::warn!("pids are taken: the tree is in a pid namespace of its own; its root has pid {root} here");
+    }
+    Ok(side)
 }
 
 /// Whether a tree has namespaces for itself; what would stand in the way of making them.
@@ -300,7 +342,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         flags |= libc::CLONE_PARENT;
     }
     let visit = Visit::pay(&plan.joined)?;
-    let forked = namespace::fork_with_pid(plan.root.pid as i32, flags);
+    let forked = super::plan::fork_when_free(plan.root.pid as i32, flags);
     let forked = forked.map_err(|e| match e.errno {
         Errno::EEXIST => Problem::new(CradleRefusal::PidTaken(plan.root.pid)),
         _ => Problem::new(e),
@@ -328,6 +370,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     }
     tell(&begin)?;
     let Some(spaces) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    plan.spaces.replace(spaces);
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
     let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
@@ -354,13 +397,13 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             ids,
             covered: numbers(opened),
             mounts: numbers(mounts),
-            spaces: MadeSpaces(Rc::new(spaces)),
+            spaces: MadeSpaces(Rc::new(plan.spaces.take())),
             masters: MadeMasters(Rc::new(masters)),
             ..Inside::default()
         })));
     };
     // They are for the other one to hold.
-    drop((spaces, opened, mounts, masters));
+    drop((plan.spaces.take(), opened, mounts, masters));
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
         newborn.forget();

@@ -3,13 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
-use super::tree;
+use super::{time_spaces, tree};
 use crate::arch;
 use crate::dump::inspect::read_proc;
-use crate::error::{Class, Explain, Object, Problem};
+use crate::error::{Class, Explain, Object, Problem, SysError};
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
 use crate::kinds::namespaces;
@@ -17,6 +19,7 @@ use crate::options::{Inside, RestoreOptions};
 use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
+use crate::sys::namespace;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
 
@@ -62,7 +65,7 @@ impl Explain for PlanRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::PidTaken { .. } => {
-                Some("end that process, or restore in a pid namespace of its own".into())
+                Some("end that process, or restore into a pid namespace of its own with --own-pidns".into())
             }
             _ => None,
         }
@@ -98,6 +101,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
+    problems.extend(time_spaces::check(tasks, files.images));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     room::spread();
     let births = births::plan(tasks, free_pids(tasks));
@@ -122,6 +126,8 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
     let is_made = |kind: NamespaceType, id: u32| match kind {
         NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
         NamespaceType::Net => inside.spaces.get(id).is_some(),
+        // `time_spaces.rs` looks at these.
+        NamespaceType::Time => true,
         _ => false,
     };
     let apart = |kind: &NamespaceType| {
@@ -160,7 +166,7 @@ fn descriptors(tasks: &[Task], files: &FilesRestore<'_>) -> u64 {
 }
 
 /// A problem if a pid is not free. One that a zombie holds is waited for, for a moment.
-fn pid_taken(pid: i32) -> Option<Problem> {
+pub(super) fn pid_taken(pid: i32) -> Option<Problem> {
     let deadline = Instant::now() + REAP_LIMIT;
     loop {
         let name = task_name(pid)?;
@@ -174,6 +180,23 @@ fn pid_taken(pid: i32) -> Option<Problem> {
             return Some(Problem::new(PlanRefusal::PidTaken { pid, by }));
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Forks with a pid that nobody seems to have. What is left of a session or a group with that number, a zombie that waits for its
+/// parent, holds it still, and a process that was just reaped is gone from /proc a moment before its number is free
+/// (`release_task` of `kernel/exit.c`, Linux 6.15): that is waited for, for a moment.
+pub(super) fn fork_when_free(pid: i32, flags: i32) -> Result<Option<i32>, SysError> {
+    let deadline = Instant::now() + REAP_LIMIT;
+    loop {
+        match namespace::fork_with_pid(pid, flags) {
+            Err(SysError { errno: Errno::EEXIST, .. })
+                if task_name(pid).is_none() && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            forked => return forked,
+        }
     }
 }
 

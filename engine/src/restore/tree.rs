@@ -5,7 +5,7 @@
 //! descriptor table have numbers of their own for the agents' sockets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -18,7 +18,7 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
-use crate::sys::{namespace, process};
+use crate::sys::process;
 use crate::tracee::agent::{self, Agent, AgentError, Layout};
 use crate::tracee::batch::{Batch, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
@@ -366,21 +366,6 @@ impl<'a> NewTask<'a> {
     }
 }
 
-/// Forks with a pid that nobody has. A process that was just reaped is gone from /proc a moment before its number is free
-/// (`release_task` of `kernel/exit.c`, Linux 6.15).
-fn fork_when_free(pid: i32, flags: i32) -> Result<Option<i32>, SysError> {
-    const LIMIT: Duration = Duration::from_millis(200);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match namespace::fork_with_pid(pid, flags) {
-            Err(SysError { errno: Errno::EEXIST, .. }) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            forked => return forked,
-        }
-    }
-}
-
 /// Makes the root from ourselves: a fork that is seized, given the agent, and emptied of everything else. In namespaces of
 /// its own, it has been made already.
 fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, Problem> {
@@ -390,7 +375,7 @@ fn root(task: &Task, layout: Layout, options: &RestoreOptions) -> Result<Stub, P
             nix::unistd::pipe2(nix::fcntl::OFlag::empty()).map_err(SysError::of("pipe2"))?;
         let forked = if options.inside.types.is_empty() {
             let flags = if options.parent == Parent::Sibling { libc::CLONE_PARENT } else { 0 };
-            fork_when_free(task.pid, flags)
+            plan::fork_when_free(task.pid, flags)
         } else {
             Ok(Some(task.pid))
         };

@@ -167,7 +167,7 @@ const TCP_REPAIR: i32 = 19;
 /// have other threads.
 pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deeds: &LastDeeds) -> ! {
     let cut = is_cut(pipe, other_end);
-    if let Some((socket, bytes)) = deeds.lock.as_ref().filter(|_| cut) {
+    for (socket, bytes) in deeds.locks.iter().filter(|_| cut) {
         // SAFETY: the kernel reads the bytes.
         unsafe { libc::write(*socket, bytes.as_ptr().cast(), bytes.len()) };
     }
@@ -187,8 +187,8 @@ pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deed
     unsafe { libc::_exit(0) }
 }
 
-/// Closes all descriptors but the standard ones and these.
-fn close_all_but(kept: &[OwnedFd]) {
+/// Closes all descriptors but the standard ones and these: in a process that uses no others any more.
+pub fn close_all_but(kept: &[OwnedFd]) {
     let mut from = 3;
     loop {
         let next = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).filter(|fd| *fd >= from).min();

@@ -120,6 +120,9 @@ pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Re
             if *name == "timers" {
                 text = by_id(&text);
             }
+            if *name == "cgroup" {
+                text = below_roots(&text);
+            }
             facts.add(format!("task {pid} {name}"), text.trim_end());
         }
     }
@@ -149,6 +152,11 @@ pub(super) fn process(facts: &mut Facts, pid: i32, root: i32, stat: &Stat) -> Re
         facts.add(format!("task {pid} limit {}", name.trim()), values.join(" "));
     }
     Ok(())
+}
+
+/// Lines of `/proc/PID/cgroup` but those of roots: all tasks are there in a hierarchy that somebody mounts meanwhile.
+fn below_roots(text: &str) -> String {
+    text.lines().filter(|line| !line.ends_with(":/")).collect::<Vec<_>>().join("\n")
 }
 
 /// The timers of `/proc/PID/timers` by their ids: the kernel lists the youngest first, which no program can ask for.

@@ -115,7 +115,7 @@ impl FileKind for Inet {
         "urgent data of TCP",
         "programs of reuseport groups",
         "errors that wait to be read (MSG_ERRQUEUE)",
-        "the address of a TCP socket whose connection is over",
+        "the port of a TCP socket whose connection is over, if the kernel would not choose it (net.ipv4.ip_local_port_range), or before Linux 6.3",
         "what connection tracking knows: rules that let only known connections pass do so where the kernel knows them still",
     ];
     const TYPE: FdTypes = FdTypes::Inetsk;
@@ -374,9 +374,6 @@ fn make(
     let is_tcp = image.proto as i32 == libc::IPPROTO_TCP && image.r#type as i32 == libc::SOCK_STREAM;
     let fd = match tcp::take(cx, image.id) {
         Some(connection) => connection,
-        None if is_tcp && (own.peer_gone == Some(true) || is_to_be_closed(cx, image)) => {
-            tcp::make_closed(image, &own, &packets)?
-        }
         None => make_unconnected(image, address, &packets)?,
     };
     let socket = fd.as_fd();
@@ -405,12 +402,6 @@ fn make(
     }
     set_common(socket, image.flags, Some(&image.fown))?;
     Ok(fd)
-}
-
-/// Connections that the user wants closed.
-fn is_to_be_closed(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
-    let connected = State::from_number(image.state).is_some_and(State::is_connected);
-    connected && cx.options.connections == crate::options::Connections::Closed
 }
 
 /// Makes and binds a socket; connects one that has a peer, and gives it what waited.

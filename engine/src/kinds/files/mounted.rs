@@ -5,7 +5,7 @@
 //! before anything is mounted on those (`mounts/build.rs`), and handed to whoever restores descriptors.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, open};
@@ -54,6 +54,25 @@ pub(super) fn find(cx: &mut FilesDump<'_>, seen: &Seen<'_>) -> Result<Option<(St
     let mount = mount_of(seen)?;
     // A mount that is in no namespace any more does not come back.
     Ok(is_seen_by(cx, OURS, mount)?.then_some((name, mount)))
+}
+
+/// The mount that the file of a socket of a task is on, if we or the task see it.
+pub(super) fn of_socket(
+    cx: &mut FilesDump<'_>,
+    pid: i32,
+    file: BorrowedFd<'_>,
+) -> Result<Option<u32>, Problem> {
+    if !cx.options.inside.has(NamespaceType::Mnt) {
+        return Ok(None);
+    }
+    let mount = mount::mount_id(file)? as i32;
+    let is_seen = is_seen_by(cx, OURS, mount)? || is_seen_by(cx, &pid.to_string(), mount)?;
+    Ok(is_seen.then_some(mount as u32))
+}
+
+/// Our descriptor of a socket that was bound to its name when its mount was bare.
+pub(super) fn bound_socket(cx: &FilesRestore<'_>, id: u32) -> Option<i32> {
+    cx.options.inside.covered.iter().find(|(known, _)| *known == id).map(|(_, fd)| *fd)
 }
 
 fn mount_of(seen: &Seen<'_>) -> Result<i32, Problem> {

@@ -7,27 +7,28 @@
 //! tasks are about to be killed, is the mode turned on to stay: so that sockets end without a word to their peers. The lock then
 //! lasts until the restore, which finds its name in the images.
 //!
-//! Restore makes all connections before any other socket, in repair mode, and lets them talk when the whole tree is ready.
+//! Restore makes all connections before any other socket, in repair mode, and lets them talk when the whole tree is ready. In a
+//! network namespace that is made for the tree, their packets are held back from its beginning on.
 
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use proto::messages::{InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStreamEntry};
+use proto::messages::{FileEntry, InetSkEntry, StasisNetworkEntry, StasisSocketEntry, TcpStreamEntry};
 
 use super::inet::InetRefusal;
 use super::inet_address::{self, of_image};
 use super::socket_queue::{Saved, Sockets};
-use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options};
+use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options, tcp_closed};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
-use crate::net_lock::{self, Ends, Lasting, Lock, Method, Note, Sweep};
+use crate::net_lock::{self, Ends, Lasting, Lock, LockError, Method, Note, Sweep};
+use crate::net_spaces::{NetSpaces, There};
 use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
 use crate::supervise::Guardian;
 use crate::sys::socket::{self, get_number};
-use crate::tcp_repair::packet::sockaddr;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
 
 /// Bits of `tcp_stream_entry.opt_mask`: those of `tcpi_options`.
@@ -49,13 +50,29 @@ struct Seen {
     reuse: i32,
 }
 
-/// Connections of the tree, and the lock that holds their packets back.
+/// Connections of the tree, and the locks that hold their packets back, one in each network namespace.
 #[derive(Debug, Default)]
 struct Dumped {
     connections: Vec<Seen>,
-    lock: Option<Lock>,
-    /// The lock that lasts, with its method and name.
-    lasting: Option<(Method, String, Lasting)>,
+    locks: Vec<Lock>,
+    /// Locks that last.
+    lasting: Vec<Persistent>,
+}
+
+/// A lock that lasts.
+#[derive(Debug)]
+struct Persistent {
+    method: Method,
+    name: String,
+    lock: Lasting,
+    /// Where, if that is not the network namespace that we are in.
+    space: Option<File>,
+}
+
+impl Persistent {
+    fn there(&self) -> Result<Option<There>, SysError> {
+        self.space.as_ref().map(There::enter).transpose()
+    }
 }
 
 /// Looks at a socket: completes its entry, or refuses.
@@ -159,20 +176,10 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     };
     if let Some(method) = method {
         sweep(method);
-        let ends: Vec<Ends> = connections.iter().map(|c| c.ends).collect();
-        let note = Note::new(&cx.options.images_dir);
         let name = net_lock::new_name(cx.options.tree);
-        let lock = Lock::hold(method, &name_of_held(&name), &note, &ends);
-        cx.state::<Dumped>().lock = Some(lock.while_trying_to("hold back the packets of its connections")?);
         let entry = StasisNetworkEntry { table: name.clone(), method: Some(method.name().into()) };
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
-        let lasting = Lasting::new(method, &name, &note, &ends);
-        let lasting = lasting.while_trying_to("hold back the packets of its connections")?;
-        if let Some(prepared) = lasting.prepared() {
-            let (socket, bytes) = prepared.parts();
-            cx.last_deeds.lock = Some((socket, bytes.to_vec()));
-        }
-        cx.state::<Dumped>().lasting = Some((method, name, lasting));
+        lock(cx, method, &name, &connections).while_trying_to(HOLD)?;
     }
     let save = |seen: &Seen| {
         let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
@@ -183,6 +190,33 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
     side_by_side::feed(&connections, save, |seen, saved| write(cx, images, seen, &saved?))?;
     guardian.dismiss().while_trying_to("guard its connections")?;
     cx.state::<Dumped>().connections = connections;
+    Ok(())
+}
+
+/// The step in which packets are held back.
+const HOLD: &str = "hold back the packets of its connections";
+
+/// Holds back the packets of all connections, and prepares what will do so later.
+fn lock(cx: &mut FilesDump<'_>, method: Method, name: &str, connections: &[Seen]) -> Result<(), Problem> {
+    let note = Note::new(&cx.options.images_dir);
+    let mut places: BTreeMap<u32, Vec<Ends>> = BTreeMap::new();
+    for seen in connections {
+        let space = cx.inet_entry(seen.id).and_then(|entry| entry.ns_id).unwrap_or_default();
+        places.entry(space).or_default().push(seen.ends);
+    }
+    for (space, ends) in places {
+        let space = cx.state::<NetSpaces>().beside_home(space);
+        let space = space.map(File::try_clone).transpose().map_err(SysError::io("dup"))?;
+        let _there = space.as_ref().map(There::enter).transpose()?;
+        let held = Lock::hold(method, &name_of_held(name), &note, &ends)?;
+        cx.state::<Dumped>().locks.push(held);
+        let lock = Lasting::new(method, name, &note, &ends)?;
+        if let Some(prepared) = lock.prepared() {
+            let (socket, bytes) = prepared.parts();
+            cx.last_deeds.locks.push((socket, bytes.to_vec()));
+        }
+        cx.state::<Dumped>().lasting.push(Persistent { method, name: name.to_owned(), lock, space });
+    }
     Ok(())
 }
 
@@ -227,25 +261,30 @@ fn sweep(method: Method) {
 /// The tasks are about to be killed: their sockets are to end without a word.
 pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
     let dumped = cx.state::<Dumped>();
-    if let Some((_, _, lasting)) = &dumped.lasting {
-        lasting.persist().while_trying_to("hold back packets until the restore")?;
+    for lasting in &dumped.lasting {
+        let _there = lasting.there()?;
+        lasting.lock.persist().while_trying_to("hold back packets until the restore")?;
     }
     let mut silent = Vec::new();
     for seen in &dumped.connections {
         match Repair::start(seen.fd.as_fd(), seen.reuse) {
             Ok(repair) => silent.push(repair),
             Err(e) => {
-                if let Some((method, name, _)) = &dumped.lasting
-                    && let Err(e) = net_lock::remove(*method, name)
-                {
-                    log::error!("cannot let packets pass again: {e}");
-                }
+                dumped.lasting.iter().for_each(unlock);
                 return Err(Problem::new(e).object(seen.object.clone()).step("silence its connection"));
             }
         }
     }
     silent.into_iter().for_each(Repair::keep);
     Ok(())
+}
+
+/// Lets packets pass again, since the tree goes on.
+fn unlock(lasting: &Persistent) {
+    let there = lasting.there().map_err(LockError::from);
+    if let Err(e) = there.and_then(|_there| net_lock::remove(lasting.method, &lasting.name)) {
+        log::error!("cannot let packets pass again: {e}");
+    }
 }
 
 fn describe(saved: &Connection) -> TcpStreamEntry {
@@ -337,19 +376,58 @@ struct Made {
 
 /// Whether an image is one of a connection that is to be kept.
 fn is_kept(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
-    image.proto == libc::IPPROTO_TCP as u32
+    is_tcp(image)
         && State::from_number(image.state).is_some_and(State::is_connected)
         && cx.options.connections != Connections::Closed
 }
 
-/// Makes all connections.
+/// Makes all connections, those of each network namespace in there; first what is left of those that are over, whose
+/// addresses nobody has yet.
 pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let images: Vec<InetSkEntry> = cx
-        .entries
-        .values()
-        .filter_map(|e| e.isk.as_deref().cloned())
-        .filter(|image| is_kept(cx, image))
-        .collect();
+    let mut sockets: Vec<InetSkEntry> =
+        cx.entries.values().filter_map(|e| e.isk.as_deref().cloned()).collect();
+    sockets.retain(is_tcp);
+    let places: BTreeSet<Option<u32>> = sockets.iter().map(|image| image.ns_id).collect();
+    for place in places {
+        let here: Vec<&InetSkEntry> = sockets.iter().filter(|image| image.ns_id == place).collect();
+        let _there = cx.options.inside.spaces.enter(place)?;
+        make_closed(cx, &here)?;
+        make_connections(cx, &here)?;
+    }
+    Ok(())
+}
+
+fn is_tcp(image: &InetSkEntry) -> bool {
+    image.proto == libc::IPPROTO_TCP as u32 && image.r#type as i32 == libc::SOCK_STREAM
+}
+
+fn make_closed(cx: &mut FilesRestore<'_>, all: &[&InetSkEntry]) -> Result<(), Problem> {
+    for image in all {
+        let sockets = cx.state::<Sockets>();
+        let own = sockets.own.get(&image.id).cloned().unwrap_or_default();
+        if own.peer_gone == Some(true) || is_to_be_closed(cx, image) {
+            let packets = cx.state::<Sockets>().packets.remove(&image.id).unwrap_or_default();
+            let address = || of_image(image, &image.src_addr, image.src_port, inet::scope(image));
+            let about = || {
+                let name = address().map_or_else(|| "unbound".to_owned(), |address| address.to_string());
+                Object::Named { kind: "tcp", name }
+            };
+            let made = tcp_closed::make(image, address(), &own, &packets).about(about);
+            let fd = made.while_trying_to("make its connection, which is over")?;
+            cx.state::<Made>().sockets.insert(image.id, fd);
+        }
+    }
+    Ok(())
+}
+
+/// Connections that the user wants closed.
+fn is_to_be_closed(cx: &FilesRestore<'_>, image: &InetSkEntry) -> bool {
+    let connected = State::from_number(image.state).is_some_and(State::is_connected);
+    connected && cx.options.connections == Connections::Closed
+}
+
+fn make_connections(cx: &mut FilesRestore<'_>, all: &[&InetSkEntry]) -> Result<(), Problem> {
+    let images: Vec<&InetSkEntry> = all.iter().copied().filter(|image| is_kept(cx, image)).collect();
     let all = cx.images;
     let made = side_by_side::map(&images, |image| make_connection(all, image));
     let mut connections = Vec::new();
@@ -385,6 +463,25 @@ fn make_connection(images: &Images, image: &InetSkEntry) -> Result<(Connection, 
     Ok((Connection { received: Vec::new(), written, ..saved }, fd, restored))
 }
 
+/// Holds back packets of all connections of a namespace that was just made, in which we are: there was no lock so far.
+pub fn hold_in_new_space(images: &Images, id: u32) -> Result<(), Problem> {
+    let (lock, files) = (&proto::catalogue::STASIS_NETWORK, &proto::catalogue::FILES);
+    if !images.has(lock, 0) || !images.has(files, 0) {
+        return Ok(());
+    }
+    let lock: StasisNetworkEntry = images.read_single(lock, 0)?;
+    let files: Vec<FileEntry> = images.read(files, 0)?;
+    let sockets = files.iter().filter_map(|file| file.isk.as_deref());
+    let here = sockets.filter(|image| is_tcp(image) && image.ns_id == Some(id));
+    let connected = here.filter(|image| State::from_number(image.state).is_some_and(State::is_connected));
+    let all: Vec<Ends> = connected.filter_map(ends).collect();
+    if all.is_empty() || !lock.table.starts_with(net_lock::PREFIX) {
+        return Ok(());
+    }
+    let made = Lasting::new(Method::Nftables, &lock.table, &Note::new(images.dir()), &all);
+    made.and_then(|lock| lock.persist()).while_trying_to(HOLD)
+}
+
 /// A connection that was made, for the task that has it.
 pub(super) fn take(cx: &mut FilesRestore<'_>, id: u32) -> Option<OwnedFd> {
     cx.state::<Made>().sockets.remove(&id)
@@ -404,52 +501,16 @@ pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
                 net_lock::remove(method, &name_of_held(&entry.table))
                     .while_trying_to("let packets of its connections pass again")?;
             }
+            // Those in namespaces that were made for the tree are by nftables.
+            for space in cx.options.inside.spaces.ids() {
+                let _there = cx.options.inside.spaces.enter(Some(space))?;
+                net_lock::remove(Method::Nftables, &entry.table)
+                    .while_trying_to("let packets of its connections pass again")?;
+            }
         }
     }
     for connection in std::mem::take(&mut cx.state::<Made>().silent) {
         connection.release().while_trying_to("let its connections go on")?;
     }
     Ok(())
-}
-
-/// Makes a socket whose connection is over, by having one end that way: with an error, or quietly.
-pub(super) fn make_closed(
-    image: &InetSkEntry,
-    own: &StasisSocketEntry,
-    data: &[Saved],
-) -> Result<OwnedFd, Problem> {
-    let is_v6 = image.family as i32 == libc::AF_INET6;
-    let host: SocketAddr =
-        if is_v6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() };
-    let listener = TcpListener::bind(host).map_err(SysError::io("bind"))?;
-    let fd = socket::create(image.family as i32, image.r#type as i32, image.proto as i32)?;
-    inet::before_binding(fd.as_fd(), image)?;
-    let to = listener.local_addr().map_err(SysError::io("getsockname"))?;
-    socket::connect(fd.as_fd(), &sockaddr(to))?;
-    let peer = socket::accept(listener.as_fd())?;
-    let mut len = 0;
-    for packet in data {
-        nix::unistd::write(&peer, &packet.bytes).map_err(SysError::of("write"))?;
-        len += packet.bytes.len();
-    }
-    let linger = [1_u32.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
-    socket::set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
-    for _ in 0..1000 {
-        if socket::queued(fd.as_fd())? as usize >= len {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    drop(peer);
-    for _ in 0..1000 {
-        if tcp_repair::state(fd.as_fd())?.0 == State::Close {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    if own.reset != Some(true) {
-        // Asking for the error takes it away.
-        get_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)?;
-    }
-    Ok(fd)
 }

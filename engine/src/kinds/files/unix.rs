@@ -16,7 +16,8 @@ use proto::messages::{
 use super::sock_diag::{self, UnixFacts};
 use super::socket_queue::{self, Saved, Sockets};
 use super::{
-    FdFacts, FileKind, FilesDump, FilesRestore, InTask, policy, socket_options, socket_reading, unix_world,
+    FdFacts, FileKind, FilesDump, FilesRestore, InTask, mounted, policy, socket_options, socket_reading,
+    unix_world,
 };
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::options::Unsupported;
@@ -162,7 +163,7 @@ impl FileKind for Unix {
             ..UnixSkEntry::default()
         };
         let mut own = StasisSocketEntry::default();
-        name(fd.pid, socket, &mut entry, &mut own)?;
+        name(cx, fd.pid, socket, &mut entry, &mut own)?;
         socket_reading::read_later(cx, fd, id)?;
         let mut peer_name = Vec::new();
         if facts.peer.is_some() {
@@ -410,6 +411,7 @@ pub(super) fn owner(ino: u32) -> String {
 
 /// Reads a socket's name, and what is known of its file.
 fn name(
+    cx: &mut FilesDump<'_>,
     pid: i32,
     socket: BorrowedFd<'_>,
     entry: &mut UnixSkEntry,
@@ -432,6 +434,13 @@ fn name(
     };
     let path = match link::parse(link.as_bytes()) {
         Link::Path(path) if same(path) => path,
+        Link::Path(path)
+            if stat.st_nlink > 0
+                && let Some(mount) = mounted::of_socket(cx, pid, file.as_fd())? =>
+        {
+            own.mnt_id = Some(mount);
+            path
+        }
         _ => {
             entry.deleted = Some(true);
             return Ok(());

@@ -15,8 +15,9 @@ use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{Gid, Uid};
 use proto::messages::{FilePermsEntry, StasisSocketEntry, UnixSkEntry};
 
-use super::{sock_diag, unix};
+use super::{FilesRestore, mounted, sock_diag, unix};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::sys::socket::End;
 use crate::sys::{mount, pidfd, socket};
 
 /// Why a socket cannot get its name back.
@@ -197,6 +198,30 @@ impl Place {
     }
 }
 
+/// Makes a socket, without a name yet, unless it was bound to that when its mount was bare.
+pub(super) fn make(
+    cx: &FilesRestore<'_>,
+    entry: &UnixSkEntry,
+    own: &StasisSocketEntry,
+) -> Result<OwnedFd, SysError> {
+    match own.mnt_id.and_then(|_mount| mounted::bound_socket(cx, entry.id)) {
+        Some(fd) => duplicate(fd),
+        None => socket::create(libc::AF_UNIX, entry.r#type as i32, 0),
+    }
+}
+
+/// Whether a socket has a name.
+pub(super) fn is_bound(socket: BorrowedFd<'_>) -> Result<bool, SysError> {
+    Ok(socket::address(socket, End::Own)?.len() > size_of::<u16>())
+}
+
+/// Gives the file that a socket is bound to its owner and mode.
+pub(super) fn set_permissions_of(socket: BorrowedFd<'_>, entry: &UnixSkEntry) -> Result<(), Problem> {
+    let Some(perms) = &entry.file_perms else { return Ok(()) };
+    let file = socket::unix_file(socket)?;
+    set_permissions(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), perms)
+}
+
 fn set_permissions(path: &Path, perms: &FilePermsEntry) -> Result<(), Problem> {
     let mode = Mode::from_bits_truncate(perms.mode);
     nix::unistd::chown(path, Some(Uid::from_raw(perms.uid)), Some(Gid::from_raw(perms.gid)))
@@ -227,7 +252,6 @@ fn elsewhere(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::socket::End;
     use std::os::fd::AsFd as _;
 
     #[test]

@@ -225,9 +225,11 @@ impl World<'_, '_> {
         let mut inos = self.inos(|s| !s.is_connected_stream());
         inos.sort_by_key(|ino| self.sockets.get(ino).is_some_and(|s| s.entry.state != LISTEN));
         for ino in inos {
+            let Some(Socket { entry, own, .. }) = self.sockets.get(&ino) else { continue };
+            let made = unix_names::make(self.cx, entry, own);
             let socket = self.socket(ino)?;
             let object = socket.object();
-            socket.fd = Some(socket::create(libc::AF_UNIX, socket.kind(), 0).about(|| object.clone())?);
+            socket.fd = Some(made.about(|| object.clone())?);
             let backlog = (socket.entry.state == LISTEN).then_some(socket.entry.backlog);
             let credentials = socket.peer_credentials();
             self.bind(ino).about(|| object.clone())?;
@@ -624,7 +626,11 @@ impl World<'_, '_> {
         }
         let key = (own.file_dev.unwrap_or(0), own.file_ino.unwrap_or(0), entry.name.clone());
         let is_first = self.bound.insert(key);
-        if unix_names::is_path(&entry.name) && (entry.deleted == Some(true) || !is_first) {
+        if own.mnt_id.is_some() && unix_names::is_bound(fd.as_fd())? {
+            return unix_names::set_permissions_of(fd.as_fd(), entry);
+        }
+        let is_private = entry.deleted == Some(true) || own.mnt_id.is_some() || !is_first;
+        if unix_names::is_path(&entry.name) && is_private {
             return self.place.bind_private(fd.as_fd(), &entry.name);
         }
         Place::bind(fd.as_fd(), entry, own)
@@ -675,7 +681,11 @@ impl World<'_, '_> {
 pub(super) fn check(cx: &FilesRestore<'_>, entry: &UnixSkEntry) -> Result<(), Problem> {
     let own =
         cx.peek::<Sockets>().and_then(|sockets| sockets.own.get(&entry.id)).cloned().unwrap_or_default();
-    if entry.uflags & EXTERNAL != 0 || entry.name.is_empty() || entry.deleted == Some(true) {
+    if entry.uflags & EXTERNAL != 0
+        || entry.name.is_empty()
+        || entry.deleted == Some(true)
+        || own.mnt_id.is_some()
+    {
         return Ok(());
     }
     if !KINDS.contains(&(entry.r#type as i32)) {

@@ -3,19 +3,23 @@
 //! How they are read, kept and built is in `mounts.rs`; what is outside is opened before the tree is born, by the engine, which
 //! still sees it.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use proto::catalogue::{FILES, IDS, PSTREE};
-use proto::messages::{FileEntry, PstreeEntry, TaskKobjIdsEntry};
+use proto::catalogue::{FILES, IDS, PSTREE, STASIS_SOCKETS};
+use proto::messages::{FileEntry, PstreeEntry, StasisSocketEntry, TaskKobjIdsEntry, UnixSkEntry};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
+use crate::cgroups::MovedRoots;
 use crate::error::Problem;
 use crate::image::NewImages;
 use crate::mounts::build::{BuildFiles, Wanted};
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
-use crate::mounts::plan::Plan;
+use crate::mounts::plan::{CgroupRoot, Plan};
+use crate::mounts::sockets::WantedSocket;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
@@ -83,9 +87,18 @@ fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
 fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
     let one = |problem| vec![problem];
     let ids = ids(cx).map_err(one)?;
-    let namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
+    let mut namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
+    let mut cgroup_root = CgroupRoot::Namespace;
+    if !cx.types.contains(&NamespaceType::Cgroup) {
+        cgroup_root = CgroupRoot::Hierarchy;
+        let moved = MovedRoots::read(cx.images, &cx.options.cgroups).map_err(one)?;
+        let mounts = namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts);
+        for mount in mounts.filter(|mount| mount.is_of_cgroups()) {
+            mount.root = moved.of(&mount.fstype, &mount.options, &mount.root);
+        }
+    }
     let surroundings = Surroundings::read().map_err(one)?;
-    plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts)
+    plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts, cgroup_root)
 }
 
 /// Ids of the mount namespaces of all tasks, that of the root first.
@@ -155,6 +168,9 @@ impl NamespaceKind for MntNamespace {
     }
 }
 
+/// `TCP_ESTABLISHED` of `include/net/tcp_states.h`, which unix sockets have, too.
+const ESTABLISHED: u32 = 1;
+
 /// Files that the images know by their mounts: others cover their names.
 fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
     let files: Vec<FileEntry> =
@@ -162,7 +178,27 @@ fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
     let wanted = |file: &FileEntry| {
         let reg = file.reg.as_ref()?;
         let mount = u32::try_from(reg.mnt_id?).ok().filter(|id| *id != 0)?;
-        Some(Wanted { id: reg.id, mount, name: reg.name.clone() })
+        Some(Wanted { id: reg.id, mount, name: reg.name.clone(), socket: None })
     };
-    Ok(files.iter().filter_map(wanted).collect())
+    let mut all: Vec<Wanted> = files.iter().filter_map(wanted).collect();
+    if cx.images.has(&STASIS_SOCKETS, 0) {
+        let sockets: Vec<StasisSocketEntry> = cx.images.read(&STASIS_SOCKETS, 0)?;
+        for own in sockets {
+            let entry = files.iter().filter_map(|file| file.usk.as_ref()).find(|entry| entry.id == own.id);
+            // Streams that are connected have a name only because whoever accepted them has it.
+            let is_accepted =
+                |entry: &UnixSkEntry| entry.r#type as i32 != libc::SOCK_DGRAM && entry.state == ESTABLISHED;
+            if let (Some(mount), Some(entry)) = (own.mnt_id, entry.filter(|entry| !is_accepted(entry))) {
+                let name = String::from_utf8_lossy(&entry.name).into_owned();
+                let socket = WantedSocket {
+                    kind: entry.r#type as i32,
+                    name: entry.name.clone(),
+                    root: PathBuf::from(OsStr::from_bytes(own.root.as_deref().unwrap_or_default())),
+                    dir: entry.name_dir.as_ref().map(PathBuf::from),
+                };
+                all.push(Wanted { id: own.id, mount, name, socket: Some(socket) });
+            }
+        }
+    }
+    Ok(all)
 }

@@ -17,6 +17,7 @@ mod space;
 mod sysctls;
 mod xtables;
 
+use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 
@@ -27,6 +28,7 @@ use proto::messages::{NetDeviceEntry, NetnsEntry};
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::image::{Images, NewImages};
+use crate::kinds::files::tcp;
 use crate::net_spaces::{self, NetSpace, There};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
@@ -165,6 +167,14 @@ impl NamespaceKind for NetNamespace {
     }
 
     fn connect_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
+        // From the first packet on that could come in.
+        let home = File::open(format!("/proc/{root}/ns/net")).map_err(SysError::io("open"))?;
+        let made = cx.spaces.borrow();
+        let spaces = made.iter().map(|(id, fd)| (*id, fd.as_fd()));
+        for (id, space) in std::iter::once((cx.id, home.as_fd())).chain(spaces) {
+            let _there = There::enter(space)?;
+            tcp::hold_in_new_space(cx.images, id)?;
+        }
         outside::connect(cx, root)
     }
 

@@ -15,6 +15,8 @@ use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{NewImages, invalid};
 use crate::procfs::link::NamespaceType;
+use crate::procfs::timens_offsets::Offset;
+use crate::time_spaces::{self, offset_line};
 
 /// Time namespaces.
 #[derive(Debug)]
@@ -53,15 +55,15 @@ impl NamespaceKind for TimeNamespace {
             let is = time(is).filter(fits).ok_or_else(damaged)?;
             Ok(was - is)
         };
-        // Of both, the seconds may be negative; the nanoseconds may not.
-        let line = |clock: &str, offset: TimeSpec| {
-            let nanoseconds = i128::from(offset.tv_sec()) * 1_000_000_000 + i128::from(offset.tv_nsec());
-            let (seconds, rest) =
-                (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
-            format!("{clock} {seconds} {rest}\n")
+        // Ours may have offsets, too: what is written counts from the initial one.
+        let ours = time_spaces::own_offsets()?;
+        let line = |clock: &str, by: TimeSpec, ours: Offset| {
+            let ahead = |seconds, nanoseconds| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+            let by = ahead(by.tv_sec(), by.tv_nsec());
+            offset_line(clock, by + ahead(ours.seconds, ours.nanoseconds.into()))
         };
-        let text = line("monotonic", offset(was.monotonic, is.monotonic)?)
-            + &line("boottime", offset(was.boottime, is.boottime)?);
+        let text = line("monotonic", offset(was.monotonic, is.monotonic)?, ours.monotonic)
+            + &line("boottime", offset(was.boottime, is.boottime)?, ours.boottime);
         let flag = CloneFlags::from_bits_retain(NamespaceType::Time.clone_flag());
         nix::sched::unshare(flag).map_err(SysError::of("unshare(CLONE_NEWTIME)"))?;
         std::fs::write(FILE, text).map_err(SysError::io("write")).about(|| Object::Path(FILE.into()))?;
