@@ -48,7 +48,7 @@ pub fn masters(images: &Images) -> Result<Vec<Master>, Problem> {
 
 /// Opens the multiplexer at a path until it gives this number; none if somebody else has the number.
 pub fn open_master(index: u32, path: &str, flags: u32) -> Result<Option<OwnedFd>, Problem> {
-    let flags = OFlag::from_bits_retain(flags as i32) - OFlag::O_ASYNC | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let flags = (OFlag::from_bits_retain(flags as i32) - OFlag::O_ASYNC) | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // The kernel gives the lowest free number, so those below must be taken meanwhile.
     let mut below = Vec::new();
     loop {

@@ -146,7 +146,8 @@ fn restore(
     let mountinfo = ok(envoy::fork(|| {
         prepare();
         let own = std::fs::File::open("/proc/self").unwrap();
-        let built = build::build(&plan, outside, &images, &[])?;
+        let files = build::BuildFiles { wanted: Vec::new(), masters: Vec::new() };
+        let (built, _masters) = build::build(&plan, outside, &images, &files)?;
         let mut all = Vec::new();
         for one in built {
             nix::sched::setns(&one.namespace, nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
