@@ -112,7 +112,7 @@ impl Drop for Session {
 }
 
 /// Waits for all children, which have been killed.
-fn reap() -> Result<()> {
+pub(crate) fn reap() -> Result<()> {
     loop {
         match wait() {
             Ok(_) | Err(Errno::EINTR) => {}

@@ -36,12 +36,22 @@ impl Stasis {
 
     /// Dumps the tree at `pid` into `images`; returns the wall time.
     pub fn dump(&self, pid: i32, images: &Path) -> Result<Duration> {
-        self.call(&["dump", "-t", &pid.to_string()], images)
+        self.dump_with(pid, images, &[])
+    }
+
+    /// Dumps it with these options.
+    pub fn dump_with(&self, pid: i32, images: &Path, options: &[&str]) -> Result<Duration> {
+        self.call(&[&["dump", "-t", &pid.to_string()], options].concat(), images)
     }
 
     /// Restores a tree from `images`; returns the wall time and the root's pid.
     pub fn restore(&self, images: &Path) -> Result<(Duration, i32)> {
-        let took = self.call(&["restore", "-d", "--pidfile", "pid"], images)?;
+        self.restore_with(images, &[])
+    }
+
+    /// Restores it with these options.
+    pub fn restore_with(&self, images: &Path, options: &[&str]) -> Result<(Duration, i32)> {
+        let took = self.call(&[&["restore", "-d", "--pidfile", "pid"], options].concat(), images)?;
         let pid = images.join("pid");
         let text = std::fs::read_to_string(&pid).context("pid file")?;
         std::fs::remove_file(&pid).context("pid file")?;
