@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::AsFd as _;
 
-use crate::dump::inspect::read_proc;
+use crate::dump::inspect::{read_proc, read_smaps};
 use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
 use crate::kinds::files::{self, FdFacts, FilesDump};
@@ -16,7 +16,7 @@ use crate::kinds::mm;
 use crate::kinds::namespaces;
 use crate::net_spaces::{self, NetSpaces};
 use crate::options::PlanOptions;
-use crate::procfs::{self, smaps, status::Status};
+use crate::procfs::{self, status::Status};
 use crate::sys::pidfd;
 use crate::tracee::freeze::task_name;
 
@@ -117,7 +117,7 @@ impl TaskPlan {
         }
         plan.refused.extend(task::refuse_namespaces(pid, files.options));
         plan.refused.extend(net_spaces::id_of_task(files, pid).err());
-        for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
+        for vma in read_smaps(pid)? {
             let object = || Object::Vma {
                 start: vma.vma.start,
                 end: vma.vma.end,

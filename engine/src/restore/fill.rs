@@ -20,6 +20,7 @@ use crate::image::{ImageError, Images, invalid};
 use crate::kinds::mm::{hugetlb, pages, status};
 use crate::options::RestoreOptions;
 use crate::progress::Progress;
+use crate::side_by_side;
 use crate::sys::memory::MappedFile;
 use crate::sys::pidfd;
 use crate::sys::userfault::Userfault;
@@ -274,31 +275,14 @@ fn run(jobs: &[Job<'_>], way: Way, total: u64, progress: &mut Progress) -> Resul
     });
     let queue = Mutex::new(blocks);
     let next = || queue.lock().ok()?.next();
-    let work = |told: &mut dyn FnMut(u64)| -> Result<(), Problem> {
-        while let Some((job, pieces)) = next() {
-            told(job.copy(pieces, way)?);
-        }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    if total < ALONE || threads == 1 {
-        return work(&mut |bytes| progress.add(bytes));
-    }
-    // What the others do, the first one tells.
-    let by_others = std::sync::atomic::AtomicU64::new(0);
-    let count = |bytes| {
-        by_others.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(&mut |bytes| count(bytes)))).collect();
-        let own = work(&mut |bytes| {
-            progress.add(bytes + by_others.swap(0, std::sync::atomic::Ordering::Relaxed));
-        });
-        let results: Vec<_> =
-            others.into_iter().map(|other| other.join().expect("it does not panic")).collect();
-        own?;
-        results.into_iter().collect()
-    })
+    side_by_side::work_off(
+        total >= ALONE,
+        || next().map(|(job, pieces)| job.copy(pieces, way)),
+        &mut |bytes| {
+            progress.add(bytes);
+            Ok(())
+        },
+    )
 }
 
 /// Maps runs from the image instead of filling them in.

@@ -43,6 +43,34 @@ impl Memory {
         self.file.write_all_at(bytes, address).map_err(SysError::io("write(/proc/PID/mem)"))
     }
 
+    /// Reads ranges, which have that many bytes in all, one behind the other into `buffer`: by one call as far as they are
+    /// readable, and the rest each by itself.
+    pub fn read_ranges(&self, ranges: &[(u64, usize)], mut buffer: &mut [u8]) -> Result<(), SysError> {
+        /// The kernel takes `UIO_MAXIOV` of them.
+        const AT_ONCE: usize = 1024;
+        for ranges in ranges.chunks(AT_ONCE) {
+            let bytes = ranges.iter().map(|(_, len)| len).sum::<usize>().min(buffer.len());
+            let (now, later) = buffer.split_at_mut(bytes);
+            let remote: Vec<RemoteIoVec> =
+                ranges.iter().map(|&(base, len)| RemoteIoVec { base: base as usize, len }).collect();
+            let read = process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(now)], &remote);
+            // Why it could not is told below.
+            let mut skip = read.unwrap_or(0);
+            let mut at = 0;
+            for &(address, len) in ranges {
+                let done = skip.min(len);
+                skip -= done;
+                if done < len {
+                    let rest = now.get_mut(at + done..at + len).unwrap_or_default();
+                    self.read(address + done as u64, rest)?;
+                }
+                at += len;
+            }
+            buffer = later;
+        }
+        Ok(())
+    }
+
     /// Reads readable memory with as few copies as the kernel needs; the number of bytes read, which is smaller where
     /// a page cannot be read.
     pub fn read_fast(&self, address: u64, buffer: &mut [u8]) -> Result<usize, SysError> {
