@@ -39,9 +39,19 @@ impl Stasis {
         self.call(&["dump", "-t", &pid.to_string()], images)
     }
 
+    /// The same, and the tree runs on.
+    pub fn snapshot(&self, pid: i32, images: &Path) -> Result<Duration> {
+        self.call(&["dump", "--leave-running", "-t", &pid.to_string()], images)
+    }
+
     /// Restores a tree from `images`; returns the wall time and the root's pid.
     pub fn restore(&self, images: &Path) -> Result<(Duration, i32)> {
-        let took = self.call(&["restore", "-d", "--pidfile", "pid"], images)?;
+        self.restore_with(images, &[])
+    }
+
+    /// The same with more options.
+    pub fn restore_with(&self, images: &Path, options: &[&str]) -> Result<(Duration, i32)> {
+        let took = self.call(&[&["restore", "-d", "--pidfile", "pid"], options].concat(), images)?;
         let pid = images.join("pid");
         let text = std::fs::read_to_string(&pid).context("pid file")?;
         std::fs::remove_file(&pid).context("pid file")?;

@@ -27,8 +27,8 @@ const UNIT: u64 = MappedOutput::HUGE as u64;
 const PIECE: usize = 256 << 10;
 /// Less than this is not worth another thread, or a mapping.
 const ALONE: u64 = 4 << 20;
-/// What a huge page may cost on average; it is a tenth of that where memory is at hand.
-const PATIENCE: Duration = Duration::from_millis(4);
+/// What a huge page may cost on average; it is a tenth of that where memory is at hand, and to write small ones costs about as much.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Where pages come from.
 pub(crate) trait Source: Sync {
