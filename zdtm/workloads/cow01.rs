@@ -39,6 +39,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     })?;
     cx.wait_for("child-ready")?;
     change(memory, PARENT);
+    let [anonymous, _] = memory;
     let second = cx.child(|cx| {
         cx.post("second-ready")?;
         cx.park()?;
@@ -48,7 +49,10 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     })?;
     cx.wait_for("second-ready")?;
 
+    let before = anonymous.pss()?;
     cx.barrier()?;
+    let after = anonymous.pss()?;
+    zdtm::ensure!(after <= before, "it has {after} kB now, shared ones in proportion, and had {before}");
     check(memory, &[PARENT])?;
     // One more fork, after the restore: what either changes is its own.
     let third = cx.child(|cx| {

@@ -69,6 +69,23 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length) }
     }
 
+    /// Kilobytes of it that are in memory, pages shared with others counted in proportion. Others may be merged with it.
+    pub(crate) fn pss(&self) -> Result<u64, Failure> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps")?;
+        let mut inside = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text: &str| usize::from_str_radix(text, 16).ok();
+            if let Some((Some(start), Some(end))) = range.map(|(start, end)| (number(start), number(end))) {
+                inside = (start..end).contains(&self.address());
+            } else if let Some(pss) = line.strip_prefix("Pss:").filter(|_| inside) {
+                let kilobytes = pss.trim().trim_end_matches(" kB").parse();
+                return kilobytes.map_err(|_error| Failure::new(format!("smaps says {line}")));
+            }
+        }
+        Err(Failure::new("smaps does not show the mapping"))
+    }
+
     pub(crate) fn address(&self) -> usize {
         self.start.addr().get()
     }

@@ -28,7 +28,7 @@ const PIECE: usize = 256 << 10;
 /// Less than this is not worth another thread, or a mapping.
 const ALONE: u64 = 4 << 20;
 /// What a huge page may cost on average; it is a tenth of that where memory is at hand, and to write small ones costs about as much.
-const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Where pages come from.
 pub(crate) trait Source: Sync {

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use nix::errno::Errno;
 use proto::messages::VmaEntry;
 
+use super::heirlooms::{Heirlooms, Inheritance};
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
@@ -73,15 +74,36 @@ pub(super) fn fill(
     stubs: &mut Stubs,
     tasks: &[Task],
     images: &Images,
+    heirlooms: &Heirlooms,
     options: &RestoreOptions,
 ) -> Result<u64, Problem> {
+    let nothing = Inheritance::default();
     let thp = HugePages::read();
     let mut jobs = Vec::new();
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+    for (at, (task, stub)) in tasks.iter().zip(&mut stubs.0).enumerate() {
         let Some(alive) = task.own_memory() else { continue };
-        let job = plan(stub, alive, images, thp, options).of_task(&stub.name)?;
+        let heirlooms = heirlooms.of(at).unwrap_or(&nothing);
+        let wanted = |vma: &VmaEntry| !heirlooms.is_filled(vma);
+        let job = plan(stub, alive, images, heirlooms, &wanted, thp, options).of_task(&stub.name)?;
         jobs.extend(job.filter(|job| !job.pieces.is_empty()));
     }
+    run_all(jobs)
+}
+
+/// Fills what a task gives to those it makes; how many bytes that were.
+pub(super) fn fill_heirlooms(
+    stub: &mut Stub,
+    alive: &Alive,
+    images: &Images,
+    heirlooms: &Inheritance,
+    options: &RestoreOptions,
+) -> Result<u64, Problem> {
+    let wanted = |vma: &VmaEntry| heirlooms.concerns(vma);
+    let job = plan(stub, alive, images, heirlooms, &wanted, HugePages::read(), options);
+    run_all(job.of_task(&stub.name)?.into_iter().collect())
+}
+
+fn run_all(mut jobs: Vec<Job<'_>>) -> Result<u64, Problem> {
     let total: u64 = jobs.iter().flat_map(|job| &job.pieces).map(|piece| piece.len).sum();
     let mut progress = Progress::new("memory filled", total);
     // A registered mapping has no huge pages, so those come when no mapping is registered any more.
@@ -93,11 +115,13 @@ pub(super) fn fill(
     Ok(total)
 }
 
-/// Decides where one task's pages go, and takes hold of the mappings that need it.
+/// Decides where one task's pages go, in those mappings that are wanted, and takes hold of the mappings that need it.
 fn plan<'a>(
     stub: &mut Stub,
     alive: &Alive,
     images: &'a Images,
+    heirlooms: &Inheritance,
+    wanted: &dyn Fn(&VmaEntry) -> bool,
     thp: HugePages,
     options: &RestoreOptions,
 ) -> Result<Option<Job<'a>>, Problem> {
@@ -122,16 +146,21 @@ fn plan<'a>(
     };
     let mut from_image = Vec::new();
     for of_vma in runs.chunk_by(|(a, _), (b, _)| a.start == b.start) {
-        let Some((vma, _)) = of_vma.first() else { continue };
+        let Some((vma, _)) = of_vma.first().filter(|(vma, _)| wanted(vma)) else { continue };
         let bytes: u64 = of_vma.iter().map(|(_, run)| run.len).sum();
         let is_anonymous = vma.status & status::ANON_PRIVATE != 0 && !hugetlb::is_hugetlb(vma);
         let may_be_huge = is_anonymous && thp.allow(vma, alive.mm.thp_disabled.unwrap_or(false));
-        let small = is_anonymous && (may_be_huge || bytes >= REGISTERED) && job.register(vma)?;
+        // What is there already cannot be given.
+        let small = is_anonymous
+            && !heirlooms.is_kept(vma)
+            && (may_be_huge || bytes >= REGISTERED)
+            && job.register(vma)?;
         for (_, run) in of_vma {
             if options.map_pages && is_anonymous && run.len >= MAPPED {
                 from_image.push((*vma, *run));
             } else {
-                job.add(*run, small, may_be_huge);
+                let missing = heirlooms.missing(vma, *run);
+                missing.into_iter().for_each(|run| job.add(run, small, may_be_huge));
             }
         }
     }
@@ -140,15 +169,18 @@ fn plan<'a>(
 }
 
 /// Bytes that follow each other in the file and in memory.
-#[derive(Debug, Clone, Copy)]
-struct FileRun {
-    offset: u64,
-    address: u64,
-    len: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileRun {
+    /// Where they are in the file …
+    pub offset: u64,
+    /// … and in memory.
+    pub address: u64,
+    /// How many they are.
+    pub len: u64,
 }
 
 /// All pages, cut where mappings end, with their mappings.
-fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> {
+pub(super) fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> {
     let damaged = || invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "a page lies in no mapping");
     let mut runs: Vec<(&VmaEntry, FileRun)> = Vec::new();
     let mut vmas = alive.mm.vmas.iter().peekable();

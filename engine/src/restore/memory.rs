@@ -3,8 +3,10 @@
 use proto::messages::VmaEntry;
 
 use super::fill;
+use super::heirlooms::{Heirlooms, Inheritance};
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
+use crate::args;
 use crate::error::{Context as _, Problem};
 use crate::image::Images;
 use crate::kinds::MAPPING_KINDS;
@@ -13,23 +15,28 @@ use crate::kinds::mm::{self, aio, bounds, pages, status, vdso};
 use crate::stats::RestoreStats;
 use crate::tracee::batch::Batch;
 
+/// The step in which memory is mapped.
+const MAP: &str = "map its memory";
+
 /// Maps, fills and describes every task's memory.
 pub(super) fn restore(
     stubs: &mut Stubs,
     tasks: &[Task],
     files: &mut FilesRestore<'_>,
     images: &Images,
+    heirlooms: &Heirlooms,
     stats: &mut RestoreStats,
 ) -> Result<(), Problem> {
+    let nothing = Inheritance::default();
     let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+    for (at, (task, stub)) in tasks.iter().zip(&mut stubs.0).enumerate() {
         let Some(alive) = task.own_memory() else { continue };
-        map(stub, alive, &vmas, files).of_task(&stub.name)?;
+        map(stub, alive, &vmas, heirlooms.of(at).unwrap_or(&nothing), files).of_task(&stub.name)?;
     }
     for kind in MAPPING_KINDS {
         kind.mapped(files)?;
     }
-    let bytes = fill::fill(stubs, tasks, images, files.options)?;
+    let bytes = fill::fill(stubs, tasks, images, heirlooms, files.options)?;
     stats.pages(bytes / pages::PAGE);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = task.own_memory() else { continue };
@@ -55,9 +62,10 @@ fn map(
     stub: &mut Stub,
     alive: &Alive,
     vmas: &[&VmaEntry],
+    heirlooms: &Inheritance,
     files: &mut FilesRestore<'_>,
 ) -> Result<(), Problem> {
-    let step = "map its memory";
+    let step = MAP;
     for vma in &alive.mm.vmas {
         mm::kind_of(vma)?.prepare(files, vma, vmas).map_err(|p| p.object(mm::object(vma)))?;
     }
@@ -69,16 +77,56 @@ fn map(
         mm::kind_of(vma)?.restore(files, vma, vma.prot, &mut batch)?;
     }
     vdso::trim(&alive.mm.vmas, &mut batch);
-    for vma in rest {
-        if batch.is_nearly_full(8, 512) {
-            stub.run(step, &std::mem::take(&mut batch))?;
-        }
-        mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), &mut batch)?;
-        alive.extra.before_pages(vma, &mut batch);
-        mm::advise_before_pages(vma, &mut batch);
+    for vma in rest.into_iter().filter(|vma| !heirlooms.is_filled(vma)) {
+        add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
     }
     stub.run(step, &batch)?;
     Ok(())
+}
+
+/// Adds the calls that make one mapping, unless it is there already, and prepare it for its pages.
+fn add_mapping<'fd>(
+    stub: &mut Stub,
+    alive: &Alive,
+    vma: &VmaEntry,
+    heirlooms: &Inheritance,
+    files: &'fd FilesRestore<'_>,
+    batch: &mut Batch<'fd>,
+) -> Result<(), Problem> {
+    if batch.is_nearly_full(8, 512) {
+        stub.run(MAP, &std::mem::take(batch))?;
+    }
+    if heirlooms.is_kept(vma) {
+        for (start, len) in heirlooms.stale(vma) {
+            if batch.is_nearly_full(1, 0) {
+                stub.run(MAP, &std::mem::take(batch))?;
+            }
+            batch.call("madvise", libc::SYS_madvise, args![start, len, libc::MADV_DONTNEED]);
+        }
+        return Ok(());
+    }
+    mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), batch)?;
+    alive.extra.before_pages(vma, batch);
+    mm::advise_before_pages(vma, batch);
+    Ok(())
+}
+
+/// Maps and fills what a task gives to those it is about to make; how many bytes that were.
+pub(super) fn make_heirlooms(
+    stub: &mut Stub,
+    alive: &Alive,
+    heirlooms: &mut Inheritance,
+    files: &FilesRestore<'_>,
+    images: &Images,
+) -> Result<u64, Problem> {
+    let mut batch = Batch::new();
+    for vma in alive.mm.vmas.iter().filter(|vma| heirlooms.concerns(vma)) {
+        add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
+    }
+    stub.run(MAP, &batch)?;
+    let bytes = fill::fill_heirlooms(stub, alive, images, heirlooms, files.options)?;
+    heirlooms.given_is_filled = true;
+    Ok(bytes)
 }
 
 fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
