@@ -159,8 +159,9 @@ fn plan<'a>(
             if options.map_pages && is_anonymous && run.len >= MAPPED {
                 from_image.push((*vma, *run));
             } else {
-                let missing = heirlooms.missing(vma, *run);
-                missing.into_iter().for_each(|run| job.add(run, small, may_be_huge));
+                for run in heirlooms.missing(vma, *run) {
+                    job.add(run, small, may_be_huge);
+                }
             }
         }
     }
