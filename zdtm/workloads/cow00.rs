@@ -3,12 +3,12 @@
 
 use zdtm::workload::{Context, Verdict, check_pattern, pattern};
 
-use crate::mapping::{Mapping, PAGE, READ_WRITE};
+use crate::mapping::{Mapping, PAGE};
 
 const PAGES: usize = 1024;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let mut mapping = Mapping::anonymous(PAGES * PAGE, READ_WRITE)?;
+    let mut mapping = Mapping::apart(PAGES * PAGE)?;
     mapping.bytes_mut().copy_from_slice(&pattern(1, PAGES * PAGE));
     let child = cx.child(|cx| {
         change(mapping, 3, 2);

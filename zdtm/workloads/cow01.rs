@@ -19,7 +19,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let path = cx.path("file");
     fs::write(&path, pattern(2, LENGTH))?;
     let file = fs::File::open(&path)?;
-    let mut anonymous = Mapping::anonymous(LENGTH, READ_WRITE)?;
+    let mut anonymous = Mapping::apart(LENGTH)?;
     anonymous.bytes_mut().copy_from_slice(&pattern(1, LENGTH));
     let memory = [anonymous, Mapping::file(&file, LENGTH, READ_WRITE, MapFlags::MAP_PRIVATE)?];
     drop(file);

@@ -25,6 +25,13 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
+    /// Writable memory between two pages that nobody can access, so that no other mapping becomes one with it.
+    pub(crate) fn apart(length: usize) -> Result<Self, Failure> {
+        let mapping = Self::anonymous(length + 2 * PAGE, ProtFlags::PROT_NONE)?.part(PAGE, length);
+        mapping.protect(READ_WRITE)?;
+        Ok(mapping)
+    }
+
     pub(crate) fn file(
         file: &File,
         length: usize,
@@ -69,7 +76,7 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length) }
     }
 
-    /// Kilobytes of it that are in memory, pages shared with others counted in proportion. Others may be merged with it.
+    /// Kilobytes of it that are in memory, pages shared with others counted in proportion.
     pub(crate) fn pss(&self) -> Result<u64, Failure> {
         let smaps = std::fs::read_to_string("/proc/self/smaps")?;
         let mut inside = false;

@@ -184,7 +184,7 @@ pub(super) struct FileRun {
 pub(super) fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> {
     let damaged = || invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "a page lies in no mapping");
     let mut runs: Vec<(&VmaEntry, FileRun)> = Vec::new();
-    let mut vmas = alive.mm.vmas.iter().peekable();
+    let mut vmas = alive.stretches.iter().peekable();
     let mut offset = 0;
     for entry in &alive.pagemap {
         let end = pages::bytes_of(entry).and_then(|len| entry.vaddr.checked_add(len)).ok_or_else(damaged)?;

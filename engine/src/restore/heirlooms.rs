@@ -127,7 +127,7 @@ impl Heirlooms {
         let Some(maker) = maker else { return };
         let Some(has) = self.of(maker).filter(|has| has.given_is_filled) else { return };
         let kept = task.and_then(|task| self.of(task)).map(|task| &task.kept);
-        let mappings = tasks.get(maker).and_then(Task::own_memory).map(|alive| &alive.mm.vmas);
+        let mappings = tasks.get(maker).and_then(Task::own_memory).map(|alive| &alive.stretches);
         for vma in mappings.into_iter().flatten().filter(|vma| has.is_there(vma)) {
             if !kept.is_some_and(|kept| kept.contains_key(&vma.start)) {
                 batch.call("munmap", libc::SYS_munmap, args![vma.start, vma.end - vma.start]);
@@ -201,13 +201,13 @@ fn common(maker: &Alive, child: &Alive) -> BTreeSet<u64> {
             && vma.madv.unwrap_or(0) & not_inherited == 0
     };
     let of_maker: BTreeMap<u64, &VmaEntry> =
-        maker.mm.vmas.iter().filter(qualifies).map(|vma| (vma.start, vma)).collect();
+        maker.stretches.iter().filter(qualifies).map(|vma| (vma.start, vma)).collect();
     let is_same = |vma: &&VmaEntry| {
         of_maker.get(&vma.start).is_some_and(|other| {
             (other.end, other.prot, other.flags, other.madv) == (vma.end, vma.prot, vma.flags, vma.madv)
         })
     };
-    child.mm.vmas.iter().filter(qualifies).filter(is_same).map(|vma| vma.start).collect()
+    child.stretches.iter().filter(qualifies).filter(is_same).map(|vma| vma.start).collect()
 }
 
 /// Maps a task's pages; none if it has none.

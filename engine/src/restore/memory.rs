@@ -4,7 +4,7 @@ use proto::messages::VmaEntry;
 
 use super::fill;
 use super::heirlooms::{Heirlooms, Inheritance};
-use super::set::{Alive, Task};
+use super::set::{Alive, Task, filling_prot};
 use super::stub::{Stub, Stubs};
 use crate::args;
 use crate::error::{Context as _, Problem};
@@ -49,15 +49,6 @@ pub(super) fn restore(
     Ok(())
 }
 
-/// Protection while contents are being filled in.
-fn filling_prot(alive: &Alive, vma: &VmaEntry) -> u32 {
-    let at = alive.pagemap.partition_point(|entry| {
-        entry.vaddr.saturating_add(pages::bytes_of(entry).unwrap_or(u64::MAX)) <= vma.start
-    });
-    let has_pages = alive.pagemap.get(at).is_some_and(|entry| entry.vaddr < vma.end);
-    if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
-}
-
 fn map(
     stub: &mut Stub,
     alive: &Alive,
@@ -71,7 +62,8 @@ fn map(
     }
     // The vdso goes first: it is put where we ask only if nothing is near.
     let is_vdso = |vma: &VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
-    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
+    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) =
+        alive.stretches.iter().partition(|vma| is_vdso(vma));
     let mut batch = Batch::new();
     for vma in &first {
         mm::kind_of(vma)?.restore(files, vma, vma.prot, &mut batch)?;
@@ -105,7 +97,7 @@ fn add_mapping<'fd>(
         }
         return Ok(());
     }
-    mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), batch)?;
+    mm::kind_of(vma)?.restore(files, vma, vma.prot, batch)?;
     alive.extra.before_pages(vma, batch);
     mm::advise_before_pages(vma, batch);
     Ok(())
@@ -120,7 +112,7 @@ pub(super) fn make_heirlooms(
     images: &Images,
 ) -> Result<u64, Problem> {
     let mut batch = Batch::new();
-    for vma in alive.mm.vmas.iter().filter(|vma| heirlooms.concerns(vma)) {
+    for vma in alive.stretches.iter().filter(|vma| heirlooms.concerns(vma)) {
         add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
     }
     stub.run(MAP, &batch)?;
@@ -138,7 +130,7 @@ fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
         if batch.is_nearly_full(12, 256) {
             stub.run(step, &std::mem::take(&mut batch))?;
         }
-        mm::finish(vma, filling_prot(alive, vma), alive.extra.mlock_flags(vma), &mut batch);
+        mm::finish(vma, filling_prot(&alive.pagemap, vma), alive.extra.mlock_flags(vma), &mut batch);
         alive.extra.at_last(vma, &mut batch);
     }
     stub.run(step, &batch)?;
