@@ -25,7 +25,7 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
-use crate::tracee::freeze::FrozenTree;
+use crate::tracee::freeze::{FrozenTree, process_state};
 
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
 /// everything is undone.
@@ -33,7 +33,10 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let fail =
         |state, problems| Error { action: Action::Dump, target: target::describe(options), problems, state };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
-    let running = |problem| fail(TargetState::Running, vec![problem]);
+    let running = |problem| {
+        let gone = matches!(process_state(options.tree), None | Some('Z' | 'X'));
+        fail(if gone { TargetState::Gone } else { TargetState::Running }, vec![problem])
+    };
     let mut stats = DumpStats::default();
 
     target::check(options.tree).map_err(untouched)?;

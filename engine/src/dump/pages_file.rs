@@ -11,7 +11,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::checksum::{BLOCK, BlockSum, FileSums};
@@ -27,8 +27,12 @@ const UNIT: u64 = MappedOutput::HUGE as u64;
 const PIECE: usize = 256 << 10;
 /// Less than this is not worth another thread, or a mapping.
 const ALONE: u64 = 4 << 20;
-/// What a huge page may cost on average; it is a tenth of that where memory is at hand, and to write small ones costs about as much.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// What a huge page may cost; it is a tenth of that where memory is at hand, and to write small ones costs about as much.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// Huge pages that may cost much more, before that counts.
+const CREDIT: i64 = 16;
+/// Units that go by until a huge page that cost twice as much is forgiven.
+const FORGIVEN_AFTER: i64 = 8;
 
 /// Where pages come from.
 pub(crate) trait Source: Sync {
@@ -55,12 +59,11 @@ struct Copying<'a> {
     huge: HugePages,
 }
 
-/// How it goes with huge pages.
-#[derive(Default)]
-struct HugePages {
-    wanted: AtomicU64,
-    micros: AtomicU64,
-}
+/// Whether huge pages are worth what they cost: microseconds that they cost too much.
+///
+/// Memory that was free for long may have to be fetched from elsewhere first, page by page, as in a virtual machine whose host
+/// takes back what is free. It is tried again from time to time, since what others gave back just now is at hand.
+struct HugePages(AtomicI64);
 
 /// Copies all runs of a new file to their places in it; its checksums, if they are wanted. `told` hears how many bytes are
 /// done, and may end it.
@@ -73,7 +76,7 @@ pub(crate) fn write(
 ) -> Result<Option<FileSums>, Problem> {
     let size = runs.last().map_or(0, |run| run.offset + run.len());
     let sums = with_sums.then(Mutex::default);
-    let copying = Copying { source, runs, file, sums, huge: HugePages::default() };
+    let copying = Copying { source, runs, file, sums, huge: HugePages::new() };
     let mut mapped = if size > ALONE { map(file, size)? } else { None };
     let units = (0..size).step_by(UNIT as usize).map(|at| (at, UNIT.min(size - at)));
     match &mut mapped {
@@ -96,7 +99,7 @@ pub(crate) fn write_some(
     file: &File,
     told: &mut dyn FnMut(u64) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
-    let copying = Copying { source, runs, file, sums: None, huge: HugePages::default() };
+    let copying = Copying { source, runs, file, sums: None, huge: HugePages::new() };
     let units = runs.iter().flat_map(|run| {
         let parts = (0..run.len()).step_by(UNIT as usize);
         parts.map(|at| (run.offset + at, UNIT.min(run.len() - at), None))
@@ -193,16 +196,27 @@ impl Copying<'_> {
 }
 
 impl HugePages {
+    const PATIENCE: i64 = PATIENCE.as_micros() as i64;
+
+    fn new() -> Self {
+        Self(AtomicI64::new(-CREDIT * Self::PATIENCE))
+    }
+
     fn are_worth_it(&self) -> bool {
-        /// Some may cost more, before that counts.
-        const CREDIT: u64 = 16;
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        self.micros.load(Ordering::Relaxed) <= (wanted + CREDIT) * PATIENCE.as_micros() as u64
+        let too_much = self.0.load(Ordering::Relaxed) > 0;
+        if too_much {
+            self.0.fetch_sub(Self::PATIENCE / FORGIVEN_AFTER, Ordering::Relaxed);
+        }
+        !too_much
     }
 
     fn took(&self, time: Duration) {
-        self.wanted.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+        let cost = time.as_micros() as i64 - Self::PATIENCE;
+        let before = self.0.fetch_add(cost, Ordering::Relaxed);
+        // A long time of cheap ones is no credit.
+        if before + cost < -CREDIT * Self::PATIENCE {
+            self.0.store(-CREDIT * Self::PATIENCE, Ordering::Relaxed);
+        }
     }
 }
 
@@ -262,6 +276,17 @@ mod tests {
             check(folder, &runs(&[(5, 3000), (4000, 4001), (5000, 7000)]));
             check(folder, &runs(&scattered));
         }
+    }
+
+    #[test]
+    fn what_costs_too_much_is_left_and_tried_again() {
+        let tries_of = |cost: Duration| {
+            let huge = HugePages::new();
+            (0..1000).filter(|_| huge.are_worth_it()).inspect(|_| huge.took(cost)).count()
+        };
+        assert_eq!(tries_of(PATIENCE / 5), 1000);
+        let tries = tries_of(PATIENCE * 5);
+        assert!((10..60).contains(&tries), "{tries}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 
+use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 use zerocopy::{FromBytes, IntoBytes};
@@ -54,8 +55,11 @@ impl Memory {
             let remote: Vec<RemoteIoVec> =
                 ranges.iter().map(|&(base, len)| RemoteIoVec { base: base as usize, len }).collect();
             let read = process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(now)], &remote);
-            // Why it could not is told below.
-            let mut skip = read.unwrap_or(0);
+            let mut skip = match read {
+                Err(Errno::ESRCH) => return Err(SysError { call: "process_vm_readv", errno: Errno::ESRCH }),
+                // Why it could not is told below.
+                read => read.unwrap_or(0),
+            };
             let mut at = 0;
             for &(address, len) in ranges {
                 let done = skip.min(len);
@@ -103,7 +107,7 @@ pub fn write_scattered(pid: i32, parts: &[(u64, &[u8])]) -> Result<(), SysError>
         let written = process_vm_writev(Pid::from_raw(pid), &local, &remote)
             .map_err(SysError::of("process_vm_writev"))?;
         if written != parts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() {
-            return Err(SysError { call: "process_vm_writev (short)", errno: nix::errno::Errno::EFAULT });
+            return Err(SysError { call: "process_vm_writev (short)", errno: Errno::EFAULT });
         }
     }
     Ok(())

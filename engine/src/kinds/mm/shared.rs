@@ -32,6 +32,7 @@ pub fn write(images: &mut NewImages, id: u64, object: &File, page_size: u64) -> 
     let run = |(start, end): (u64, u64)| Run { start, end: end.next_multiple_of(PAGE), offset: 0 };
     let mut runs: Vec<Run> = data.into_iter().map(run).collect();
     pages::lay_out(&mut runs);
+    log::info!("shared memory {id}: {} pages are written while its users are stopped", pages::count(&runs));
     let pages_id = images.next_pages_id();
     images.write_with(&SHMEM_PAGEMAP, id, |writer| {
         writer.entry(&PagemapHead { pages_id })?;
