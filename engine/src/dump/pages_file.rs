@@ -27,8 +27,8 @@ const UNIT: u64 = MappedOutput::HUGE as u64;
 const PIECE: usize = 256 << 10;
 /// Less than this is not worth another thread, or a mapping.
 const ALONE: u64 = 4 << 20;
-/// What a huge page may cost; it is a tenth of that where memory is at hand, and to write small ones costs about as much.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// What a huge page may cost; it is a twentieth of that where memory is at hand, and half as much again where it must be fetched.
+const PATIENCE: Duration = Duration::from_millis(3);
 /// Huge pages that may cost much more, before that counts.
 const CREDIT: i64 = 16;
 /// Units that go by until a huge page that cost twice as much is forgiven.
