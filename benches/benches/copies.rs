@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use benches::copies::{Faults, copy_to_process, fork_and_end};
+use benches::copies::{Faults, collapse, copy_from_process, copy_to_process, fork_and_end};
 use benches::memory::{Mapping, Pages};
 use benches::suite::{Suite, median};
 
@@ -87,6 +87,13 @@ fn dumping(table: &mut Table, len: NonZeroUsize, pages: Pages) -> Result<()> {
         let file = tempfile::tempfile_in("/dev/shm")?;
         timed(|| write_and_hash(&source, &file))
     })?;
+    for (folder, huge) in [("/dev/shm", false), ("/dev/shm", true), ("/tmp", false)] {
+        let what = if huge { "huge pages of a mapped file in" } else { "a buffer, summed up, written to" };
+        table.row(&format!("{name}: two threads process_vm_readv to {what} {folder}"), || {
+            let file = tempfile::tempfile_in(folder)?;
+            timed(|| from_process(&source, &file, huge))
+        })?;
+    }
     table.row(&format!("{name}: fork"), fork_and_end)?;
     Ok(())
 }
@@ -99,6 +106,38 @@ fn in_halves(source: &Mapping, work: impl Fn(&[u8], usize) -> Result<()> + Sync)
         work(first, 0)?;
         other.join().expect("it does not panic")
     })
+}
+
+/// Copies as the engine does: by reading from another process, and computing checksums on the way.
+fn from_process(source: &Mapping, file: &File, huge: bool) -> Result<()> {
+    let len = NonZeroUsize::new(source.bytes().len()).context("no memory")?;
+    file.set_len(if huge { len.get() as u64 } else { 0 })?;
+    let mut mapped = if huge { Some(Mapping::shared(file, len)?) } else { None };
+    let hash = |bytes: &[u8]| {
+        std::hint::black_box(twox_hash::XxHash3_64::oneshot(bytes));
+    };
+    let bytes = source.bytes();
+    match &mut mapped {
+        Some(mapped) => in_pieces_of(mapped.bytes_mut(), 2 * PIECE, 2, |piece, at| {
+            file.write_all_at(&[0], at as u64)?;
+            collapse(piece)?;
+            for (i, part) in piece.chunks_mut(PIECE / 4).enumerate() {
+                copy_from_process(std::process::id(), &bytes[at + i * PIECE / 4..][..part.len()], part)?;
+                hash(part);
+            }
+            Ok(())
+        }),
+        None => in_halves(source, |half, start| {
+            let mut buffer = vec![0; PIECE];
+            for (i, piece) in half.chunks(PIECE).enumerate() {
+                let buffer = &mut buffer[..piece.len()];
+                copy_from_process(std::process::id(), piece, buffer)?;
+                hash(buffer);
+                file.write_all_at(buffer, (start + i * PIECE) as u64)?;
+            }
+            Ok(())
+        }),
+    }
 }
 
 fn write_and_hash(source: &Mapping, file: &File) -> Result<()> {
@@ -211,12 +250,21 @@ fn in_pieces(
     threads: usize,
     work: impl Fn(&mut [u8], usize) -> Result<()> + Sync,
 ) -> Result<()> {
-    let pieces = std::sync::Mutex::new(bytes.chunks_mut(PIECE).enumerate());
+    in_pieces_of(bytes, PIECE, threads, work)
+}
+
+fn in_pieces_of(
+    bytes: &mut [u8],
+    size: usize,
+    threads: usize,
+    work: impl Fn(&mut [u8], usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let pieces = std::sync::Mutex::new(bytes.chunks_mut(size).enumerate());
     let run = || -> Result<()> {
         loop {
             let next = pieces.lock().expect("nobody panics").next();
             let Some((at, piece)) = next else { return Ok(()) };
-            work(piece, at * PIECE)?;
+            work(piece, at * size)?;
         }
     };
     std::thread::scope(|scope| {

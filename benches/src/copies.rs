@@ -1,12 +1,12 @@
 //! System calls that the bench of ways to copy compares.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::memory::Mapping;
@@ -57,6 +57,22 @@ pub fn copy_to_process(pid: u32, to: *const u8, from: &[u8]) -> Result<()> {
     let written = process_vm_writev(pid, &[IoSlice::new(from)], &remote).context("process_vm_writev")?;
     ensure!(written == from.len(), "process_vm_writev wrote {written} of {} bytes", from.len());
     Ok(())
+}
+
+/// Copies out of a process.
+pub fn copy_from_process(pid: u32, from: &[u8], to: &mut [u8]) -> Result<()> {
+    let remote = [RemoteIoVec { base: from.as_ptr().addr(), len: from.len() }];
+    let read = process_vm_readv(Pid::from_raw(pid.cast_signed()), &mut [IoSliceMut::new(to)], &remote);
+    ensure!(read.context("process_vm_readv")? == from.len(), "process_vm_readv: short");
+    Ok(())
+}
+
+/// Makes a huge page of a part of a mapping, of which a page is there.
+pub fn collapse(bytes: &mut [u8]) -> Result<()> {
+    const MADV_COLLAPSE: i32 = 25;
+    // SAFETY: changes no contents; the range is mapped.
+    let done = unsafe { libc::madvise(bytes.as_mut_ptr().cast(), bytes.len(), MADV_COLLAPSE) };
+    Errno::result(done).map(drop).context("madvise(MADV_COLLAPSE)")
 }
 
 /// How long a fork takes in this process; the child ends at once.

@@ -52,6 +52,14 @@ impl Mapping {
         Ok(Self { start: start.cast(), len: len.get() })
     }
 
+    /// Maps `len` bytes of a file, to be written. It begins where a huge page can, as larger mappings of files on tmpfs do.
+    pub fn shared(file: &File, len: NonZeroUsize) -> Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, file, 0) }.context("mmap")?;
+        Ok(Self { start: start.cast(), len: len.get() })
+    }
+
     /// Maps `len` bytes, and touches none.
     pub fn fresh(len: NonZeroUsize, pages: Pages) -> Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

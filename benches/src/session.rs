@@ -41,10 +41,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts a target with these arguments, and waits until it is ready.
+    /// Starts a target with these arguments, and waits until it is ready. Images are on tmpfs.
     pub fn start(stasis: &Stasis, arguments: &[String]) -> Result<Self> {
+        Self::start_in("/dev/shm", stasis, arguments)
+    }
+
+    /// The same with images below another folder.
+    pub fn start_in(folder: &str, stasis: &Stasis, arguments: &[String]) -> Result<Self> {
         set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
-        let dir = tempfile::Builder::new().prefix("stasis-bench.").tempdir_in("/dev/shm")?;
+        let dir = tempfile::Builder::new().prefix("stasis-bench.").tempdir_in(folder)?;
         let ready = dir.path().join("ready");
         let mut command = Command::new(beside("bench-target")?);
         command.args(arguments).arg("--ready").arg(&ready);
@@ -58,6 +63,25 @@ impl Session {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(session)
+    }
+
+    /// Dumps the tree, which runs on; how long it was stopped.
+    pub fn snapshot(&mut self) -> Result<Duration> {
+        let pid = match self.running {
+            Some(pid) => pid,
+            None => self.bring_back()?.1,
+        };
+        self.stasis.snapshot(pid.as_raw(), self.images())?;
+        frozen_time(self.images())
+    }
+
+    /// Restores the tree with its memory mapped from the images; a running one ends first, and so does this one.
+    pub fn restore_mapped(&mut self) -> Result<Duration> {
+        self.end()?;
+        let (took, pid) = self.stasis.restore_with(self.images(), &["--map-pages"])?;
+        self.running = Some(Pid::from_raw(pid));
+        self.end()?;
+        Ok(took)
     }
 
     fn images(&self) -> &Path {

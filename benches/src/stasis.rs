@@ -44,6 +44,11 @@ impl Stasis {
         self.call(&[&["dump", "-t", &pid.to_string()], options].concat(), images)
     }
 
+    /// The same, and the tree runs on.
+    pub fn snapshot(&self, pid: i32, images: &Path) -> Result<Duration> {
+        self.call(&["dump", "--leave-running", "-t", &pid.to_string()], images)
+    }
+
     /// Restores a tree from `images`; returns the wall time and the root's pid.
     pub fn restore(&self, images: &Path) -> Result<(Duration, i32)> {
         self.restore_with(images, &[])

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::hash::Hasher as _;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
 
 use proto::messages::StasisChecksumEntry;
 use twox_hash::XxHash3_64;
@@ -38,14 +37,20 @@ pub struct FileSums {
 impl FileSums {
     /// Reads a file and computes them.
     pub fn read(file: &File) -> Result<Self, SysError> {
-        let mut follower = Follower::default();
-        follower.catch_up(file, true)?;
-        Ok(follower.sums)
-    }
-
-    /// Computes them for all that a file has.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self { size: bytes.len() as u64, blocks: bytes.chunks(BLOCK as usize).map(of).collect() }
+        let size = file.metadata().map_err(SysError::io("fstat"))?.len();
+        let mut sums = Self { size, blocks: Vec::new() };
+        let mut buffer = vec![0; PIECE.min(size as usize)];
+        for start in (0..size).step_by(BLOCK as usize) {
+            let mut sum = BlockSum::default();
+            let end = size.min(start + BLOCK);
+            for at in (start..end).step_by(PIECE) {
+                let piece = buffer.get_mut(..PIECE.min((end - at) as usize)).unwrap_or_default();
+                file.read_exact_at(piece, at).map_err(SysError::io("read"))?;
+                sum.add(piece);
+            }
+            sums.blocks.push(sum.finish());
+        }
+        Ok(sums)
     }
 
     /// The first difference between a file and these sums; none if it is what it was.
@@ -83,43 +88,25 @@ pub enum Damage {
     Block(u64),
 }
 
-/// Computes the sums of a file that another process is still writing, from its start to its end.
-#[derive(Debug, Default)]
-pub struct Follower {
-    sums: FileSums,
+/// Computes the checksum of a block, piece by piece.
+#[derive(Default)]
+pub struct BlockSum(XxHash3_64);
+
+impl std::fmt::Debug for BlockSum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockSum").finish_non_exhaustive()
+    }
 }
 
-impl Follower {
-    /// Reads whole blocks that are there by now; with `to_the_end`, also the last one.
-    pub fn catch_up(&mut self, file: &File, to_the_end: bool) -> Result<(), SysError> {
-        let size = file.metadata().map_err(SysError::io("fstat"))?.len();
-        let mut buffer = vec![0; PIECE.min(size as usize)];
-        loop {
-            let at = self.sums.blocks.len() as u64 * BLOCK;
-            let len = BLOCK.min(size.saturating_sub(at));
-            if len == 0 || (len < BLOCK && !to_the_end) {
-                break;
-            }
-            let mut hasher = XxHash3_64::new();
-            for at in (at..at + len).step_by(PIECE) {
-                let piece = buffer.get_mut(..PIECE.min((size - at) as usize)).unwrap_or_default();
-                file.read_exact_at(piece, at).map_err(SysError::io("read"))?;
-                hasher.write(piece);
-            }
-            self.sums.blocks.push(hasher.finish());
-        }
-        self.sums.size = size;
-        Ok(())
+impl BlockSum {
+    /// Adds the next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
     }
 
-    /// Follows until `done` says that everything is written.
-    pub fn follow(mut self, file: &File, done: &dyn Fn() -> bool) -> Result<FileSums, SysError> {
-        while !done() {
-            self.catch_up(file, false)?;
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-        self.catch_up(file, true)?;
-        Ok(self.sums)
+    /// The checksum.
+    pub fn finish(&self) -> u64 {
+        self.0.finish()
     }
 }
 

@@ -7,11 +7,13 @@
 pub mod inspect;
 mod memory;
 pub(crate) mod namespace_links;
+pub(crate) mod pages_file;
 mod settle;
 pub(crate) mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::cgroups::{CgroupsDump, Hierarchies};
@@ -26,7 +28,7 @@ use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::time_spaces::TimeSpaces;
-use crate::tracee::freeze::FrozenTree;
+use crate::tracee::freeze::{FrozenTree, process_state};
 use crate::tracee::sleep;
 
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
@@ -35,7 +37,10 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let fail =
         |state, problems| Error { action: Action::Dump, target: target::describe(options), problems, state };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
-    let running = |problem| fail(TargetState::Running, vec![problem]);
+    let running = |problem| {
+        let gone = matches!(process_state(options.tree), None | Some('Z' | 'X'));
+        fail(if gone { TargetState::Gone } else { TargetState::Running }, vec![problem])
+    };
     let mut stats = DumpStats::default();
 
     target::check(options.tree).map_err(untouched)?;
@@ -44,6 +49,9 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut images = NewImages::new(&options.images_dir);
     if options.skip_checksums {
         images = images.without_checksums();
+    }
+    if options.afterwards == Afterwards::LeaveRunning {
+        images = images.freeing_later();
     }
     let mut cgroups = CgroupsDump::new(&options.cgroups, hierarchies).map_err(untouched)?;
     let start = Instant::now();
@@ -87,13 +95,15 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         tree.thaw().map_err(running)?;
         stats.thawed_after(frozen);
         drop(files);
+        images.free_older();
         copies.write(&mut images, &mut stats, lifeline).map_err(running)?;
         images.commit(&inventory).map_err(running)?;
     } else {
         images.commit(&inventory).map_err(running)?;
         stats.thawed_after(frozen);
         let stop = options.afterwards == Afterwards::LeaveStopped;
-        let finished = if stop { tree.leave_stopped() } else { end(tree, &mut files) };
+        let finished =
+            if stop { tree.leave_stopped() } else { end(tree, &mut files, &memory::large(&facts)) };
         finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
     }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
@@ -101,11 +111,11 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
 }
 
 /// Ends the tree, whose images are complete: should we die from here on, it dies with us.
-fn end(tree: FrozenTree, files: &mut FilesDump<'_>) -> Result<(), Problem> {
+fn end(tree: FrozenTree, files: &mut FilesDump<'_>, large: &[BorrowedFd<'_>]) -> Result<(), Problem> {
     let guardian = tree.guard_the_end(&files.last_deeds)?;
     if let Err(problem) = files.leave() {
         guardian.dismiss()?;
         return Err(problem);
     }
-    tree.kill(guardian)
+    tree.kill(guardian, large)
 }

@@ -259,6 +259,8 @@ pub enum TargetState {
     Untouched,
     /// It was frozen for a while and runs on as it was.
     Running,
+    /// Its root ended meanwhile, which was not our doing.
+    Gone,
     /// Its images are complete, but not all of it could be killed.
     PartlyKilled,
     /// The dump is complete, and the tree is as it was to be afterwards.
@@ -272,6 +274,7 @@ impl fmt::Display for TargetState {
         f.write_str(match self {
             Self::Untouched => "the process tree was not touched",
             Self::Running => "the process tree was left running, unchanged",
+            Self::Gone => "it ended meanwhile, and not by this command; no images are left",
             Self::PartlyKilled => "the images are complete, but some tasks could not be killed",
             Self::Dumped => "the images are complete, and the process tree is as it was to be after the dump",
             Self::NothingRestored => "nothing was restored, and nothing was left behind",

@@ -63,6 +63,8 @@ pub struct NewImages {
     committed: bool,
     /// Checksums of what was written; none if they are not wanted.
     sums: Option<SetSums>,
+    /// Pages files of the older set, which have no names any more, if they are to be freed later.
+    older_pages: Option<Vec<File>>,
 }
 
 impl NewImages {
@@ -75,12 +77,26 @@ impl NewImages {
             pages_files: 0,
             committed: false,
             sums: Some(SetSums::default()),
+            older_pages: None,
         }
+    }
+
+    /// Takes the names of an older set away when it begins, and no more than that: to free a large file takes time, and
+    /// somebody waits.
+    #[must_use]
+    pub fn freeing_later(mut self) -> Self {
+        self.older_pages = Some(Vec::new());
+        self
+    }
+
+    /// Nobody waits any more: frees what is left of an older set.
+    pub fn free_older(&mut self) {
+        self.older_pages = None;
     }
 
     /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
     /// for a part of the new set; and they are not written over, because a process may have its memory in them.
-    fn remove_older_set(&self) -> Result<(), Problem> {
+    fn remove_older_set(&mut self) -> Result<(), Problem> {
         let step = "replace the old images";
         let about = |path: &Path| Object::Path(path.to_owned());
         let remove = |path: PathBuf| match fs::remove_file(&path) {
@@ -98,7 +114,17 @@ impl NewImages {
             let image = name.to_str().and_then(ImageType::by_file_name);
             image.is_some_and(|(image, _)| image.container != Container::Service)
         };
-        names.filter(is_image).try_for_each(|name| remove(self.dir.join(name)))
+        for name in names.filter(is_image) {
+            let path = self.dir.join(&name);
+            let is_pages = name.to_str().and_then(ImageType::by_file_name);
+            let is_pages =
+                is_pages.is_some_and(|(image, _)| image.magic_name == proto::catalogue::PAGES.magic_name);
+            if let Some(kept) = self.older_pages.as_mut().filter(|_| is_pages) {
+                kept.extend(File::open(&path));
+            }
+            remove(path)?;
+        }
+        Ok(())
     }
 
     /// Computes no checksums.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::AsFd as _;
 
-use crate::dump::inspect::read_proc;
+use crate::dump::inspect::{read_proc, read_smaps};
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
@@ -17,7 +17,7 @@ use crate::kinds::mm;
 use crate::kinds::namespaces;
 use crate::net_spaces::{self, NetSpaces};
 use crate::options::PlanOptions;
-use crate::procfs::{self, smaps, status::Status};
+use crate::procfs::{self, status::Status};
 use crate::sys::pidfd;
 use crate::time_spaces;
 use crate::tracee::freeze::task_name;
@@ -122,7 +122,7 @@ impl TaskPlan {
         plan.refused.extend(task::refuse_namespaces(&links, &home, files.options));
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
-        for vma in read_proc(format!("/proc/{pid}/smaps"), smaps::parse)? {
+        for vma in read_smaps(pid)? {
             let object = || Object::Vma {
                 start: vma.vma.start,
                 end: vma.vma.end,

@@ -10,6 +10,7 @@ mod births;
 pub mod cradle;
 mod fill;
 mod finish;
+mod heirlooms;
 mod membership;
 mod memory;
 mod own_pids;
@@ -30,6 +31,7 @@ use crate::inside::AsOwner;
 use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
+use heirlooms::Heirlooms;
 
 /// A tree that runs again.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,12 +114,13 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let _owner = AsOwner::of(&options.inside.ids)?;
         cgroups.make()?;
         let forking = Instant::now();
-        let mut stubs = tree::create(&tasks, &births, options, &mut files)?;
+        let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
+        let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
-        memory::restore(&mut stubs, &tasks, &mut files, images, &mut stats)?;
+        memory::restore(&mut stubs, &tasks, &mut files, images, &heirlooms, &mut stats)?;
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;

@@ -1,7 +1,7 @@
 //! Work on many things that are alike, by as many threads as there are processors.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -9,6 +9,8 @@ use std::thread;
 const FEW: usize = 16;
 /// More threads would wait for the same locks of the kernel.
 const MOST_THREADS: usize = 8;
+/// More threads than these do not copy faster.
+const MOST_COPYING: usize = 4;
 /// Results that are handed over together.
 const PORTION: usize = 8;
 /// Portions that may wait to be taken.
@@ -67,6 +69,42 @@ pub fn feed<T: Sync, R: Send, E>(
             portion.iter().zip(results).try_for_each(|(item, result)| take(item, result))?;
         }
         Ok(())
+    })
+}
+
+/// Has `work` do one portion after the other until it has none left or one fails; by several threads if it is `large`. The
+/// calling thread works, too, and is the one that tells `told` how much is done; when that fails, it ends.
+pub fn work_off<E: Send>(
+    large: bool,
+    work: impl Fn() -> Option<Result<u64, E>> + Sync,
+    told: &mut dyn FnMut(u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_COPYING);
+    let threads = if large { threads } else { 1 };
+    let (by_others, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (work, by_others, has_failed) = (&work, &by_others, &has_failed);
+    let run = move |told: &mut dyn FnMut(u64) -> Result<(), E>| {
+        while !has_failed.load(Ordering::Relaxed)
+            && let Some(done) = work()
+        {
+            done.and_then(&mut *told).inspect_err(|_| has_failed.store(true, Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let count = move |done| {
+            by_others.fetch_add(done, Ordering::Relaxed);
+            Ok(())
+        };
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(move || run(&mut { count }))).collect();
+        let own = run(&mut |done| told(done + by_others.swap(0, Ordering::Relaxed)));
+        let results: Vec<_> = others
+            .into_iter()
+            .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect();
+        own?;
+        results.into_iter().collect::<Result<(), E>>()?;
+        told(by_others.swap(0, Ordering::Relaxed))
     })
 }
 

@@ -51,8 +51,9 @@ pub struct Call {
 impl Call {
     /// A failure is reported, and the batch goes on.
     pub const MAY_FAIL: u32 = 1;
-    /// The call clones the process. The clone makes the call again, for a child that nobody waits for, and ends; unless
-    /// a tracer gives it something else to do, so does that child.
+    /// The call is `clone3(2)` for a child that shares our memory; a third argument are the arguments with which that child
+    /// makes the call again, for a child that nobody waits for, before it ends; unless a tracer gives it something else to
+    /// do, so does that child.
     pub const CLONES_TWICE: u32 = 2;
 }
 

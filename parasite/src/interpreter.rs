@@ -5,8 +5,6 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::abi::{ArgKind, Call, Header, MAX_CALLS};
 use crate::syscall;
 
-const SYS_EXIT_GROUP: u64 = 231;
-
 /// A batch in memory: calls and data. Made by [`Batch::parse`], which checks that the message has the size it claims.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -57,14 +55,15 @@ impl<'a> Batch<'a> {
                 *arg = resolve(kinds & ((1 << ArgKind::BITS) - 1), *arg, base, &results[..], fds);
                 kinds >>= ArgKind::BITS;
             }
-            // SAFETY: passed on to our caller.
-            let result = unsafe { syscall::raw(u64::from(call.number), args) };
-            if call.flags & Call::CLONES_TWICE != 0 && result == 0 {
+            let number = u64::from(call.number);
+            let result = if call.flags & Call::CLONES_TWICE == 0 {
                 // SAFETY: passed on to our caller.
-                unsafe { syscall::raw(u64::from(call.number), args) };
-                // SAFETY: this is a clone, and its clone: neither was meant to go on.
-                unsafe { syscall::raw(SYS_EXIT_GROUP, [0; 6]) };
-            }
+                unsafe { syscall::raw(number, args) }
+            } else {
+                let [first, size, second, ..] = args;
+                // SAFETY: passed on to our caller.
+                unsafe { syscall::clone_twice(number, first, size, second) }
+            };
             if let Some(slot) = results.get_mut(made) {
                 *slot = result;
             }

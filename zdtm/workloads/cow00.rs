@@ -1,13 +1,14 @@
-//! Memory inherited by a child has the right contents in both, where it was changed and where not.
+//! Memory inherited by a child has the right contents in both, where it was changed and where not; and what neither has
+//! changed, they share.
 
 use zdtm::workload::{Context, Verdict, check_pattern, pattern};
 
-use crate::mapping::{Mapping, PAGE, READ_WRITE};
+use crate::mapping::{Mapping, PAGE};
 
-const PAGES: usize = 64;
+const PAGES: usize = 1024;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
-    let mut mapping = Mapping::anonymous(PAGES * PAGE, READ_WRITE)?;
+    let mut mapping = Mapping::apart(PAGES * PAGE)?;
     mapping.bytes_mut().copy_from_slice(&pattern(1, PAGES * PAGE));
     let child = cx.child(|cx| {
         change(mapping, 3, 2);
@@ -17,7 +18,10 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     })?;
     cx.wait_for("child-ready")?;
     change(mapping, 5, 3);
+    let before = mapping.pss()?;
     cx.barrier()?;
+    let after = mapping.pss()?;
+    zdtm::ensure!(after <= before, "it has {after} kB now, shared ones in proportion, and had {before}");
     check(mapping, 5, 3)?;
     child.join()
 }

@@ -19,7 +19,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let path = cx.path("file");
     fs::write(&path, pattern(2, LENGTH))?;
     let file = fs::File::open(&path)?;
-    let mut anonymous = Mapping::anonymous(LENGTH, READ_WRITE)?;
+    let mut anonymous = Mapping::apart(LENGTH)?;
     anonymous.bytes_mut().copy_from_slice(&pattern(1, LENGTH));
     let memory = [anonymous, Mapping::file(&file, LENGTH, READ_WRITE, MapFlags::MAP_PRIVATE)?];
     drop(file);
@@ -39,6 +39,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     })?;
     cx.wait_for("child-ready")?;
     change(memory, PARENT);
+    let [anonymous, _] = memory;
     let second = cx.child(|cx| {
         cx.post("second-ready")?;
         cx.park()?;
@@ -48,7 +49,10 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     })?;
     cx.wait_for("second-ready")?;
 
+    let before = anonymous.pss()?;
     cx.barrier()?;
+    let after = anonymous.pss()?;
+    zdtm::ensure!(after <= before, "it has {after} kB now, shared ones in proportion, and had {before}");
     check(memory, &[PARENT])?;
     // One more fork, after the restore: what either changes is its own.
     let third = cx.child(|cx| {

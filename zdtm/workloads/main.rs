@@ -210,6 +210,7 @@ mod pty03;
 mod pty04;
 mod pty_console;
 mod raw_socket;
+mod remap_dead_pid;
 mod ring;
 mod rlimits00;
 mod rmdir_open;
@@ -567,6 +568,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pty02", run: pty02::run },
     Workload { name: "pty03", run: pty03::run },
     Workload { name: "pty04", run: pty04::run },
+    Workload { name: "remap_dead_pid", run: remap_dead_pid::file },
+    Workload { name: "remap_dead_pid_root", run: remap_dead_pid::root },
     Workload { name: "rlimits00", run: rlimits00::run },
     Workload { name: "rmdir_open", run: rmdir_open::run },
     Workload { name: "rseq00", run: rseq00::run },

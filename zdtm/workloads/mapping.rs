@@ -25,6 +25,13 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
+    /// Writable memory between two pages that nobody can access, so that no other mapping becomes one with it.
+    pub(crate) fn apart(length: usize) -> Result<Self, Failure> {
+        let mapping = Self::anonymous(length + 2 * PAGE, ProtFlags::PROT_NONE)?.part(PAGE, length);
+        mapping.protect(READ_WRITE)?;
+        Ok(mapping)
+    }
+
     pub(crate) fn file(
         file: &File,
         length: usize,
@@ -67,6 +74,23 @@ impl Mapping {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the range is mapped for good, and this workload holds no other reference into it.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length) }
+    }
+
+    /// Kilobytes of it that are in memory, pages shared with others counted in proportion.
+    pub(crate) fn pss(&self) -> Result<u64, Failure> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps")?;
+        let mut inside = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text: &str| usize::from_str_radix(text, 16).ok();
+            if let Some((Some(start), Some(end))) = range.map(|(start, end)| (number(start), number(end))) {
+                inside = (start..end).contains(&self.address());
+            } else if let Some(pss) = line.strip_prefix("Pss:").filter(|_| inside) {
+                let kilobytes = pss.trim().trim_end_matches(" kB").parse();
+                return kilobytes.map_err(|_error| Failure::new(format!("smaps says {line}")));
+            }
+        }
+        Err(Failure::new("smaps does not show the mapping"))
     }
 
     pub(crate) fn address(&self) -> usize {

@@ -187,7 +187,7 @@ struct TaskFiles {
 impl TaskFiles {
     fn read(pid: i32) -> Result<Self, Problem> {
         Ok(Self {
-            vmas: read_proc(format!("/proc/{pid}/smaps"), smaps::parse)?,
+            vmas: read_smaps(pid)?,
             limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
             namespaces: NamespaceLinks::read(&pid.to_string()),
             texts: TASK_KINDS
@@ -303,6 +303,25 @@ pub fn read_single<T>(path: &str, parse: impl FnOnce(&[u8]) -> Result<T, ParseEr
         Some(text) if length < buffer.len() => parse(text).about(|| Object::Path(path.into())),
         _ => read_proc(path.to_owned(), parse),
     }
+}
+
+/// Reads `/proc/PID/smaps`, in small pieces.
+///
+/// The kernel fills a page with what mappings say, and throws away what it found out about one that has no room in it any
+/// more; the next call has it walk through all pages of that mapping once again. It adds no further mapping when it has
+/// as much as was asked for.
+pub fn read_smaps(pid: i32) -> Result<Vec<SmapsVma>, Problem> {
+    /// A page, less what is said about a mapping with a name of a thousand bytes.
+    const PIECE: u64 = 2300;
+    let path = format!("/proc/{pid}/smaps");
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(&path)?;
+        let mut text = Vec::with_capacity(1 << 16);
+        while (&mut file).take(PIECE).read_to_end(&mut text)? > 0 {}
+        Ok(text)
+    };
+    let text = read().map_err(SysError::io("read")).about(|| Object::Path(path.clone().into()))?;
+    smaps::parse(&text).about(|| Object::Path(path.clone().into()))
 }
 
 /// Reads and parses one file of `/proc`.

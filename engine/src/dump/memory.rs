@@ -5,20 +5,18 @@
 //! pages, which a fork may lose) is written while the tree is stopped; shared memory is, too, by its kinds.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Instant;
 
 use proto::messages::StasisMmEntry;
 
 use super::inspect::TaskFacts;
+use super::pages_file::{self, Source};
 use super::task::TaskImages;
-use crate::checksum::{FileSums, Follower};
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
 use crate::kinds::mm::{self, Contents, extra, pages};
 use crate::options::{Afterwards, DumpOptions};
-use crate::procfs::limits;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::progress::Progress;
 use crate::room;
@@ -28,8 +26,7 @@ use crate::tracee::agent::Agent;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::snapshot::Snapshot;
 
-/// Memory that is written faster than it is copied, or than a thread is started that follows. The fewest switches between
-/// processes count then, not the fewest copies.
+/// Memory that is written faster than it is copied.
 const SMALL: u64 = 4 << 20;
 
 /// What is there for whoever writes memory.
@@ -57,7 +54,6 @@ struct Memory {
     ranges: Vec<pages::Range>,
     /// About how many bytes they have.
     bytes: u64,
-    target_may_write: bool,
     /// Properties that mappings have.
     extra: StasisMmEntry,
 }
@@ -95,13 +91,12 @@ pub(super) fn write(
         }
         lifeline.check()?;
         let name = task.name.clone();
-        // A copy has a socket pair of its own; to write, a task gets a descriptor of the file.
+        // A copy has a socket pair of its own.
         let has_room = room::free_numbers(facts.pid, image.descriptors(), facts.descriptors()) >= 2;
         let memory = Memory {
             pid: image.pid.into(),
             ranges: ranges(facts, |_| true),
             bytes: estimate(facts),
-            target_may_write: has_room && may_write(facts),
             extra: extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?,
             name,
         };
@@ -109,8 +104,8 @@ pub(super) fn write(
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
         match copy {
-            Some(snapshot) => copies.0.push(writing.begin(facts, agent, memory, snapshot)?),
-            None => writing.whole(facts.pid, agent, memory)?,
+            Some(snapshot) => copies.0.push(writing.begin(facts, agent.memory(), memory, snapshot)?),
+            None => writing.whole(facts.pid, agent.memory(), memory)?,
         }
     }
     Ok(copies)
@@ -143,14 +138,13 @@ impl Copies {
         let bytes = self.0.iter().map(|copy| copy.memory.bytes).sum();
         let progress = Progress::new("memory written", bytes);
         let mut writing = Writing { images, stats, lifeline, progress };
-        for Copy { mut snapshot, memory, begun } in self.0 {
+        for Copy { snapshot, memory, begun } in self.0 {
             lifeline.check()?;
             let pid = snapshot.pid();
             match begun {
-                None => writing.whole(pid, snapshot.agent(), memory)?,
+                None => writing.whole(pid, snapshot.memory(), memory)?,
                 Some((file, rest)) => {
-                    let name = &memory.name;
-                    writing.pages(snapshot.agent(), &file, &rest, memory.target_may_write).of_task(name)?;
+                    writing.some(snapshot.memory(), &file, &rest).of_task(&memory.name)?;
                 }
             }
         }
@@ -160,28 +154,18 @@ impl Copies {
 
 impl Writing<'_> {
     /// Writes all of a task's memory. The process is the task, or a copy of it.
-    fn whole(&mut self, process: i32, agent: &mut Agent, mut memory: Memory) -> Result<(), Problem> {
+    fn whole(&mut self, process: i32, source: &dyn Source, mut memory: Memory) -> Result<(), Problem> {
         let name = memory.name.clone();
         let runs = self.find(process, &mut memory).of_task(&name)?;
         let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
         let start = Instant::now();
-        let written = if pages::count(&runs) * pages::PAGE <= SMALL {
-            self.small(agent, &file, &runs).map(Some)
-        } else if self.images.has_checksums() {
-            let done = AtomicBool::new(false);
-            let (file, done) = (&file, &done);
-            std::thread::scope(|scope| {
-                let follower =
-                    scope.spawn(|| Follower::default().follow(file, &|| done.load(Ordering::Acquire)));
-                let written = self.pages(agent, file, &runs, memory.target_may_write);
-                done.store(true, Ordering::Release);
-                follower.thread().unpark();
-                let sums = follower.join().expect("it does not panic").while_trying_to("read pages again");
-                written.and(sums.map(Some))
-            })
-        } else {
-            self.pages(agent, &file, &runs, memory.target_may_write).map(|()| None)
+        let with_sums = self.images.has_checksums();
+        let Self { progress, lifeline, .. } = self;
+        let mut told = |bytes| {
+            progress.add(bytes);
+            lifeline.check()
         };
+        let written = pages_file::write(source, &runs, &file, with_sums, &mut told);
         if let Some(sums) = written.of_task(&name)? {
             self.images.set_checksums(&file_name, sums);
         }
@@ -189,19 +173,11 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Writes little memory by ourselves.
-    fn small(&mut self, agent: &Agent, file: &File, runs: &[pages::Run]) -> Result<FileSums, Problem> {
-        let bytes = pages::read(agent.memory(), runs)?;
-        file.write_all_at(&bytes, 0).map_err(SysError::io("write")).while_trying_to("write pages")?;
-        self.progress.add(bytes.len() as u64);
-        Ok(FileSums::of(&bytes))
-    }
-
     /// Writes what is not in a task's copy.
     fn begin(
         &mut self,
         facts: &TaskFacts,
-        agent: &mut Agent,
+        source: &dyn Source,
         mut memory: Memory,
         snapshot: Snapshot,
     ) -> Result<Copy, Problem> {
@@ -219,7 +195,7 @@ impl Writing<'_> {
         };
         let (now, later): (Vec<_>, Vec<_>) = runs.iter().copied().partition(is_left_out);
         let start = Instant::now();
-        self.pages(agent, &file, &now, memory.target_may_write).of_task(&name)?;
+        self.some(source, &file, &now).of_task(&name)?;
         self.stats.pages_written(pages::count(&runs), start.elapsed());
         let [now, later_pages] = [pages::count(&now), pages::count(&later)];
         log::info!("{name}: {later_pages} pages are copied by a fork, {now} are written while it is stopped");
@@ -250,15 +226,10 @@ impl Writing<'_> {
         Ok((name, file))
     }
 
-    fn pages(
-        &mut self,
-        agent: &mut Agent,
-        file: &File,
-        runs: &[pages::Run],
-        target_may_write: bool,
-    ) -> Result<(), Problem> {
+    /// Writes some of the pages of a file.
+    fn some(&mut self, source: &dyn Source, file: &File, runs: &[pages::Run]) -> Result<(), Problem> {
         let Self { progress, lifeline, .. } = self;
-        pages::write(agent, file, runs, target_may_write, &mut |bytes| {
+        pages_file::write_some(source, runs, file, &mut |bytes| {
             progress.add(bytes);
             lifeline.check()
         })
@@ -285,6 +256,12 @@ fn estimate(facts: &TaskFacts) -> u64 {
     facts.vmas.iter().map(|vma| vma.anonymous + vma.swap).sum()
 }
 
+/// Tasks whose memory takes time to be freed.
+pub(super) fn large(facts: &[Option<TaskFacts>]) -> Vec<BorrowedFd<'_>> {
+    let tasks = facts.iter().flatten().filter(|facts| estimate(facts) > SMALL);
+    tasks.map(|facts| facts.pidfd.as_fd()).collect()
+}
+
 fn is_in_fork(vma: &SmapsVma) -> bool {
     let left_out = [VmFlag::DontCopy, VmFlag::WipeOnFork, VmFlag::HugeTlb];
     // What is shared with the kernel changes in a copy, too.
@@ -297,15 +274,9 @@ fn ranges(facts: &TaskFacts, wanted: impl Fn(&SmapsVma) -> bool) -> Vec<pages::R
     for vma in facts.vmas.iter().filter(|vma| wanted(vma)) {
         let contents = mm::claim(vma).map_or(Contents::None, |kind| kind.contents(vma));
         if contents != Contents::None {
-            let (start, end, readable) = (vma.vma.start, vma.vma.end, vma.vma.perms.read);
             let whole = contents == Contents::AllPages;
-            ranges.push(pages::Range { start, end, readable, whole });
+            ranges.push(pages::Range { start: vma.vma.start, end: vma.vma.end, whole });
         }
     }
     ranges
-}
-
-/// Whether the task may write files as large as its memory.
-fn may_write(facts: &TaskFacts) -> bool {
-    facts.limits.get(libc::RLIMIT_FSIZE as usize).is_some_and(|limit| limit.soft == limits::UNLIMITED)
 }

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use nix::errno::Errno;
 use proto::messages::VmaEntry;
 
+use super::heirlooms::{Heirlooms, Inheritance};
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
@@ -20,6 +21,7 @@ use crate::image::{ImageError, Images, invalid};
 use crate::kinds::mm::{hugetlb, pages, status};
 use crate::options::RestoreOptions;
 use crate::progress::Progress;
+use crate::side_by_side;
 use crate::sys::memory::MappedFile;
 use crate::sys::pidfd;
 use crate::sys::userfault::Userfault;
@@ -72,15 +74,36 @@ pub(super) fn fill(
     stubs: &mut Stubs,
     tasks: &[Task],
     images: &Images,
+    heirlooms: &Heirlooms,
     options: &RestoreOptions,
 ) -> Result<u64, Problem> {
+    let nothing = Inheritance::default();
     let thp = HugePages::read();
     let mut jobs = Vec::new();
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+    for (at, (task, stub)) in tasks.iter().zip(&mut stubs.0).enumerate() {
         let Some(alive) = task.own_memory() else { continue };
-        let job = plan(stub, alive, images, thp, options).of_task(&stub.name)?;
+        let heirlooms = heirlooms.of(at).unwrap_or(&nothing);
+        let wanted = |vma: &VmaEntry| !heirlooms.is_filled(vma);
+        let job = plan(stub, alive, images, heirlooms, &wanted, thp, options).of_task(&stub.name)?;
         jobs.extend(job.filter(|job| !job.pieces.is_empty()));
     }
+    run_all(jobs)
+}
+
+/// Fills what a task gives to those it makes; how many bytes that were.
+pub(super) fn fill_heirlooms(
+    stub: &mut Stub,
+    alive: &Alive,
+    images: &Images,
+    heirlooms: &Inheritance,
+    options: &RestoreOptions,
+) -> Result<u64, Problem> {
+    let wanted = |vma: &VmaEntry| heirlooms.concerns(vma);
+    let job = plan(stub, alive, images, heirlooms, &wanted, HugePages::read(), options);
+    run_all(job.of_task(&stub.name)?.into_iter().collect())
+}
+
+fn run_all(mut jobs: Vec<Job<'_>>) -> Result<u64, Problem> {
     let total: u64 = jobs.iter().flat_map(|job| &job.pieces).map(|piece| piece.len).sum();
     let mut progress = Progress::new("memory filled", total);
     // A registered mapping has no huge pages, so those come when no mapping is registered any more.
@@ -92,11 +115,13 @@ pub(super) fn fill(
     Ok(total)
 }
 
-/// Decides where one task's pages go, and takes hold of the mappings that need it.
+/// Decides where one task's pages go, in those mappings that are wanted, and takes hold of the mappings that need it.
 fn plan<'a>(
     stub: &mut Stub,
     alive: &Alive,
     images: &'a Images,
+    heirlooms: &Inheritance,
+    wanted: &dyn Fn(&VmaEntry) -> bool,
     thp: HugePages,
     options: &RestoreOptions,
 ) -> Result<Option<Job<'a>>, Problem> {
@@ -122,13 +147,14 @@ fn plan<'a>(
     let mut from_image = Vec::new();
     let mut asked = false;
     for of_vma in runs.chunk_by(|(a, _), (b, _)| a.start == b.start) {
-        let Some((vma, _)) = of_vma.first() else { continue };
+        let Some((vma, _)) = of_vma.first().filter(|(vma, _)| wanted(vma)) else { continue };
         let bytes: u64 = of_vma.iter().map(|(_, run)| run.len).sum();
         let is_anonymous = vma.status & status::ANON_PRIVATE != 0 && !hugetlb::is_hugetlb(vma);
         let may_be_huge = is_anonymous
             && thp.allow(vma, alive.mm.thp_disabled.unwrap_or(false))
             && vma.start.next_multiple_of(HUGE) + HUGE <= vma.end;
-        let is_registered = is_anonymous && (may_be_huge || bytes >= REGISTERED);
+        // What is there already cannot be given.
+        let is_registered = is_anonymous && !heirlooms.is_kept(vma) && (may_be_huge || bytes >= REGISTERED);
         if is_registered && !asked {
             (asked, job.faults) = (true, userfault(stub)?);
         }
@@ -137,7 +163,9 @@ fn plan<'a>(
             if options.map_pages && is_anonymous && run.len >= MAPPED {
                 from_image.push((*vma, *run));
             } else {
-                job.add(*run, small, may_be_huge);
+                for run in heirlooms.missing(vma, *run) {
+                    job.add(run, small, may_be_huge);
+                }
             }
         }
     }
@@ -146,18 +174,21 @@ fn plan<'a>(
 }
 
 /// Bytes that follow each other in the file and in memory.
-#[derive(Debug, Clone, Copy)]
-struct FileRun {
-    offset: u64,
-    address: u64,
-    len: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileRun {
+    /// Where they are in the file …
+    pub offset: u64,
+    /// … and in memory.
+    pub address: u64,
+    /// How many they are.
+    pub len: u64,
 }
 
 /// All pages, cut where mappings end, with their mappings.
-fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> {
+pub(super) fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> {
     let damaged = || invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "a page lies in no mapping");
     let mut runs: Vec<(&VmaEntry, FileRun)> = Vec::new();
-    let mut vmas = alive.mm.vmas.iter().peekable();
+    let mut vmas = alive.stretches.iter().peekable();
     let mut offset = 0;
     for entry in &alive.pagemap {
         let end = pages::bytes_of(entry).and_then(|len| entry.vaddr.checked_add(len)).ok_or_else(damaged)?;
@@ -281,31 +312,14 @@ fn run(jobs: &[Job<'_>], way: Way, total: u64, progress: &mut Progress) -> Resul
     });
     let queue = Mutex::new(blocks);
     let next = || queue.lock().ok()?.next();
-    let work = |told: &mut dyn FnMut(u64)| -> Result<(), Problem> {
-        while let Some((job, pieces)) = next() {
-            told(job.copy(pieces, way)?);
-        }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    if total < ALONE || threads == 1 {
-        return work(&mut |bytes| progress.add(bytes));
-    }
-    // What the others do, the first one tells.
-    let by_others = std::sync::atomic::AtomicU64::new(0);
-    let count = |bytes| {
-        by_others.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(&mut |bytes| count(bytes)))).collect();
-        let own = work(&mut |bytes| {
-            progress.add(bytes + by_others.swap(0, std::sync::atomic::Ordering::Relaxed));
-        });
-        let results: Vec<_> =
-            others.into_iter().map(|other| other.join().expect("it does not panic")).collect();
-        own?;
-        results.into_iter().collect()
-    })
+    side_by_side::work_off(
+        total >= ALONE,
+        || next().map(|(job, pieces)| job.copy(pieces, way)),
+        &mut |bytes| {
+            progress.add(bytes);
+            Ok(())
+        },
+    )
 }
 
 /// Maps runs from the image instead of filling them in.

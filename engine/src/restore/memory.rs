@@ -3,8 +3,10 @@
 use proto::messages::VmaEntry;
 
 use super::fill;
-use super::set::{Alive, Task};
+use super::heirlooms::{Heirlooms, Inheritance};
+use super::set::{Alive, Task, filling_prot};
 use super::stub::{Stub, Stubs};
+use crate::args;
 use crate::error::{Context as _, Problem};
 use crate::image::Images;
 use crate::kinds::MAPPING_KINDS;
@@ -13,24 +15,29 @@ use crate::kinds::mm::{self, aio, bounds, pages, status, vdso};
 use crate::stats::RestoreStats;
 use crate::tracee::batch::Batch;
 
+/// The step in which memory is mapped.
+const MAP: &str = "map its memory";
+
 /// Maps, fills and describes every task's memory.
 pub(super) fn restore(
     stubs: &mut Stubs,
     tasks: &[Task],
     files: &mut FilesRestore<'_>,
     images: &Images,
+    heirlooms: &Heirlooms,
     stats: &mut RestoreStats,
 ) -> Result<(), Problem> {
+    let nothing = Inheritance::default();
     let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+    for (at, (task, stub)) in tasks.iter().zip(&mut stubs.0).enumerate() {
         let Some(alive) = task.own_memory() else { continue };
-        map(stub, alive, &vmas, files).of_task(&stub.name)?;
+        map(stub, alive, &vmas, heirlooms.of(at).unwrap_or(&nothing), files).of_task(&stub.name)?;
     }
     stubs.collect()?;
     for kind in MAPPING_KINDS {
         kind.mapped(files)?;
     }
-    let bytes = fill::fill(stubs, tasks, images, files.options)?;
+    let bytes = fill::fill(stubs, tasks, images, heirlooms, files.options)?;
     stats.pages(bytes / pages::PAGE);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = task.own_memory() else { continue };
@@ -44,42 +51,74 @@ pub(super) fn restore(
     Ok(())
 }
 
-/// Protection while contents are being filled in.
-fn filling_prot(alive: &Alive, vma: &VmaEntry) -> u32 {
-    let at = alive.pagemap.partition_point(|entry| {
-        entry.vaddr.saturating_add(pages::bytes_of(entry).unwrap_or(u64::MAX)) <= vma.start
-    });
-    let has_pages = alive.pagemap.get(at).is_some_and(|entry| entry.vaddr < vma.end);
-    if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
-}
-
 fn map(
     stub: &mut Stub,
     alive: &Alive,
     vmas: &[&VmaEntry],
+    heirlooms: &Inheritance,
     files: &mut FilesRestore<'_>,
 ) -> Result<(), Problem> {
-    let step = "map its memory";
     for vma in &alive.mm.vmas {
         mm::kind_of(vma)?.prepare(files, vma, vmas).map_err(|p| p.object(mm::object(vma)))?;
     }
     // The vdso goes first: it is put where we ask only if nothing is near.
     let is_vdso = |vma: &VmaEntry| vma.status & (status::VDSO | status::VVAR) != 0;
-    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) = alive.mm.vmas.iter().partition(|vma| is_vdso(vma));
+    let (first, rest): (Vec<&VmaEntry>, Vec<&VmaEntry>) =
+        alive.stretches.iter().partition(|vma| is_vdso(vma));
     let mut batch = Batch::new();
     for vma in &first {
         mm::kind_of(vma)?.restore(files, vma, vma.prot, &mut batch)?;
     }
     vdso::trim(&alive.mm.vmas, &mut batch);
-    for vma in rest {
-        if batch.is_nearly_full(8, 512) {
-            stub.post(step, std::mem::take(&mut batch))?;
-        }
-        mm::kind_of(vma)?.restore(files, vma, filling_prot(alive, vma), &mut batch)?;
-        alive.extra.before_pages(vma, &mut batch);
-        mm::advise_before_pages(vma, &mut batch);
+    for vma in rest.into_iter().filter(|vma| !heirlooms.is_filled(vma)) {
+        add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
     }
-    stub.post(step, batch)
+    stub.post(MAP, batch)
+}
+
+/// Adds the calls that make one mapping, unless it is there already, and prepare it for its pages.
+fn add_mapping<'fd>(
+    stub: &mut Stub,
+    alive: &Alive,
+    vma: &VmaEntry,
+    heirlooms: &Inheritance,
+    files: &'fd FilesRestore<'_>,
+    batch: &mut Batch<'fd>,
+) -> Result<(), Problem> {
+    if batch.is_nearly_full(8, 512) {
+        stub.post(MAP, std::mem::take(batch))?;
+    }
+    if heirlooms.is_kept(vma) {
+        for (start, len) in heirlooms.stale(vma) {
+            if batch.is_nearly_full(1, 0) {
+                stub.post(MAP, std::mem::take(batch))?;
+            }
+            batch.call("madvise", libc::SYS_madvise, args![start, len, libc::MADV_DONTNEED]);
+        }
+        return Ok(());
+    }
+    mm::kind_of(vma)?.restore(files, vma, vma.prot, batch)?;
+    alive.extra.before_pages(vma, batch);
+    mm::advise_before_pages(vma, batch);
+    Ok(())
+}
+
+/// Maps and fills what a task gives to those it is about to make; how many bytes that were.
+pub(super) fn make_heirlooms(
+    stub: &mut Stub,
+    alive: &Alive,
+    heirlooms: &mut Inheritance,
+    files: &FilesRestore<'_>,
+    images: &Images,
+) -> Result<u64, Problem> {
+    let mut batch = Batch::new();
+    for vma in alive.stretches.iter().filter(|vma| heirlooms.concerns(vma)) {
+        add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
+    }
+    stub.run(MAP, &batch)?;
+    let bytes = fill::fill_heirlooms(stub, alive, images, heirlooms, files.options)?;
+    heirlooms.given_is_filled = true;
+    Ok(bytes)
 }
 
 fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
@@ -91,7 +130,7 @@ fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
         if batch.is_nearly_full(12, 256) {
             stub.post(step, std::mem::take(&mut batch))?;
         }
-        mm::finish(vma, filling_prot(alive, vma), alive.extra.mlock_flags(vma), &mut batch);
+        mm::finish(vma, filling_prot(&alive.pagemap, vma), alive.extra.mlock_flags(vma), &mut batch);
         alive.extra.at_last(vma, &mut batch);
     }
     stub.post(step, batch)

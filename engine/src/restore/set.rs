@@ -5,13 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use proto::catalogue as c;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
-    SeccompEntry, StasisThreadEntry, TaskKobjIdsEntry,
+    SeccompEntry, StasisThreadEntry, TaskKobjIdsEntry, VmaEntry,
 };
 
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, invalid};
 use crate::kinds::mm::extra::Extra;
-use crate::kinds::mm::pages::PAGE;
+use crate::kinds::mm::pages::{self, PAGE};
+use crate::kinds::mm::status;
 use crate::kinds::task::{ThreadImage, seccomp};
 
 /// The newest image format that we read.
@@ -90,6 +91,8 @@ pub(super) struct Alive {
     pub shares: Shares,
     /// Properties of its address space that have no place elsewhere.
     pub extra: Extra,
+    /// Its mappings as they are made at first, and filled.
+    pub stretches: Vec<VmaEntry>,
 }
 
 /// Places of the first tasks with the same resources; none where the task itself is the first.
@@ -291,7 +294,42 @@ fn read_alive(
     }
     let fs = images.read_single(&c::FS, pid)?;
     let extra = Extra::read(images, pid, &mm.vmas)?;
-    Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares, extra })
+    let stretches = stretches(&mm, &pagemap, &extra);
+    Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares, extra, stretches })
+}
+
+/// Protection of a mapping while its contents are filled in.
+pub(super) fn filling_prot(pagemap: &[PagemapEntry], vma: &VmaEntry) -> u32 {
+    let at = pagemap.partition_point(|entry| {
+        entry.vaddr.saturating_add(pages::bytes_of(entry).unwrap_or(u64::MAX)) <= vma.start
+    });
+    let has_pages = pagemap.get(at).is_some_and(|entry| entry.vaddr < vma.end);
+    if has_pages { vma.prot | libc::PROT_WRITE as u32 } else { vma.prot }
+}
+
+/// Mappings as they are made at first: with the protection that filling them needs. Neighbors that are private, anonymous and
+/// the same until they are protected are one until then.
+fn stretches(mm: &MmEntry, pagemap: &[PagemapEntry], extra: &Extra) -> Vec<VmaEntry> {
+    let is_plain = |vma: &VmaEntry| {
+        vma.status == status::REGULAR | status::ANON_PRIVATE
+            && vma.flags & (libc::MAP_GROWSDOWN | libc::MAP_HUGETLB) as u32 == 0
+            && !extra.concerns(vma)
+    };
+    let mut stretches: Vec<VmaEntry> = Vec::new();
+    for vma in &mm.vmas {
+        let vma = VmaEntry { prot: filling_prot(pagemap, vma), ..*vma };
+        match stretches.last_mut().filter(|last| {
+            last.end == vma.start
+                && (last.prot, last.flags, last.status, last.madv)
+                    == (vma.prot, vma.flags, vma.status, vma.madv)
+                && is_plain(last)
+                && is_plain(&vma)
+        }) {
+            Some(last) => last.end = vma.end,
+            None => stretches.push(vma),
+        }
+    }
+    stretches
 }
 
 /// Mappings must be whole pages, in ascending order, apart from each other.
@@ -304,7 +342,7 @@ fn check_mappings(mm: &MmEntry) -> Result<(), &'static str> {
         if vma.start < last_end {
             return Err("mappings overlap or are out of order");
         }
-        let is_vsyscall = vma.status & crate::kinds::mm::status::VSYSCALL != 0;
+        let is_vsyscall = vma.status & status::VSYSCALL != 0;
         if vma.end > TASK_SIZE && !is_vsyscall {
             return Err("a mapping lies outside of the address space");
         }

@@ -11,11 +11,14 @@ use nix::errno::Errno;
 
 use super::births::{Actor, Step};
 use super::finish;
+use super::heirlooms::Heirlooms;
+use super::memory;
 use super::plan::{self, PlanRefusal};
 use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
+use crate::image::Images;
 use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
 use crate::sys::process;
@@ -44,15 +47,19 @@ pub(super) fn ended_leaders(tasks: &[Task]) -> BTreeSet<i32> {
 pub(super) fn create(
     tasks: &[Task],
     steps: &[Step],
-    options: &RestoreOptions,
+    images: &Images,
+    heirlooms: &mut Heirlooms,
     files: &mut FilesRestore<'_>,
 ) -> Result<Stubs, Problem> {
+    let options = files.options;
     process::hold_child_signal()?;
     let base = plan::hole(tasks, options).ok_or_else(|| Problem::new(PlanRefusal::NoHole(0)))?;
     let layout = Layout { base, threads: plan::most_threads(tasks) };
     let root_task = tasks.first().ok_or(AgentError::Lost(None))?;
     let mut nursery = Nursery {
         tasks,
+        images,
+        heirlooms,
         files,
         layout,
         stubs: Stubs(vec![root(root_task, layout, options)?]),
@@ -85,6 +92,8 @@ pub(super) fn create(
 /// All stubs so far, and what they share.
 struct Nursery<'a, 'f> {
     tasks: &'a [Task],
+    images: &'a Images,
+    heirlooms: &'a mut Heirlooms,
     /// For what kinds do in the leader of a session.
     files: &'a mut FilesRestore<'f>,
     /// The first place of an agent, of as many as may share an address space.
@@ -139,6 +148,9 @@ impl Nursery<'_, '_> {
 
     /// Has one stub clone others, all with the same flags: one after the other, and then they are emptied at the same time.
     fn bear(&mut self, by: Actor, new: &[Actor], flags: i32) -> Result<(), Problem> {
+        if let Actor::Task(maker) = by {
+            self.make_heirlooms(maker)?;
+        }
         let by = self.pid(by);
         for new in new.chunks(if flags == 0 { CLONES_AT_ONCE } else { 1 }) {
             let tasks = self.tasks;
@@ -153,6 +165,16 @@ impl Nursery<'_, '_> {
             self.clone_tasks(&new, by, flags).of_task(&first.name)?;
         }
         Ok(())
+    }
+
+    /// Fills in what a task gives to those it makes, before it makes the first.
+    fn make_heirlooms(&mut self, maker: usize) -> Result<(), Problem> {
+        let heirlooms = self.heirlooms.of_mut(maker).filter(|own| own.gives() && !own.given_is_filled);
+        let task = self.tasks.get(maker);
+        let (Some(heirlooms), Some(task)) = (heirlooms, task) else { return Ok(()) };
+        let stub = self.places.get(&task.pid).and_then(|at| self.stubs.0.get_mut(*at));
+        let (Some(alive), Some(stub)) = (task.own_memory(), stub) else { return Ok(()) };
+        memory::make_heirlooms(stub, alive, heirlooms, self.files, self.images).of_task(&stub.name).map(drop)
     }
 
     fn clone_tasks(&mut self, new: &[NewTask<'_>], by: i32, flags: i32) -> Result<(), Problem> {
@@ -238,6 +260,9 @@ impl Nursery<'_, '_> {
                 let other = self.layout.at_place(*other);
                 batch.call("munmap", libc::SYS_munmap, args![other.base, Layout::size(other.threads)]);
             }
+            let at = |pid: i32| self.tasks.iter().position(|task| task.pid == pid);
+            let child = new.task.and_then(|task| at(task.pid));
+            self.heirlooms.disclaim(child, at(by), self.tasks, &mut batch);
             self.spaces.push(BTreeSet::from([place]));
         }
         self.places.insert(new.pid, self.stubs.0.len());

@@ -1,5 +1,6 @@
 //! Shared memory objects, and holes in them.
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -48,7 +49,7 @@ pub fn write_by_mapping(file: &File, offset: u64, bytes: &[u8], page_size: u64) 
 pub fn populate(start: u64, end: u64, writable: bool) -> Result<(), SysError> {
     let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
     // SAFETY: changes no contents and no protection, whatever is mapped there.
-    let done = unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, advice) };
+    let done = unsafe { libc::madvise(start as *mut c_void, (end - start) as usize, advice) };
     Errno::result(done).map(drop).map_err(SysError::of("madvise"))
 }
 
@@ -149,6 +150,77 @@ impl Drop for MappedFile {
             debug_assert!(unmapped.is_ok());
         }
     }
+}
+
+/// A file on tmpfs that is new, mapped to be written.
+///
+/// Whoever makes the file shorter meanwhile makes touching it fatal.
+#[derive(Debug)]
+pub struct MappedOutput {
+    /// The mapping, and some addresses around it that were reserved to have it begin where a huge page can.
+    reserved: (NonNull<c_void>, usize),
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl MappedOutput {
+    /// Size of a huge page, and of what can be collapsed into one.
+    pub const HUGE: usize = 2 << 20;
+
+    /// Maps the first bytes of a file, which is as long at least.
+    pub fn new(file: &File, len: NonZeroUsize) -> Result<Self, SysError> {
+        let too_long = SysError { call: "mmap", errno: Errno::ENOMEM };
+        let with_margin = len.checked_add(Self::HUGE).ok_or(too_long)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let around = unsafe { mmap_anonymous(None, with_margin, ProtFlags::PROT_NONE, flags) };
+        let around = around.map_err(SysError::of("mmap"))?;
+        let first = NonZeroUsize::new(around.as_ptr().addr().next_multiple_of(Self::HUGE));
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        // SAFETY: it lies within what was reserved above, where nothing is.
+        let start = unsafe { mmap(first, len, prot, flags, file, 0) };
+        let reserved = (around, with_margin.get());
+        match start {
+            Ok(start) => Ok(Self { reserved, start: start.cast(), len: len.get() }),
+            Err(errno) => {
+                // SAFETY: what was reserved above; nothing points there.
+                unsafe { munmap(around, with_margin.get()) }.map_err(SysError::of("munmap"))?;
+                Err(SysError { call: "mmap", errno })
+            }
+        }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping has that many bytes, which are writable, lives as long as the slice, and is nobody else's.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for MappedOutput {
+    fn drop(&mut self) {
+        let (start, len) = self.reserved;
+        // SAFETY: all of it is ours, and no slice of it lives longer.
+        let unmapped = unsafe { munmap(start, len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Replaces the pages of a part of a mapping, of which one at least is there, by a huge page: synchronously, and whatever
+/// the settings of the machine say (`MADV_COLLAPSE`, Linux 6.1).
+pub fn collapse(bytes: &mut [u8]) -> Result<(), SysError> {
+    /// From `include/uapi/asm-generic/mman-common.h`.
+    const MADV_COLLAPSE: i32 = 25;
+    // SAFETY: changes no contents and no protection; the range is mapped.
+    let done = unsafe { libc::madvise(bytes.as_mut_ptr().cast(), bytes.len(), MADV_COLLAPSE) };
+    Errno::result(done).map(drop).map_err(SysError::of("madvise(MADV_COLLAPSE)"))
+}
+
+/// Whether a file is on tmpfs.
+pub fn is_tmpfs(file: &File) -> Result<bool, SysError> {
+    let stat = nix::sys::statfs::fstatfs(file).map_err(SysError::of("fstatfs"))?;
+    Ok(stat.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
 }
 
 /// Ends us with a message when a mapped image file was made shorter; the kernel ends the stubs with us.

@@ -46,6 +46,13 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<(), SysError> {
     if sent < 0 { Err(SysError::last("pidfd_send_signal")) } else { Ok(()) }
 }
 
+/// Helps to free the memory of a process that was killed (`process_mrelease(2)`, Linux 5.15), beside the process itself.
+pub fn release_memory(pidfd: impl AsFd) -> Result<(), SysError> {
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_fd().as_raw_fd(), 0) };
+    if done < 0 { Err(SysError::last("process_mrelease")) } else { Ok(()) }
+}
+
 fn owned(fd: i64, call: &'static str) -> Result<OwnedFd, SysError> {
     if fd < 0 {
         return Err(SysError::last(call));

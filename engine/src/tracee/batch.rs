@@ -161,7 +161,8 @@ impl<'fd> Batch<'fd> {
         self.push(step, number, args, Call::MAY_FAIL)
     }
 
-    /// Adds a call that clones a child, which makes it again for a grandchild, and ends.
+    /// Adds a `clone3` of a child that shares the task's memory, and makes the call again for a grandchild, with the
+    /// arguments that the third argument points to, and ends.
     pub fn call_twice(&mut self, step: &'static str, number: i64, args: &[Arg]) -> CallId {
         self.push(step, number, args, Call::CLONES_TWICE)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::dump::inspect::{read_proc, read_text};
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::procfs;
 use crate::supervise::{Guardian, LastDeeds};
+use crate::sys::pidfd;
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
@@ -231,8 +233,9 @@ impl FrozenTree {
         guardian.map_err(|e| Problem::new(e).step("guard the end of the tree"))
     }
 
-    /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap.
-    pub fn kill(mut self, guardian: Guardian) -> Result<(), Problem> {
+    /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap. `large` are those that have
+    /// much memory, which we help to free.
+    pub fn kill(mut self, guardian: Guardian, large: &[BorrowedFd<'_>]) -> Result<(), Problem> {
         self.stop_agents()?;
         for task in &mut self.tasks {
             if let Some(agent) = task.agent.take() {
@@ -253,6 +256,11 @@ impl FrozenTree {
             match killed {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(Problem::new(SysError { call: "kill", errno }).task(&task.name)),
+            }
+        }
+        for task in large {
+            if let Err(e) = pidfd::release_memory(task) {
+                log::debug!("a task frees its memory by itself: {e}");
             }
         }
         for task in &tasks {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 
+use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 use zerocopy::{FromBytes, IntoBytes};
@@ -43,6 +44,37 @@ impl Memory {
         self.file.write_all_at(bytes, address).map_err(SysError::io("write(/proc/PID/mem)"))
     }
 
+    /// Reads ranges, which have that many bytes in all, one behind the other into `buffer`: by one call as far as they are
+    /// readable, and the rest each by itself.
+    pub fn read_ranges(&self, ranges: &[(u64, usize)], mut buffer: &mut [u8]) -> Result<(), SysError> {
+        /// The kernel takes `UIO_MAXIOV` of them.
+        const AT_ONCE: usize = 1024;
+        for ranges in ranges.chunks(AT_ONCE) {
+            let bytes = ranges.iter().map(|(_, len)| len).sum::<usize>().min(buffer.len());
+            let (now, later) = buffer.split_at_mut(bytes);
+            let remote: Vec<RemoteIoVec> =
+                ranges.iter().map(|&(base, len)| RemoteIoVec { base: base as usize, len }).collect();
+            let read = process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(now)], &remote);
+            let mut skip = match read {
+                Err(Errno::ESRCH) => return Err(SysError { call: "process_vm_readv", errno: Errno::ESRCH }),
+                // Why it could not is told below.
+                read => read.unwrap_or(0),
+            };
+            let mut at = 0;
+            for &(address, len) in ranges {
+                let done = skip.min(len);
+                skip -= done;
+                if done < len {
+                    let rest = now.get_mut(at + done..at + len).unwrap_or_default();
+                    self.read(address + done as u64, rest)?;
+                }
+                at += len;
+            }
+            buffer = later;
+        }
+        Ok(())
+    }
+
     /// Reads readable memory with as few copies as the kernel needs; the number of bytes read, which is smaller where
     /// a page cannot be read.
     pub fn read_fast(&self, address: u64, buffer: &mut [u8]) -> Result<usize, SysError> {
@@ -51,7 +83,6 @@ impl Memory {
             .map_err(SysError::of("process_vm_readv"))
     }
 
-    /// Reads readable memory at several addresses, one behind the other; the number of bytes read, which is smaller where a
     /// page cannot be read.
     pub fn read_scattered(&self, ranges: &[(u64, usize)], buffer: &mut [u8]) -> Result<usize, SysError> {
         let base = |(start, len): &(u64, usize)| RemoteIoVec { base: *start as usize, len: *len };
@@ -84,7 +115,7 @@ pub fn write_scattered(pid: i32, parts: &[(u64, &[u8])]) -> Result<(), SysError>
         let written = process_vm_writev(Pid::from_raw(pid), &local, &remote)
             .map_err(SysError::of("process_vm_writev"))?;
         if written != parts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() {
-            return Err(SysError { call: "process_vm_writev (short)", errno: nix::errno::Errno::EFAULT });
+            return Err(SysError { call: "process_vm_writev (short)", errno: Errno::EFAULT });
         }
     }
     Ok(())

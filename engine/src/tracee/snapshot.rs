@@ -1,8 +1,8 @@
 //! A copy of a stopped task's private memory, made by a fork inside of it, to be read while the task runs on.
 //!
 //! The task must never notice. A child of its own would show up in its `wait`, and its end would send a signal; so the
-//! agent clones a child without an exit signal, the child clones the copy and ends, and the task reaps the child, all while
-//! it is stopped. The copy is an orphan then, and belongs to init or the nearest subreaper, as every orphan does. All of
+//! agent clones a child without an exit signal, the child, which shares the task's memory, clones the copy and ends, and the
+//! task reaps the child, all while it is stopped. The copy is an orphan then, and belongs to init or the nearest subreaper, as every orphan does. All of
 //! it is traced by us from birth, so the copy dies with us; and code that runs after a moment in which it is not traced
 //! ends by itself (`Call::CLONES_TWICE`).
 
@@ -17,7 +17,8 @@ use crate::error::SysError;
 use crate::sys::process::{self, Waited};
 use crate::sys::ptrace::{self, Resume};
 use crate::tracee::agent::{Agent, AgentError};
-use crate::tracee::batch::{Batch, Word};
+use crate::tracee::batch::Batch;
+use crate::tracee::memory::Memory;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 /// How long each step may take. The longest is to copy the page tables of a large process.
@@ -37,12 +38,13 @@ impl Snapshot {
     pub fn take(pid: i32, agent: &mut Agent) -> Result<Self, AgentError> {
         let before = children(pid);
         let mut batch = Batch::new();
-        // struct clone_args, of which only the first and the fifth word are not 0: flags, and no exit signal.
-        let mut words = [Word::Value(0); 11];
-        words[0] = Word::Value(libc::CLONE_PTRACE as u64);
-        let clone_args = batch.input_words(&words);
-        let child =
-            batch.call_twice("clone3 (a copy of its memory)", libc::SYS_clone3, args![clone_args, 88]);
+        // struct clone_args, of which only the first word is not 0: flags, and no exit signal.
+        let mut clone_args =
+            |flags: i32| batch.input([flags as u64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].as_slice());
+        let first = clone_args(libc::CLONE_PTRACE | libc::CLONE_VM);
+        let second = clone_args(libc::CLONE_PTRACE);
+        let args = args![first, 88, second];
+        let child = batch.call_twice("clone3 (a copy of its memory)", libc::SYS_clone3, args);
         batch.call("wait4 (for a clone)", libc::SYS_wait4, args![child, 0, libc::__WALL, 0]);
         agent.send(&batch)?;
         let Some(child) = new_child(pid, &before, agent)? else {
@@ -105,9 +107,9 @@ impl Snapshot {
         self.pid
     }
 
-    /// The agent in the copy.
-    pub fn agent(&mut self) -> &mut Agent {
-        &mut self.agent
+    /// Its memory.
+    pub fn memory(&self) -> &Memory {
+        self.agent.memory()
     }
 }
 

@@ -209,6 +209,11 @@ impl Extra {
         self.vmas.get(&vma.start).filter(|extra| extra.range.end == vma.end)
     }
 
+    /// Whether a mapping has any such properties.
+    pub fn concerns(&self, vma: &VmaEntry) -> bool {
+        self.vmas.contains_key(&vma.start)
+    }
+
     /// Adds what a mapping needs before it has pages.
     pub fn before_pages(&self, vma: &VmaEntry, batch: &mut Batch<'_>) {
         let Some(extra) = self.of(vma) else { return };

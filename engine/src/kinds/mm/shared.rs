@@ -10,8 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use proto::catalogue::{PAGES, SHMEM_PAGEMAP};
 use proto::messages::{PagemapEntry, PagemapHead};
 
-use super::pages::{PAGE, bytes_of, entry};
-use crate::error::{Context as _, Problem, SysError};
+use super::pages::{self, PAGE, Run, bytes_of, entry};
+use crate::dump::pages_file::{self, Source};
+use crate::error::{Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::sys::memory::{self, MappedFile};
 
@@ -26,30 +27,35 @@ pub fn open(pid: i32, start: u64, end: u64) -> Result<File, SysError> {
 
 /// Writes an object's contents under this number: its pagemap, and its pages without the holes.
 pub fn write(images: &mut NewImages, id: u64, object: &File, page_size: u64) -> Result<(), Problem> {
-    let mut runs = if page_size > PAGE { huge_runs(object, page_size)? } else { memory::data_runs(object)? };
-    if let Some((_, end)) = runs.last_mut() {
-        // Data ends where the file does, which may be within a page.
-        *end = end.next_multiple_of(PAGE);
-    }
+    let data = if page_size > PAGE { huge_runs(object, page_size)? } else { memory::data_runs(object)? };
+    // Data ends where the file does, which may be within a page.
+    let run = |(start, end): (u64, u64)| Run { start, end: end.next_multiple_of(PAGE), offset: 0 };
+    let mut runs: Vec<Run> = data.into_iter().map(run).collect();
+    pages::lay_out(&mut runs);
+    log::info!("shared memory {id}: {} pages are written while its users are stopped", pages::count(&runs));
     let pages_id = images.next_pages_id();
     images.write_with(&SHMEM_PAGEMAP, id, |writer| {
         writer.entry(&PagemapHead { pages_id })?;
-        runs.iter().try_for_each(|(start, end)| writer.entry(&entry(*start, end - start)))
+        runs.iter().try_for_each(|run| writer.entry(&entry(run.start, run.len())))
     })?;
-    let file = images.create_file(&PAGES.file_name(pages_id.into()))?;
-    let mut buffer = vec![0; CHUNK as usize];
-    let mut to = 0;
-    for (start, end) in runs {
-        let mut at = start;
-        while at < end {
-            let chunk = buffer.get_mut(..CHUNK.min(end - at) as usize).unwrap_or_default();
-            read(object, chunk, at)?;
-            file.write_all_at(chunk, to).map_err(SysError::io("write")).while_trying_to("write pages")?;
-            at += chunk.len() as u64;
-            to += chunk.len() as u64;
-        }
+    let name = PAGES.file_name(pages_id.into());
+    let file = images.create_file(&name)?;
+    let sums = pages_file::write(object, &runs, &file, images.has_checksums(), &mut |_| Ok(()))?;
+    if let Some(sums) = sums {
+        images.set_checksums(&name, sums);
     }
     Ok(())
+}
+
+impl Source for File {
+    fn read(&self, ranges: &[(u64, usize)], mut buffer: &mut [u8]) -> Result<(), SysError> {
+        for &(at, len) in ranges {
+            let (now, later) = buffer.split_at_mut(len.min(buffer.len()));
+            read(self, now, at)?;
+            buffer = later;
+        }
+        Ok(())
+    }
 }
 
 /// Reads bytes; an object may end within its last page.

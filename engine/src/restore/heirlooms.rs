@@ -1,0 +1,287 @@
+//! Memory that a child has from its maker: pages that both have alike at the same place are filled in once, before the
+//! child is made, and are shared until one of them writes to them, as they were after the fork before the dump.
+//!
+//! Which pages are alike their contents say: who shares a page and who has another like it cannot tell the difference. So
+//! nothing of it is in the images, and those of others are restored so, too. A mapping qualifies that is private and
+//! anonymous, and the same in both tasks; stacks are left out, which the kernel keeps away from what is mapped near them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::messages::VmaEntry;
+
+use super::births::{Actor, Step};
+use super::fill::{self, FileRun};
+use super::set::{Alive, Task};
+use crate::args;
+use crate::error::Problem;
+use crate::image::Images;
+use crate::kinds::mm::{hugetlb, pages::PAGE, status};
+use crate::options::RestoreOptions;
+use crate::sys::memory::MappedFile;
+use crate::tracee::batch::Batch;
+
+/// Less than this is not worth the calls.
+const LEAST: u64 = 128 << 10;
+/// Mappings that a task keeps from its maker, at most: those with the most pages.
+const MOST: usize = 64;
+
+/// What each task has from its maker, and gives to those it makes.
+#[derive(Debug, Default)]
+pub(super) struct Heirlooms {
+    tasks: Vec<Inheritance>,
+}
+
+/// What one task has and gives.
+#[derive(Debug, Default)]
+pub(super) struct Inheritance {
+    /// Mappings that it keeps, by their first addresses.
+    kept: BTreeMap<u64, Kept>,
+    /// Mappings that others keep from it.
+    given: BTreeSet<u64>,
+    /// Whether those are filled in already.
+    pub given_is_filled: bool,
+}
+
+/// A mapping that a task keeps.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Where its pages are right already.
+    alike: Vec<(u64, u64)>,
+    /// Where it has none, and its maker has.
+    stale: Vec<(u64, u64)>,
+}
+
+/// A task's pages, as its images have them.
+struct Pages<'a> {
+    file: MappedFile,
+    runs: Vec<(&'a VmaEntry, FileRun)>,
+}
+
+impl Heirlooms {
+    /// Compares each task with its maker.
+    pub(super) fn find(
+        tasks: &[Task],
+        steps: &[Step],
+        images: &Images,
+        options: &RestoreOptions,
+    ) -> Result<Self, Problem> {
+        let mut all = Self { tasks: tasks.iter().map(|_| Inheritance::default()).collect() };
+        if options.map_pages {
+            return Ok(all);
+        }
+        let mut opened: BTreeMap<usize, Option<Pages<'_>>> = BTreeMap::new();
+        for step in steps {
+            let Step::Bear { new: Actor::Task(child), by: Actor::Task(maker), flags } = *step else {
+                continue;
+            };
+            let memory = |at: usize| tasks.get(at).and_then(Task::own_memory);
+            let is_shared = |at: usize| {
+                let others = tasks.iter().flat_map(|task| &task.alive);
+                others.into_iter().any(|other| other.shares.vm == Some(at))
+            };
+            let (Some(of_child), Some(of_maker)) = (memory(child), memory(maker)) else { continue };
+            if flags & libc::CLONE_VM != 0 || is_shared(maker) {
+                continue;
+            }
+            let common = common(of_maker, of_child);
+            if common.is_empty() {
+                continue;
+            }
+            for (at, alive) in [(maker, of_maker), (child, of_child)] {
+                if let std::collections::btree_map::Entry::Vacant(place) = opened.entry(at) {
+                    place.insert(open(alive, images)?);
+                }
+            }
+            let pages = |at| opened.get(&at).and_then(Option::as_ref);
+            let (Some(maker_pages), Some(child_pages)) = (pages(maker), pages(child)) else { continue };
+            let kept = keep(&common, maker_pages, child_pages);
+            if let Some(maker) = all.tasks.get_mut(maker) {
+                maker.given.extend(kept.keys());
+            }
+            if let Some(child) = all.tasks.get_mut(child) {
+                child.kept = kept;
+            }
+        }
+        Ok(all)
+    }
+
+    /// What a task has and gives.
+    pub(super) fn of(&self, task: usize) -> Option<&Inheritance> {
+        self.tasks.get(task)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn of_mut(&mut self, task: usize) -> Option<&mut Inheritance> {
+        self.tasks.get_mut(task)
+    }
+
+    /// Adds the calls with which a task that was just made gets rid of what it does not keep of all that its maker has by
+    /// then. Both may be nobody's: a helper.
+    pub(super) fn disclaim(
+        &self,
+        task: Option<usize>,
+        maker: Option<usize>,
+        tasks: &[Task],
+        batch: &mut Batch<'_>,
+    ) {
+        let Some(maker) = maker else { return };
+        let Some(has) = self.of(maker).filter(|has| has.given_is_filled) else { return };
+        let kept = task.and_then(|task| self.of(task)).map(|task| &task.kept);
+        let mappings = tasks.get(maker).and_then(Task::own_memory).map(|alive| &alive.stretches);
+        for vma in mappings.into_iter().flatten().filter(|vma| has.is_there(vma)) {
+            if !kept.is_some_and(|kept| kept.contains_key(&vma.start)) {
+                batch.call("munmap", libc::SYS_munmap, args![vma.start, vma.end - vma.start]);
+            }
+        }
+    }
+}
+
+impl Inheritance {
+    /// Whether others have something of it.
+    pub(super) fn gives(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// Whether a mapping is kept, or given away.
+    pub(super) fn concerns(&self, vma: &VmaEntry) -> bool {
+        self.kept.contains_key(&vma.start) || self.given.contains(&vma.start)
+    }
+
+    /// Whether a mapping has been made by now, before the others are.
+    pub(super) fn is_there(&self, vma: &VmaEntry) -> bool {
+        self.kept.contains_key(&vma.start) || self.is_filled(vma)
+    }
+
+    /// Whether it has been filled, too.
+    pub(super) fn is_filled(&self, vma: &VmaEntry) -> bool {
+        self.given_is_filled && self.concerns(vma)
+    }
+
+    /// Whether a mapping has pages that came with it, of which some may be wrong.
+    pub(super) fn is_kept(&self, vma: &VmaEntry) -> bool {
+        self.kept.contains_key(&vma.start)
+    }
+
+    /// Where a kept mapping has pages that the task does not have: addresses and lengths.
+    pub(super) fn stale(&self, vma: &VmaEntry) -> impl Iterator<Item = (u64, u64)> {
+        let stale = self.kept.get(&vma.start).map(|kept| &kept.stale).into_iter().flatten();
+        stale.map(|(start, end)| (*start, end - start))
+    }
+
+    /// What is still to be filled in of a run.
+    pub(super) fn missing(&self, vma: &VmaEntry, run: FileRun) -> Vec<FileRun> {
+        let Some(kept) = self.kept.get(&vma.start) else { return vec![run] };
+        let end = run.address + run.len;
+        let mut missing = Vec::new();
+        let mut at = run.address;
+        let first = kept.alike.partition_point(|(_, end)| *end <= at);
+        let alike = kept.alike.get(first..).unwrap_or_default().iter();
+        for (from, to) in alike.take_while(|(from, _)| *from < end).copied().chain([(end, end)]) {
+            if at < from {
+                missing.push(FileRun {
+                    offset: run.offset + (at - run.address),
+                    address: at,
+                    len: from - at,
+                });
+            }
+            at = to;
+        }
+        missing
+    }
+}
+
+/// Mappings that are the same in both.
+fn common(maker: &Alive, child: &Alive) -> BTreeSet<u64> {
+    let not_inherited = 1 << libc::MADV_DONTFORK | 1 << libc::MADV_WIPEONFORK;
+    let qualifies = |vma: &&VmaEntry| {
+        vma.status & status::ANON_PRIVATE != 0
+            && !hugetlb::is_hugetlb(vma)
+            && vma.flags & libc::MAP_TYPE as u32 == libc::MAP_PRIVATE as u32
+            && vma.flags & libc::MAP_GROWSDOWN as u32 == 0
+            && vma.madv.unwrap_or(0) & not_inherited == 0
+    };
+    let of_maker: BTreeMap<u64, &VmaEntry> =
+        maker.stretches.iter().filter(qualifies).map(|vma| (vma.start, vma)).collect();
+    let is_same = |vma: &&VmaEntry| {
+        of_maker.get(&vma.start).is_some_and(|other| {
+            (other.end, other.prot, other.flags, other.madv) == (vma.end, vma.prot, vma.flags, vma.madv)
+        })
+    };
+    child.stretches.iter().filter(qualifies).filter(is_same).map(|vma| vma.start).collect()
+}
+
+/// Maps a task's pages; none if it has none.
+fn open<'a>(alive: &'a Alive, images: &Images) -> Result<Option<Pages<'a>>, Problem> {
+    let runs = fill::runs(alive)?;
+    if runs.is_empty() {
+        return Ok(None);
+    }
+    let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
+    Ok(Some(Pages { file: MappedFile::new(&file)?, runs }))
+}
+
+impl Pages<'_> {
+    fn of(&self, vma: u64) -> impl Iterator<Item = FileRun> + Clone {
+        let first = self.runs.partition_point(|(of, _)| of.start < vma);
+        let runs = self.runs.get(first..).unwrap_or_default().iter();
+        runs.take_while(move |(of, _)| of.start == vma).map(|(_, run)| *run)
+    }
+
+    fn page(&self, run: &FileRun, address: u64) -> Option<&[u8]> {
+        self.file.get(run.offset + (address - run.address), PAGE)
+    }
+}
+
+/// Decides what a child keeps.
+fn keep(common: &BTreeSet<u64>, maker: &Pages<'_>, child: &Pages<'_>) -> BTreeMap<u64, Kept> {
+    let size = |kept: &Kept| kept.alike.iter().map(|(start, end)| end - start).sum::<u64>();
+    let mut kept: Vec<(u64, Kept)> = common
+        .iter()
+        .map(|vma| (*vma, compare(*vma, maker, child)))
+        .filter(|(_, kept)| !kept.alike.is_empty())
+        .collect();
+    kept.sort_by_key(|(_, kept)| std::cmp::Reverse(size(kept)));
+    kept.truncate(MOST);
+    if kept.iter().map(|(_, kept)| size(kept)).sum::<u64>() < LEAST {
+        BTreeMap::new()
+    } else {
+        kept.into_iter().collect()
+    }
+}
+
+/// Compares the pages of a mapping that both have.
+fn compare(vma: u64, maker: &Pages<'_>, child: &Pages<'_>) -> Kept {
+    let mut kept = Kept { alike: Vec::new(), stale: Vec::new() };
+    let mut of_child = child.of(vma).peekable();
+    for theirs in maker.of(vma) {
+        let end = theirs.address + theirs.len;
+        let mut at = theirs.address;
+        while at < end {
+            while of_child.next_if(|own| own.address + own.len <= at).is_some() {}
+            let Some(own) = of_child.peek().filter(|own| own.address < end) else {
+                push(&mut kept.stale, at, end);
+                break;
+            };
+            if at < own.address {
+                push(&mut kept.stale, at, own.address);
+                at = own.address;
+            }
+            let until = end.min(own.address + own.len);
+            for page in (at..until).step_by(PAGE as usize) {
+                let contents = (maker.page(&theirs, page), child.page(own, page));
+                if matches!(contents, (Some(theirs), Some(own)) if theirs == own) {
+                    push(&mut kept.alike, page, page + PAGE);
+                }
+            }
+            at = until;
+        }
+    }
+    kept
+}
+
+fn push(ranges: &mut Vec<(u64, u64)>, start: u64, end: u64) {
+    match ranges.last_mut() {
+        Some(last) if last.1 == start => last.1 = end,
+        _ => ranges.push((start, end)),
+    }
+}
