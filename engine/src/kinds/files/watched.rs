@@ -94,15 +94,15 @@ pub fn describe(cx: &mut FilesDump<'_>, pid: i32, inode: &Inode) -> Result<Watch
         if handle.path.is_none() && stat.st_nlink == 0 {
             return Ok(Watched { handle, file: cx.dump_own(&fd)? });
         }
-        let has_path = handle.path.is_some() || own_path(pid, inode, &mut handle);
-        if !has_path && cx.options.inside.has(NamespaceType::Mnt) {
+        let has_path =
+            handle.path.is_some() || own_path(pid, inode, &mut handle) || scan(cx, inode, &mut handle)?;
+        if !has_path && cx.options.inside.has(NamespaceType::Mnt) && has_name(&fd) {
             // Its file system may be one that a restore makes anew, where the handle leads nowhere; but a mount that covers it is
             // no obstacle there.
             if let Ok(file) = cx.dump_own(&fd) {
                 return Ok(Watched { handle, file });
             }
         }
-        let has_path = has_path || scan(cx, inode, &mut handle)?;
         // The handle will have to do, where nobody insists on a path: it can be opened.
         if has_path || cx.options.files.irmap.is_none() {
             return Ok(Watched { handle, file: 0 });
@@ -111,6 +111,12 @@ pub fn describe(cx: &mut FilesDump<'_>, pid: i32, inode: &Inode) -> Result<Watch
         return Ok(Watched { handle, file: 0 });
     }
     Err(Problem::new(WatchedRefusal::NoPath { inode: inode.number, device: inode.device }))
+}
+
+/// Whether the kernel knows a name of what was opened by its handle; else it shows a bare slash (`d_path` of a disconnected
+/// entry), as it does for the root directory, which nothing covers.
+fn has_name(fd: &OwnedFd) -> bool {
+    nix::fcntl::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).is_ok_and(|link| link != "/")
 }
 
 fn describe_handle(handle: Option<&Handle>) -> FhEntry {
