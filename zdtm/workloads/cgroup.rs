@@ -79,6 +79,14 @@ fn check_place(group: &str, who: &str) -> Verdict {
     Ok(())
 }
 
+/// Mounts a hierarchy.
+fn mount(place: PathBuf, hierarchy: &str) -> Result<PathBuf, Failure> {
+    fs::create_dir(&place)?;
+    let (kind, flags) = (Some("cgroup"), nix::mount::MsFlags::empty());
+    nix::mount::mount(kind, &place, kind, flags, Some(hierarchy))?;
+    Ok(place)
+}
+
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let args: Vec<Vec<String>> =
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
@@ -88,13 +96,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["mount", hierarchy] => {
-                let place = cx.path(hierarchy);
-                fs::create_dir(&place)?;
-                let (kind, flags) = (Some("cgroup"), nix::mount::MsFlags::empty());
-                nix::mount::mount(kind, &place, kind, flags, Some(*hierarchy))?;
-                mounts.push(place);
-            }
+            ["mount", hierarchy] => mounts.push(mount(cx.path(hierarchy), hierarchy)?),
             ["make", group] => {
                 make(group)?;
                 made.push(dir(group)?);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::*;
+use crate::cgroups::wanted::Props;
 use crate::options::{
     Afterwards, AutoMounts, CgroupOptions, CheckScope, Connections, CpuCap, ExternalUnix, FileOptions,
     GhostLimit, Inside, ManageCgroups, MountOptions, NamespaceOptions, NetOptions, NetworkLock, OuterEnd,
@@ -57,7 +58,7 @@ fn every_option_of_a_dump_arrives() {
         --ghost-limit 2M --link-remap -l --file-validation filesize --skip-file-rwx-check --evasive-devices \
         --external file[1d:7] --irmap-scan-path /srv --on-unsupported device=close --root /r --external mnt[/a]:b --ext-mount-map /c:d \
         --external mnt[]:m --enable-external-sharing --enable-external-masters --enable-fs xfs,nfs --skip-mnt /s --manage-cgroups=full --cgroup-root /g --cgroup-root cpu:/h \
-        --cgroup-yard /y --freeze-cgroup /f --cpu-cap=fpu";
+        --cgroup-yard /y --freeze-cgroup /f --cpu-cap=fpu --cgroup-dump-controller cpu";
     let expected = DumpOptions {
         tree: 42,
         images_dir: "/img".into(),
@@ -84,7 +85,8 @@ fn every_option_of_a_dump_arrives() {
             manage: ManageCgroups::Full,
             roots: vec![(None, "/g".into()), (Some("cpu".into()), "/h".into())],
             yard: Some("/y".into()),
-            ..CgroupOptions::default()
+            controllers: vec!["cpu".into()],
+            props: Props::new(),
         },
         freeze_cgroup: Some("/f".into()),
         mounts: MountOptions {

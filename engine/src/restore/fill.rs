@@ -184,7 +184,8 @@ pub(super) struct FileRun {
     pub len: u64,
 }
 
-/// All pages, cut where mappings end, with their mappings.
+/// All pages, cut where mappings end, with their mappings. CRIU keeps pages of the vdso, too, which are the kernel's own: nobody
+/// writes those.
 pub(super) fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> {
     let damaged = || invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "a page lies in no mapping");
     let mut runs: Vec<(&VmaEntry, FileRun)> = Vec::new();
@@ -198,6 +199,7 @@ pub(super) fn runs(alive: &Alive) -> Result<Vec<(&VmaEntry, FileRun)>, Problem> 
             let vma = *vmas.peek().filter(|vma| vma.start <= at).ok_or_else(damaged)?;
             let len = vma.end.min(end) - at;
             match runs.last_mut() {
+                _ if vma.status & (status::VDSO | status::VVAR | status::VSYSCALL) != 0 => {}
                 Some((of, last)) if of.start == vma.start && last.address + last.len == at => last.len += len,
                 _ => runs.push((vma, FileRun { offset, address: at, len })),
             }

@@ -281,7 +281,10 @@ fn read_alive(
 ) -> Result<Alive, Problem> {
     let first = shares.vm.and_then(|at| before.get(at)?.alive.as_ref());
     let (mm, pagemap, pages_id) = read_memory(images, pid, first)?;
-    let mut fds: Vec<FdinfoEntry> = images.read(&c::FDINFO, ids.files_id.into())?;
+    // CRIU writes none for a task without descriptors. We do.
+    let has_none = !images.has(&c::FDINFO, ids.files_id.into()) && !images.has(&c::STASIS_THREADS, 0);
+    let mut fds: Vec<FdinfoEntry> =
+        if has_none { Vec::new() } else { images.read(&c::FDINFO, ids.files_id.into())? };
     fds.sort_by_key(|fd| fd.fd);
     if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd))
         || fds.iter().any(|fd| fd.fd > 1 << 30)
