@@ -27,8 +27,9 @@ const UNIT: u64 = MappedOutput::HUGE as u64;
 const PIECE: usize = 256 << 10;
 /// Less than this is not worth another thread, or a mapping.
 const ALONE: u64 = 4 << 20;
-/// What a huge page may cost; it is a twentieth of that where memory is at hand, and half as much again where it must be fetched.
-const PATIENCE: Duration = Duration::from_millis(3);
+/// What a huge page may cost. Where memory is at hand it costs a fiftieth of that, and half of it where a host took back what
+/// was free: that is paid once, and small pages would have later dumps find their remains. More is the search for room.
+const PATIENCE: Duration = Duration::from_millis(8);
 /// Huge pages that may cost much more, before that counts.
 const CREDIT: i64 = 16;
 /// Units that go by until a huge page that cost twice as much is forgiven.
