@@ -79,14 +79,6 @@ fn check_place(group: &str, who: &str) -> Verdict {
     Ok(())
 }
 
-/// Mounts a hierarchy.
-fn mount(place: PathBuf, hierarchy: &str) -> Result<PathBuf, Failure> {
-    fs::create_dir(&place)?;
-    let (kind, flags) = (Some("cgroup"), nix::mount::MsFlags::empty());
-    nix::mount::mount(kind, &place, kind, flags, Some(hierarchy))?;
-    Ok(place)
-}
-
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let args: Vec<Vec<String>> =
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
@@ -96,7 +88,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["mount", hierarchy] => mounts.push(mount(cx.path(hierarchy), hierarchy)?),
+            ["mount", hierarchy] => mounts.push(mount(cx, hierarchy)?),
             ["make", group] => {
                 make(group)?;
                 made.push(dir(group)?);
@@ -166,6 +158,15 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     threads.into_iter().try_for_each(Thread::join)?;
     children.into_iter().try_for_each(Child::join)?;
     mounts.iter().try_for_each(|place| unmount(place))
+}
+
+/// Mounts a hierarchy of version 1 in the test's directory.
+fn mount(cx: &Context, hierarchy: &str) -> Result<PathBuf, Failure> {
+    let place = cx.path(hierarchy);
+    fs::create_dir(&place)?;
+    let (kind, flags) = (Some("cgroup"), nix::mount::MsFlags::empty());
+    nix::mount::mount(kind, &place, kind, flags, Some(hierarchy))?;
+    Ok(place)
 }
 
 /// Leaves a hierarchy, removes all groups in it, and takes it off, so that nobody has it any more.
