@@ -13,7 +13,8 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let child = cx.child(|cx| {
         change(mapping, 3, 2);
         cx.post("child-ready")?;
-        cx.park()?;
+        // As long as it lives, memory is shared with it.
+        cx.wait_for("measured")?;
         check(mapping, 3, 2)
     })?;
     cx.wait_for("child-ready")?;
@@ -21,6 +22,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let before = mapping.pss()?;
     cx.barrier()?;
     let after = mapping.pss()?;
+    cx.post("measured")?;
     zdtm::ensure!(after <= before, "it has {after} kB now, shared ones in proportion, and had {before}");
     check(mapping, 5, 3)?;
     child.join()

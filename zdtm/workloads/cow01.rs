@@ -28,12 +28,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         let grandchild = cx.child(|cx| {
             change(memory, GRANDCHILD);
             cx.post("grandchild-ready")?;
-            cx.park()?;
+            cx.wait_for("measured")?;
             check(memory, &[CHILD, GRANDCHILD])
         })?;
         cx.wait_for("grandchild-ready")?;
         cx.post("child-ready")?;
-        cx.park()?;
+        // As long as they live, memory is shared with them.
+        cx.wait_for("measured")?;
         check(memory, &[CHILD])?;
         grandchild.join()
     })?;
@@ -42,7 +43,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let [anonymous, _] = memory;
     let second = cx.child(|cx| {
         cx.post("second-ready")?;
-        cx.park()?;
+        cx.wait_for("measured")?;
         check(memory, &[PARENT])?;
         change(memory, LATER);
         check(memory, &[PARENT, LATER])
@@ -52,6 +53,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let before = anonymous.pss()?;
     cx.barrier()?;
     let after = anonymous.pss()?;
+    cx.post("measured")?;
     zdtm::ensure!(after <= before, "it has {after} kB now, shared ones in proportion, and had {before}");
     check(memory, &[PARENT])?;
     // One more fork, after the restore: what either changes is its own.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use proto::messages::StasisMmEntry;
 
 use super::inspect::TaskFacts;
-use super::pages_file::{self, Source};
+use super::pages_file::{self, ForkedMemory, Source};
 use super::task::TaskImages;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
@@ -104,8 +104,14 @@ pub(super) fn write(
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
         match copy {
-            Some(snapshot) => copies.0.push(writing.begin(facts, agent.memory(), memory, snapshot)?),
-            None => writing.whole(facts.pid, agent.memory(), memory)?,
+            Some(snapshot) => {
+                let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
+                copies.0.push(writing.begin(facts, &source, memory, snapshot)?);
+            }
+            None => {
+                let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
+                writing.whole(facts.pid, &source, memory)?;
+            }
         }
     }
     Ok(copies)
@@ -141,10 +147,11 @@ impl Copies {
         for Copy { snapshot, memory, begun } in self.0 {
             lifeline.check()?;
             let pid = snapshot.pid();
+            let source = ForkedMemory::of_copy(snapshot.memory());
             match begun {
-                None => writing.whole(pid, snapshot.memory(), memory)?,
+                None => writing.whole(pid, &source, memory)?,
                 Some((file, rest)) => {
-                    writing.some(snapshot.memory(), &file, &rest).of_task(&memory.name)?;
+                    writing.some(&source, &file, &rest).of_task(&memory.name)?;
                 }
             }
         }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::checksum::{BLOCK, BlockSum, FileSums};
 use crate::error::{Context as _, Problem, SysError};
 use crate::kinds::mm::pages::Run;
+use crate::procfs::smaps::SmapsVma;
 use crate::side_by_side;
 use crate::sys::memory::{self, MappedOutput};
 use crate::tracee::memory::Memory;
@@ -41,9 +42,53 @@ pub(crate) trait Source: Sync {
     fn read(&self, ranges: &[(u64, usize)], buffer: &mut [u8]) -> Result<(), SysError>;
 }
 
-impl Source for Memory {
+/// Memory of a process, some of which others may have from a fork.
+///
+/// `process_vm_readv` pins pages, and one that is shared is copied for that first (`gup_must_unshare` of mm/gup.c, Linux 5.19):
+/// a tree would use more memory after a dump than before. `/proc/PID/mem` pins nothing, and takes longer.
+pub(crate) struct ForkedMemory<'a> {
+    memory: &'a Memory,
+    /// What may be shared: starts and ends, in ascending order.
+    shared: Vec<(u64, u64)>,
+}
+
+impl<'a> ForkedMemory<'a> {
+    /// That of a task with these mappings.
+    pub(crate) fn of_task(memory: &'a Memory, vmas: &[SmapsVma]) -> Self {
+        let shared = vmas.iter().filter(|vma| vma.shared > 0);
+        Self { memory, shared: shared.map(|vma| (vma.vma.start, vma.vma.end)).collect() }
+    }
+
+    /// That of a copy, which shares all of it.
+    pub(crate) fn of_copy(memory: &'a Memory) -> Self {
+        Self { memory, shared: vec![(0, u64::MAX)] }
+    }
+
+    fn is_shared(&self, address: u64, len: usize) -> bool {
+        let at = self.shared.partition_point(|(_, end)| *end <= address);
+        self.shared.get(at).is_some_and(|(start, _)| *start < address + len as u64)
+    }
+}
+
+impl Source for ForkedMemory<'_> {
     fn read(&self, ranges: &[(u64, usize)], buffer: &mut [u8]) -> Result<(), SysError> {
-        self.read_ranges(ranges, buffer)
+        let is_shared = |&(address, len): &(u64, usize)| self.is_shared(address, len);
+        let mut rest = buffer;
+        for ranges in ranges.chunk_by(|a, b| is_shared(a) == is_shared(b)) {
+            let bytes = ranges.iter().map(|(_, len)| len).sum::<usize>().min(rest.len());
+            let (mut now, later) = rest.split_at_mut(bytes);
+            rest = later;
+            if !ranges.first().is_some_and(is_shared) {
+                self.memory.read_ranges(ranges, now)?;
+                continue;
+            }
+            for &(address, len) in ranges {
+                let (range, others) = now.split_at_mut(len.min(now.len()));
+                self.memory.read(address, range)?;
+                now = others;
+            }
+        }
+        Ok(())
     }
 }
 

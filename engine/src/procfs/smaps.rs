@@ -15,6 +15,8 @@ pub struct SmapsVma {
     pub flags: VmFlags,
     /// Bytes in memory, shared pages counted in proportion.
     pub pss: u64,
+    /// Bytes of pages that others have, too.
+    pub shared: u64,
     /// Bytes of anonymous memory: a private file mapping has some where it was written to.
     pub anonymous: u64,
     /// Bytes in swap.
@@ -140,6 +142,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SmapsVma>, ParseError> {
                 vma: maps::parse_line(line)?,
                 flags: VmFlags::default(),
                 pss: 0,
+                shared: 0,
                 anonymous: 0,
                 swap: 0,
                 page_size: 0,
@@ -153,6 +156,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SmapsVma>, ParseError> {
         match line.key("a name and a colon")? {
             b"VmFlags" => last.flags = VmFlags::parse(line)?,
             b"Pss" => last.pss = kilobytes(line)?,
+            b"Shared_Clean" | b"Shared_Dirty" => last.shared += kilobytes(line)?,
             b"Anonymous" => last.anonymous = kilobytes(line)?,
             b"Swap" => last.swap = kilobytes(line)?,
             b"ProtectionKey" => last.protection_key = line.decimal("a protection key")?,

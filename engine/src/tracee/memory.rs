@@ -83,14 +83,6 @@ impl Memory {
             .map_err(SysError::of("process_vm_readv"))
     }
 
-    /// page cannot be read.
-    pub fn read_scattered(&self, ranges: &[(u64, usize)], buffer: &mut [u8]) -> Result<usize, SysError> {
-        let base = |(start, len): &(u64, usize)| RemoteIoVec { base: *start as usize, len: *len };
-        let remote: Vec<RemoteIoVec> = ranges.iter().map(base).collect();
-        process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(buffer)], &remote)
-            .map_err(SysError::of("process_vm_readv"))
-    }
-
     /// Writes several slices one behind the other.
     pub fn write_parts(&self, address: u64, parts: &[IoSlice<'_>]) -> Result<(), SysError> {
         let mut at = address;
