@@ -103,15 +103,10 @@ pub(super) fn write(
         let may_copy = copies_wanted && memory.bytes > SMALL && has_room;
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
+        let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
         match copy {
-            Some(snapshot) => {
-                let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
-                copies.0.push(writing.begin(facts, &source, memory, snapshot)?);
-            }
-            None => {
-                let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
-                writing.whole(facts.pid, &source, memory)?;
-            }
+            Some(snapshot) => copies.0.push(writing.begin(facts, &source, memory, snapshot)?),
+            None => writing.whole(facts.pid, &source, memory)?,
         }
     }
     Ok(copies)
