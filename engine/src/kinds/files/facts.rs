@@ -50,20 +50,18 @@ impl<'a> FdFacts<'a> {
         let link = nix::fcntl::readlink(path.as_str()).map_err(SysError::of("readlink"))?;
         let link = std::os::unix::ffi::OsStringExt::into_vec(link);
         let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
-        let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
+        // A duplicate is looked at in less time than it takes to find the file in /proc.
+        let dup = pidfd::getfd(pidfd, fd).ok();
+        let stat = match &dup {
+            Some(dup) => nix::sys::stat::fstat(dup),
+            None => nix::sys::stat::stat(path.as_str()),
+        };
+        let stat = stat.map_err(SysError::of("stat")).about(object)?;
         let info = read_single(&format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
             .map_err(|p| p.object(object()))?;
-        let mut facts = Self {
-            pid,
-            fd,
-            link,
-            stat,
-            info,
-            socket: None,
-            owner: Ok(FownEntry::default()),
-            pidfd,
-            dup: OnceCell::new(),
-        };
+        let dup = dup.map_or_else(OnceCell::new, OnceCell::from);
+        let owner = Ok(FownEntry::default());
+        let mut facts = Self { pid, fd, link, stat, info, socket: None, owner, pidfd, dup };
         if !facts.is_path_only() {
             facts.owner = fcntl::owner(facts.dup().map_err(|e| Problem::new(e).object(facts.object()))?);
         }
