@@ -87,6 +87,8 @@ pub(super) fn fill(
         let job = plan(stub, alive, images, heirlooms, &wanted, thp, options).of_task(&stub.name)?;
         jobs.extend(job.filter(|job| !job.pieces.is_empty()));
     }
+    // As long as a stub has its own descriptor open, its mappings are held, even when we let go of ours.
+    stubs.collect()?;
     run_all(jobs)
 }
 
@@ -100,7 +102,9 @@ pub(super) fn fill_heirlooms(
 ) -> Result<u64, Problem> {
     let wanted = |vma: &VmaEntry| heirlooms.concerns(vma);
     let job = plan(stub, alive, images, heirlooms, &wanted, HugePages::read(), options);
-    run_all(job.of_task(&stub.name)?.into_iter().collect())
+    let job = job.of_task(&stub.name)?;
+    stub.collect()?;
+    run_all(job.into_iter().collect())
 }
 
 fn run_all(mut jobs: Vec<Job<'_>>) -> Result<u64, Problem> {
