@@ -1,6 +1,7 @@
 //! What a container costs: namespaces, 40 mounts and a pair of network devices.
 
 use benches::container::{Container, MOUNTS};
+use benches::session::Subject as _;
 use benches::stasis::Stasis;
 use benches::suite::Suite;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use benches::memory::{Mapping, Pages};
-use benches::session::Session;
+use benches::session::{Session, Subject as _};
 use benches::stasis::Stasis;
 use benches::suite::{Suite, median};
 

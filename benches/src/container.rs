@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::session::{Samples, reap};
-use crate::stasis::{Stasis, frozen_time};
+use crate::session::{Samples, Subject};
+use crate::stasis::Stasis;
 
 /// How many mounts it has.
 pub const MOUNTS: usize = 40;
@@ -98,32 +98,22 @@ impl Container {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
+}
 
-    /// Dumps it, after it was brought back where it is not running.
-    pub fn dump(&mut self) -> Result<Duration> {
-        let pid = match self.running {
-            Some(pid) => pid,
-            None => self.bring_back()?.1,
-        };
-        let images = self.path("images");
-        let took = self.stasis.dump_with(pid.as_raw(), &images, &["--external", "mnt[]"])?;
-        self.running = None;
-        reap()?;
-        self.samples.frozen.push(frozen_time(&images)?);
-        self.samples.dump.push(took);
-        Ok(took)
+impl Subject for Container {
+    fn state(&mut self) -> (&mut Option<Pid>, &mut Samples) {
+        (&mut self.running, &mut self.samples)
     }
 
-    /// Restores it; a running one ends first.
-    pub fn restore(&mut self) -> Result<Duration> {
-        if self.samples.dump.is_empty() {
-            self.dump()?;
-        }
-        self.end()?;
-        Ok(self.bring_back()?.0)
+    fn images(&self) -> PathBuf {
+        self.path("images")
     }
 
-    fn bring_back(&mut self) -> Result<(Duration, Pid)> {
+    fn dump_running(&self, root: Pid) -> Result<Duration> {
+        self.stasis.dump_with(root.as_raw(), &self.images(), &["--external", "mnt[]"])
+    }
+
+    fn restore_images(&self) -> Result<(Duration, i32)> {
         // The kernel takes a pair away a while after its namespace; that is not what is measured.
         let start = Instant::now();
         while Path::new("/sys/class/net").join(OUTER).exists() {
@@ -133,19 +123,11 @@ impl Container {
         let root = self.path("root").display().to_string();
         let pair = format!("veth[eth0]:{OUTER}");
         let options = ["--root", &root, "--external", "mnt[]", "--external", &pair];
-        let (took, pid) = self.stasis.restore_with(&self.path("images"), &options)?;
-        let pid = Pid::from_raw(pid);
-        self.running = Some(pid);
-        self.samples.restore.push(took);
-        Ok((took, pid))
+        self.stasis.restore_with(&self.images(), &options)
     }
 
-    fn end(&mut self) -> Result<()> {
-        if let Some(init) = self.running.take() {
-            kill(init, Signal::SIGKILL).context("kill")?;
-            reap()?;
-        }
-        Ok(())
+    fn kill(root: Pid) -> nix::Result<()> {
+        kill(root, Signal::SIGKILL)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The bench is the subreaper of everything: the target it starts, and the trees that come back.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,64 +67,103 @@ impl Session {
 
     /// Dumps the tree, which runs on; how long it was stopped.
     pub fn snapshot(&mut self) -> Result<Duration> {
-        let pid = match self.running {
-            Some(pid) => pid,
-            None => self.bring_back()?.1,
-        };
-        self.stasis.snapshot(pid.as_raw(), self.images())?;
-        frozen_time(self.images())
+        let root = self.running()?;
+        self.stasis.snapshot(root.as_raw(), &self.images())?;
+        frozen_time(&self.images())
     }
 
     /// Restores the tree with its memory mapped from the images; a running one ends first, and so does this one.
     pub fn restore_mapped(&mut self) -> Result<Duration> {
         self.end()?;
-        let (took, pid) = self.stasis.restore_with(self.images(), &["--map-pages"])?;
+        let (took, pid) = self.stasis.restore_with(&self.images(), &["--map-pages"])?;
         self.running = Some(Pid::from_raw(pid));
         self.end()?;
         Ok(took)
     }
+}
 
-    fn images(&self) -> &Path {
-        self.dir.path()
-    }
+/// What is dumped and restored in turns.
+pub trait Subject {
+    /// The root while it runs, and what was measured so far.
+    fn state(&mut self) -> (&mut Option<Pid>, &mut Samples);
+    /// Where its images are.
+    fn images(&self) -> PathBuf;
+    /// Dumps it while it runs.
+    fn dump_running(&self, root: Pid) -> Result<Duration>;
+    /// Restores it; the root's pid.
+    fn restore_images(&self) -> Result<(Duration, i32)>;
+    /// Kills all of it.
+    fn kill(root: Pid) -> nix::Result<()>;
 
-    /// Dumps the tree, which brings it back first where it is not running.
-    pub fn dump(&mut self) -> Result<Duration> {
-        let pid = match self.running {
-            Some(pid) => pid,
-            None => self.bring_back()?.1,
-        };
-        let took = self.stasis.dump(pid.as_raw(), self.images())?;
-        self.running = None;
+    /// Dumps it, which brings it back first where it is not running.
+    fn dump(&mut self) -> Result<Duration> {
+        let root = self.running()?;
+        let took = self.dump_running(root)?;
+        *self.state().0 = None;
         reap()?;
-        self.samples.frozen.push(frozen_time(self.images())?);
-        self.samples.dump.push(took);
+        let frozen = frozen_time(&self.images())?;
+        let (_, samples) = self.state();
+        samples.frozen.push(frozen);
+        samples.dump.push(took);
         Ok(took)
     }
 
-    /// Restores the tree of the last dump; a running one ends first.
-    pub fn restore(&mut self) -> Result<Duration> {
-        if self.samples.dump.is_empty() {
+    /// Restores it from the last dump; a running one ends first.
+    fn restore(&mut self) -> Result<Duration> {
+        if self.state().1.dump.is_empty() {
             self.dump()?;
         }
         self.end()?;
         Ok(self.bring_back()?.0)
     }
 
-    fn bring_back(&mut self) -> Result<(Duration, Pid)> {
-        let (took, pid) = self.stasis.restore(self.images())?;
-        let pid = Pid::from_raw(pid);
-        self.running = Some(pid);
-        self.samples.restore.push(took);
-        Ok((took, pid))
+    /// The root, which is brought back where it is not running.
+    fn running(&mut self) -> Result<Pid> {
+        match *self.state().0 {
+            Some(root) => Ok(root),
+            None => Ok(self.bring_back()?.1),
+        }
     }
 
+    /// Restores it.
+    fn bring_back(&mut self) -> Result<(Duration, Pid)> {
+        let (took, root) = self.restore_images()?;
+        let root = Pid::from_raw(root);
+        let (running, samples) = self.state();
+        *running = Some(root);
+        samples.restore.push(took);
+        Ok((took, root))
+    }
+
+    /// Ends it if it runs.
     fn end(&mut self) -> Result<()> {
-        if let Some(leader) = self.running.take() {
-            killpg(leader, Signal::SIGKILL).context("kill")?;
+        if let Some(root) = self.state().0.take() {
+            Self::kill(root).context("kill")?;
             reap()?;
         }
         Ok(())
+    }
+}
+
+impl Subject for Session {
+    fn state(&mut self) -> (&mut Option<Pid>, &mut Samples) {
+        (&mut self.running, &mut self.samples)
+    }
+
+    fn images(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    fn dump_running(&self, root: Pid) -> Result<Duration> {
+        self.stasis.dump(root.as_raw(), &self.images())
+    }
+
+    fn restore_images(&self) -> Result<(Duration, i32)> {
+        self.stasis.restore(&self.images())
+    }
+
+    fn kill(root: Pid) -> nix::Result<()> {
+        killpg(root, Signal::SIGKILL)
     }
 }
 
@@ -136,7 +175,7 @@ impl Drop for Session {
 }
 
 /// Waits for all children, which have been killed.
-pub(crate) fn reap() -> Result<()> {
+fn reap() -> Result<()> {
     loop {
         match wait() {
             Ok(_) | Err(Errno::EINTR) => {}

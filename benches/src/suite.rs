@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use criterion::{Criterion, SamplingMode};
 
-use crate::session::{Samples, Session};
+use crate::session::{Samples, Session, Subject as _};
 use crate::stasis::Stasis;
 
 /// How many samples criterion takes of a quantity: its least.

@@ -45,7 +45,6 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
 
     target::check(options.tree).map_err(untouched)?;
     room::make_ours(0).map_err(untouched)?;
-    room::spread();
     let mut images = NewImages::new(&options.images_dir);
     if options.skip_checksums {
         images = images.without_checksums();

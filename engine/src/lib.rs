@@ -15,6 +15,7 @@ pub mod image;
 pub mod inside;
 pub mod kinds;
 pub mod logging;
+pub mod made_files;
 pub mod mounts;
 pub mod net_lock;
 pub mod net_spaces;

@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use nix::sched::{CloneFlags, setns};
 use proto::messages::FileEntry;
@@ -17,6 +16,7 @@ use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::kinds::files::{ErasedFileKind, FdFacts, FilesDump, FilesRestore, kind_of};
 use crate::kinds::namespaces;
+use crate::made_files::MadeFiles;
 use crate::options::Inside;
 use crate::procfs::link::NamespaceType;
 use crate::sys::socket;
@@ -192,38 +192,14 @@ fn ns_id_mut(entry: &mut FileEntry) -> Option<&mut Option<u32>> {
     }
 }
 
-/// Namespaces of a tree that is being restored, beyond that of its root, by their ids in images.
-#[derive(Debug, Clone, Default)]
-pub struct MadeSpaces(pub Rc<Vec<(u32, OwnedFd)>>);
-
-impl PartialEq for MadeSpaces {
-    fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0) || (self.0.is_empty() && other.0.is_empty())
-    }
-}
-
-impl Eq for MadeSpaces {}
-
-impl MadeSpaces {
-    /// What leads to one; none if it is that of the root.
-    pub fn get(&self, id: u32) -> Option<BorrowedFd<'_>> {
-        self.0.iter().find(|(known, _)| *known == id).map(|(_, fd)| fd.as_fd())
-    }
-
-    /// All of them.
-    pub fn ids(&self) -> Vec<u32> {
-        self.0.iter().map(|(id, _)| *id).collect()
-    }
-
-    /// Goes into one for the while.
-    pub fn enter(&self, id: Option<u32>) -> Result<Option<There>, SysError> {
-        id.and_then(|id| self.get(id)).map(There::enter).transpose()
-    }
+/// Goes into the namespace with this id for the while, unless it is that of the root.
+pub fn enter(spaces: &MadeFiles, id: Option<u32>) -> Result<Option<There>, SysError> {
+    id.and_then(|id| spaces.get(id)).map(There::enter).transpose()
 }
 
 /// Goes into the namespace of a file, if it is a socket of another one than that of the root.
 pub fn enter_for(cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<Option<There>, Problem> {
-    Ok(cx.options.inside.spaces.enter(ns_id(entry))?)
+    Ok(enter(&cx.options.inside.spaces, ns_id(entry))?)
 }
 
 /// Finds what would make a restore of a file fail; of a socket, in its namespace.

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cgroups::wanted::Props;
+use crate::made_files::MadeFiles;
 use crate::mounts::surroundings::Surroundings;
-use crate::net_spaces::MadeSpaces;
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
-use crate::terminals::MadeMasters;
 
 /// Options of `dump`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -173,9 +172,9 @@ pub struct Inside {
     /// Where the kernel lists its timers, if that is elsewhere than in the procfs here.
     pub timer_list: Option<PathBuf>,
     /// Masters of pseudo-terminals that were opened while mounts were built.
-    pub masters: MadeMasters,
+    pub masters: MadeFiles,
     /// Network namespaces that were made beyond that of the root.
-    pub spaces: MadeSpaces,
+    pub spaces: MadeFiles,
 }
 
 impl Inside {

@@ -67,12 +67,13 @@ impl Plan {
         target::check(options.tree).map_err(fail)?;
         let mut files = FilesDump::new(options);
         files.looks_only = true;
+        let home = task::HomeLinks::read(options);
         let mut plan = Self::default();
         let mut left = vec![options.tree];
         while let Some(pid) = left.pop() {
             // A task that has ended meanwhile is none of the tree.
             let Some(name) = task_name(pid) else { continue };
-            match TaskPlan::of(name.clone(), &mut files) {
+            match TaskPlan::of(name.clone(), &home, &mut files) {
                 Ok(task) => plan.tasks.push(task),
                 Err(problem) => plan.refused.push(problem.task(&name)),
             }
@@ -103,7 +104,7 @@ impl Plan {
 }
 
 impl TaskPlan {
-    fn of(name: TaskName, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
+    fn of(name: TaskName, home: &task::HomeLinks, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
         let pid = name.host_pid;
         files.add_member(pid);
         let status: Status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
@@ -118,8 +119,7 @@ impl TaskPlan {
             return Ok(plan);
         }
         let links = NamespaceLinks::read(&pid.to_string());
-        let home = task::HomeLinks::read(files.options);
-        plan.refused.extend(task::refuse_namespaces(&links, &home, files.options));
+        plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
         for vma in read_smaps(pid)? {

@@ -58,7 +58,7 @@ impl Explain for RoomRefusal {
 
 /// Has our table of descriptors grow before threads share it: one that grows then waits until all CPUs have noticed
 /// (`synchronize_rcu` in `expand_fdtable` of fs/file.c), which takes milliseconds.
-pub fn spread() {
+fn spread() {
     const NUMBERS: i32 = 8192;
     // Where the limit is lower, it is only slower.
     let grown = File::open("/dev/null").map(|file| fcntl::duplicate_above(file.as_fd(), NUMBERS - 1));
@@ -70,6 +70,12 @@ pub fn spread() {
 
 /// Raises our own limit as far as may be, and to what is `needed` at least.
 pub fn make_ours(needed: u64) -> Result<(), Problem> {
+    raise(needed)?;
+    spread();
+    Ok(())
+}
+
+fn raise(needed: u64) -> Result<(), Problem> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(SysError::of("getrlimit"))?;
     let limit = hard.max(needed);
     if limit == soft || rlimit::set_descriptors(0, limit, limit).is_ok() {

@@ -2,7 +2,6 @@
 //! `/dev/console` of a container. The name is there only as long as the master is open.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::rc::Rc;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -59,24 +58,5 @@ pub fn open_master(index: u32, path: &str, flags: u32) -> Result<Option<OwnedFd>
             got if got > index => return Ok(None),
             _ => below.push(master),
         }
-    }
-}
-
-/// Masters that are open already, by the numbers of their pseudo-terminals.
-#[derive(Debug, Clone, Default)]
-pub struct MadeMasters(pub Rc<Vec<(u32, OwnedFd)>>);
-
-impl PartialEq for MadeMasters {
-    fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0) || (self.0.is_empty() && other.0.is_empty())
-    }
-}
-
-impl Eq for MadeMasters {}
-
-impl MadeMasters {
-    /// The master of a number.
-    pub fn get(&self, index: u32) -> Option<&OwnedFd> {
-        self.0.iter().find(|(known, _)| *known == index).map(|(_, fd)| fd)
     }
 }

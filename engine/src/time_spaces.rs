@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
 use proto::catalogue::TIMENS;
@@ -49,7 +49,11 @@ struct TimeSpace {
 
 /// Those of a tree that is being dumped, but for that of its root.
 #[derive(Debug, Default)]
-pub struct TimeSpaces(Vec<TimeSpace>);
+pub struct TimeSpaces {
+    others: Vec<TimeSpace>,
+    /// What the link of the root says, once it was read.
+    roots: Option<PathBuf>,
+}
 
 /// The ids of a task's namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,6 @@ impl TimeSpaces {
     ) -> Result<Option<OfTask>, Problem> {
         let ids = namespaces::ids_of_tree(&inside.types);
         let home = namespaces::id(&ids, NamespaceType::Time).unwrap_or_default();
-        let link = |task: &Path, name: &str| std::fs::read_link(task.join("ns").join(name)).ok();
         let task = PathBuf::from(format!("/proc/{pid}"));
         // Kernels before 5.6 have none.
         let kind = NamespaceType::Time;
@@ -94,22 +97,25 @@ impl TimeSpaces {
         if links.has_strayed_thread(kind) {
             return Err(Problem::new(TimeSpaceRefusal::Thread));
         }
-        let roots = link(Path::new(&format!("/proc/{root}")), "time");
+        if self.roots.is_none() {
+            self.roots = std::fs::read_link(format!("/proc/{root}/ns/time")).ok();
+        }
+        let roots = &self.roots;
         let mut known = |link: &PathBuf, name: &str| -> Result<u32, Problem> {
             if Some(link) == roots.as_ref() {
                 return Ok(home);
             }
-            if let Some(known) = self.0.iter().find(|space| space.link == *link) {
+            if let Some(known) = self.others.iter().find(|space| space.link == *link) {
                 return Ok(known.id);
             }
             let path = task.join("ns").join(name);
             let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path))?;
-            let id = FIRST_FREE_ID + self.0.len() as u32;
-            self.0.push(TimeSpace { link: link.clone(), id, file, offsets: None });
+            let id = FIRST_FREE_ID + self.others.len() as u32;
+            self.others.push(TimeSpace { link: link.clone(), id, file, offsets: None });
             Ok(id)
         };
         let (own_id, children_id) = (known(&own, "time")?, known(&children, "time_for_children")?);
-        if let Some(space) = self.0.iter_mut().find(|space| space.id == children_id) {
+        if let Some(space) = self.others.iter_mut().find(|space| space.id == children_id) {
             space.offsets = Some(offsets_for_children(&pid.to_string())?);
         }
         Ok(Some(OfTask { own: own_id, children: (children_id != own_id).then_some(children_id) }))
@@ -119,11 +125,11 @@ impl TimeSpaces {
     pub fn write(&self, images: &mut NewImages) -> Result<(), Problem> {
         let roots = time::clocks()?;
         images.write(&TIMENS, 0, &[roots])?;
-        if self.0.is_empty() {
+        if self.others.is_empty() {
             return Ok(());
         }
         let ours = own_offsets()?;
-        for space in &self.0 {
+        for space in &self.others {
             let theirs = match space.offsets {
                 Some(offsets) => offsets,
                 None => ask_inside(&space.file).while_trying_to("look into a time namespace")?,

@@ -76,16 +76,12 @@ impl Source for ForkedMemory<'_> {
         let mut rest = buffer;
         for ranges in ranges.chunk_by(|a, b| is_shared(a) == is_shared(b)) {
             let bytes = ranges.iter().map(|(_, len)| len).sum::<usize>().min(rest.len());
-            let (mut now, later) = rest.split_at_mut(bytes);
+            let (now, later) = rest.split_at_mut(bytes);
             rest = later;
-            if !ranges.first().is_some_and(is_shared) {
+            if ranges.first().is_some_and(is_shared) {
+                self.memory.read_each(ranges, now, 0)?;
+            } else {
                 self.memory.read_ranges(ranges, now)?;
-                continue;
-            }
-            for &(address, len) in ranges {
-                let (range, others) = now.split_at_mut(len.min(now.len()));
-                self.memory.read(address, range)?;
-                now = others;
             }
         }
         Ok(())

@@ -67,7 +67,7 @@ fn end(
     cores: &mut [ThreadImage],
     mut asked: Asked,
 ) -> Result<(), Problem> {
-    for _ in 0..MAX_ROUNDS {
+    for round in 1.. {
         let before = queues(cores);
         let Some(leader) = cores.first_mut() else { break };
         for (at, questions) in asked.questions.into_iter().enumerate() {
@@ -77,7 +77,8 @@ fn end(
         }
         let has_pending = asked.has_pending || has_pending(facts)?;
         look(facts, agent, has_pending, cores)?;
-        if queues(cores) == before {
+        // Whoever is asked must be heard: the last round asks nothing more.
+        if queues(cores) == before || round == MAX_ROUNDS {
             break;
         }
         asked = begin(facts, agent, cores)?;

@@ -13,7 +13,6 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
-use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -26,12 +25,10 @@ use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
-use crate::net_spaces::MadeSpaces;
 use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
-use crate::terminals::MadeMasters;
 
 use super::nothing_restored;
 use super::own_pids::OwnPids;
@@ -397,8 +394,8 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             ids,
             covered: numbers(opened),
             mounts: numbers(mounts),
-            spaces: MadeSpaces(Rc::new(plan.spaces.take())),
-            masters: MadeMasters(Rc::new(masters)),
+            spaces: plan.spaces.take().into(),
+            masters: masters.into(),
             ..Inside::default()
         })));
     };

@@ -92,19 +92,19 @@ pub(super) fn fill(
     run_all(jobs)
 }
 
-/// Fills what a task gives to those it makes; how many bytes that were.
+/// Fills what a task gives to those it makes.
 pub(super) fn fill_heirlooms(
     stub: &mut Stub,
     alive: &Alive,
     images: &Images,
     heirlooms: &Inheritance,
     options: &RestoreOptions,
-) -> Result<u64, Problem> {
+) -> Result<(), Problem> {
     let wanted = |vma: &VmaEntry| heirlooms.concerns(vma);
     let job = plan(stub, alive, images, heirlooms, &wanted, HugePages::read(), options);
     let job = job.of_task(&stub.name)?;
     stub.collect()?;
-    run_all(job.into_iter().collect())
+    run_all(job.into_iter().collect()).map(drop)
 }
 
 fn run_all(mut jobs: Vec<Job<'_>>) -> Result<u64, Problem> {

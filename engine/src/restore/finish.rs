@@ -79,32 +79,24 @@ fn stop(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
         batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
         stub.run("prepare it for its stop", &std::mem::take(&mut batch))?;
     }
-    if !stop_all(stub, signal)? {
+    let pid = stub.pid;
+    let (agent, threads) = stub.agent_and_threads()?;
+    if !agent.stop_process(pid, threads, signal)? {
         // In an orphaned process group only this signal stops anybody.
         log::warn!(
             "{} was stopped by signal {signal}, and is now by SIGSTOP: its group is orphaned",
             stub.name
         );
-        stop_all(stub, libc::SIGSTOP)?;
+        let (agent, threads) = stub.agent_and_threads()?;
+        agent.stop_process(pid, threads, libc::SIGSTOP)?;
     }
     if task.stopped.is_none() {
-        let mut threads = std::mem::take(&mut stub.threads);
-        let pid = stub.pid;
-        stub.agent()?.continue_process(pid, &mut threads)?;
-        stub.threads = threads;
+        let (agent, threads) = stub.agent_and_threads()?;
+        agent.continue_process(pid, threads)?;
         add_forget(&mut batch, libc::SIGCONT);
         stub.run("continue it", &batch)?;
     }
     Ok(())
-}
-
-/// Stops all threads of a stub; whether they did.
-fn stop_all(stub: &mut Stub, signal: i32) -> Result<bool, Problem> {
-    let mut threads = std::mem::take(&mut stub.threads);
-    let pid = stub.pid;
-    let stopped = stub.agent()?.stop_process(pid, &mut threads, signal)?;
-    stub.threads = threads;
-    Ok(stopped)
 }
 
 /// Ends a stub with a wait status: an exit code, or the signal that killed it.

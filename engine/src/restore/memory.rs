@@ -103,22 +103,22 @@ fn add_mapping<'fd>(
     Ok(())
 }
 
-/// Maps and fills what a task gives to those it is about to make; how many bytes that were.
+/// Maps and fills what a task gives to those it is about to make.
 pub(super) fn make_heirlooms(
     stub: &mut Stub,
     alive: &Alive,
     heirlooms: &mut Inheritance,
     files: &FilesRestore<'_>,
     images: &Images,
-) -> Result<u64, Problem> {
+) -> Result<(), Problem> {
     let mut batch = Batch::new();
     for vma in alive.stretches.iter().filter(|vma| heirlooms.concerns(vma)) {
         add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
     }
     stub.run(MAP, &batch)?;
-    let bytes = fill::fill_heirlooms(stub, alive, images, heirlooms, files.options)?;
+    fill::fill_heirlooms(stub, alive, images, heirlooms, files.options)?;
     heirlooms.given_is_filled = true;
-    Ok(bytes)
+    Ok(())
 }
 
 fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {

@@ -20,7 +20,8 @@ use nix::unistd::Pid;
 
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::procfs::link::NamespaceType;
-use crate::sys::{namespace, pidfd, process};
+use crate::sys::namespace::{self, INIT};
+use crate::sys::{pidfd, process};
 
 /// It could not be made; its init has said why.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +33,6 @@ impl Explain for NoInit {
         Class::Environment
     }
 }
-
-/// The pid of the init of a pid namespace.
-const INIT: i32 = 1;
 
 /// The namespaces, and what holds their init until the tree runs.
 #[derive(Debug)]

@@ -103,7 +103,6 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     }
     problems.extend(time_spaces::check(tasks, files.images));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
-    room::spread();
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
     if hole(tasks, options).is_none() {

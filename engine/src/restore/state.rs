@@ -13,7 +13,7 @@ use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
-use crate::net_spaces::MadeSpaces;
+use crate::made_files::MadeFiles;
 use crate::options::RestoreOptions;
 use crate::sys::socket::Credentials;
 use crate::tracee::batch::{Batch, Replies};
@@ -67,7 +67,7 @@ pub(super) fn mount_namespaces(
 }
 
 /// Takes tasks into their network namespaces, before they have threads, which would have to go there by themselves.
-pub(super) fn enter_spaces(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeSpaces) -> Result<(), Problem> {
+pub(super) fn enter_spaces(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeFiles) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let id = task.alive.as_ref().and_then(|alive| alive.ids.net_ns_id);
         let Some(space) = id.and_then(|id| spaces.get(id)) else { continue };

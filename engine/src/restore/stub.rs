@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::error::{Context as _, Problem, SysError, TaskName};
+use crate::sys::namespace::INIT;
 use crate::sys::process;
 use crate::tracee::agent::{Agent, AgentError};
 use crate::tracee::batch::{Batch, Replies};
@@ -69,6 +70,13 @@ impl Stub {
         self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)
     }
 
+    /// The agent, likewise, and the other threads, which it may do something with.
+    pub(super) fn agent_and_threads(&mut self) -> Result<(&mut Agent, &mut [Option<Stopped>]), Problem> {
+        self.collect()?;
+        let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
+        Ok((agent, &mut self.threads))
+    }
+
     /// Takes the agent, when everything that was posted is done; none if there is none.
     pub(super) fn take_agent(&mut self) -> Result<Option<Agent>, Problem> {
         self.collect()?;
@@ -105,16 +113,9 @@ impl Stub {
 
     /// Has the task make calls; `step` says what for.
     pub(super) fn run(&mut self, step: &'static str, batch: &Batch<'_>) -> Result<Replies, Problem> {
-        let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
-        if self.posted.is_empty() {
-            return agent.run(batch).of_task(&self.name).while_trying_to(step);
-        }
         self.agent()?.run(batch).of_task(&self.name).while_trying_to(step)
     }
 }
-
-/// The pid of the init of a pid namespace.
-const INIT: i32 = 1;
 
 /// All tasks on their way, in the order of the image set. Dropping them kills every one.
 #[derive(Debug, Default)]

@@ -174,7 +174,7 @@ impl Nursery<'_, '_> {
         let (Some(heirlooms), Some(task)) = (heirlooms, task) else { return Ok(()) };
         let stub = self.places.get(&task.pid).and_then(|at| self.stubs.0.get_mut(*at));
         let (Some(alive), Some(stub)) = (task.own_memory(), stub) else { return Ok(()) };
-        memory::make_heirlooms(stub, alive, heirlooms, self.files, self.images).of_task(&stub.name).map(drop)
+        memory::make_heirlooms(stub, alive, heirlooms, self.files, self.images).of_task(&stub.name)
     }
 
     fn clone_tasks(&mut self, new: &[NewTask<'_>], by: i32, flags: i32) -> Result<(), Problem> {

@@ -7,6 +7,9 @@ use nix::errno::Errno;
 
 use crate::error::SysError;
 
+/// The pid of the init of a pid namespace.
+pub const INIT: i32 = 1;
+
 /// Moves us into the namespaces of a process that these `CLONE_NEW*` flags name, all or none of them (Linux 5.8). Of a pid
 /// namespace, it is our children that will be in it.
 pub fn enter(process: impl AsFd, flags: i32) -> Result<(), SysError> {

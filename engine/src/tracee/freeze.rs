@@ -12,6 +12,7 @@ use crate::dump::inspect::{read_proc, read_text};
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::procfs;
 use crate::supervise::{Guardian, LastDeeds};
+use crate::sys::namespace::INIT;
 use crate::sys::pidfd;
 use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
 use crate::tracee::agent::Agent;
@@ -22,9 +23,6 @@ use crate::tracee::vfork;
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
 const MAX_ROUNDS: usize = 64;
-
-/// The pid of the init of a pid namespace.
-const INIT: i32 = 1;
 
 /// Why a tree cannot be frozen.
 #[derive(Debug, thiserror::Error)]

@@ -55,22 +55,33 @@ impl Memory {
             let remote: Vec<RemoteIoVec> =
                 ranges.iter().map(|&(base, len)| RemoteIoVec { base: base as usize, len }).collect();
             let read = process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(now)], &remote);
-            let mut skip = match read {
+            let done = match read {
                 Err(Errno::ESRCH) => return Err(SysError { call: "process_vm_readv", errno: Errno::ESRCH }),
                 // Why it could not is told below.
                 read => read.unwrap_or(0),
             };
-            let mut at = 0;
-            for &(address, len) in ranges {
-                let done = skip.min(len);
-                skip -= done;
-                if done < len {
-                    let rest = now.get_mut(at + done..at + len).unwrap_or_default();
-                    self.read(address + done as u64, rest)?;
-                }
-                at += len;
-            }
+            self.read_each(ranges, now, done)?;
             buffer = later;
+        }
+        Ok(())
+    }
+
+    /// Reads ranges each by itself, without the first `skip` bytes, which are there. Nothing is pinned by that.
+    pub fn read_each(
+        &self,
+        ranges: &[(u64, usize)],
+        buffer: &mut [u8],
+        mut skip: usize,
+    ) -> Result<(), SysError> {
+        let mut at = 0;
+        for &(address, len) in ranges {
+            let done = skip.min(len);
+            skip -= done;
+            if done < len {
+                let rest = buffer.get_mut(at + done..at + len).unwrap_or_default();
+                self.read(address + done as u64, rest)?;
+            }
+            at += len;
         }
         Ok(())
     }

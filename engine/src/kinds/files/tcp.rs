@@ -24,6 +24,7 @@ use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options, t
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::net_lock::{self, Ends, Lasting, Lock, LockError, Method, Note, Sweep};
+use crate::net_spaces;
 use crate::net_spaces::{NetSpaces, There};
 use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
@@ -390,7 +391,7 @@ pub(super) fn prepare(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
     let places: BTreeSet<Option<u32>> = sockets.iter().map(|image| image.ns_id).collect();
     for place in places {
         let here: Vec<&InetSkEntry> = sockets.iter().filter(|image| image.ns_id == place).collect();
-        let _there = cx.options.inside.spaces.enter(place)?;
+        let _there = net_spaces::enter(&cx.options.inside.spaces, place)?;
         make_closed(cx, &here)?;
         make_connections(cx, &here)?;
     }
@@ -502,8 +503,8 @@ pub(super) fn release(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
                     .while_trying_to("let packets of its connections pass again")?;
             }
             // Those in namespaces that were made for the tree are by nftables.
-            for space in cx.options.inside.spaces.ids() {
-                let _there = cx.options.inside.spaces.enter(Some(space))?;
+            for space in cx.options.inside.spaces.numbers() {
+                let _there = net_spaces::enter(&cx.options.inside.spaces, Some(space))?;
                 net_lock::remove(Method::Nftables, &entry.table)
                     .while_trying_to("let packets of its connections pass again")?;
             }

@@ -25,6 +25,7 @@ use super::{FileRefusal, FilesRestore, InTask, SocketFacts, set_common};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
+use crate::net_spaces;
 use crate::sys::pidfd;
 use crate::sys::socket::{self, Along, Credentials};
 
@@ -112,7 +113,7 @@ pub(super) fn make(cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Result<
         groups.entry(entry.ns_id).or_default().push(entry);
     }
     for (space, entries) in groups {
-        let _there = cx.options.inside.spaces.enter(space)?;
+        let _there = net_spaces::enter(&cx.options.inside.spaces, space)?;
         make_in_space(cx, tasks, entries)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use parasite::abi::MAX_MESSAGE;
 use zerocopy::IntoBytes as _;
 
-use super::calls::{Call, Course, complete_all, prepare_call, syscall_in_code, syscall_in_vdso};
+use super::calls::{Call, Course, complete_all, prepare_call, remote_call, syscall_in_code, syscall_in_vdso};
 use super::landing::LandingPad;
 use super::{ALL_SIGNALS, Agent, AgentError, LOOK_AFTER, Layout, Saved, entry};
 use crate::error::SysError;
@@ -101,9 +101,8 @@ impl Agent {
         let syscall_at = syscall_in_vdso(&memory, vdso::base()?)?;
         let saved = layout.for_all(Saved::read(&stopped)?);
         let regs = stopped.regs()?;
-        prepare_call(&stopped, &regs, syscall_at, &map_agent(layout))?;
         let mut deferred = Vec::new();
-        let (stopped, mapped) = Course::new(stopped, &MAPPING).complete(&mut deferred);
+        let (stopped, mapped) = remote_call(stopped, &regs, syscall_at, map_agent(layout), &mut deferred);
         let layout = Layout { base: mapped? as u64, ..layout };
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let mut agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;

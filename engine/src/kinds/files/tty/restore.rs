@@ -183,7 +183,7 @@ fn make(cx: &mut FilesRestore<'_>, terminals: &Terminals, index: u32) -> Result<
         None => ("/dev/ptmx".into(), libc::O_RDWR as u32),
     };
     let pair = match cx.options.inside.masters.get(index) {
-        Some(master) => Pair::with_master(master.try_clone().map_err(SysError::io("dup"))?),
+        Some(master) => Pair::with_master(master.try_clone_to_owned().map_err(SysError::io("dup"))?),
         None => Pair::open(index, &path, flags),
     };
     let mut pair = pair.about(|| Object::Path(path.clone().into()))?;
