@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use zdtm::ensure;
-use zdtm::workload::{Context, Thread, Verdict};
+use zdtm::workload::{Context, Failure, Thread, Verdict};
 
 static WORD: AtomicU32 = AtomicU32::new(0);
 
@@ -20,6 +20,12 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     // The threads sleep soon; a dump before that is a good test, too.
     std::thread::sleep(Duration::from_millis(20));
     cx.barrier()?;
+    // They go on with their sleep when they get the processor.
+    let end = Instant::now() + Duration::from_secs(5);
+    while asleep()? < sleepers.len() {
+        ensure!(Instant::now() < end, "not all threads sleep");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     WORD.store(1, Ordering::Release);
     let woken = futex(libc::FUTEX_WAKE, i32::MAX as u32);
     ensure!(woken == 3, "{woken} threads were woken instead of 3");
@@ -29,6 +35,16 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         std::thread::sleep(Duration::from_millis(5));
     }
     sleepers.into_iter().try_for_each(Thread::join)
+}
+
+/// How many threads of ours sleep.
+fn asleep() -> Result<usize, Failure> {
+    let mut count = 0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        count += usize::from(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')));
+    }
+    Ok(count)
 }
 
 fn sleep_until_changed() {
