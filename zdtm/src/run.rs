@@ -1,6 +1,7 @@
 //! Running many entries: one process per trial, a few at a time.
 
 use std::collections::VecDeque;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -62,6 +63,9 @@ pub fn run(plan: &Plan, entries: &[Job], progress: &mut Progress) -> Result<Vec<
     let scratch = tempfile::Builder::new().prefix("zdtm-").tempdir().context("no temporary directory")?;
     let scratch = scratch.keep();
     open_to_everybody(&scratch)?;
+    let mut own = plan.clone();
+    let copied = reachable(&mut own.programs.workloads, &scratch)?;
+    let plan = &own;
     let queue: Mutex<VecDeque<Job>> = Mutex::new(entries.iter().cloned().collect());
     let (sender, receiver) = mpsc::channel();
     let mut totals = Totals::default();
@@ -84,11 +88,28 @@ pub fn run(plan: &Plan, entries: &[Job], progress: &mut Progress) -> Result<Vec<
         }
     });
     watch::kill_all_descendants();
+    if copied {
+        // The folder stays with it, and is no fault of an entry's.
+        let _ = std::fs::remove_file(&plan.programs.workloads);
+    }
     // It stays if a trial's directory was kept.
     let _ = std::fs::remove_dir(&scratch);
     let is_of = |record: &Record, job: &Job| job.named.name == record.name && job.flavor == record.flavor;
     records.sort_by_key(|record| entries.iter().position(|job| is_of(record, job)));
     Ok(records)
+}
+
+/// Copies the workloads to `scratch` if others than us cannot get at them, as in a private folder: whoever is root in a user
+/// namespace is somebody else here. Whether it did.
+fn reachable(workloads: &mut PathBuf, scratch: &Path) -> Result<bool> {
+    let is_private = |path: &Path| path.metadata().is_ok_and(|data| data.permissions().mode() & 0o001 == 0);
+    if !workloads.ancestors().any(is_private) {
+        return Ok(false);
+    }
+    let copy = scratch.join("zdtm-workload");
+    std::fs::copy(&*workloads, &copy).with_context(|| copy.display().to_string())?;
+    *workloads = copy;
+    Ok(true)
 }
 
 fn work(plan: &Plan, scratch: &Path, queue: &Mutex<VecDeque<Job>>, sender: Sender<Event>) {
