@@ -118,7 +118,7 @@ impl TaskPlan {
         if status.state == procfs::stat::State::Zombie {
             return Ok(plan);
         }
-        let links = NamespaceLinks::read(&pid.to_string());
+        let links = NamespaceLinks::read(pid);
         plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());

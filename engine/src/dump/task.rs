@@ -179,8 +179,10 @@ pub(super) fn find_cgroups(
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };
-        for (thread, core) in facts.threads.iter().zip(&mut image.cores) {
-            match cgroups.set_of(facts.pid, thread.tid) {
+        let tids: Vec<i32> = facts.threads.iter().map(|thread| thread.tid).collect();
+        let sets = cgroups.sets_of(facts.pid, &tids);
+        for ((thread, core), set) in facts.threads.iter().zip(&mut image.cores).zip(sets) {
+            match set {
                 Ok(set) => {
                     if thread.tid == facts.pid {
                         task_kinds::task(core).cg_set = set;
@@ -382,9 +384,9 @@ impl HomeLinks {
         let roots = if options.inside.types.is_empty() {
             NamespaceLinks::default()
         } else {
-            NamespaceLinks::read(&options.tree.to_string())
+            NamespaceLinks::of_process(&options.tree.to_string())
         };
-        Self { ours: NamespaceLinks::read("self"), roots }
+        Self { ours: NamespaceLinks::of_process("self"), roots }
     }
 }
 
@@ -615,23 +617,25 @@ pub(super) fn write(
         })
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
-    let mut own = Vec::new();
+    let (mut own, mut cores, mut ids, mut fs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut mms, mut tables) = (Vec::new(), Vec::new());
     for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
-            images.write(&c::CORE, (*tid).into(), &[core.core])?;
+            cores.push((u64::from(*tid), [core.core]));
             own.push(core.own);
         }
-        let Some(alive) = &task.alive else { continue };
-        images.write(&c::IDS, pid, &[alive.ids])?;
-        images.write(&c::FS, pid, &[alive.fs])?;
-        if let Some(mm) = &alive.mm {
-            images.write(&c::MM, pid, std::slice::from_ref(mm))?;
-        }
-        if let Some(fdinfo) = &alive.fdinfo {
-            images.write(&c::FDINFO, alive.ids.files_id.into(), fdinfo)?;
-        }
+        let Some(alive) = &mut task.alive else { continue };
+        ids.push((pid, [alive.ids]));
+        fs.push((pid, [alive.fs]));
+        mms.extend(alive.mm.take().map(|mm| (pid, [mm])));
+        tables.extend(alive.fdinfo.take().map(|table| (alive.ids.files_id.into(), table)));
     }
+    images.write_each(&c::CORE, &cores)?;
+    images.write_each(&c::IDS, &ids)?;
+    images.write_each(&c::FS, &fs)?;
+    images.write_each(&c::MM, &mms)?;
+    images.write_each(&c::FDINFO, &tables)?;
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
     times.write(images)
