@@ -21,6 +21,7 @@ pub mod net_lock;
 pub mod net_spaces;
 pub mod netlink;
 pub mod options;
+pub mod pid_spaces;
 pub mod plan;
 pub mod procfs;
 pub(crate) mod progress;

@@ -14,6 +14,7 @@ mod heirlooms;
 mod membership;
 mod memory;
 mod own_pids;
+mod pid_spaces;
 mod plan;
 mod set;
 mod state;
@@ -124,6 +125,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
+        pid_spaces::for_children(&mut stubs, &tasks)?;
         membership::enter_threads(&tasks, cgroups)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;

@@ -185,6 +185,7 @@ mod pidfd_dead;
 mod pidfd_kill;
 mod pidfd_outside;
 mod pidfd_self;
+mod pidns;
 mod pipe00;
 mod pipe01;
 mod pipe02;
@@ -545,6 +546,9 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidfd_kill", run: pidfd_kill::run },
     Workload { name: "pidfd_outside", run: pidfd_outside::run },
     Workload { name: "pidfd_self", run: pidfd_self::run },
+    Workload { name: "pidns_fresh", run: pidns::fresh },
+    Workload { name: "pidns_kids", run: pidns::kids },
+    Workload { name: "pidns_nested", run: pidns::nested },
     Workload { name: "pipe00", run: pipe00::run },
     Workload { name: "pipe01", run: pipe01::run },
     Workload { name: "pipe02", run: pipe02::run },

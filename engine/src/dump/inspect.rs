@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
+use crate::pid_spaces::PidInside;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::smaps::SmapsVma;
 use crate::procfs::stat::Stat;
@@ -41,7 +42,7 @@ pub struct ThreadFacts {
     /// Its id in our pid namespace.
     pub tid: i32,
     /// Its id in its own pid namespace.
-    pub inner_tid: i32,
+    pub inside: PidInside,
     /// `/proc/PID/task/TID/stat`.
     pub stat: Stat,
     /// `/proc/PID/task/TID/status`.
@@ -85,8 +86,10 @@ pub struct TaskFacts {
 /// A leader that has ended before the other threads of its process: a zombie until they have ended too.
 #[derive(Debug)]
 pub struct EndedLeader {
+    /// Its id in our pid namespace.
+    pub pid: i32,
     /// Its id in its own pid namespace.
-    pub inner_pid: i32,
+    pub inside: PidInside,
     /// `/proc/PID/stat`.
     pub stat: Stat,
 }
@@ -112,7 +115,7 @@ impl ThreadFacts {
         let tid = thread.tid;
         let stopped = thread.stopped();
         let ThreadFiles { stat, status } = files;
-        let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
+        let inside = PidInside::innermost(&status.ns_pid, tid);
         if status.seccomp.unwrap_or(0) != 0 {
             // The agent's system calls are none of the filters' business.
             let step = "suspend its seccomp filters";
@@ -130,7 +133,7 @@ impl ThreadFacts {
         abort_rseq(memory, rseq, &mut saved).while_trying_to("look at its rseq critical section")?;
         Ok(Self {
             tid,
-            inner_tid,
+            inside,
             stat,
             status,
             saved,
@@ -243,11 +246,15 @@ impl TaskFacts {
                 files.and_then(|files| ThreadFacts::read(&memory, thread, files)).map_err(about(thread.tid))
             })
             .collect::<Result<_, _>>()?;
-        let inner_pid = threads.first().and_then(|thread| thread.status.ns_tgid.last().copied());
+        let ns_tgid = threads.first().map(|thread| thread.status.ns_tgid.clone()).unwrap_or_default();
         let ended_leader = (pid != task.pid)
             .then(|| read_proc(format!("/proc/{}/stat", task.pid), procfs::stat::parse))
             .transpose()?
-            .map(|stat| EndedLeader { inner_pid: inner_pid.unwrap_or(task.pid), stat });
+            .map(|stat| EndedLeader {
+                pid: task.pid,
+                inside: PidInside::innermost(&ns_tgid, task.pid),
+                stat,
+            });
         let TaskFiles { vmas, limits, namespaces, texts } = files?;
         let (pidfd, ids) = (pidfd::open(pid)?, ids.clone());
         Ok(Self { pid, ended_leader, pidfd, vmas, limits, namespaces, texts, threads, ids })

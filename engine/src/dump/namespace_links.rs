@@ -20,7 +20,7 @@ pub struct NamespaceLinks {
 /// Types whose namespace may be another one for the children of a process.
 const FOR_CHILDREN: [NamespaceType; 2] = [NamespaceType::Pid, NamespaceType::Time];
 /// Types that a thread alone may leave.
-const OF_THREADS: [NamespaceType; 2] = [NamespaceType::Net, NamespaceType::Time];
+const OF_THREADS: [NamespaceType; 3] = [NamespaceType::Net, NamespaceType::Time, NamespaceType::Pid];
 
 /// The name of the link that tells where children would be.
 fn for_children_name(kind: NamespaceType) -> String {
@@ -51,11 +51,13 @@ impl NamespaceLinks {
         links
     }
 
-    /// Whether a thread has another one than its process, for itself or for its children. One that ends meanwhile has none.
+    /// Whether a thread has another one than its process, for itself or for its children. One that has ended is in none but
+    /// a pid namespace.
     fn strays(&self, tasks: &OwnedFd, thread: &Path, kind: NamespaceType) -> bool {
         let other = |name: &str, own: Option<&Path>| {
-            let link = readlinkat(tasks, &thread.join("ns").join(name));
-            link.is_ok_and(|link| Some(Path::new(&link)) != own)
+            let read = |name: &str| readlinkat(tasks, &thread.join("ns").join(name)).ok().map(PathBuf::from);
+            let link = read(name);
+            link.as_deref() != own && (link.is_some() || read(NamespaceType::Uts.name()).is_some())
         };
         other(kind.name(), self.of(kind))
             || (FOR_CHILDREN.contains(&kind) && other(&for_children_name(kind), self.for_children(kind)))

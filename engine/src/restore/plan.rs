@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
-use super::{time_spaces, tree};
+use super::{pid_spaces, time_spaces, tree};
 use crate::arch;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
@@ -102,6 +102,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
     problems.extend(time_spaces::check(tasks, files.images));
+    problems.extend(pid_spaces::check(tasks));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
@@ -125,8 +126,8 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
     let is_made = |kind: NamespaceType, id: u32| match kind {
         NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
         NamespaceType::Net => inside.spaces.get(id).is_some(),
-        // `time_spaces.rs` looks at these.
-        NamespaceType::Time => true,
+        // `time_spaces.rs` and `pid_spaces.rs` look at these.
+        NamespaceType::Time | NamespaceType::Pid => true,
         _ => false,
     };
     let apart = |kind: &NamespaceType| {

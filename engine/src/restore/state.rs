@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
@@ -15,6 +16,7 @@ use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::made_files::MadeFiles;
 use crate::options::RestoreOptions;
+use crate::pid_spaces::PidInside;
 use crate::sys::socket::Credentials;
 use crate::tracee::batch::{Batch, Replies};
 
@@ -159,13 +161,14 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
         | libc::CLONE_THREAD
         | libc::CLONE_SYSVSEM
         | libc::CLONE_PTRACE;
+    let numbers = Numbers::of(tasks);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let others: Vec<i32> = task.threads.iter().skip(1).map(|thread| thread.tid).collect();
         let step = "create its threads";
         for tids in others.chunks(128) {
             let mut batch = Batch::new();
             for &tid in tids {
-                add_clone(&mut batch, FLAGS as u64, 0, tid);
+                add_clone(&mut batch, FLAGS as u64, 0, &numbers.to_set(tid));
             }
             stub.run(step, &batch)?;
             for &tid in tids {
@@ -307,6 +310,10 @@ impl InTask for InStubs<'_> {
         // Of all numbers, the stub uses that of the agent's socket only.
         fill(stub.agent_fd().unwrap_or(0) + 1, &mut batch);
         stub.run("make its files", &batch).map(Some)
+    }
+
+    fn seen_from(&self, pid: i32, other: i32) -> Option<PidInside> {
+        Numbers::of(self.tasks).seen_from(pid, other)
     }
 
     fn holder(&self, id: u32) -> Option<Credentials> {

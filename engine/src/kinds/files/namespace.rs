@@ -4,6 +4,7 @@
 //! of one of them. A namespace without tasks is refused.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -14,6 +15,7 @@ use super::{FdFacts, FileKind, FilesDump, FilesRestore};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::namespaces;
 use crate::net_spaces;
+use crate::pid_spaces;
 use crate::procfs::link::{Link, NamespaceType};
 
 /// Descriptors of namespaces.
@@ -64,6 +66,10 @@ impl FileKind for Namespace {
         let ns_cflag = kind.clone_flag() as u32;
         if kind == NamespaceType::Net && cx.options.inside.has(kind) {
             let ns_id = net_spaces::id_of_descriptor(cx, fd)?;
+            return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
+        }
+        if kind == NamespaceType::Pid {
+            let ns_id = pid_spaces::id_of_link(cx, Path::new(&format!("{}:[{ino}]", kind.name())));
             return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
         }
         // Of other types, all tasks of a tree are in those of its root; others are refused.
