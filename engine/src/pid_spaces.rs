@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use proto::messages::StasisPidSpace;
 
+use crate::dump::inspect::read_proc;
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Explain, Problem, TaskName};
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces::{self, FIRST_FREE_ID};
+use crate::mounts::procfs::Init;
 use crate::options::DumpOptions;
 use crate::procfs::link::NamespaceType;
 use crate::procfs::status::Status;
@@ -148,6 +150,19 @@ pub fn of_task(
 ) -> Result<OfTask, Problem> {
     let options = cx.options;
     cx.state::<PidSpaces>().of_task(options, pid, links, status)
+}
+
+/// The inits of all such namespaces among these tasks.
+pub fn inits(root: i32, pids: &[i32]) -> Vec<Init> {
+    let link = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let home = link(root);
+    let apart = pids.iter().filter_map(|pid| Some(Init { pid: *pid, link: link(*pid)? }));
+    let apart = apart.filter(|init| Some(&init.link) != home.as_ref());
+    let is_init = |init: &Init| {
+        let status = read_proc(format!("/proc/{}/status", init.pid), crate::procfs::status::parse);
+        status.is_ok_and(|status| status.ns_pid.len() > 1 && status.ns_pid.last() == Some(&INIT.number()))
+    };
+    apart.filter(is_init).collect()
 }
 
 /// The id of the namespace that a link of `/proc` or of a descriptor names.

@@ -117,6 +117,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
+        state::mount_later(&tasks, images, options)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);

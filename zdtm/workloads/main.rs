@@ -549,6 +549,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidns_fresh", run: pidns::fresh },
     Workload { name: "pidns_kids", run: pidns::kids },
     Workload { name: "pidns_nested", run: pidns::nested },
+    Workload { name: "pidns_proc", run: pidns::proc },
     Workload { name: "pipe00", run: pipe00::run },
     Workload { name: "pipe01", run: pipe01::run },
     Workload { name: "pipe02", run: pipe02::run },

@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -15,6 +17,7 @@ use zdtm::workload::{Child, Context, Failure, Verdict, exit_now, status_line};
 use zdtm::{ensure, ensure_eq};
 
 use crate::file_fown;
+use crate::mounting;
 use crate::timer::{Notify, Timer};
 
 const WAIT: Duration = Duration::from_millis(20);
@@ -202,4 +205,46 @@ pub(crate) fn fresh(cx: &mut Context) -> Verdict {
     let init = inside(cx, "first", 1, "end")?;
     cx.post("end")?;
     init.join()
+}
+
+/// Numbers that a procfs shows, in order.
+fn shown() -> Result<Vec<i32>, Failure> {
+    let names = std::fs::read_dir("/proc")?.flatten();
+    let mut shown: Vec<i32> = names.filter_map(|name| name.file_name().to_str()?.parse().ok()).collect();
+    shown.sort_unstable();
+    Ok(shown)
+}
+
+/// The init of a namespace that has mounts, and a procfs, of its own.
+fn with_proc(cx: &mut Context) -> Verdict {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mounting::change(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)?;
+    let child = cx.child(|cx| {
+        cx.post("child")?;
+        cx.park()?;
+        ensure_eq!(std::fs::read_link("/proc/self")?.to_string_lossy(), "2", "the child in /proc");
+        ensure_eq!(std::fs::read_link("/proc/thread-self")?.to_string_lossy(), "2/task/2", "its thread");
+        ensure_eq!(status_line("/proc/self/status", "PPid")?, "1", "its parent in /proc");
+        Ok(())
+    })?;
+    cx.wait_for("child")?;
+    ensure_eq!(shown()?, [1, 2], "who is shown at first");
+    let before = mounting::tree()?;
+    cx.post("init")?;
+    cx.park()?;
+    ensure_eq!(mounting::tree()?, before, "mounts");
+    child.join()?;
+    ensure_eq!(shown()?, [1], "who is shown");
+    ensure_eq!(status_line("/proc/1/status", "NSpid")?, "1", "the init's numbers");
+    Ok(())
+}
+
+pub(crate) fn proc(cx: &mut Context) -> Verdict {
+    let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, with_proc)?;
+    cx.wait_for("init")?;
+    cx.barrier()?;
+    ensure!(shown()?.contains(&child.pid.as_raw()), "the outer procfs does not show the init");
+    child.join()
 }

@@ -10,8 +10,10 @@ use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
+use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
+use crate::kinds::namespaces::mnt;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::made_files::MadeFiles;
@@ -44,6 +46,12 @@ pub(super) fn descriptors(
         }
     }
     stubs.collect()
+}
+
+/// Mounts what shows pids of namespaces that are there now.
+pub(super) fn mount_later(tasks: &[Task], images: &Images, options: &RestoreOptions) -> Result<(), Problem> {
+    let root = tasks.first().and_then(|root| root.alive.as_ref()?.ids.mnt_ns_id);
+    mnt::mount_later(options, images, root.unwrap_or_default())
 }
 
 /// Has tasks enter the mount namespaces that are not the root's, where they get its root and working directory.
