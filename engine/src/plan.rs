@@ -20,6 +20,7 @@ use crate::options::PlanOptions;
 use crate::pid_spaces::{self, PidSpaces};
 use crate::procfs::{self, status::Status};
 use crate::sys::pidfd;
+use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces;
 use crate::tracee::freeze::task_name;
 
@@ -85,6 +86,7 @@ impl Plan {
         }
         files.check(&mut plan.refused);
         plan.refused.extend(files.state::<PidSpaces>().without_init());
+        plan.refused.extend(files.state::<TaskSpaces>().without_members());
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
         namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
         Ok(plan)
@@ -126,6 +128,8 @@ impl TaskPlan {
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
         plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
+        let mut ids = namespaces::our_ids();
+        plan.refused.extend(task_spaces::of_task(files, pid, &links, &mut ids).err());
         for vma in read_smaps(pid)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

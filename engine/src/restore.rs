@@ -19,6 +19,7 @@ mod plan;
 mod set;
 mod state;
 mod stub;
+mod task_spaces;
 mod time_spaces;
 mod tree;
 
@@ -119,6 +120,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
         state::mount_later(&tasks, images, options)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
+        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;

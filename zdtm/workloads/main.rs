@@ -296,6 +296,7 @@ mod sockets02;
 mod sockets03;
 mod sockets_dgram;
 mod sockets_spair;
+mod spaces_part;
 mod spinning;
 mod sse00;
 mod sse20;
@@ -382,6 +383,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "caps01", run: caps01::run },
     Workload { name: "cgroup", run: cgroup::run },
     Workload { name: "cgroupns", run: cgroupns::run },
+    Workload { name: "cgroupns_part", run: spaces_part::cgroup },
     Workload { name: "child_opened_proc", run: child_opened_proc::run },
     Workload { name: "child_subreaper", run: child_subreaper::run },
     Workload { name: "child_subreaper_and_reparent", run: child_subreaper_and_reparent::run },
@@ -461,6 +463,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
+    Workload { name: "ipcns_part", run: spaces_part::ipc },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
@@ -714,6 +717,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unshared", run: unshared::run },
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },

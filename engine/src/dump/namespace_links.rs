@@ -20,7 +20,14 @@ pub struct NamespaceLinks {
 /// Types whose namespace may be another one for the children of a process.
 const FOR_CHILDREN: [NamespaceType; 2] = [NamespaceType::Pid, NamespaceType::Time];
 /// Types that a thread alone may leave.
-const OF_THREADS: [NamespaceType; 3] = [NamespaceType::Net, NamespaceType::Time, NamespaceType::Pid];
+const OF_THREADS: [NamespaceType; 6] = [
+    NamespaceType::Net,
+    NamespaceType::Time,
+    NamespaceType::Pid,
+    NamespaceType::Uts,
+    NamespaceType::Ipc,
+    NamespaceType::Cgroup,
+];
 
 /// The name of the link that tells where children would be.
 fn for_children_name(kind: NamespaceType) -> String {

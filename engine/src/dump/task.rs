@@ -26,6 +26,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::supervise::Lifeline;
+use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::{self, Entrance};
 use crate::tracee::batch::{Batch, Output};
@@ -164,6 +165,7 @@ pub(super) fn look(
     }
     refuse_outside_leaders(&images, tree, files.options, problems);
     problems.extend(files.state::<PidSpaces>().without_init());
+    problems.extend(files.state::<TaskSpaces>().without_members());
     images
 }
 
@@ -175,12 +177,21 @@ pub(super) fn find_cgroups(
     cgroups: &mut CgroupsDump<'_>,
     problems: &mut Vec<Problem>,
 ) {
+    let kind = NamespaceType::Cgroup;
+    let roots = facts.first().and_then(|root| root.as_ref()?.namespaces.of(kind));
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };
         for (thread, core) in facts.threads.iter().zip(&mut image.cores) {
             match cgroups.set_of(facts.pid, thread.tid) {
                 Ok(set) => {
+                    let has_own = thread.tid == facts.pid && roots != facts.namespaces.of(kind);
+                    if has_own {
+                        match cgroups.roots_of(facts.pid) {
+                            Ok(roots) => core.own.cgroup_roots = roots,
+                            Err(problem) => problems.push(problem.task(&task.name)),
+                        }
+                    }
                     if thread.tid == facts.pid {
                         task_kinds::task(core).cg_set = set;
                     }
@@ -236,6 +247,7 @@ fn look_at_task(
     shared.ids.time_ns_id = times.map(|times| times.own).or(shared.ids.time_ns_id);
     let pids = pid_spaces::of_task(files, facts.pid, &facts.namespaces, status)?;
     shared.ids.pid_ns_id = pids.own.or(shared.ids.pid_ns_id);
+    task_spaces::of_task(files, facts.pid, &facts.namespaces, &mut shared.ids)?;
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -407,6 +419,7 @@ pub(crate) fn refuse_namespaces(
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
         [NamespaceType::Time, NamespaceType::Pid].contains(&kind)
+            || task_spaces::TYPES.contains(&kind)
             || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
     };
     let other = |kind: &NamespaceType| {
@@ -594,6 +607,7 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
             coredump_filter: first.own.coredump_filter,
             time_ns_for_children: first.own.time_ns_for_children.take(),
             pid_ns_for_children: first.own.pid_ns_for_children.take(),
+            cgroup_roots: std::mem::take(&mut first.own.cgroup_roots),
             timer_makers: std::mem::take(&mut first.own.timer_makers),
             ..ended.clone()
         };
