@@ -62,11 +62,7 @@ impl From<PidInside> for Arg {
 }
 
 /// How a task numbers another one, which has `here` in our namespace; `viewer` and `space` are their numbers below that.
-pub fn seen_from(
-    viewer: Option<StasisPidSpace>,
-    here: i32,
-    space: Option<StasisPidSpace>,
-) -> PidInside {
+pub fn seen_from(viewer: Option<StasisPidSpace>, here: i32, space: Option<StasisPidSpace>) -> PidInside {
     if viewer.is_none() { PidInside(here) } else { PidInside::of(here, space) }
 }
 
@@ -230,7 +226,7 @@ impl PidSpaces {
         without
             .map(|space| {
                 let problem = Problem::new(PidSpaceRefusal::NoInit);
-                space.found_by.iter().fold(problem, |problem, name| problem.task(name))
+                space.found_by.iter().fold(problem, Problem::task)
             })
             .collect()
     }

@@ -193,7 +193,8 @@ pub fn visit_restored(
     id: Option<u32>,
 ) -> Result<Option<Visit>, Problem> {
     let Some(id) = id else { return Ok(None) };
-    let none = || Problem::new(SysError { call: "find who is in a namespace", errno: nix::errno::Errno::ESRCH });
+    let none =
+        || Problem::new(SysError { call: "find who is in a namespace", errno: nix::errno::Errno::ESRCH });
     let member = members(images, kind)?.get(&id).copied().ok_or_else(none)?;
     let path = format!("/proc/{member}/ns/{}", kind.name());
     let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;

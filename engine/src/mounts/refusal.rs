@@ -6,7 +6,9 @@ use crate::error::{Class, Explain};
 #[derive(Debug, thiserror::Error)]
 pub enum MountRefusal {
     /// A procfs that has to be mounted last.
-    #[error("it shows a pid namespace below that of the root of the tree, and {0}, which is not supported yet")]
+    #[error(
+        "it shows a pid namespace below that of the root of the tree, and {0}, which is not supported yet"
+    )]
     OtherPids(&'static str),
     /// Images hold names as UTF-8.
     #[error("its names are not UTF-8, which images cannot hold")]

@@ -29,7 +29,9 @@ pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_none()) {
         let tc = task.core().tc.clone().unwrap_or_default();
         let step = "let the zombie end";
-        end(stub, task.inside(), &tc.comm, tc.exit_code as i32).of_task(&task.name()).while_trying_to(step)?;
+        end(stub, task.inside(), &tc.comm, tc.exit_code as i32)
+            .of_task(&task.name())
+            .while_trying_to(step)?;
     }
     // Their parents were told; they were told the first time, too, and have that signal pending still or took it.
     let mut told: BTreeMap<usize, (BTreeSet<i32>, Vec<PidInside>)> = BTreeMap::new();

@@ -110,7 +110,8 @@ impl Numbers {
     /// Leads to a namespace, whose init is there.
     pub(super) fn open(&self, space: u32) -> Result<File, Problem> {
         let init = self.inits.get(&space).copied();
-        let init = init.ok_or(SysError { call: "find the init of its pid namespace", errno: Errno::ESRCH })?;
+        let init =
+            init.ok_or(SysError { call: "find the init of its pid namespace", errno: Errno::ESRCH })?;
         open_of(init)
     }
 }
@@ -127,8 +128,7 @@ pub(super) fn check(tasks: &[Task]) -> Vec<Problem> {
     let mut taken: HashSet<Place> = HashSet::new();
     let mut problems = Vec::new();
     for task in tasks {
-        let mut refuse =
-            |what| problems.push(invalid(&STASIS_THREADS, 0, what).task(&task.name()));
+        let mut refuse = |what| problems.push(invalid(&STASIS_THREADS, 0, what).task(&task.name()));
         if let Some(id) = task.core().own.pid_ns_for_children
             && (task.space().is_some() || (id != 0 && !tasks.iter().any(|other| other.begins(id))))
         {
