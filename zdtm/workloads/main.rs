@@ -549,6 +549,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidfd_kill", run: pidfd_kill::run },
     Workload { name: "pidfd_outside", run: pidfd_outside::run },
     Workload { name: "pidfd_self", run: pidfd_self::run },
+    Workload { name: "pidns_deep", run: pidns::deep },
     Workload { name: "pidns_fresh", run: pidns::fresh },
     Workload { name: "pidns_kids", run: pidns::kids },
     Workload { name: "pidns_nested", run: pidns::nested },

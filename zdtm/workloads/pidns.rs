@@ -248,3 +248,15 @@ pub(crate) fn proc(cx: &mut Context) -> Verdict {
     ensure!(shown()?.contains(&child.pid.as_raw()), "the outer procfs does not show the init");
     child.join()
 }
+
+/// The init of a namespace prepares another one.
+pub(crate) fn deep(cx: &mut Context) -> Verdict {
+    let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, |cx| {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        cx.post("init")?;
+        cx.park()
+    })?;
+    cx.wait_for("init")?;
+    cx.barrier()?;
+    child.join()
+}

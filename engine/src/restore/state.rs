@@ -33,10 +33,17 @@ pub(super) fn descriptors(
         sockets.entry(stub.table).or_default().extend(stub.agent_fd());
     }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(alive) = &task.alive else { continue };
-        if alive.shares.fs.is_none() {
+        if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.fs.is_none()) {
             directories(stub, alive, files)?;
         }
+    }
+    let is_shared = |task: &Task| task.alive.as_ref().is_some_and(|alive| alive.shares.files.is_some());
+    if tasks.iter().any(is_shared) {
+        // The directories of one arrive in the table of the other, where the lowest free numbers must be known.
+        stubs.collect()?;
+    }
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = &task.alive else { continue };
         if alive.shares.files.is_none() {
             for fd in &alive.fds {
                 files.open(fd.id).of_task(&stub.name)?;
