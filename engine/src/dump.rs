@@ -27,6 +27,7 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
+use crate::task_spaces::TaskSpaces;
 use crate::time_spaces::TimeSpaces;
 use crate::tracee::freeze::{FrozenTree, process_state};
 use crate::tracee::sleep;
@@ -78,6 +79,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
+        files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;

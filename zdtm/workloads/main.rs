@@ -185,6 +185,7 @@ mod pidfd_dead;
 mod pidfd_kill;
 mod pidfd_outside;
 mod pidfd_self;
+mod pidns;
 mod pipe00;
 mod pipe01;
 mod pipe02;
@@ -295,6 +296,7 @@ mod sockets02;
 mod sockets03;
 mod sockets_dgram;
 mod sockets_spair;
+mod spaces_part;
 mod spinning;
 mod sse00;
 mod sse20;
@@ -381,6 +383,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "caps01", run: caps01::run },
     Workload { name: "cgroup", run: cgroup::run },
     Workload { name: "cgroupns", run: cgroupns::run },
+    Workload { name: "cgroupns_part", run: spaces_part::cgroup },
     Workload { name: "child_opened_proc", run: child_opened_proc::run },
     Workload { name: "child_subreaper", run: child_subreaper::run },
     Workload { name: "child_subreaper_and_reparent", run: child_subreaper_and_reparent::run },
@@ -460,6 +463,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
+    Workload { name: "ipcns_part", run: spaces_part::ipc },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
@@ -545,6 +549,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidfd_kill", run: pidfd_kill::run },
     Workload { name: "pidfd_outside", run: pidfd_outside::run },
     Workload { name: "pidfd_self", run: pidfd_self::run },
+    Workload { name: "pidns_deep", run: pidns::deep },
+    Workload { name: "pidns_fresh", run: pidns::fresh },
+    Workload { name: "pidns_kids", run: pidns::kids },
+    Workload { name: "pidns_nested", run: pidns::nested },
+    Workload { name: "pidns_proc", run: pidns::proc },
     Workload { name: "pipe00", run: pipe00::run },
     Workload { name: "pipe01", run: pipe01::run },
     Workload { name: "pipe02", run: pipe02::run },
@@ -709,6 +718,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unshared", run: unshared::run },
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },

@@ -7,6 +7,7 @@ use nix::sched::CloneFlags;
 use proto::catalogue::CGROUP;
 use proto::messages::{
     CgControllerEntry, CgMemberEntry, CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, CgroupPropEntry,
+    StasisCgroupRoot,
 };
 
 use super::properties::{self, Form};
@@ -95,6 +96,20 @@ impl<'a> CgroupsDump<'a> {
             });
         }
         common
+    }
+
+    /// Where the groups are that a process's cgroup namespace has as its roots.
+    pub fn roots_of(&self, pid: i32) -> Result<Vec<StasisCgroupRoot>, Problem> {
+        if self.sets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (inner, outer) = (read_within(pid)?, read(&pid.to_string(), self.options)?);
+        let root = |outer: Membership| {
+            let inner = inner.iter().find(|inner| inner.hierarchy == outer.hierarchy)?;
+            let length = prefix_length(&outer.path, &inner.path)? as usize;
+            Some(StasisCgroupRoot { path: outer.path.get(..length)?.to_owned(), hierarchy: outer.hierarchy })
+        };
+        Ok(outer.into_iter().filter_map(root).collect())
     }
 
     /// Writes the image.

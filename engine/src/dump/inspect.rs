@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::namespace_links::{NamespaceLinks, ThreadLinks};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
+use crate::pid_spaces::PidInside;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::smaps::SmapsVma;
 use crate::procfs::stat::Stat;
@@ -41,7 +42,7 @@ pub struct ThreadFacts {
     /// Its id in our pid namespace.
     pub tid: i32,
     /// Its id in its own pid namespace.
-    pub inner_tid: i32,
+    pub inside: PidInside,
     /// `/proc/PID/task/TID/stat`.
     pub stat: Stat,
     /// `/proc/PID/task/TID/status`.
@@ -85,8 +86,10 @@ pub struct TaskFacts {
 /// A leader that has ended before the other threads of its process: a zombie until they have ended too.
 #[derive(Debug)]
 pub struct EndedLeader {
+    /// Its id in our pid namespace.
+    pub pid: i32,
     /// Its id in its own pid namespace.
-    pub inner_pid: i32,
+    pub inside: PidInside,
     /// `/proc/PID/stat`.
     pub stat: Stat,
 }
@@ -144,13 +147,13 @@ impl ThreadFacts {
         let tid = thread.tid;
         let ThreadFiles { stat, status, .. } = files;
         let ThreadState { saved, rseq, robust_list, sched } = state;
-        let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
+        let inside = PidInside::innermost(&status.ns_pid, tid);
         if status.seccomp.unwrap_or(0) != 0 {
             // The agent's system calls are none of the filters' business.
             let step = "suspend its seccomp filters";
             thread.stopped().set_options(libc::PTRACE_O_SUSPEND_SECCOMP).while_trying_to(step)?;
         }
-        Ok(Self { tid, inner_tid, stat, status, saved, rseq, robust_list, sleep: thread.sleep, sched })
+        Ok(Self { tid, inside, stat, status, saved, rseq, robust_list, sleep: thread.sleep, sched })
     }
 }
 
@@ -310,11 +313,15 @@ impl TaskFacts {
                 facts.map_err(about(thread.tid))
             })
             .collect::<Result<_, _>>()?;
-        let inner_pid = threads.first().and_then(|thread| thread.status.ns_tgid.last().copied());
+        let ns_tgid = threads.first().map(|thread| thread.status.ns_tgid.clone()).unwrap_or_default();
         let ended_leader = (pid != task.pid)
             .then(|| read_proc(format!("/proc/{}/stat", task.pid), procfs::stat::parse))
             .transpose()?
-            .map(|stat| EndedLeader { inner_pid: inner_pid.unwrap_or(task.pid), stat });
+            .map(|stat| EndedLeader {
+                pid: task.pid,
+                inside: PidInside::innermost(&ns_tgid, task.pid),
+                stat,
+            });
         let TaskFiles { vmas, limits, mut namespaces, texts } = files?;
         for links in &strayed {
             namespaces.compare(links);

@@ -20,27 +20,40 @@ pub struct NamespaceLinks {
 /// Types whose namespace may be another one for the children of a process.
 const FOR_CHILDREN: [NamespaceType; 2] = [NamespaceType::Pid, NamespaceType::Time];
 /// Types that a thread alone may leave.
-const OF_THREADS: [NamespaceType; 2] = [NamespaceType::Net, NamespaceType::Time];
+const OF_THREADS: [NamespaceType; 6] = [
+    NamespaceType::Net,
+    NamespaceType::Time,
+    NamespaceType::Pid,
+    NamespaceType::Uts,
+    NamespaceType::Ipc,
+    NamespaceType::Cgroup,
+];
 
 /// The name of the link that tells where children would be.
 fn for_children_name(kind: NamespaceType) -> String {
     format!("{}_for_children", kind.name())
 }
 
-/// What the links of one thread say of the namespaces in which it could be apart from its process. A thread that ends
-/// meanwhile has none.
+/// What the links of one thread say of the namespaces in which it could be apart from its process.
 #[derive(Debug)]
-pub struct ThreadLinks([(NamespaceType, Option<PathBuf>, Option<PathBuf>); OF_THREADS.len()]);
+pub struct ThreadLinks {
+    own: [(NamespaceType, Option<PathBuf>); OF_THREADS.len()],
+    for_children: [(NamespaceType, Option<PathBuf>); FOR_CHILDREN.len()],
+}
 
 impl ThreadLinks {
     /// Reads them.
     pub fn read(pid: i32, tid: i32) -> Self {
         let dir = folder(&format!("/proc/{pid}/task/{tid}/ns"));
-        Self(OF_THREADS.map(|kind| {
-            let for_children =
-                FOR_CHILDREN.contains(&kind).then(|| link(dir.as_ref(), &for_children_name(kind)));
-            (kind, link(dir.as_ref(), kind.name()), for_children.flatten())
-        }))
+        Self {
+            own: OF_THREADS.map(|kind| (kind, link(dir.as_ref(), kind.name()))),
+            for_children: FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind)))),
+        }
+    }
+
+    /// A thread that has ended is in no namespace but that of its number.
+    fn has_ended(&self) -> bool {
+        link_of(&self.own, NamespaceType::Uts).is_none()
     }
 }
 
@@ -79,14 +92,17 @@ impl NamespaceLinks {
 
     /// Takes note of a thread that has another namespace than its process, for itself or for its children.
     pub fn compare(&mut self, thread: &ThreadLinks) {
-        for (kind, own, for_children) in &thread.0 {
-            let strays = |link: &Option<PathBuf>, process: Option<&Path>| {
-                link.as_deref().is_some_and(|link| Some(link) != process)
-            };
-            if !self.strayed.contains(kind)
-                && (strays(own, self.of(*kind)) || strays(for_children, self.for_children(*kind)))
-            {
-                self.strayed.push(*kind);
+        let has_ended = thread.has_ended();
+        let strays = |link: &Option<PathBuf>, of_process: Option<&Path>| {
+            link.as_deref() != of_process && (link.is_some() || !has_ended)
+        };
+        let own = thread.own.iter().filter(|(kind, link)| strays(link, self.of(*kind)));
+        let for_children = thread.for_children.iter();
+        let for_children = for_children.filter(|(kind, link)| strays(link, self.for_children(*kind)));
+        let strayed: Vec<NamespaceType> = own.chain(for_children).map(|(kind, _)| *kind).collect();
+        for kind in strayed {
+            if !self.strayed.contains(&kind) {
+                self.strayed.push(kind);
             }
         }
     }

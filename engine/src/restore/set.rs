@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proto::catalogue as c;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
-    SeccompEntry, StasisThreadEntry, TaskKobjIdsEntry, VmaEntry,
+    SeccompEntry, StasisPidSpace, StasisThreadEntry, TaskKobjIdsEntry, VmaEntry,
 };
 
 use crate::error::{Class, Explain, Problem, TaskName};
@@ -14,6 +14,7 @@ use crate::kinds::mm::extra::Extra;
 use crate::kinds::mm::pages::{self, PAGE};
 use crate::kinds::mm::status;
 use crate::kinds::task::{ThreadImage, seccomp};
+use crate::pid_spaces::PidInside;
 use crate::side_by_side;
 
 /// The newest image format that we read.
@@ -129,10 +130,37 @@ impl Task {
         self.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32
     }
 
+    /// Its numbers in a pid namespace below that of the root, if it is in one.
+    pub(super) fn space(&self) -> Option<StasisPidSpace> {
+        self.core().own.pid_space
+    }
+
+    /// Its number in its own pid namespace.
+    pub(super) fn inside(&self) -> PidInside {
+        PidInside::of(self.pid, self.space())
+    }
+
+    /// Whether it is the init of a pid namespace below that of the root.
+    pub(super) fn begins(&self, space: u32) -> bool {
+        self.space().is_some_and(|own| own.ns_id == space) && self.inside().is_init()
+    }
+
     /// How messages name it.
     pub(super) fn name(&self) -> TaskName {
         let comm = self.core().tc.as_ref().map(|tc| tc.comm.clone()).unwrap_or_default();
         TaskName { host_pid: self.pid, inner_pid: None, comm }
+    }
+}
+
+impl Thread {
+    /// Its numbers in a pid namespace below that of the root, if it is in one.
+    pub(super) fn space(&self) -> Option<StasisPidSpace> {
+        self.core.own.pid_space
+    }
+
+    /// Its number in its own pid namespace.
+    pub(super) fn inside(&self) -> PidInside {
+        PidInside::of(self.tid, self.space())
     }
 }
 
