@@ -1,15 +1,23 @@
 //! What is known about one descriptor of a stopped task, read once: its link, its inode, its fdinfo.
 
 use std::cell::OnceCell;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 use proto::messages::FownEntry;
 
-use crate::dump::inspect::read_single;
+use super::duplicate::Duplicates;
+use crate::dump::inspect::{TaskFacts, read_opened};
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::options::FileOptions;
 use crate::procfs::fdinfo::FdInfo;
 use crate::procfs::{self, link};
+use crate::side_by_side;
 use crate::sys::{fcntl, pidfd, socket};
 
 /// What is known about one descriptor of a stopped task.
@@ -27,6 +35,10 @@ pub struct FdFacts<'a> {
     pub info: FdInfo,
     /// What kind of socket it is, if it is one.
     pub socket: Option<SocketFacts>,
+    /// Whether the descriptor is closed by execve; none if that was not looked at, and the task must be asked.
+    pub cloexec: Option<bool>,
+    /// Whether its link was found to lead to it.
+    pub leads: bool,
     owner: Result<FownEntry, SysError>,
     pidfd: BorrowedFd<'a>,
     dup: OnceCell<OwnedFd>,
@@ -43,32 +55,124 @@ pub struct SocketFacts {
     pub protocol: i32,
 }
 
+/// Reads descriptors of a stopped task side by side, and hands them to `take` in their order.
+pub(super) fn read_all(
+    options: &FileOptions,
+    task: &TaskFacts,
+    fds: &[i32],
+    take: impl FnMut(Result<FdFacts<'_>, Problem>),
+) -> Result<(), Problem> {
+    /// Of fewer, it takes less time to read fdinfo than to ask the task what is not known otherwise.
+    const MANY: usize = 32;
+    let table = Table::open(task.pid, task.pidfd.as_fd())?;
+    let duplicates = (fds.len() >= MANY).then(|| Duplicates::new(options)).flatten();
+    let read = |fd: &i32| table.read(*fd, duplicates.as_ref());
+    side_by_side::in_order(fds, read, take);
+    Ok(())
+}
+
+/// A descriptor table as `/proc` shows it.
+#[derive(Debug)]
+struct Table<'a> {
+    pid: i32,
+    pidfd: BorrowedFd<'a>,
+    /// `/proc/PID/fd`.
+    links: File,
+    /// `/proc/PID/fdinfo`.
+    infos: File,
+}
+
+impl<'a> Table<'a> {
+    fn open(pid: i32, pidfd: BorrowedFd<'a>) -> Result<Self, Problem> {
+        let open = |name| {
+            let path = format!("/proc/{pid}/{name}");
+            File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
+        };
+        Ok(Self { pid, pidfd, links: open("fd")?, infos: open("fdinfo")? })
+    }
+
+    fn read(&self, fd: i32, duplicates: Option<&Duplicates>) -> Result<FdFacts<'a>, Problem> {
+        let dup = pidfd::getfd(self.pidfd, fd).ok();
+        let known = dup.as_ref().and_then(|dup| duplicates?.look(dup.as_fd()));
+        match known {
+            Some((stat, info)) => {
+                let link = format!("socket:[{}]", stat.st_ino).into_bytes();
+                self.ask(FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup) })
+            }
+            None => self.read_info(fd, dup),
+        }
+    }
+
+    fn read_info(&self, fd: i32, dup: Option<OwnedFd>) -> Result<FdFacts<'a>, Problem> {
+        let number = fd.to_string();
+        let link = nix::fcntl::readlinkat(&self.links, number.as_str()).map_err(SysError::of("readlink"))?;
+        let link = link.into_vec();
+        let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
+        // A duplicate is looked at in less time than it takes to find the file in /proc.
+        let stat = match &dup {
+            Some(dup) => nix::sys::stat::fstat(dup),
+            None => fstatat(&self.links, number.as_str(), AtFlags::empty()),
+        };
+        let stat = stat.map_err(SysError::of("stat")).about(object)?;
+        let info = openat(&self.infos, number.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let info = info.map_err(SysError::of("open")).about(object)?;
+        let path = || format!("/proc/{}/fdinfo/{fd}", self.pid);
+        let info =
+            read_opened(File::from(info), path, procfs::fdinfo::parse).map_err(|p| p.object(object()))?;
+        // Of other files it is found out by those few who want to know.
+        let leads = stat.st_mode & libc::S_IFMT == libc::S_IFREG
+            && link.starts_with(b"/")
+            && nix::sys::stat::lstat(OsStr::from_bytes(&link))
+                .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
+        self.ask(FdFacts { leads, ..self.facts(fd, link, stat, info, dup) })
+    }
+
+    fn facts(
+        &self,
+        fd: i32,
+        link: Vec<u8>,
+        stat: libc::stat,
+        info: FdInfo,
+        dup: Option<OwnedFd>,
+    ) -> FdFacts<'a> {
+        FdFacts {
+            pid: self.pid,
+            fd,
+            link,
+            stat,
+            socket: None,
+            cloexec: Some(info.flags & libc::O_CLOEXEC != 0),
+            info,
+            leads: false,
+            owner: Ok(FownEntry::default()),
+            pidfd: self.pidfd,
+            dup: dup.map_or_else(OnceCell::new, OnceCell::from),
+        }
+    }
+
+    /// Has the description itself asked.
+    fn ask(&self, mut facts: FdFacts<'a>) -> Result<FdFacts<'a>, Problem> {
+        facts.ask().map_err(|e| Problem::new(e).object(facts.object()))?;
+        Ok(facts)
+    }
+}
+
 impl<'a> FdFacts<'a> {
     /// Reads one descriptor.
     pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32) -> Result<Self, Problem> {
-        let path = format!("/proc/{pid}/fd/{fd}");
-        let link = nix::fcntl::readlink(path.as_str()).map_err(SysError::of("readlink"))?;
-        let link = std::os::unix::ffi::OsStringExt::into_vec(link);
-        let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
-        // A duplicate is looked at in less time than it takes to find the file in /proc.
-        let dup = pidfd::getfd(pidfd, fd).ok();
-        let stat = match &dup {
-            Some(dup) => nix::sys::stat::fstat(dup),
-            None => nix::sys::stat::stat(path.as_str()),
-        };
-        let stat = stat.map_err(SysError::of("stat")).about(object)?;
-        let info = read_single(&format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
-            .map_err(|p| p.object(object()))?;
-        let dup = dup.map_or_else(OnceCell::new, OnceCell::from);
-        let owner = Ok(FownEntry::default());
-        let mut facts = Self { pid, fd, link, stat, info, socket: None, owner, pidfd, dup };
-        if !facts.is_path_only() {
-            facts.owner = fcntl::owner(facts.dup().map_err(|e| Problem::new(e).object(facts.object()))?);
+        Table::open(pid, pidfd)?.read(fd, None)
+    }
+
+    /// What the description itself is asked.
+    fn ask(&mut self) -> Result<(), SysError> {
+        if self.is_path_only() {
+            return Ok(());
         }
-        if matches!(facts.link(), link::Link::Socket(_)) && !facts.is_path_only() {
-            facts.socket = Some(facts.read_socket().map_err(|e| Problem::new(e).object(facts.object()))?);
+        self.owner = fcntl::owner(self.dup()?);
+        if self.file_type() == libc::S_IFSOCK {
+            self.socket = Some(self.read_socket()?);
         }
-        Ok(facts)
+        Ok(())
     }
 
     fn read_socket(&self) -> Result<SocketFacts, SysError> {
@@ -94,11 +198,6 @@ impl<'a> FdFacts<'a> {
     /// Flags of the description, without the descriptor's own close-on-exec.
     pub fn flags(&self) -> i32 {
         self.info.flags & !libc::O_CLOEXEC
-    }
-
-    /// Whether the descriptor is closed by execve.
-    pub fn is_cloexec(&self) -> bool {
-        self.info.flags & libc::O_CLOEXEC != 0
     }
 
     /// Whether it was opened with `O_PATH`.
