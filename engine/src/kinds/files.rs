@@ -72,7 +72,7 @@ use crate::tracee::batch::{Batch, Replies};
 
 pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
-pub use facts::{FdFacts, SocketFacts};
+pub use facts::{FdFacts, SocketFacts, list};
 pub use states::States;
 
 /// Why a descriptor cannot be dumped or restored.
@@ -545,15 +545,6 @@ pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusa
         (None, _) => Err(foreign::known(fd).map_or(FileRefusal::NoKind, FileRefusal::Foreign)),
         (Some(a), Some(b)) => Err(FileRefusal::SeveralKinds(format!("{}, {}", a.name(), b.name()))),
     }
-}
-
-/// The descriptor numbers of a task, in order.
-pub fn list(pid: i32) -> Vec<i32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-    let mut fds: Vec<i32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    fds.sort_unstable();
-    fds
 }
 
 /// Files of a tree that is being restored.

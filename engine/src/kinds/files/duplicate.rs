@@ -32,14 +32,13 @@ impl Duplicates {
         Some(Self { sockets: fstat(one).ok()?.st_dev })
     }
 
-    /// What stat(2) and fdinfo say of a socket without locks; none of others.
-    pub(super) fn look(&self, dup: BorrowedFd<'_>) -> Option<(libc::stat, FdInfo)> {
-        let stat = fstat(dup).ok()?;
+    /// What fdinfo says of a socket without locks; none of others.
+    pub(super) fn look(&self, dup: BorrowedFd<'_>, stat: &libc::stat) -> Option<FdInfo> {
         if stat.st_dev != self.sockets || stat.st_mode & libc::S_IFMT != libc::S_IFSOCK || is_locked(dup)? {
             return None;
         }
         let flags = fcntl(dup, FcntlArg::F_GETFL).ok()? & !libc::O_CLOEXEC;
-        Some((stat, FdInfo { pos: 0, flags, mnt_id: 0, ino: Some(stat.st_ino), extra: Vec::new() }))
+        Some(FdInfo { pos: 0, flags, mnt_id: 0, ino: Some(stat.st_ino), extra: Vec::new() })
     }
 }
 
@@ -61,15 +60,15 @@ mod tests {
     use super::*;
     use crate::sys::pidfd;
 
-    fn look(fd: BorrowedFd<'_>) -> Option<(libc::stat, FdInfo)> {
-        Duplicates::new(&FileOptions::default()).unwrap().look(fd)
+    fn look(fd: BorrowedFd<'_>) -> Option<FdInfo> {
+        Duplicates::new(&FileOptions::default()).unwrap().look(fd, &fstat(fd).unwrap())
     }
 
     #[test]
     fn duplicates_tell_what_fdinfo_does() {
         let (a, _b) = UnixStream::pair().unwrap();
         a.set_nonblocking(true).unwrap();
-        let (stat, info) = look(a.as_fd()).unwrap();
+        let (stat, info) = (fstat(&a).unwrap(), look(a.as_fd()).unwrap());
         let pid = std::process::id() as i32;
         let pidfd = pidfd::open(pid).unwrap();
         let facts = FdFacts::read(pid, pidfd.as_fd(), a.as_raw_fd()).unwrap();

@@ -3,12 +3,13 @@
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::{OFlag, openat, readlink, readlinkat};
+use nix::sys::stat::Mode;
 use proto::messages::FownEntry;
 
 use super::duplicate::Duplicates;
@@ -55,6 +56,18 @@ pub struct SocketFacts {
     pub protocol: i32,
 }
 
+/// The descriptor numbers of a task, in order.
+pub fn list(pid: i32) -> Vec<i32> {
+    // This is where each is looked for later, and who lists makes them.
+    let folder =
+        Dir::open(format!("/proc/{pid}/fdinfo").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let entries = folder.into_iter().flatten();
+    let mut fds: Vec<i32> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok()).collect();
+    fds.sort_unstable();
+    fds
+}
+
 /// Reads descriptors of a stopped task side by side, and hands them to `take` in their order.
 pub(super) fn read_all(
     options: &FileOptions,
@@ -71,60 +84,59 @@ pub(super) fn read_all(
     Ok(())
 }
 
-/// A descriptor table as `/proc` shows it.
+/// A descriptor table of a task.
 #[derive(Debug)]
 struct Table<'a> {
     pid: i32,
     pidfd: BorrowedFd<'a>,
-    /// `/proc/PID/fd`.
-    links: File,
     /// `/proc/PID/fdinfo`.
     infos: File,
+    /// `/proc/self/fd`: a link to a duplicate says the same, and the kernel has made it before for others of its number.
+    links: File,
 }
 
 impl<'a> Table<'a> {
     fn open(pid: i32, pidfd: BorrowedFd<'a>) -> Result<Self, Problem> {
-        let open = |name| {
-            let path = format!("/proc/{pid}/{name}");
+        let open = |path: String| {
             File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
         };
-        Ok(Self { pid, pidfd, links: open("fd")?, infos: open("fdinfo")? })
+        let (infos, links) = (open(format!("/proc/{pid}/fdinfo"))?, open("/proc/self/fd".into())?);
+        Ok(Self { pid, pidfd, infos, links })
     }
 
     fn read(&self, fd: i32, duplicates: Option<&Duplicates>) -> Result<FdFacts<'a>, Problem> {
-        let dup = pidfd::getfd(self.pidfd, fd).ok();
-        let known = dup.as_ref().and_then(|dup| duplicates?.look(dup.as_fd()));
-        match known {
-            Some((stat, info)) => {
-                let link = format!("socket:[{}]", stat.st_ino).into_bytes();
-                self.ask(FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup) })
-            }
-            None => self.read_info(fd, dup),
-        }
-    }
-
-    fn read_info(&self, fd: i32, dup: Option<OwnedFd>) -> Result<FdFacts<'a>, Problem> {
-        let number = fd.to_string();
-        let link = nix::fcntl::readlinkat(&self.links, number.as_str()).map_err(SysError::of("readlink"))?;
-        let link = link.into_vec();
-        let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
+        let Ok(dup) = pidfd::getfd(self.pidfd, fd) else { return self.read_without_duplicate(fd) };
         // A duplicate is looked at in less time than it takes to find the file in /proc.
-        let stat = match &dup {
-            Some(dup) => nix::sys::stat::fstat(dup),
-            None => fstatat(&self.links, number.as_str(), AtFlags::empty()),
-        };
-        let stat = stat.map_err(SysError::of("stat")).about(object)?;
-        let info = openat(&self.infos, number.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let info = info.map_err(SysError::of("open")).about(object)?;
-        let path = || format!("/proc/{}/fdinfo/{fd}", self.pid);
-        let info =
-            read_opened(File::from(info), path, procfs::fdinfo::parse).map_err(|p| p.object(object()))?;
+        let stat = nix::sys::stat::fstat(&dup).map_err(SysError::of("fstat"))?;
+        if let Some(info) = duplicates.and_then(|duplicates| duplicates.look(dup.as_fd(), &stat)) {
+            let link = format!("socket:[{}]", stat.st_ino).into_bytes();
+            return FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup.into()) }.asked();
+        }
+        let link = readlinkat(&self.links, dup.as_raw_fd().to_string().as_str());
+        let link = link.map_err(SysError::of("readlink"))?.into_vec();
+        let info = self.info(fd).map_err(|p| p.object(Object::Fd { fd, link: lossy(&link) }))?;
         // Of other files it is found out by those few who want to know.
         let leads = stat.st_mode & libc::S_IFMT == libc::S_IFREG
             && link.starts_with(b"/")
             && nix::sys::stat::lstat(OsStr::from_bytes(&link))
                 .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
-        self.ask(FdFacts { leads, ..self.facts(fd, link, stat, info, dup) })
+        FdFacts { leads, ..self.facts(fd, link, stat, info, dup.into()) }.asked()
+    }
+
+    fn read_without_duplicate(&self, fd: i32) -> Result<FdFacts<'a>, Problem> {
+        let path = format!("/proc/{}/fd/{fd}", self.pid);
+        let link = readlink(path.as_str()).map_err(SysError::of("readlink"))?.into_vec();
+        let object = || Object::Fd { fd, link: lossy(&link) };
+        let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
+        let info = self.info(fd).map_err(|p| p.object(object()))?;
+        self.facts(fd, link, stat, info, OnceCell::new()).asked()
+    }
+
+    fn info(&self, fd: i32) -> Result<FdInfo, Problem> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.infos, fd.to_string().as_str(), flags, Mode::empty());
+        let file = File::from(file.map_err(SysError::of("open"))?);
+        read_opened(file, || format!("/proc/{}/fdinfo/{fd}", self.pid), procfs::fdinfo::parse)
     }
 
     fn facts(
@@ -133,7 +145,7 @@ impl<'a> Table<'a> {
         link: Vec<u8>,
         stat: libc::stat,
         info: FdInfo,
-        dup: Option<OwnedFd>,
+        dup: OnceCell<OwnedFd>,
     ) -> FdFacts<'a> {
         FdFacts {
             pid: self.pid,
@@ -146,14 +158,8 @@ impl<'a> Table<'a> {
             leads: false,
             owner: Ok(FownEntry::default()),
             pidfd: self.pidfd,
-            dup: dup.map_or_else(OnceCell::new, OnceCell::from),
+            dup,
         }
-    }
-
-    /// Has the description itself asked.
-    fn ask(&self, mut facts: FdFacts<'a>) -> Result<FdFacts<'a>, Problem> {
-        facts.ask().map_err(|e| Problem::new(e).object(facts.object()))?;
-        Ok(facts)
     }
 }
 
@@ -163,16 +169,15 @@ impl<'a> FdFacts<'a> {
         Table::open(pid, pidfd)?.read(fd, None)
     }
 
-    /// What the description itself is asked.
-    fn ask(&mut self) -> Result<(), SysError> {
-        if self.is_path_only() {
-            return Ok(());
+    /// With what the description itself is asked.
+    fn asked(mut self) -> Result<Self, Problem> {
+        if !self.is_path_only() {
+            self.owner = fcntl::owner(self.dup().map_err(|e| Problem::new(e).object(self.object()))?);
         }
-        self.owner = fcntl::owner(self.dup()?);
-        if self.file_type() == libc::S_IFSOCK {
-            self.socket = Some(self.read_socket()?);
+        if !self.is_path_only() && self.file_type() == libc::S_IFSOCK {
+            self.socket = Some(self.read_socket().map_err(|e| Problem::new(e).object(self.object()))?);
         }
-        Ok(())
+        Ok(self)
     }
 
     fn read_socket(&self) -> Result<SocketFacts, SysError> {
@@ -192,7 +197,7 @@ impl<'a> FdFacts<'a> {
 
     /// How messages name it.
     pub fn object(&self) -> Object {
-        Object::Fd { fd: self.fd, link: String::from_utf8_lossy(&self.link).into_owned() }
+        Object::Fd { fd: self.fd, link: lossy(&self.link) }
     }
 
     /// Flags of the description, without the descriptor's own close-on-exec.
@@ -224,4 +229,8 @@ impl<'a> FdFacts<'a> {
     pub fn owner(&self) -> Result<FownEntry, SysError> {
         self.owner
     }
+}
+
+fn lossy(link: &[u8]) -> String {
+    String::from_utf8_lossy(link).into_owned()
 }
