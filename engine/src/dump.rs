@@ -4,6 +4,7 @@
 //! and the inventory last of all. Whatever fails on the way, the tree goes on as it was: dropping [`FrozenTree`] takes
 //! the agents out and lets it go, dropping [`NewImages`] removes what was written.
 
+mod descriptors;
 pub mod inspect;
 mod memory;
 pub(crate) mod namespace_links;
@@ -75,6 +76,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     }
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
+    descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;
     let inventory = task::inventory(cgroups.own_set());
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;

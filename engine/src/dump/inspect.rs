@@ -373,12 +373,22 @@ pub fn read_text(path: &str) -> std::io::Result<Vec<u8>> {
 /// Reads and parses a file of `/proc` whose text the kernel makes at once (`single_open` of fs/seq_file.c): what does not fill
 /// the buffer is all of it.
 pub fn read_single<T>(path: &str, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Result<T, Problem> {
+    let file = File::open(path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
+    read_opened(file, || path.to_owned(), parse)
+}
+
+/// The same of a file that was opened; `path` is its name.
+pub fn read_opened<T>(
+    mut file: File,
+    path: impl Fn() -> String,
+    parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
+) -> Result<T, Problem> {
     let mut buffer = [0; 4096];
-    let read = File::open(path).and_then(|mut file| file.read(&mut buffer));
-    let length = read.map_err(SysError::io("read")).about(|| Object::Path(path.into()))?;
+    let length =
+        file.read(&mut buffer).map_err(SysError::io("read")).about(|| Object::Path(path().into()))?;
     match buffer.get(..length) {
-        Some(text) if length < buffer.len() => parse(text).about(|| Object::Path(path.into())),
-        _ => read_proc(path.to_owned(), parse),
+        Some(text) if length < buffer.len() => parse(text).about(|| Object::Path(path().into())),
+        _ => read_proc(path(), parse),
     }
 }
 

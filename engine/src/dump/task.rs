@@ -101,6 +101,15 @@ impl TaskImages {
         self.alive.as_ref().map(|alive| alive.extra.clone()).unwrap_or_default()
     }
 
+    /// Takes the numbers of descriptors that execve closes, in order.
+    pub(super) fn set_closed_by_execve(&mut self, fds: &[i32]) {
+        for entry in self.alive.iter_mut().filter_map(|alive| alive.fdinfo.as_mut()).flatten() {
+            if fds.binary_search(&(entry.fd as i32)).is_ok() {
+                entry.flags |= libc::FD_CLOEXEC as u32;
+            }
+        }
+    }
+
     /// How many descriptors it has, if it is the first task with its table.
     pub(super) fn descriptors(&self) -> Option<usize> {
         self.alive.as_ref()?.fdinfo.as_ref().map(Vec::len)
