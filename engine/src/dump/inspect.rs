@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use super::namespace_links::NamespaceLinks;
+use super::vm_flags::VmFlagsReader;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
 use crate::procfs::id_map::{self, IdMaps};
@@ -185,9 +186,9 @@ struct TaskFiles {
 }
 
 impl TaskFiles {
-    fn read(pid: i32) -> Result<Self, Problem> {
+    fn read(pid: i32, reader: &VmFlagsReader) -> Result<Self, Problem> {
         Ok(Self {
-            vmas: read_smaps(pid)?,
+            vmas: reader.mappings(pid)?,
             limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
             namespaces: NamespaceLinks::read(&pid.to_string()),
             texts: TASK_KINDS
@@ -209,7 +210,11 @@ impl TaskFacts {
     /// Reads everything; refuses what cannot be looked at. Ids are as the task sees them in its user namespace.
     ///
     /// What `/proc` says of all tasks is read side by side: ptrace answers to one thread only.
-    pub fn read_all(tasks: &[&FrozenTask], ids: &IdMaps) -> Vec<Result<Self, Problem>> {
+    pub(super) fn read_all(
+        tasks: &[&FrozenTask],
+        ids: &IdMaps,
+        reader: &VmFlagsReader,
+    ) -> Vec<Result<Self, Problem>> {
         let places: Vec<(i32, i32)> = tasks
             .iter()
             .flat_map(|task| task.threads.iter().map(|thread| (task.first_tid(), thread.tid)))
@@ -217,7 +222,7 @@ impl TaskFacts {
         let mut threads =
             side_by_side::map(&places, |&(pid, tid)| ThreadFiles::read(pid, tid, ids)).into_iter();
         let pids: Vec<i32> = tasks.iter().map(|task| task.first_tid()).collect();
-        let files = side_by_side::map(&pids, |&pid| TaskFiles::read(pid));
+        let files = side_by_side::map(&pids, |&pid| TaskFiles::read(pid, reader));
         let read = |(task, files): (&&FrozenTask, Result<TaskFiles, Problem>)| {
             let threads = threads.by_ref().take(task.threads.len()).collect();
             Self::read(task, files, threads, ids).of_task(&task.name)

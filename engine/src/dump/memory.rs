@@ -255,12 +255,17 @@ fn orphans_come_here(tree: &mut FrozenTree) -> Result<Vec<bool>, Problem> {
 
 /// Bytes of a task's own pages, as far as `/proc` tells.
 fn estimate(facts: &TaskFacts) -> u64 {
-    facts.vmas.iter().map(|vma| vma.anonymous + vma.swap).sum()
+    facts.leader().status.anonymous
 }
 
-/// Tasks whose memory takes time to be freed.
+/// Tasks whose memory takes time to be freed. Where it is many mappings that take time, nobody can help with it.
 pub(super) fn large(facts: &[Option<TaskFacts>]) -> Vec<BorrowedFd<'_>> {
-    let tasks = facts.iter().flatten().filter(|facts| estimate(facts) > SMALL);
+    /// Bytes that are freed in the time that a look at a mapping takes.
+    const WORTH_A_MAPPING: u64 = 64 << 10;
+    let is_large = |facts: &&TaskFacts| {
+        estimate(facts) > SMALL.max(WORTH_A_MAPPING.saturating_mul(facts.vmas.len() as u64))
+    };
+    let tasks = facts.iter().flatten().filter(is_large);
     tasks.map(|facts| facts.pidfd.as_fd()).collect()
 }
 
