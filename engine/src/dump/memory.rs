@@ -15,7 +15,7 @@ use super::pages_file::{self, ForkedMemory, Source};
 use super::task::TaskImages;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
-use crate::kinds::mm::{self, Contents, extra, pages};
+use crate::kinds::mm::{self, Contents, extra, pages, uprobes};
 use crate::options::{Afterwards, DumpOptions};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::progress::Progress;
@@ -54,6 +54,8 @@ struct Memory {
     ranges: Vec<pages::Range>,
     /// About how many bytes they have.
     bytes: u64,
+    /// Code in which there may be breakpoints of the kernel.
+    probed: Vec<SmapsVma>,
     /// Properties that mappings have.
     extra: StasisMmEntry,
 }
@@ -97,6 +99,7 @@ pub(super) fn write(
             pid: image.pid.into(),
             ranges: ranges(facts, |_| true),
             bytes: estimate(facts),
+            probed: uprobes::with_breakpoints(&facts.vmas),
             extra: extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?,
             name,
         };
@@ -211,6 +214,7 @@ impl Writing<'_> {
         let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
         let found = pages::find(&pagemap, &memory.ranges);
         let mut found = found.while_trying_to("find out which pages it owns")?;
+        found.runs = uprobes::leave_breakpoints(found.runs, process, &memory.probed)?;
         pages::lay_out(&mut found.runs);
         extra::add_guards(&mut memory.extra, &found.guards);
         let scanned = memory.ranges.iter().map(|range| (range.end - range.start) / pages::PAGE).sum();

@@ -28,18 +28,21 @@ pub fn shared_object(size: u64, huge: u32) -> Result<OwnedFd, SysError> {
     Ok(opened.map_err(SysError::io("open(/proc/self/map_files)"))?.into())
 }
 
-/// Writes to a file of hugetlb pages, which can only be mapped; `offset` is a multiple of their size.
+/// Writes to a file of hugetlb pages, which can only be mapped.
 pub fn write_by_mapping(file: &File, offset: u64, bytes: &[u8], page_size: u64) -> Result<(), SysError> {
-    let Some(length) = NonZeroUsize::new((bytes.len() as u64).next_multiple_of(page_size) as usize) else {
+    let skip = (offset % page_size) as usize;
+    let Some(length) = NonZeroUsize::new((skip + bytes.len()).next_multiple_of(page_size as usize)) else {
         return Ok(());
     };
     let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let from = offset as i64 - skip as i64;
     // SAFETY: a new mapping at a place that the kernel chooses. It reserves its pages, so that no access faults for want
     // of one.
-    let start = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, file, offset as i64) };
+    let start = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, file, from) };
     let start = start.map_err(SysError::of("mmap (of hugetlb pages)"))?;
-    // SAFETY: the mapping is at least as long, writable, and overlaps nothing.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast().as_ptr(), bytes.len()) };
+    let to = start.cast::<u8>().as_ptr().wrapping_add(skip);
+    // SAFETY: the mapping is that much longer at least, writable, and overlaps nothing.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     // SAFETY: the mapping was made above, and nothing points into it.
     unsafe { munmap(start, length.get()) }.map_err(SysError::of("munmap"))
 }
