@@ -58,29 +58,37 @@ impl FileSums {
         Self { size: bytes.len() as u64, blocks: bytes.chunks(BLOCK as usize).map(of).collect() }
     }
 
+    /// Whether a file is longer or shorter than it was.
+    pub fn compare_size(&self, size: u64) -> Option<Damage> {
+        (size != self.size).then_some(Damage::Size { was: self.size, is: size })
+    }
+
+    /// Whether the bytes of the block at `at` are others than they were.
+    pub fn compare_block(&self, at: u64, bytes: &[u8]) -> Option<Damage> {
+        let sum = self.blocks.get((at / BLOCK) as usize)?;
+        (of(bytes) != *sum).then_some(Damage::Block(at))
+    }
+
     /// The first difference between what a file holds and these sums; none if it is what it was.
     pub fn compare_bytes(&self, bytes: &[u8]) -> Option<Damage> {
-        let is = bytes.len() as u64;
-        if is != self.size {
-            return Some(Damage::Size { was: self.size, is });
-        }
-        let differs = Self::of(bytes).blocks.iter().zip(&self.blocks).position(|(is, was)| is != was);
-        differs.map(|at| Damage::Block(at as u64 * BLOCK))
+        let blocks = (0..).step_by(BLOCK as usize).zip(bytes.chunks(BLOCK as usize));
+        let mut differing = blocks.filter_map(|(at, block)| self.compare_block(at, block));
+        self.compare_size(bytes.len() as u64).or_else(|| differing.next())
     }
 
     /// The first difference between a file and these sums; none if it is what it was.
     pub fn compare(&self, file: &File) -> Result<Option<Damage>, SysError> {
         let size = file.metadata().map_err(SysError::io("fstat"))?.len();
-        if size != self.size {
-            return Ok(Some(Damage::Size { was: self.size, is: size }));
+        if let Some(damage) = self.compare_size(size) {
+            return Ok(Some(damage));
         }
         let mut buffer = vec![0; BLOCK.min(size) as usize];
-        for (at, sum) in (0..).step_by(BLOCK as usize).zip(&self.blocks) {
+        for at in (0..size).step_by(BLOCK as usize) {
             let len = BLOCK.min(size.saturating_sub(at)) as usize;
             let block = buffer.get_mut(..len).unwrap_or_default();
             file.read_exact_at(block, at).map_err(SysError::io("read"))?;
-            if of(block) != *sum {
-                return Ok(Some(Damage::Block(at)));
+            if let Some(damage) = self.compare_block(at, block) {
+                return Ok(Some(damage));
             }
         }
         Ok(None)

@@ -10,6 +10,7 @@ use proto::{Reader, Writer};
 use crate::checksum::{self, Damage, FileSums, SetSums, Summing};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::side_by_side;
+use crate::sys::memory;
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +65,17 @@ pub struct NewImages {
     committed: bool,
     /// Checksums of what was written; none if they are not wanted.
     sums: Option<SetSums>,
-    /// Pages files of the older set, which have no names any more, if they are to be freed later.
-    older_pages: Option<Vec<File>>,
+    older_pages: OlderPages,
+}
+
+/// What becomes of pages files of an older set, which lose their names when a new one begins: to free a large file takes
+/// time.
+#[derive(Debug)]
+enum OlderPages {
+    /// They are freed beside everything else; at once on tmpfs, where the new files take their memory.
+    Beside(Option<std::thread::JoinHandle<()>>),
+    /// They are kept until nobody waits.
+    Kept(Vec<File>),
 }
 
 impl NewImages {
@@ -78,21 +88,22 @@ impl NewImages {
             pages_files: 0,
             committed: false,
             sums: Some(SetSums::default()),
-            older_pages: None,
+            older_pages: OlderPages::Beside(None),
         }
     }
 
-    /// Takes the names of an older set away when it begins, and no more than that: to free a large file takes time, and
-    /// somebody waits.
+    /// Takes the names of an older set away when it begins, and no more than that: somebody waits.
     #[must_use]
     pub fn freeing_later(mut self) -> Self {
-        self.older_pages = Some(Vec::new());
+        self.older_pages = OlderPages::Kept(Vec::new());
         self
     }
 
     /// Nobody waits any more: frees what is left of an older set.
     pub fn free_older(&mut self) {
-        self.older_pages = None;
+        if let OlderPages::Kept(files) = &mut self.older_pages {
+            files.clear();
+        }
     }
 
     /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
@@ -111,6 +122,7 @@ impl NewImages {
         let entries = entries.about(|| about(&self.dir)).while_trying_to(step)?;
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
         // Service files, such as statistics, belong to the work directory, which may be the same.
+        let mut pages = Vec::new();
         let is_image = |name: &std::ffi::OsString| {
             let image = name.to_str().and_then(ImageType::by_file_name);
             image.is_some_and(|(image, _)| image.container != Container::Service)
@@ -120,10 +132,15 @@ impl NewImages {
             let is_pages = name.to_str().and_then(ImageType::by_file_name);
             let is_pages =
                 is_pages.is_some_and(|(image, _)| image.magic_name == proto::catalogue::PAGES.magic_name);
-            if let Some(kept) = self.older_pages.as_mut().filter(|_| is_pages) {
-                kept.extend(File::open(&path));
+            if is_pages {
+                pages.extend(File::open(&path));
             }
             remove(path)?;
+        }
+        match &mut self.older_pages {
+            OlderPages::Kept(files) => *files = pages,
+            OlderPages::Beside(_) if !pages.first().is_some_and(is_on_disk) => {}
+            OlderPages::Beside(thread) => *thread = Some(std::thread::spawn(move || drop(pages))),
         }
         Ok(())
     }
@@ -256,6 +273,7 @@ impl NewImages {
 
     /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
     pub fn commit(mut self, inventory: &proto::messages::InventoryEntry) -> Result<(), Problem> {
+        self.have_freed();
         let image = &proto::catalogue::INVENTORY;
         let name = image.file_name(0);
         let temporary = format!("{name}.new");
@@ -288,8 +306,21 @@ impl NewImages {
     }
 }
 
+impl NewImages {
+    /// Waits until an older set has been freed, where that is under way.
+    fn have_freed(&mut self) {
+        if let OlderPages::Beside(thread) = &mut self.older_pages
+            && let Some(thread) = thread.take()
+        {
+            // It cannot panic, and has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Drop for NewImages {
     fn drop(&mut self) {
+        self.have_freed();
         if self.committed {
             return;
         }
@@ -307,6 +338,10 @@ fn create(path: &Path) -> Result<File, Problem> {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
     let about = |e| Problem::new(e).object(Object::Path(path.to_owned())).step("create an image file");
     file.map_err(SysError::io("open")).map_err(about)
+}
+
+fn is_on_disk(file: &File) -> bool {
+    memory::is_tmpfs(file).is_ok_and(|is_tmpfs| !is_tmpfs)
 }
 
 fn write_entries(

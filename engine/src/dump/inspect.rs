@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use super::namespace_links::{NamespaceLinks, ThreadLinks};
+use super::vm_flags::VmFlagsReader;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
 use crate::pid_spaces::PidInside;
@@ -220,9 +221,9 @@ enum Said {
 }
 
 impl Source {
-    fn read(&self, ids: &IdMaps) -> Said {
+    fn read(&self, ids: &IdMaps, reader: &VmFlagsReader) -> Said {
         match self {
-            Self::Task(pid) => Said::Task(Box::new(TaskFiles::read(*pid))),
+            Self::Task(pid) => Said::Task(Box::new(TaskFiles::read(*pid, reader))),
             Self::Thread(place) => Said::Thread(Box::new(ThreadFiles::read(place, ids))),
         }
     }
@@ -238,9 +239,9 @@ struct TaskFiles {
 }
 
 impl TaskFiles {
-    fn read(pid: i32) -> Result<Self, Problem> {
+    fn read(pid: i32, reader: &VmFlagsReader) -> Result<Self, Problem> {
         Ok(Self {
-            vmas: read_smaps(pid)?,
+            vmas: reader.mappings(pid)?,
             limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
             namespaces: NamespaceLinks::of_process(&pid.to_string()),
             texts: TASK_KINDS
@@ -262,7 +263,11 @@ impl TaskFacts {
     /// Reads everything; refuses what cannot be looked at. Ids are as the task sees them in its user namespace.
     ///
     /// What `/proc` says is read by all processors, while this thread, the only one that ptrace answers to, reads registers.
-    pub fn read_all(tasks: &[&FrozenTask], ids: &IdMaps) -> Vec<Result<Self, Problem>> {
+    pub(super) fn read_all(
+        tasks: &[&FrozenTask],
+        ids: &IdMaps,
+        reader: &VmFlagsReader,
+    ) -> Vec<Result<Self, Problem>> {
         let places = tasks.iter().flat_map(|task| {
             let (pid, is_alone) = (task.first_tid(), task.threads.len() == 1);
             task.threads.iter().map(move |thread| Source::Thread(Place { pid, tid: thread.tid, is_alone }))
@@ -272,7 +277,7 @@ impl TaskFacts {
             tasks.iter().map(|task| Source::Task(task.first_tid())).chain(places).collect();
         let (said, states) = side_by_side::map_while(
             &sources,
-            |source| source.read(ids),
+            |source| source.read(ids, reader),
             || tasks.iter().map(|task| states_of(task)).collect::<Vec<_>>(),
         );
         let (mut files, mut threads) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use super::task::TaskImages;
 use crate::checksum::FileSums;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
-use crate::kinds::mm::{self, Contents, extra, pages};
+use crate::kinds::mm::{self, Contents, extra, pages, uprobes};
 use crate::options::{Afterwards, DumpOptions};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::progress::Progress;
@@ -59,6 +59,8 @@ struct Memory {
     ranges: Vec<pages::Range>,
     /// About how many bytes they have.
     bytes: u64,
+    /// Code in which there may be breakpoints of the kernel.
+    probed: Vec<SmapsVma>,
     /// Properties that mappings have.
     extra: StasisMmEntry,
 }
@@ -121,6 +123,7 @@ pub(super) fn write(
             pid: image.pid.into(),
             ranges: ranges(facts, |_| true),
             bytes: estimate(facts),
+            probed: uprobes::with_breakpoints(&facts.vmas),
             extra: extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?,
             name,
         };
@@ -268,6 +271,7 @@ impl Writing<'_> {
         let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
         let found = pages::find(&pagemap, &memory.ranges);
         let mut found = found.while_trying_to("find out which pages it owns")?;
+        found.runs = uprobes::leave_breakpoints(found.runs, process, &memory.probed)?;
         pages::lay_out(&mut found.runs);
         extra::add_guards(&mut memory.extra, &found.guards);
         let scanned = memory.ranges.iter().map(|range| (range.end - range.start) / pages::PAGE).sum();
@@ -312,12 +316,17 @@ fn orphans_come_here(tree: &mut FrozenTree) -> Result<Vec<bool>, Problem> {
 
 /// Bytes of a task's own pages, as far as `/proc` tells.
 fn estimate(facts: &TaskFacts) -> u64 {
-    facts.vmas.iter().map(|vma| vma.anonymous + vma.swap).sum()
+    facts.leader().status.anonymous
 }
 
-/// Tasks whose memory takes time to be freed.
+/// Tasks whose memory takes time to be freed. Where it is many mappings that take time, nobody can help with it.
 pub(super) fn large(facts: &[Option<TaskFacts>]) -> Vec<BorrowedFd<'_>> {
-    let tasks = facts.iter().flatten().filter(|facts| estimate(facts) > SMALL);
+    /// Bytes that are freed in the time that a look at a mapping takes.
+    const WORTH_A_MAPPING: u64 = 64 << 10;
+    let is_large = |facts: &&TaskFacts| {
+        estimate(facts) > SMALL.max(WORTH_A_MAPPING.saturating_mul(facts.vmas.len() as u64))
+    };
+    let tasks = facts.iter().flatten().filter(is_large);
     tasks.map(|facts| facts.pidfd.as_fd()).collect()
 }
 

@@ -10,6 +10,7 @@ use proto::messages::{
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
+use super::vm_flags::VmFlagsReader;
 use crate::arch;
 use crate::args;
 use crate::cgroups::CgroupsDump;
@@ -133,11 +134,12 @@ pub(super) struct Alive {
 pub(super) fn inspect(
     tree: &FrozenTree,
     options: &DumpOptions,
+    reader: &VmFlagsReader,
     problems: &mut Vec<Problem>,
 ) -> Vec<Option<TaskFacts>> {
     let lives = |task: &&FrozenTask| task.state != TaskState::Zombie;
     let living: Vec<&FrozenTask> = tree.tasks.iter().filter(lives).collect();
-    let mut facts = TaskFacts::read_all(&living, &options.inside.ids).into_iter();
+    let mut facts = TaskFacts::read_all(&living, &options.inside.ids, reader).into_iter();
     let take = |task: &FrozenTask| {
         let facts = Some(task).filter(lives).and_then(|_| facts.next())?;
         facts.map_err(|p| problems.push(p)).ok()

@@ -15,7 +15,7 @@ use super::heirlooms::{Heirlooms, Inheritance};
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
-use crate::checksum::{self, BLOCK, Damage, FileSums};
+use crate::checksum::{BLOCK, FileSums};
 use crate::error::{Context as _, Object, Problem, SysError, TaskName};
 use crate::image::{ImageError, Images, invalid};
 use crate::kinds::mm::{hugetlb, pages, status};
@@ -305,15 +305,15 @@ impl Job<'_> {
 
     /// Compares a block with its checksum.
     fn check(&self, block: u64) -> Result<(), Problem> {
-        let Some(sum) = self.sums.and_then(|sums| sums.blocks.get(block as usize)) else { return Ok(()) };
+        let Some(sums) = self.sums else { return Ok(()) };
         let at = block * BLOCK;
         let len = BLOCK.min(self.file.len().saturating_sub(at));
-        let bytes = self.file.get(at, len).unwrap_or_default();
-        if checksum::of(bytes) == *sum {
-            return Ok(());
+        match sums.compare_block(at, self.file.get(at, len).unwrap_or_default()) {
+            None => Ok(()),
+            Some(damage) => {
+                Err(Problem::new(ImageError::Damaged(damage)).object(Object::Image(self.image.clone())))
+            }
         }
-        let damaged = ImageError::Damaged(Damage::Block(at));
-        Err(Problem::new(damaged).object(Object::Image(self.image.clone())))
     }
 }
 

@@ -2,8 +2,9 @@
 //! child is made, and are shared until one of them writes to them, as they were after the fork before the dump.
 //!
 //! Which pages are alike their contents say: who shares a page and who has another like it cannot tell the difference. So
-//! nothing of it is in the images, and those of others are restored so, too. A mapping qualifies that is private and
-//! anonymous, and the same in both tasks; stacks are left out, which the kernel keeps away from what is mapped near them.
+//! nothing of it is in the images, and those of others are restored so, too. A mapping qualifies that is private, anonymous
+//! or of a file, and the same in both tasks; a stack does not where the vdso is to be put just below it, which the kernel
+//! would not do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::tracee::batch::Batch;
 
 /// Less than this is not worth the calls.
 const LEAST: u64 = 128 << 10;
+/// The kernel keeps everything that has a choice so far away from a stack (`stack_guard_gap`), as it is set on most machines; the
+/// vdso has one.
+const STACK_GAP: u64 = 16 << 20;
 /// Mappings that a task keeps from its maker, at most: those with the most pages.
 const MOST: usize = 64;
 
@@ -200,20 +204,27 @@ impl Inheritance {
 /// Mappings that are the same in both.
 fn common(maker: &Alive, child: &Alive) -> BTreeSet<u64> {
     let not_inherited = 1 << libc::MADV_DONTFORK | 1 << libc::MADV_WIPEONFORK;
+    let vdso_is_near = |vma: &VmaEntry| {
+        let mut all = maker.stretches.iter().chain(&child.stretches);
+        all.any(|other| {
+            other.status & (status::VDSO | status::VVAR) != 0
+                && other.end <= vma.start
+                && vma.start - other.end <= STACK_GAP
+        })
+    };
     let qualifies = |vma: &&VmaEntry| {
-        vma.status & status::ANON_PRIVATE != 0
+        vma.status & (status::ANON_PRIVATE | status::FILE_PRIVATE) != 0
+            && vma.status & (status::VDSO | status::VVAR | status::VSYSCALL | status::MEMFD) == 0
             && !hugetlb::is_hugetlb(vma)
             && vma.flags & libc::MAP_TYPE as u32 == libc::MAP_PRIVATE as u32
-            && vma.flags & libc::MAP_GROWSDOWN as u32 == 0
             && vma.madv.unwrap_or(0) & not_inherited == 0
+            && (vma.flags & libc::MAP_GROWSDOWN as u32 == 0 || !vdso_is_near(vma))
     };
     let of_maker: BTreeMap<u64, &VmaEntry> =
         maker.stretches.iter().filter(qualifies).map(|vma| (vma.start, vma)).collect();
-    let is_same = |vma: &&VmaEntry| {
-        of_maker.get(&vma.start).is_some_and(|other| {
-            (other.end, other.prot, other.flags, other.madv) == (vma.end, vma.prot, vma.flags, vma.madv)
-        })
-    };
+    // Files have the same ids in the images of all tasks.
+    let seen = |vma: &VmaEntry| (vma.end, vma.prot, vma.flags, vma.status, vma.madv, vma.pgoff, vma.shmid);
+    let is_same = |vma: &&VmaEntry| of_maker.get(&vma.start).is_some_and(|other| seen(other) == seen(vma));
     child.stretches.iter().filter(qualifies).filter(is_same).map(|vma| vma.start).collect()
 }
 

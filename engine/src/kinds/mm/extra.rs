@@ -22,8 +22,9 @@ use crate::tracee::batch::{Batch, CallId, Output, Replies};
 // From `include/uapi/linux/mempolicy.h`.
 const MPOL_F_ADDR: u64 = 1 << 1;
 /// Nodes that a policy can name, and one, as the kernel counts them.
-const MAX_NODES: u64 = 1024 + 1;
-const NODE_BYTES: usize = 128;
+pub const MAX_NODES: u64 = 1024 + 1;
+/// Bytes for as many.
+pub const NODE_BYTES: usize = 128;
 // From `include/uapi/asm-generic/mman-common.h`.
 const MADV_GUARD_INSTALL: i32 = 102;
 /// `MLOCK_ONFAULT` of mlock2(2).
