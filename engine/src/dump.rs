@@ -31,7 +31,7 @@ use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::task_spaces::TaskSpaces;
 use crate::time_spaces::TimeSpaces;
-use crate::tracee::freeze::{FrozenTree, process_state};
+use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
 
 use vm_flags::VmFlagsReader;
@@ -43,7 +43,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         |state, problems| Error { action: Action::Dump, target: target::describe(options), problems, state };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
     let running = |problem| {
-        let gone = matches!(process_state(options.tree), None | Some('Z' | 'X'));
+        let gone = target::has_ended(options.tree);
         fail(if gone { TargetState::Gone } else { TargetState::Running }, vec![problem])
     };
     let mut stats = DumpStats::default();

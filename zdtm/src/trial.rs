@@ -274,7 +274,8 @@ impl Trial<'_> {
 
     /// A tree takes up no more memory than it did, where it is known what it does meanwhile.
     fn compare_memory(&mut self, before: u64, after: &Snapshot) -> Result<()> {
-        let is_busy = self.entry.moves.iter().any(|part| matches!(part, Moves::Maps | Moves::Tasks));
+        let is_busy =
+            self.entry.moves.iter().any(|part| matches!(part, Moves::Maps | Moves::Tasks | Moves::Memory));
         if is_busy || self.entry.workload.is_none() {
             return Ok(());
         }

@@ -6,7 +6,7 @@
 //! or of a file, and the same in both tasks; a stack does not where the vdso is to be put just below it, which the kernel
 //! would not do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use proto::messages::VmaEntry;
@@ -34,6 +34,8 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Heirlooms {
     tasks: Vec<Inheritance>,
+    /// Makers without memory of their own, helpers and zombies, and the tasks whose memory they pass on.
+    passing: HashMap<Actor, usize>,
 }
 
 /// What one task has and gives.
@@ -72,16 +74,23 @@ impl Heirlooms {
         images: &Images,
         options: &RestoreOptions,
     ) -> Result<Self, Problem> {
-        let mut all = Self { tasks: tasks.iter().map(|_| Inheritance::default()).collect() };
+        let tasks_have = tasks.iter().map(|_| Inheritance::default()).collect();
+        let mut all = Self { tasks: tasks_have, passing: HashMap::new() };
         if options.map_pages {
             return Ok(all);
         }
         let mut opened: BTreeMap<usize, Option<Pages<'_>>> = BTreeMap::new();
         for step in steps {
-            let Step::Bear { new: Actor::Task(child), by: Actor::Task(maker), flags } = *step else {
-                continue;
-            };
+            let Step::Bear { new, by, flags } = *step else { continue };
             let memory = |at: usize| tasks.get(at).and_then(Task::own_memory);
+            let Some(maker) = all.source(by) else { continue };
+            let child = match new {
+                Actor::Task(child) if flags & libc::CLONE_VM != 0 || memory(child).is_some() => child,
+                _ => {
+                    all.passing.insert(new, maker);
+                    continue;
+                }
+            };
             let is_shared = |at: usize| {
                 let others = tasks.iter().flat_map(|task| &task.alive);
                 others.into_iter().any(|other| other.shares.vm == Some(at))
@@ -126,18 +135,23 @@ impl Heirlooms {
         self.tasks.get_mut(task)
     }
 
-    /// Adds the calls with which a task that was just made gets rid of what it does not keep of all that its maker has by
-    /// then. Both may be nobody's: a helper.
-    pub(super) fn disclaim(
-        &self,
-        task: Option<usize>,
-        maker: Option<usize>,
-        tasks: &[Task],
-        batch: &mut Batch<'_>,
-    ) {
-        let Some(maker) = maker else { return };
+    /// Whose memory somebody has who makes others.
+    fn source(&self, maker: Actor) -> Option<usize> {
+        match (self.passing.get(&maker), maker) {
+            (Some(source), _) => Some(*source),
+            (None, Actor::Task(task)) => Some(task),
+            (None, Actor::Helper(_)) => None,
+        }
+    }
+
+    /// Adds the calls with which somebody who was just made gets rid of what is not kept of all that the maker has by then.
+    pub(super) fn disclaim(&self, new: Actor, by: Actor, tasks: &[Task], batch: &mut Batch<'_>) {
+        let (Some(maker), Actor::Task(task)) = (self.source(by), new) else { return };
+        if self.passing.contains_key(&new) {
+            return;
+        }
         let Some(has) = self.of(maker).filter(|has| has.given_is_filled) else { return };
-        let kept = task.and_then(|task| self.of(task)).map(|task| &task.kept);
+        let kept = self.of(task).map(|task| &task.kept);
         let mappings = tasks.get(maker).and_then(Task::own_memory).map(|alive| &alive.stretches);
         for vma in mappings.into_iter().flatten().filter(|vma| has.is_there(vma)) {
             if !kept.is_some_and(|kept| kept.contains_key(&vma.start)) {
