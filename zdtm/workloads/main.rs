@@ -157,6 +157,7 @@ mod mount_paths;
 mod mounting;
 mod mountpoints;
 mod mprotect00;
+mod mqueue;
 mod msgque;
 mod mtime_mmap;
 mod mutex;
@@ -534,6 +535,9 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mount_paths", run: mount_paths::run },
     Workload { name: "mountpoints", run: mountpoints::run },
     Workload { name: "mprotect00", run: mprotect00::run },
+    Workload { name: "mqueue", run: mqueue::run },
+    Workload { name: "mqueue_notify", run: mqueue::notify },
+    Workload { name: "mqueue_part", run: mqueue::part },
     Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },

@@ -35,6 +35,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod pipe_data;
 pub mod policy;
+pub mod posix_queue;
 pub mod regular;
 pub mod remap;
 pub mod signalfd;
