@@ -22,7 +22,7 @@ fn holding(mib: u32, ready: &Path) -> Child {
     let fifo = ready.with_extension("never");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let child = alone(Command::new("sh").args(["-c", &script]).current_dir("/")).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !ready.exists() {
         assert!(Instant::now() < deadline, "the target is not ready");
         std::thread::sleep(Duration::from_millis(5));
@@ -57,7 +57,7 @@ impl Drop for SmallDisk {
 
 fn names(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".img")).collect()
+    names.filter(|name| name.contains(".img")).collect()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_disk_that_is_full_in_the_middle_costs_nobody_anything() {
         let said = stasis("dump", &disk.0, words);
         assert_refused(&said, 4, &["ENOSPC", "left running"]);
         assert_eq!(names(&disk.0), Vec::<String>::new(), "what was written is gone again");
-        assert_eq!(state(target.id() as i32).map(|(letter, tracer)| (letter, tracer)), Some(('S', 0)));
+        assert_eq!(state(target.id() as i32), Some(('S', 0)));
     }
     // There is room elsewhere.
     let images = dir.path().join("images");
