@@ -5,6 +5,7 @@
 //!
 //! - [`container`]: an init in namespaces of its own, with 40 mounts and a pair of network devices.
 //! - [`copies`]: system calls that the bench of ways to copy compares.
+//! - [`floor`]: the kernel's part of a dump and a restore, which nobody can leave out.
 //! - [`memory`]: anonymous memory with 4 KiB or huge pages, and what memcpy makes of it.
 //! - [`session`]: one process that is dumped and restored again and again.
 //! - [`stasis`]: the command under measurement.
@@ -12,6 +13,7 @@
 
 pub mod container;
 pub mod copies;
+pub mod floor;
 pub mod memory;
 pub mod session;
 pub mod stasis;

@@ -60,7 +60,7 @@ impl Session {
         let start = Instant::now();
         while !ready.exists() {
             ensure!(start.elapsed() < READY, "bench-target {} is not ready", arguments.join(" "));
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(200));
         }
         Ok(session)
     }
@@ -99,13 +99,18 @@ pub trait Subject {
     fn dump(&mut self) -> Result<Duration> {
         let root = self.running()?;
         let took = self.dump_running(root)?;
-        *self.state().0 = None;
-        reap()?;
+        self.has_ended()?;
         let frozen = frozen_time(&self.images())?;
         let (_, samples) = self.state();
         samples.frozen.push(frozen);
         samples.dump.push(took);
         Ok(took)
+    }
+
+    /// Somebody else has killed all of it.
+    fn has_ended(&mut self) -> Result<()> {
+        *self.state().0 = None;
+        reap()
     }
 
     /// Restores it from the last dump; a running one ends first.
