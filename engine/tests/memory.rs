@@ -164,7 +164,8 @@ fn a_mapped_file_that_has_changed_is_named() {
     }
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("program");
-    fs::copy("/bin/sleep", &program).unwrap();
+    // By another process: forks of other tests would have a descriptor of ours, to write to it, for a moment.
+    assert!(Command::new("cp").arg("/bin/sleep").arg(&program).status().unwrap().success());
     let mut target = alone(Command::new(&program).arg("1000").current_dir("/")).spawn().unwrap();
     let images = dir.path().join("images");
     fs::create_dir(&images).unwrap();
