@@ -4,6 +4,7 @@
 //! and the inventory last of all. Whatever fails on the way, the tree goes on as it was: dropping [`FrozenTree`] takes
 //! the agents out and lets it go, dropping [`NewImages`] removes what was written.
 
+mod descriptors;
 pub mod inspect;
 mod memory;
 pub(crate) mod namespace_links;
@@ -28,6 +29,7 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
+use crate::task_spaces::TaskSpaces;
 use crate::time_spaces::TimeSpaces;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
@@ -82,10 +84,12 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     }
     lifeline.check().map_err(running)?;
     task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
+    descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;
     let inventory = task::inventory(cgroups.own_set());
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
+        files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, Cursor, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use proto::catalogue::{Container, ImageType};
 use proto::{Reader, Writer};
 
-use crate::checksum::{Damage, FileSums, SetSums, Summing};
+use crate::checksum::{self, Damage, FileSums, SetSums, Summing};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::side_by_side;
 use crate::sys::fcntl;
 
 /// What is wrong with an image file.
@@ -207,6 +208,15 @@ impl NewImages {
         Ok(file)
     }
 
+    /// Creates one file.
+    pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
+        self.begin()?;
+        let path = self.dir.join(name);
+        let file = create(&path)?;
+        self.written.push(path);
+        Ok(file)
+    }
+
     /// Takes the place of an older set, if that has not happened yet.
     fn begin(&mut self) -> Result<(), Problem> {
         if !self.begun {
@@ -214,17 +224,6 @@ impl NewImages {
             self.begun = true;
         }
         Ok(())
-    }
-
-    /// Creates one file.
-    pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
-        self.begin()?;
-        let path = self.dir.join(name);
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        let about = |e| Problem::new(e).object(Object::Path(path.clone())).step("create an image file");
-        let file = file.map_err(SysError::io("open")).map_err(about)?;
-        self.written.push(path);
-        Ok(file)
     }
 
     /// Writes one file with these entries.
@@ -250,6 +249,30 @@ impl NewImages {
             Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
         })?;
         self.set_checksums(&name, sums);
+        Ok(())
+    }
+
+    /// Writes several files of one type, by their ids, side by side.
+    pub fn write_each<M: prost::Message, E: AsRef<[M]> + Sync>(
+        &mut self,
+        image: &ImageType,
+        files: &[(u64, E)],
+    ) -> Result<(), Problem> {
+        self.begin()?;
+        let path = |id: u64| self.dir.join(image.file_name(id));
+        // Whatever comes of it, they go with the set.
+        let paths: Vec<PathBuf> = files.iter().map(|(id, _)| path(*id)).collect();
+        self.written.extend(paths);
+        let written = side_by_side::map(files, |(id, entries)| {
+            let file = create(&path(*id))?;
+            let fill = |writer: &mut ImageWriter| entries.as_ref().iter().try_for_each(|e| writer.entry(e));
+            write_entries(file, image, fill).map_err(|e| {
+                Problem::new(ImageError::from(e)).object(Object::Image(image.file_name(*id))).step("write it")
+            })
+        });
+        for ((id, _), sums) in files.iter().zip(written) {
+            self.set_checksums(&image.file_name(*id), sums?);
+        }
         Ok(())
     }
 
@@ -322,17 +345,22 @@ fn nobody_elses(path: &Path) -> Option<File> {
     is_ours.then_some(file)
 }
 
+fn create(path: &Path) -> Result<File, Problem> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
+    let about = |e| Problem::new(e).object(Object::Path(path.to_owned())).step("create an image file");
+    file.map_err(SysError::io("open")).map_err(about)
+}
+
 fn write_entries(
     file: File,
     image: &ImageType,
     fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
 ) -> Result<FileSums, proto::Error> {
-    let mut writer = Writer::create(BufWriter::new(Summing::new(file)), image)?;
+    let mut writer = Writer::create(Summing::new(file), image)?;
     fill(&mut writer)?;
     let offset = writer.offset();
-    let written = writer.finish()?.into_inner();
-    let summing = written.map_err(|e| proto::Error::Write { offset, source: e.into_error() })?;
-    Ok(summing.finish().1)
+    let finished = writer.finish()?.finish();
+    Ok(finished.map_err(|source| proto::Error::Write { offset, source })?.1)
 }
 
 /// A complete image set.
@@ -343,10 +371,10 @@ pub struct Images {
 }
 
 /// A reader of one image file.
-pub type ImageReader = Reader<BufReader<File>>;
+pub type ImageReader = Reader<Box<dyn Read>>;
 
 /// A writer of one image file.
-pub type ImageWriter = Writer<BufWriter<Summing<File>>>;
+pub type ImageWriter = Writer<Summing<File>>;
 
 impl Images {
     /// Opens a set.
@@ -426,22 +454,37 @@ impl Images {
     ) -> Result<T, Problem> {
         let name = image.file_name(id);
         let file = self.open_file(&name)?;
-        self.verify(&name, &file)?;
-        Reader::open(BufReader::new(file), image)
+        let size = file.metadata().map_err(SysError::io("fstat"));
+        let size = size.about(|| Object::Image(name.clone()))?.len();
+        let input: Box<dyn Read> = if size <= checksum::BLOCK {
+            Box::new(Cursor::new(self.bytes_of(&name, file, size)?))
+        } else {
+            self.verify(&name, &file)?;
+            Box::new(BufReader::new(file))
+        };
+        Reader::open(input, image)
             .and_then(read)
             .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("read it"))
     }
 
     /// Reads a file that has neither header nor entries.
     pub fn read_raw(&self, image: &ImageType, id: u64) -> Result<Vec<u8>, Problem> {
-        use std::io::Read as _;
         let name = image.file_name(id);
-        let mut file = self.open_file(&name)?;
-        self.verify(&name, &file)?;
-        let mut bytes = Vec::new();
-        let read = file.read_to_end(&mut bytes).map_err(SysError::io("read"));
-        read.about(|| Object::Image(name)).while_trying_to("read it")?;
-        Ok(bytes)
+        let file = self.open_file(&name)?;
+        self.bytes_of(&name, file, 0)
+    }
+
+    /// All bytes of a file, which has about `size` of them, compared with their checksums.
+    fn bytes_of(&self, name: &str, mut file: File, size: u64) -> Result<Vec<u8>, Problem> {
+        let about = |p: Problem| p.object(Object::Image(name.to_owned()));
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        // Its size is known: nobody needs to ask for it.
+        let read = (&mut file).take(u64::MAX).read_to_end(&mut bytes).map_err(SysError::io("read"));
+        read.map_err(|e| about(Problem::new(e)).step("read it"))?;
+        match self.sums(name).and_then(|sums| sums.compare_bytes(&bytes)) {
+            None => Ok(bytes),
+            Some(damage) => Err(about(Problem::new(ImageError::Damaged(damage))).step("check it")),
+        }
     }
 
     /// The ids of all files of a type.

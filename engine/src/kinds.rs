@@ -28,6 +28,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::packet::Packet::ERASED,
     files::pidfd::Pidfd::ERASED,
     files::pipe::Pipe::ERASED,
+    files::posix_queue::PosixQueue::ERASED,
     files::regular::Regular::ERASED,
     files::tty::Tty::ERASED,
     files::tun::Tun::ERASED,

@@ -14,10 +14,12 @@ mod heirlooms;
 mod membership;
 mod memory;
 mod own_pids;
+mod pid_spaces;
 mod plan;
 mod set;
 mod state;
 mod stub;
+mod task_spaces;
 mod time_spaces;
 mod tree;
 
@@ -116,7 +118,9 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
+        state::mount_later(&tasks, images, options)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
+        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
@@ -124,6 +128,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
+        pid_spaces::for_children(&mut stubs, &tasks)?;
         membership::enter_threads(&tasks, cgroups)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;

@@ -6,13 +6,14 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::messages::StasisMmEntry;
 
 use super::inspect::TaskFacts;
 use super::pages_file::{self, ForkedMemory, Source};
 use super::task::TaskImages;
+use crate::checksum::FileSums;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
 use crate::kinds::mm::{self, Contents, extra, pages, uprobes};
@@ -20,6 +21,7 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::progress::Progress;
 use crate::room;
+use crate::side_by_side;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::agent::Agent;
@@ -28,6 +30,9 @@ use crate::tracee::snapshot::Snapshot;
 
 /// Memory that is written faster than it is copied.
 const SMALL: u64 = 4 << 20;
+
+/// Tasks with little memory that are written side by side, each with a file.
+const AT_ONCE: usize = 64;
 
 /// What is there for whoever writes memory.
 pub(super) struct Writing<'a> {
@@ -60,6 +65,26 @@ struct Memory {
     extra: StasisMmEntry,
 }
 
+/// A task's pages, which are still to be written to their file.
+struct Prepared<'m> {
+    name: TaskName,
+    source: ForkedMemory<'m>,
+    runs: Vec<pages::Run>,
+    file_name: String,
+    file: File,
+}
+
+impl Prepared<'_> {
+    /// Writes them; their checksums, if they are wanted.
+    fn write(
+        &self,
+        with_sums: bool,
+        told: &mut dyn FnMut(u64) -> Result<(), Problem>,
+    ) -> Result<Option<FileSums>, Problem> {
+        pages_file::write(&self.source, &self.runs, &self.file, with_sums, told).of_task(&self.name)
+    }
+}
+
 #[derive(Debug)]
 struct Copy {
     snapshot: Snapshot,
@@ -81,12 +106,11 @@ pub(super) fn write(
     let total = facts.iter().flatten().map(estimate).sum();
     let progress = Progress::new("memory written", total);
     let mut writing = Writing { images, stats, lifeline, progress };
-    let mut copies = Copies::default();
+    let (mut copies, mut small) = (Copies::default(), Vec::new());
     // Copies would be in the freezer with the tree.
     let copies_wanted = options.afterwards == Afterwards::LeaveRunning && !tree.was_frozen();
     let orphans_come_here = if copies_wanted { orphans_come_here(tree)? } else { Vec::new() };
-    for (at, (facts, image)) in facts.iter().zip(tasks).enumerate() {
-        let Some(task) = tree.tasks.get_mut(at) else { continue };
+    for ((at, task), (facts, image)) in tree.tasks.iter_mut().enumerate().zip(facts.iter().zip(tasks)) {
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
         if !image.has_memory() {
             continue;
@@ -106,12 +130,18 @@ pub(super) fn write(
         let may_copy = copies_wanted && memory.bytes > SMALL && has_room;
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
+        let agent: &Agent = agent;
         let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
         match copy {
             Some(snapshot) => copies.0.push(writing.begin(facts, &source, memory, snapshot)?),
-            None => writing.whole(facts.pid, &source, memory)?,
+            None if memory.bytes <= SMALL => small.push(writing.prepare(facts.pid, source, memory)?),
+            None => writing.whole(facts.pid, source, memory)?,
+        }
+        if small.len() == AT_ONCE {
+            writing.together(std::mem::take(&mut small))?;
         }
     }
+    writing.together(small)?;
     Ok(copies)
 }
 
@@ -147,7 +177,7 @@ impl Copies {
             let pid = snapshot.pid();
             let source = ForkedMemory::of_copy(snapshot.memory());
             match begun {
-                None => writing.whole(pid, &source, memory)?,
+                None => writing.whole(pid, source, memory)?,
                 Some((file, rest)) => {
                     writing.some(&source, &file, &rest).of_task(&memory.name)?;
                 }
@@ -159,23 +189,50 @@ impl Copies {
 
 impl Writing<'_> {
     /// Writes all of a task's memory. The process is the task, or a copy of it.
-    fn whole(&mut self, process: i32, source: &dyn Source, mut memory: Memory) -> Result<(), Problem> {
-        let name = memory.name.clone();
-        let runs = self.find(process, &mut memory).of_task(&name)?;
-        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+    fn whole(&mut self, process: i32, source: ForkedMemory<'_>, memory: Memory) -> Result<(), Problem> {
+        let prepared = self.prepare(process, source, memory)?;
         let start = Instant::now();
         let with_sums = self.images.has_checksums();
         let Self { progress, lifeline, .. } = self;
-        let mut told = |bytes| {
+        let sums = prepared.write(with_sums, &mut |bytes| {
             progress.add(bytes);
             lifeline.check()
-        };
-        let written = pages_file::write(source, &runs, &file, with_sums, &mut told);
-        if let Some(sums) = written.of_task(&name)? {
-            self.images.set_checksums(&file_name, sums);
-        }
-        self.stats.pages_written(pages::count(&runs), start.elapsed());
+        });
+        self.written(&prepared, sums?, start.elapsed());
         Ok(())
+    }
+
+    /// Finds all of a task's pages, and writes the images that say where they belong.
+    fn prepare<'m>(
+        &mut self,
+        process: i32,
+        source: ForkedMemory<'m>,
+        mut memory: Memory,
+    ) -> Result<Prepared<'m>, Problem> {
+        let name = memory.name.clone();
+        let runs = self.find(process, &mut memory).of_task(&name)?;
+        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+        Ok(Prepared { name, source, runs, file_name, file })
+    }
+
+    /// Writes the memory of several tasks, which have little each, side by side.
+    fn together(&mut self, tasks: Vec<Prepared<'_>>) -> Result<(), Problem> {
+        let start = Instant::now();
+        let with_sums = self.images.has_checksums();
+        let sums = side_by_side::map(&tasks, |task| task.write(with_sums, &mut |_| Ok(())));
+        for (task, sums) in tasks.iter().zip(sums) {
+            self.progress.add(task.runs.iter().map(pages::Run::len).sum());
+            self.written(task, sums?, Duration::ZERO);
+        }
+        self.stats.pages_written(0, start.elapsed());
+        self.lifeline.check()
+    }
+
+    fn written(&mut self, task: &Prepared<'_>, sums: Option<FileSums>, took: Duration) {
+        if let Some(sums) = sums {
+            self.images.set_checksums(&task.file_name, sums);
+        }
+        self.stats.pages_written(pages::count(&task.runs), took);
     }
 
     /// Writes what is not in a task's copy.

@@ -7,6 +7,7 @@
 pub mod bpf_map;
 pub mod description;
 pub mod device;
+mod duplicate;
 pub mod ended;
 pub mod epoll;
 pub mod erased;
@@ -34,6 +35,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod pipe_data;
 pub mod policy;
+pub mod posix_queue;
 pub mod regular;
 pub mod remap;
 pub mod signalfd;
@@ -65,14 +67,14 @@ use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, NewImages};
 use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
-use crate::side_by_side;
+use crate::pid_spaces::PidInside;
 use crate::supervise::LastDeeds;
 use crate::sys::{self, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
 pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
-pub use facts::{FdFacts, SocketFacts};
+pub use facts::{FdFacts, SocketFacts, list};
 pub use states::States;
 
 /// Why a descriptor cannot be dumped or restored.
@@ -195,6 +197,8 @@ pub trait InTask {
         pid: i32,
         batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
     ) -> Result<Option<Replies>, Problem>;
+    /// How the task with this pid numbers another task, or a group or session; none if that is outside of its pid namespace.
+    fn seen_from(&self, pid: i32, other: i32) -> Option<PidInside>;
     /// A task that will hold file `id`, with the effective ids that it will have.
     fn holder(&self, id: u32) -> Option<socket::Credentials>;
     /// The file that is a certain descriptor of a task.
@@ -219,9 +223,9 @@ type PathKey = (Vec<u8>, (u64, u64), i32, i32);
 pub struct SeenTask {
     /// How messages name it.
     pub name: TaskName,
-    /// Its pid in its own pid namespace.
+    /// Its pid.
     pub pid: u32,
-    /// Its session, in its own pid namespace.
+    /// Its session; 0 for one that was begun outside of our pid namespace.
     pub session: u32,
     /// Its session, in ours.
     pub host_session: i32,
@@ -234,12 +238,12 @@ pub struct SeenTask {
 impl SeenTask {
     fn of(facts: &TaskFacts) -> Self {
         let leader = facts.leader();
-        let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
+        let here = |ids: &[i32]| ids.first().copied().unwrap_or(0) as u32;
         let comm = String::from_utf8_lossy(&leader.stat.comm).into_owned();
         Self {
             name: TaskName { host_pid: facts.pid, inner_pid: None, comm },
-            pid: inner(&leader.status.ns_pid),
-            session: inner(&leader.status.ns_sid),
+            pid: here(&leader.status.ns_pid),
+            session: here(&leader.status.ns_sid),
             host_session: leader.stat.session,
             terminal: leader.stat.tty_nr,
             foreground: leader.stat.tpgid,
@@ -262,6 +266,8 @@ pub struct FilesDump<'a> {
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
     paths: HashMap<PathKey, u32>,
+    /// By task.
+    unasked: HashMap<i32, Vec<i32>>,
     states: States,
 }
 
@@ -277,6 +283,7 @@ impl<'a> FilesDump<'a> {
             entries: Vec::new(),
             known: HashMap::new(),
             paths: HashMap::new(),
+            unasked: HashMap::new(),
             states: States::default(),
         }
     }
@@ -308,22 +315,24 @@ impl<'a> FilesDump<'a> {
         own_fd: i32,
         problems: &mut Vec<Problem>,
     ) -> Vec<FdinfoEntry> {
-        /// As many have duplicates here at a time.
-        const AT_ONCE: usize = 256;
         self.tasks.push(SeenTask::of(facts));
-        let (pid, pidfd) = (facts.pid, facts.pidfd.as_fd());
-        let mut fds = list(pid);
+        let mut fds = list(facts.pid);
         fds.retain(|fd| *fd != own_fd);
         let mut table = Vec::with_capacity(fds.len());
-        for fds in fds.chunks(AT_ONCE) {
-            for facts in side_by_side::map(fds, |fd| FdFacts::read(pid, pidfd, *fd)) {
-                match facts.and_then(|facts| self.dump_known(&facts)) {
-                    Ok(entry) => table.extend(entry),
-                    Err(problem) => problems.push(problem),
-                }
+        let options = self.options;
+        let read = facts::read_all(&options.files, facts, &fds, |descriptor| {
+            match descriptor.and_then(|descriptor| self.dump_known(&descriptor)) {
+                Ok(entry) => table.extend(entry),
+                Err(problem) => problems.push(problem),
             }
-        }
+        });
+        problems.extend(read.err());
         table
+    }
+
+    /// Descriptors of a task of which it must still be asked whether execve closes them.
+    pub fn unasked(&self, pid: i32) -> &[i32] {
+        self.unasked.get(&pid).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Describes one descriptor of a task. Nothing of the task is changed, so it need not be stopped for a mere look.
@@ -339,6 +348,9 @@ impl<'a> FilesDump<'a> {
     }
 
     fn dump_known(&mut self, facts: &FdFacts<'_>) -> Result<Option<FdinfoEntry>, Problem> {
+        if facts.cloexec.is_none() {
+            self.unasked.entry(facts.pid).or_default().push(facts.fd);
+        }
         let described = self.describe_fd(facts).or_else(|problem| self.instead(facts, problem));
         described.map_err(|p| p.object(facts.object()))
     }
@@ -525,7 +537,7 @@ impl<'a> FilesDump<'a> {
 
 /// A line of a descriptor table.
 fn entry_of(fd: &FdFacts<'_>, kind: &dyn ErasedFileKind, id: u32) -> FdinfoEntry {
-    let flags = if fd.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };
+    let flags = if fd.cloexec == Some(true) { libc::FD_CLOEXEC as u32 } else { 0 };
     FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd.fd as u32, ..FdinfoEntry::default() }
 }
 
@@ -537,15 +549,6 @@ pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusa
         (None, _) => Err(foreign::known(fd).map_or(FileRefusal::NoKind, FileRefusal::Foreign)),
         (Some(a), Some(b)) => Err(FileRefusal::SeveralKinds(format!("{}, {}", a.name(), b.name()))),
     }
-}
-
-/// The descriptor numbers of a task, in order.
-pub fn list(pid: i32) -> Vec<i32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-    let mut fds: Vec<i32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    fds.sort_unstable();
-    fds
 }
 
 /// Files of a tree that is being restored.

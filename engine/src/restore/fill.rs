@@ -6,7 +6,7 @@
 //! Threads share the work, a MiB of a file at a time; where it has a checksum, that is compared on the way.
 
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use proto::messages::VmaEntry;
@@ -61,7 +61,7 @@ struct Job<'a> {
     pid: i32,
     name: TaskName,
     image: String,
-    file: MappedFile,
+    file: Arc<MappedFile>,
     sums: Option<&'a FileSums>,
     pieces: Vec<Piece>,
     faults: Option<Userfault>,
@@ -132,9 +132,13 @@ fn plan<'a>(
     let runs = runs(alive)?;
     let Some((_, last)) = runs.last() else { return Ok(None) };
     let image = proto::catalogue::PAGES.file_name(alive.pages_id.into());
-    let file = images.open_file(&image)?;
     let about = |p: Problem| p.object(Object::Image(image.clone()));
-    let mapped = MappedFile::new(&file).map_err(|e| about(Problem::new(e)))?;
+    let mapped = if let Some(mapped) = &heirlooms.file {
+        Arc::clone(mapped)
+    } else {
+        let mapped = MappedFile::new(&images.open_file(&image)?);
+        Arc::new(mapped.map_err(|e| about(Problem::new(e)))?)
+    };
     if mapped.len() < last.offset + last.len {
         return Err(invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "it became shorter"));
     }
@@ -173,7 +177,9 @@ fn plan<'a>(
             }
         }
     }
-    map_from_image(stub, &file, &from_image)?;
+    if !from_image.is_empty() {
+        map_from_image(stub, &images.open_file(&job.image)?, &from_image)?;
+    }
     Ok(Some(job))
 }
 
@@ -397,7 +403,7 @@ mod tests {
             pid: 0,
             name: TaskName { host_pid: 1, inner_pid: None, comm: String::new() },
             image: String::new(),
-            file: MappedFile::new(&file).unwrap(),
+            file: Arc::new(MappedFile::new(&file).unwrap()),
             sums: None,
             pieces: Vec::new(),
             faults: None,

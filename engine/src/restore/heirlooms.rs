@@ -7,6 +7,7 @@
 //! would not do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use proto::messages::VmaEntry;
 
@@ -46,6 +47,8 @@ pub(super) struct Inheritance {
     given: BTreeSet<u64>,
     /// Whether those are filled in already.
     pub given_is_filled: bool,
+    /// Its pages file, if that was compared, and so is mapped.
+    pub file: Option<Arc<MappedFile>>,
 }
 
 /// A mapping that a task keeps.
@@ -59,7 +62,7 @@ pub(super) struct Kept {
 
 /// A task's pages, as its images have them.
 struct Pages<'a> {
-    file: MappedFile,
+    file: Arc<MappedFile>,
     runs: Vec<(&'a VmaEntry, FileRun)>,
 }
 
@@ -102,7 +105,11 @@ impl Heirlooms {
             }
             for (at, alive) in [(maker, of_maker), (child, of_child)] {
                 if let std::collections::btree_map::Entry::Vacant(place) = opened.entry(at) {
-                    place.insert(open(alive, images)?);
+                    let pages = open(alive, images)?;
+                    if let Some(inheritance) = all.tasks.get_mut(at) {
+                        inheritance.file = pages.as_ref().map(|pages| Arc::clone(&pages.file));
+                    }
+                    place.insert(pages);
                 }
             }
             let pages = |at| opened.get(&at).and_then(Option::as_ref);
@@ -242,7 +249,7 @@ fn open<'a>(alive: &'a Alive, images: &Images) -> Result<Option<Pages<'a>>, Prob
         return Ok(None);
     }
     let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
-    Ok(Some(Pages { file: MappedFile::new(&file)?, runs }))
+    Ok(Some(Pages { file: Arc::new(MappedFile::new(&file)?), runs }))
 }
 
 impl Pages<'_> {

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
-use super::{time_spaces, tree};
+use super::{pid_spaces, task_spaces, time_spaces, tree};
 use crate::arch;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
@@ -21,6 +21,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::sys::namespace;
+use crate::task_spaces::TYPES;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
 
@@ -92,6 +93,8 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     }
     problems.extend(tasks.iter().flat_map(of_image));
     problems.extend(time_spaces::check(tasks, files.images));
+    problems.extend(pid_spaces::check(tasks));
+    problems.extend(task_spaces::check(tasks, files.images));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
@@ -142,9 +145,9 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
     let is_made = |kind: NamespaceType, id: u32| match kind {
         NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
         NamespaceType::Net => inside.spaces.get(id).is_some(),
-        // `time_spaces.rs` looks at these.
-        NamespaceType::Time => true,
-        _ => false,
+        // Modules of their own look at these.
+        NamespaceType::Time | NamespaceType::Pid => true,
+        kind => TYPES.contains(&kind),
     };
     let apart = |kind: &NamespaceType| {
         let id = namespaces::id(&own, *kind);

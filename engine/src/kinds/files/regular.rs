@@ -17,7 +17,9 @@ use proto::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use super::name::{self, Seen};
 use super::policy::{self, PolicyRefusal};
 use super::validation::{self, Difference};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, foreign, mounted, remap, set_common};
+use super::{
+    FdFacts, FileKind, FilesDump, FilesRestore, device, foreign, mounted, posix_queue, remap, set_common,
+};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::options::Validation;
@@ -102,7 +104,7 @@ impl FileKind for Regular {
             return false;
         }
         match fd.file_type() {
-            libc::S_IFREG => !foreign::is_memory(fd),
+            libc::S_IFREG => !foreign::is_memory(fd) && !posix_queue::is_queue(fd),
             libc::S_IFDIR => true,
             libc::S_IFCHR => fd.is_path_only() || is_stateless_device(&fd.stat),
             _ => fd.is_path_only(),
@@ -121,7 +123,7 @@ impl FileKind for Regular {
             return Ok(RegFileEntry { ext: Some(true), size: None, mode: None, ..external });
         }
         let reach = format!("/proc/{}/fd/{}", fd.pid, fd.fd);
-        let seen = Seen { link: &fd.link, stat: &fd.stat, reach, leads: false, position: pos as i64 };
+        let seen = Seen { link: &fd.link, stat: &fd.stat, reach, leads: fd.leads, position: pos as i64 };
         if let Some((path, stat)) = device::other_node(cx, &seen) {
             device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
