@@ -1,7 +1,9 @@
 //! A directory of image files.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Cursor, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use proto::catalogue::{Container, ImageType};
@@ -10,7 +12,7 @@ use proto::{Reader, Writer};
 use crate::checksum::{self, Damage, FileSums, SetSums, Summing};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::side_by_side;
-use crate::sys::memory;
+use crate::sys::fcntl;
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +67,10 @@ pub struct NewImages {
     committed: bool,
     /// Checksums of what was written; none if they are not wanted.
     sums: Option<SetSums>,
-    older_pages: OlderPages,
-}
-
-/// What becomes of pages files of an older set, which lose their names when a new one begins: to free a large file takes
-/// time.
-#[derive(Debug)]
-enum OlderPages {
-    /// They are freed beside everything else; at once on tmpfs, where the new files take their memory.
-    Beside(Option<std::thread::JoinHandle<()>>),
-    /// They are kept until nobody waits.
-    Kept(Vec<File>),
+    /// Pages files of the older set, to be written over: they have their blocks, and their memory.
+    reused: BTreeMap<String, File>,
+    /// Those that others have open, which have no names any more, if they are to be let go of later.
+    older_pages: Option<Vec<File>>,
 }
 
 impl NewImages {
@@ -88,26 +83,25 @@ impl NewImages {
             pages_files: 0,
             committed: false,
             sums: Some(SetSums::default()),
-            older_pages: OlderPages::Beside(None),
+            reused: BTreeMap::new(),
+            older_pages: None,
         }
     }
 
     /// Takes the names of an older set away when it begins, and no more than that: somebody waits.
     #[must_use]
     pub fn freeing_later(mut self) -> Self {
-        self.older_pages = OlderPages::Kept(Vec::new());
+        self.older_pages = Some(Vec::new());
         self
     }
 
     /// Nobody waits any more: frees what is left of an older set.
     pub fn free_older(&mut self) {
-        if let OlderPages::Kept(files) = &mut self.older_pages {
-            files.clear();
-        }
+        self.older_pages = None;
     }
 
     /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
-    /// for a part of the new set; and they are not written over, because a process may have its memory in them.
+    /// for a part of the new set; and they are not written over where a process may have its memory in them.
     fn remove_older_set(&mut self) -> Result<(), Problem> {
         let step = "replace the old images";
         let about = |path: &Path| Object::Path(path.to_owned());
@@ -122,7 +116,6 @@ impl NewImages {
         let entries = entries.about(|| about(&self.dir)).while_trying_to(step)?;
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
         // Service files, such as statistics, belong to the work directory, which may be the same.
-        let mut pages = Vec::new();
         let is_image = |name: &std::ffi::OsString| {
             let image = name.to_str().and_then(ImageType::by_file_name);
             image.is_some_and(|(image, _)| image.container != Container::Service)
@@ -132,17 +125,29 @@ impl NewImages {
             let is_pages = name.to_str().and_then(ImageType::by_file_name);
             let is_pages =
                 is_pages.is_some_and(|(image, _)| image.magic_name == proto::catalogue::PAGES.magic_name);
-            if is_pages {
-                pages.extend(File::open(&path));
+            if is_pages && let Some(file) = nobody_elses(&path) {
+                self.written.push(path.clone());
+                self.reused.extend(name.into_string().ok().map(|name| (name, file)));
+                continue;
+            }
+            if let Some(kept) = self.older_pages.as_mut().filter(|_| is_pages) {
+                kept.extend(File::open(&path));
             }
             remove(path)?;
         }
-        match &mut self.older_pages {
-            OlderPages::Kept(files) => *files = pages,
-            OlderPages::Beside(_) if !pages.first().is_some_and(is_on_disk) => {}
-            OlderPages::Beside(thread) => *thread = Some(std::thread::spawn(move || drop(pages))),
-        }
         Ok(())
+    }
+
+    /// Removes pages files of an older set that the new one has no use for.
+    fn remove_unused(&mut self) {
+        for (name, file) in std::mem::take(&mut self.reused) {
+            let path = self.dir.join(name);
+            self.written.retain(|written| *written != path);
+            if let Err(e) = fs::remove_file(&path) {
+                log::warn!("cannot remove {} of the older images: {e}", path.display());
+            }
+            drop(file);
+        }
     }
 
     /// Computes no checksums.
@@ -194,6 +199,15 @@ impl NewImages {
         Ok(())
     }
 
+    /// Creates a file for so many bytes of pages, or takes that of an older set.
+    pub fn create_pages_file(&mut self, name: &str, size: u64) -> Result<File, Problem> {
+        self.begin()?;
+        let Some(file) = self.reused.remove(name) else { return self.create_file(name) };
+        let cut = file.metadata().and_then(|old| if old.len() > size { file.set_len(size) } else { Ok(()) });
+        cut.map_err(SysError::io("ftruncate")).about(|| Object::Image(name.to_owned()))?;
+        Ok(file)
+    }
+
     /// Creates one file.
     pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
         self.begin()?;
@@ -203,7 +217,7 @@ impl NewImages {
         Ok(file)
     }
 
-    /// Removes an older set, if nothing is written yet.
+    /// Takes the place of an older set, if that has not happened yet.
     fn begin(&mut self) -> Result<(), Problem> {
         if !self.begun {
             self.remove_older_set()?;
@@ -273,7 +287,7 @@ impl NewImages {
 
     /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
     pub fn commit(mut self, inventory: &proto::messages::InventoryEntry) -> Result<(), Problem> {
-        self.have_freed();
+        self.remove_unused();
         let image = &proto::catalogue::INVENTORY;
         let name = image.file_name(0);
         let temporary = format!("{name}.new");
@@ -306,21 +320,8 @@ impl NewImages {
     }
 }
 
-impl NewImages {
-    /// Waits until an older set has been freed, where that is under way.
-    fn have_freed(&mut self) {
-        if let OlderPages::Beside(thread) = &mut self.older_pages
-            && let Some(thread) = thread.take()
-        {
-            // It cannot panic, and has nothing to tell.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Drop for NewImages {
     fn drop(&mut self) {
-        self.have_freed();
         if self.committed {
             return;
         }
@@ -334,14 +335,20 @@ impl Drop for NewImages {
     }
 }
 
+/// A file that nobody else has open or mapped, to be written over: that is who gets a write lease (`F_SETLEASE` of fcntl(2)).
+/// A file with several names is more than an image.
+fn nobody_elses(path: &Path) -> Option<File> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = File::options().read(true).write(true).open(path).ok()?;
+    let is_ours =
+        fcntl::is_open_nowhere_else(file.as_fd()) && file.metadata().is_ok_and(|of| of.nlink() == 1);
+    is_ours.then_some(file)
+}
+
 fn create(path: &Path) -> Result<File, Problem> {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
     let about = |e| Problem::new(e).object(Object::Path(path.to_owned())).step("create an image file");
     file.map_err(SysError::io("open")).map_err(about)
-}
-
-fn is_on_disk(file: &File) -> bool {
-    memory::is_tmpfs(file).is_ok_and(|is_tmpfs| !is_tmpfs)
 }
 
 fn write_entries(

@@ -164,7 +164,8 @@ fn a_mapped_file_that_has_changed_is_named() {
     }
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("program");
-    fs::copy("/bin/sleep", &program).unwrap();
+    // By another process: forks of other tests would have a descriptor of ours, to write to it, for a moment.
+    assert!(Command::new("cp").arg("/bin/sleep").arg(&program).status().unwrap().success());
     let mut target = alone(Command::new(&program).arg("1000").current_dir("/")).spawn().unwrap();
     let images = dir.path().join("images");
     fs::create_dir(&images).unwrap();
@@ -180,4 +181,40 @@ fn a_mapped_file_that_has_changed_is_named() {
     fs::remove_file(&program).unwrap();
     let parts = ["program", "does not exist", "nothing was restored"];
     assert_refused(&stasis("restore", &images, &["-d"]), 3, &parts);
+}
+
+#[test]
+fn pages_of_an_older_set_are_written_over_unless_somebody_has_them_open() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !is_root() {
+        return;
+    }
+    for folder in ["/dev/shm", "/var/tmp"] {
+        let dir = tempfile::tempdir_in(folder).unwrap();
+        let mut target = holding(8, &dir.path().join("ready"));
+        let pid = target.id().to_string();
+        let images = dir.path().join("images");
+        fs::create_dir(&images).unwrap();
+        let pages = images.join("pages-1.img");
+        let dump = |words: &[&str]| {
+            let said = stasis("dump", &images, &[&["-t", &pid], words].concat());
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+            fs::metadata(&pages).unwrap().ino()
+        };
+        // A file of its own, since the number of one that is gone may be given again.
+        let first = dump(&["-R"]);
+        assert_eq!(dump(&["-R"]), first, "the same file");
+        let held = File::open(&pages).unwrap();
+        let before = fs::read(&pages).unwrap();
+        assert_ne!(dump(&["-R"]), first, "another file");
+        let mut after = Vec::new();
+        std::io::Read::read_to_end(&mut { held }, &mut after).unwrap();
+        assert!(after == before, "what somebody has open was changed");
+        // More than there is to write now.
+        File::options().append(true).open(&pages).unwrap().set_len(before.len() as u64 + (64 << 20)).unwrap();
+        dump(&[]);
+        target.wait().unwrap();
+        let said = stasis("verify", &images, &[]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
 }

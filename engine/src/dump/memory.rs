@@ -285,7 +285,8 @@ impl Writing<'_> {
         pages::write_map(self.images, memory.pid, pages_id, runs)?;
         extra::write(self.images, memory.pid, &memory.extra)?;
         let name = proto::catalogue::PAGES.file_name(pages_id.into());
-        let file = self.images.create_file(&name)?;
+        let size = runs.last().map_or(0, |run| run.offset + run.len());
+        let file = self.images.create_pages_file(&name, size)?;
         Ok((name, file))
     }
 

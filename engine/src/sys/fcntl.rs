@@ -102,3 +102,16 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd, SysEr
     // SAFETY: the kernel has just given us this number, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
+
+/// Whether a file, open for reading and writing, is open under no other description, and mapped nowhere: nobody else gets a write
+/// lease, which is given back at once.
+pub fn is_open_nowhere_else(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: takes numbers only.
+    let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    if leased < 0 {
+        return false;
+    }
+    // SAFETY: as above.
+    let given_back = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    given_back == 0
+}

@@ -15,7 +15,7 @@ pub struct AnonymousPrivate;
 impl MappingKind for AnonymousPrivate {
     const NAME: &'static str = "anonymous";
     const NOT_SAVED: &'static [&'static str] = &[
-        "sharing of pages with other processes after a fork, in stacks, and where it is less than 128 KiB between two tasks",
+        "sharing of pages with other processes after a fork, where it is less than 128 KiB between two tasks, or with --map-pages",
         "NUMA policies of more than 500 mappings, on machines with one node",
     ];
 

@@ -44,7 +44,8 @@ pub fn write(images: &mut NewImages, id: u64, object: &File, page_size: u64) -> 
         runs.iter().try_for_each(|run| writer.entry(&entry(run.start, run.len())))
     })?;
     let name = PAGES.file_name(pages_id.into());
-    let file = images.create_file(&name)?;
+    let size = runs.last().map_or(0, |run| run.offset + run.len());
+    let file = images.create_pages_file(&name, size)?;
     let sums = pages_file::write(object, &runs, &file, images.has_checksums(), &mut |_| Ok(()))?;
     if let Some(sums) = sums {
         images.set_checksums(&name, sums);
