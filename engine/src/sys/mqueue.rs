@@ -52,8 +52,7 @@ pub fn attributes(queue: BorrowedFd<'_>) -> Result<Attributes, SysError> {
     let mut raw: RawAttributes = [0; 8];
     let none = std::ptr::null::<()>();
     // SAFETY: the kernel writes the attributes.
-    let done =
-        unsafe { libc::syscall(libc::SYS_mq_getsetattr, queue.as_raw_fd(), none, raw.as_mut_ptr()) };
+    let done = unsafe { libc::syscall(libc::SYS_mq_getsetattr, queue.as_raw_fd(), none, raw.as_mut_ptr()) };
     Errno::result(done).map_err(SysError::of("mq_getsetattr"))?;
     let [_, messages, size, waiting, ..] = raw.map(i64::cast_unsigned);
     Ok(Attributes { messages, size, waiting })
@@ -83,7 +82,6 @@ pub fn send(queue: BorrowedFd<'_>, bytes: &[u8], priority: u32, until: Duration)
     let until = [until.as_secs(), u64::from(until.subsec_nanos())];
     let (fd, start, length) = (queue.as_raw_fd(), bytes.as_ptr(), bytes.len());
     // SAFETY: the kernel reads the bytes and a time.
-    let done =
-        unsafe { libc::syscall(libc::SYS_mq_timedsend, fd, start, length, priority, until.as_ptr()) };
+    let done = unsafe { libc::syscall(libc::SYS_mq_timedsend, fd, start, length, priority, until.as_ptr()) };
     Errno::result(done).map(drop).map_err(SysError::of("mq_timedsend"))
 }

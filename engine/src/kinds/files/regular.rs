@@ -17,7 +17,9 @@ use proto::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use super::name::{self, Seen};
 use super::policy::{self, PolicyRefusal};
 use super::validation::{self, Difference};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, foreign, mounted, posix_queue, remap, set_common};
+use super::{
+    FdFacts, FileKind, FilesDump, FilesRestore, device, foreign, mounted, posix_queue, remap, set_common,
+};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::options::Validation;

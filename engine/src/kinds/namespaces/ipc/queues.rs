@@ -151,9 +151,9 @@ fn put(queue: BorrowedFd<'_>, messages: &[StasisQueueMessage]) -> Result<(), Sys
 /// Writes all queues of the namespace.
 pub(super) fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
     let queues = all().unwrap_or_default();
-    let entries = queues.iter().map(|(name, queue)| {
-        describe(name, queue.as_fd(), &cx.options.inside.ids).about(|| object(name))
-    });
+    let entries = queues
+        .iter()
+        .map(|(name, queue)| describe(name, queue.as_fd(), &cx.options.inside.ids).about(|| object(name)));
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
     if entries.is_empty() { Ok(()) } else { images.write(&STASIS_QUEUES, cx.id.into(), &entries) }
 }
