@@ -80,6 +80,28 @@ fn check_place(group: &str, who: &str) -> Verdict {
     Ok(())
 }
 
+/// Gives a file of a group to somebody.
+fn give(group: &str, file: &str, uid: &str, mode: &str) -> Result<PathBuf, Failure> {
+    make(group)?;
+    let path = dir(group)?.join(file);
+    let mode = u32::from_str_radix(mode, 8)?;
+    nix::unistd::chown(&path, Some(uid.parse::<u32>()?.into()), Some(77.into()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    Ok(path)
+}
+
+/// A child that is in a group.
+fn child_in(cx: &Context, group: &str) -> Result<Child, Failure> {
+    let child = cx.child(|cx| {
+        join(group, None)?;
+        cx.post("joined")?;
+        cx.park()?;
+        check_place(group, "the child")
+    })?;
+    cx.wait_for("joined")?;
+    Ok(child)
+}
+
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let args: Vec<Vec<String>> =
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
@@ -102,12 +124,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
                 settings.push(((*group).to_owned(), shown.to_owned()));
             }
             ["own", group, file, uid, mode] => {
-                make(group)?;
-                let path = dir(group)?.join(file);
-                let mode = u32::from_str_radix(mode, 8)?;
-                nix::unistd::chown(&path, Some(uid.parse::<u32>()?.into()), Some(77.into()))?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-                owned.push(path);
+                owned.push(give(group, file, uid, mode)?);
             }
             ["join", group] => {
                 join(group, None)?;
@@ -120,14 +137,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             }
             ["gone", group] => gone.push(dir(group)?),
             ["child-joins", group] => {
-                let group = (*group).to_owned();
-                children.push(cx.child(|cx| {
-                    join(&group, None)?;
-                    cx.post("joined")?;
-                    cx.park()?;
-                    check_place(&group, "the child")
-                })?);
-                cx.wait_for("joined")?;
+                children.push(child_in(cx, group)?);
             }
             ["thread-joins", group] => {
                 let (group, (ready, is_ready)) = ((*group).to_owned(), mpsc::channel());
