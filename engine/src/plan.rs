@@ -119,7 +119,7 @@ impl TaskPlan {
             mappings: BTreeMap::new(),
             refused: Vec::new(),
         };
-        let links = NamespaceLinks::read(&pid.to_string());
+        let links = NamespaceLinks::read(pid);
         if status.state == procfs::stat::State::Zombie {
             plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
             return Ok(plan);

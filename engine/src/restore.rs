@@ -49,8 +49,8 @@ pub struct Restored {
 pub enum Foreseen {
     /// All that a restore looks at before it creates anything.
     All,
-    /// Only that the namespaces can be made which the tree has for itself; files and ids in them are looked at when they
-    /// are there.
+    /// That the namespaces can be made which the tree has for itself, and all that its images say of tasks. Files are looked at
+    /// when the namespaces are there: where a path leads depends on mounts, and those are made by the restore.
     Namespaces,
 }
 
@@ -66,7 +66,7 @@ pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<F
     let has_namespaces = cradle::check(options, images)?;
     let tasks = set::read(images).map_err(one)?;
     if has_namespaces {
-        return Ok(Foreseen::Namespaces);
+        return plan::check_images(&tasks, images).map(|()| Foreseen::Namespaces);
     }
     let files = FilesRestore::read(options, images).map_err(one)?;
     plan::check(&tasks, &files).map(|_steps| Foreseen::All)

@@ -1,5 +1,6 @@
 //! Work on many things that are alike, by as many threads as there are processors.
 
+use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -15,6 +16,8 @@ const MOST_COPYING: usize = 4;
 const PORTION: usize = 8;
 /// Portions that may wait to be taken.
 const WAITING: usize = 2;
+/// Portions that may wait for one before them.
+const EARLY: usize = 8;
 
 fn threads(count: usize) -> usize {
     if count < FEW { 1 } else { thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS) }
@@ -38,6 +41,78 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
         }
         results
     })
+}
+
+/// What `work` makes of each item, in their order, and what `own` makes: the calling thread does that first, while others
+/// begin with the items.
+pub fn map_while<T: Sync, R: Send, O>(
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+    own: impl FnOnce() -> O,
+) -> (Vec<R>, O) {
+    let threads = threads(items.len());
+    if threads == 1 {
+        let own = own();
+        return (items.iter().map(work).collect(), own);
+    }
+    let portions: Vec<&[T]> = items.chunks(PORTION).collect();
+    let next = AtomicUsize::new(0);
+    let (portions, next, work) = (&portions, &next, &work);
+    let take_portions = move || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(portion) = portions.get(at) else { return done };
+            done.push((at, portion.iter().map(work).collect::<Vec<R>>()));
+        }
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_portions)).collect();
+        let own = own();
+        let mut done = take_portions();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done.sort_unstable_by_key(|(at, _)| *at);
+        (done.into_iter().flat_map(|(_, results)| results).collect(), own)
+    })
+}
+
+/// Hands what `work` makes of each item to `take`, in their order. Only some results wait at a time.
+pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mut take: impl FnMut(R)) {
+    let threads = threads(items.len());
+    if threads == 1 {
+        return items.iter().map(work).for_each(take);
+    }
+    let portions: Vec<&[T]> = items.chunks(PORTION).collect();
+    let next = AtomicUsize::new(0);
+    let work_on = || {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        Some((at, portions.get(at)?.iter().map(&work).collect::<Vec<R>>()))
+    };
+    let work_on = &work_on;
+    thread::scope(|scope| {
+        let (sender, results) = sync_channel(WAITING);
+        for _ in 1..threads {
+            let sender = sender.clone();
+            scope.spawn(move || while work_on().is_some_and(|done| sender.send(done).is_ok()) {});
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        for wanted in 0..portions.len() {
+            while !early.contains_key(&wanted) {
+                let worked = || if early.len() < EARLY { work_on() } else { None };
+                // All others are being worked on; whoever panics instead has us panic in the end.
+                let Some((at, done)) =
+                    results.try_recv().ok().or_else(worked).or_else(|| results.recv().ok())
+                else {
+                    return;
+                };
+                early.insert(at, done);
+            }
+            early.remove(&wanted).into_iter().flatten().for_each(&mut take);
+        }
+    });
 }
 
 /// Hands what `work` makes of each item to `take`, in any order, until that fails. Only a few results wait at a time.
@@ -117,6 +192,18 @@ mod tests {
         for count in [0, 1, FEW, 1000] {
             let items: Vec<usize> = (0..count).collect();
             assert_eq!(map(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+            let both = map_while(&items, |item| item + 1, || "own");
+            assert_eq!(both, ((1..=count).collect::<Vec<_>>(), "own"));
+        }
+    }
+
+    #[test]
+    fn results_are_taken_in_order() {
+        for count in [0, 1, FEW, 1000] {
+            let items: Vec<usize> = (0..count).collect();
+            let mut taken = Vec::new();
+            in_order(&items, |item| item + 1, |item| taken.push(item));
+            assert_eq!(taken, (1..=count).collect::<Vec<_>>());
         }
     }
 

@@ -111,7 +111,7 @@ pub fn id_of_link(cx: &mut FilesDump<'_>, kind: NamespaceType, link: &Path) -> u
 impl TaskSpaces {
     /// The place of a namespace, which is new if it was not met before; none for that of the root.
     fn find(&mut self, options: &DumpOptions, kind: NamespaceType, link: &Path) -> Option<usize> {
-        let roots = self.roots.get_or_insert_with(|| NamespaceLinks::read(&options.tree.to_string()));
+        let roots = self.roots.get_or_insert_with(|| NamespaceLinks::read(options.tree));
         if roots.of(kind) == Some(link) {
             return None;
         }

@@ -85,6 +85,7 @@ mod groups;
 mod heap;
 mod helper_zombie_child;
 mod hugetlb00;
+mod hugetlb_1g;
 mod inet;
 mod inotify;
 mod inotify00;
@@ -110,7 +111,11 @@ mod maps09;
 mod maps10;
 mod maps11;
 mod maps12;
+mod maps_edges;
 mod maps_file_prot;
+mod maps_many;
+mod maps_properties;
+mod maps_swapped;
 mod membarrier;
 mod memfd00;
 mod memfd01;
@@ -353,6 +358,7 @@ mod unlink_mmap00;
 mod unlink_mmap01;
 mod unlink_regular00;
 mod unshared;
+mod uprobes;
 mod utsname;
 mod vdso00;
 mod vdso01;
@@ -457,6 +463,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "heap", run: heap::run },
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
+    Workload { name: "hugetlb_1g", run: hugetlb_1g::run },
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify01", run: inotify01::run },
     Workload { name: "inotify04", run: inotify04::run },
@@ -480,7 +487,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps10", run: maps10::run },
     Workload { name: "maps11", run: maps11::run },
     Workload { name: "maps12", run: maps12::run },
+    Workload { name: "maps_edges", run: maps_edges::run },
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
+    Workload { name: "maps_many", run: maps_many::run },
+    Workload { name: "maps_properties", run: maps_properties::run },
+    Workload { name: "maps_swapped", run: maps_swapped::run },
     Workload { name: "membarrier", run: membarrier::run },
     Workload { name: "memfd00", run: memfd00::run },
     Workload { name: "memfd01", run: memfd01::run },
@@ -720,6 +731,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "unshared", run: unshared::run },
+    Workload { name: "uprobes", run: uprobes::run },
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
     Workload { name: "utsns_part", run: spaces_part::uts },

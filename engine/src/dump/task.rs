@@ -10,6 +10,7 @@ use proto::messages::{
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
+use super::vm_flags::VmFlagsReader;
 use crate::arch;
 use crate::args;
 use crate::cgroups::CgroupsDump;
@@ -101,6 +102,15 @@ impl TaskImages {
         self.alive.as_ref().map(|alive| alive.extra.clone()).unwrap_or_default()
     }
 
+    /// Takes the numbers of descriptors that execve closes, in order.
+    pub(super) fn set_closed_by_execve(&mut self, fds: &[i32]) {
+        for entry in self.alive.iter_mut().filter_map(|alive| alive.fdinfo.as_mut()).flatten() {
+            if fds.binary_search(&(entry.fd as i32)).is_ok() {
+                entry.flags |= libc::FD_CLOEXEC as u32;
+            }
+        }
+    }
+
     /// How many descriptors it has, if it is the first task with its table.
     pub(super) fn descriptors(&self) -> Option<usize> {
         self.alive.as_ref()?.fdinfo.as_ref().map(Vec::len)
@@ -124,11 +134,12 @@ pub(super) struct Alive {
 pub(super) fn inspect(
     tree: &FrozenTree,
     options: &DumpOptions,
+    reader: &VmFlagsReader,
     problems: &mut Vec<Problem>,
 ) -> Vec<Option<TaskFacts>> {
     let lives = |task: &&FrozenTask| task.state != TaskState::Zombie;
     let living: Vec<&FrozenTask> = tree.tasks.iter().filter(lives).collect();
-    let mut facts = TaskFacts::read_all(&living, &options.inside.ids).into_iter();
+    let mut facts = TaskFacts::read_all(&living, &options.inside.ids, reader).into_iter();
     let take = |task: &FrozenTask| {
         let facts = Some(task).filter(lives).and_then(|_| facts.next())?;
         facts.map_err(|p| problems.push(p)).ok()
@@ -182,8 +193,10 @@ pub(super) fn find_cgroups(
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };
-        for (thread, core) in facts.threads.iter().zip(&mut image.cores) {
-            match cgroups.set_of(facts.pid, thread.tid) {
+        let tids: Vec<i32> = facts.threads.iter().map(|thread| thread.tid).collect();
+        let sets = cgroups.sets_of(facts.pid, &tids);
+        for ((thread, core), set) in facts.threads.iter().zip(&mut image.cores).zip(sets) {
+            match set {
                 Ok(set) => {
                     let has_own = thread.tid == facts.pid && roots != facts.namespaces.of(kind);
                     if has_own {
@@ -369,7 +382,7 @@ fn push_mapping(vmas: &mut Vec<proto::messages::VmaEntry>, entry: proto::message
 fn look_at_zombie(pid: i32, files: &mut FilesDump<'_>) -> Result<TaskImages, Problem> {
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse)?;
     let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
-    let pids = pid_spaces::of_task(files, pid, &NamespaceLinks::read(&pid.to_string()), &status)?;
+    let pids = pid_spaces::of_task(files, pid, &NamespaceLinks::read(pid), &status)?;
     let pid_space = pids.numbers(PidInside::innermost(&status.ns_pid, pid), &status);
     let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
     let exit_signal = u32::try_from(stat.exit_signal).ok();
@@ -404,9 +417,9 @@ impl HomeLinks {
         let roots = if options.inside.types.is_empty() {
             NamespaceLinks::default()
         } else {
-            NamespaceLinks::read(&options.tree.to_string())
+            NamespaceLinks::of_process(&options.tree.to_string())
         };
-        Self { ours: NamespaceLinks::read("self"), roots }
+        Self { ours: NamespaceLinks::of_process("self"), roots }
     }
 }
 
@@ -639,23 +652,25 @@ pub(super) fn write(
         })
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
-    let mut own = Vec::new();
+    let (mut own, mut cores, mut ids, mut fs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut mms, mut tables) = (Vec::new(), Vec::new());
     for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
-            images.write(&c::CORE, (*tid).into(), &[core.core])?;
+            cores.push((u64::from(*tid), [core.core]));
             own.push(core.own);
         }
-        let Some(alive) = &task.alive else { continue };
-        images.write(&c::IDS, pid, &[alive.ids])?;
-        images.write(&c::FS, pid, &[alive.fs])?;
-        if let Some(mm) = &alive.mm {
-            images.write(&c::MM, pid, std::slice::from_ref(mm))?;
-        }
-        if let Some(fdinfo) = &alive.fdinfo {
-            images.write(&c::FDINFO, alive.ids.files_id.into(), fdinfo)?;
-        }
+        let Some(alive) = &mut task.alive else { continue };
+        ids.push((pid, [alive.ids]));
+        fs.push((pid, [alive.fs]));
+        mms.extend(alive.mm.take().map(|mm| (pid, [mm])));
+        tables.extend(alive.fdinfo.take().map(|table| (alive.ids.files_id.into(), table)));
     }
+    images.write_each(&c::CORE, &cores)?;
+    images.write_each(&c::IDS, &ids)?;
+    images.write_each(&c::FS, &fs)?;
+    images.write_each(&c::MM, &mms)?;
+    images.write_each(&c::FDINFO, &tables)?;
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
     times.write(images)

@@ -7,6 +7,7 @@
 pub mod bpf_map;
 pub mod description;
 pub mod device;
+mod duplicate;
 pub mod ended;
 pub mod epoll;
 pub mod erased;
@@ -67,14 +68,13 @@ use crate::image::{Images, NewImages};
 use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
 use crate::pid_spaces::PidInside;
-use crate::side_by_side;
 use crate::supervise::LastDeeds;
 use crate::sys::{self, process, socket};
 use crate::tracee::batch::{Batch, Replies};
 
 pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
-pub use facts::{FdFacts, SocketFacts};
+pub use facts::{FdFacts, SocketFacts, list};
 pub use states::States;
 
 /// Why a descriptor cannot be dumped or restored.
@@ -266,6 +266,8 @@ pub struct FilesDump<'a> {
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
     paths: HashMap<PathKey, u32>,
+    /// By task.
+    unasked: HashMap<i32, Vec<i32>>,
     states: States,
 }
 
@@ -281,6 +283,7 @@ impl<'a> FilesDump<'a> {
             entries: Vec::new(),
             known: HashMap::new(),
             paths: HashMap::new(),
+            unasked: HashMap::new(),
             states: States::default(),
         }
     }
@@ -312,22 +315,24 @@ impl<'a> FilesDump<'a> {
         own_fd: i32,
         problems: &mut Vec<Problem>,
     ) -> Vec<FdinfoEntry> {
-        /// As many have duplicates here at a time.
-        const AT_ONCE: usize = 256;
         self.tasks.push(SeenTask::of(facts));
-        let (pid, pidfd) = (facts.pid, facts.pidfd.as_fd());
-        let mut fds = list(pid);
+        let mut fds = list(facts.pid);
         fds.retain(|fd| *fd != own_fd);
         let mut table = Vec::with_capacity(fds.len());
-        for fds in fds.chunks(AT_ONCE) {
-            for facts in side_by_side::map(fds, |fd| FdFacts::read(pid, pidfd, *fd)) {
-                match facts.and_then(|facts| self.dump_known(&facts)) {
-                    Ok(entry) => table.extend(entry),
-                    Err(problem) => problems.push(problem),
-                }
+        let options = self.options;
+        let read = facts::read_all(&options.files, facts, &fds, |descriptor| {
+            match descriptor.and_then(|descriptor| self.dump_known(&descriptor)) {
+                Ok(entry) => table.extend(entry),
+                Err(problem) => problems.push(problem),
             }
-        }
+        });
+        problems.extend(read.err());
         table
+    }
+
+    /// Descriptors of a task of which it must still be asked whether execve closes them.
+    pub fn unasked(&self, pid: i32) -> &[i32] {
+        self.unasked.get(&pid).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Describes one descriptor of a task. Nothing of the task is changed, so it need not be stopped for a mere look.
@@ -343,6 +348,9 @@ impl<'a> FilesDump<'a> {
     }
 
     fn dump_known(&mut self, facts: &FdFacts<'_>) -> Result<Option<FdinfoEntry>, Problem> {
+        if facts.cloexec.is_none() {
+            self.unasked.entry(facts.pid).or_default().push(facts.fd);
+        }
         let described = self.describe_fd(facts).or_else(|problem| self.instead(facts, problem));
         described.map_err(|p| p.object(facts.object()))
     }
@@ -529,7 +537,7 @@ impl<'a> FilesDump<'a> {
 
 /// A line of a descriptor table.
 fn entry_of(fd: &FdFacts<'_>, kind: &dyn ErasedFileKind, id: u32) -> FdinfoEntry {
-    let flags = if fd.is_cloexec() { libc::FD_CLOEXEC as u32 } else { 0 };
+    let flags = if fd.cloexec == Some(true) { libc::FD_CLOEXEC as u32 } else { 0 };
     FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd.fd as u32, ..FdinfoEntry::default() }
 }
 
@@ -541,15 +549,6 @@ pub fn claim(fd: &FdFacts<'_>) -> Result<&'static dyn ErasedFileKind, FileRefusa
         (None, _) => Err(foreign::known(fd).map_or(FileRefusal::NoKind, FileRefusal::Foreign)),
         (Some(a), Some(b)) => Err(FileRefusal::SeveralKinds(format!("{}, {}", a.name(), b.name()))),
     }
-}
-
-/// The descriptor numbers of a task, in order.
-pub fn list(pid: i32) -> Vec<i32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-    let mut fds: Vec<i32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    fds.sort_unstable();
-    fds
 }
 
 /// Files of a tree that is being restored.

@@ -5,6 +5,7 @@
 pub mod creds;
 pub mod futex;
 pub mod itimers;
+pub mod memory_policy;
 pub mod name;
 pub mod personality;
 pub mod posix_timers;

@@ -148,11 +148,15 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     // Each with a signal that it has to take first, or 0.
     let mut ready: Vec<(Stopped, i32)> = Vec::new();
     let agents = take_out(&mut stubs, tasks)?;
+    // How extended registers are laid out is the same for all threads here.
+    let mut layout = None;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         let gone = usize::from(task.ended_leader().is_some());
         for (image, thread) in task.threads.iter().skip(gone).zip(stub.threads.drain(..)) {
             let stopped = thread.ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
-            set_registers(&stopped, image).of_task(&stub.name).while_trying_to("set its registers")?;
+            set_registers(&stopped, image, &mut layout)
+                .of_task(&stub.name)
+                .while_trying_to("set its registers")?;
             let step = "have it sleep on";
             ready.push(sleep_on(stopped, image).of_task(&stub.name).while_trying_to(step)?);
         }
@@ -226,13 +230,20 @@ fn sleep_on(stopped: Stopped, image: &super::set::Thread) -> Result<(Stopped, i3
     }
 }
 
-fn set_registers(thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {
-    let template = thread.xstate()?;
+fn set_registers(
+    thread: &Stopped,
+    image: &super::set::Thread,
+    layout: &mut Option<Vec<u8>>,
+) -> Result<(), Problem> {
+    let template = match layout {
+        Some(known) => known,
+        unknown => unknown.insert(thread.xstate()?),
+    };
     let core = image.core.thread_core.as_ref();
     let task_mask = image.core.tc.as_ref().map_or(0, |tc| tc.blk_sigset);
     let saved = Saved {
         regs: arch::restore_registers(&image.core)?,
-        xstate: arch::restored_xstate(&image.core, &template)?,
+        xstate: arch::restored_xstate(&image.core, template)?,
         sigmask: core.and_then(|c| c.blk_sigset).unwrap_or(task_mask),
     };
     saved.write(thread)?;

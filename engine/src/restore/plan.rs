@@ -12,6 +12,7 @@ use super::{pid_spaces, task_spaces, time_spaces, tree};
 use crate::arch;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
+use crate::image::Images;
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
 use crate::kinds::namespaces;
@@ -76,32 +77,21 @@ impl Explain for PlanRefusal {
 /// The order of births, or all that stands in the way of a restore.
 pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step>, Vec<Problem>> {
     let mut problems = Vec::new();
-    let here = vdso::here();
     let options = files.options;
     let is_there =
         |tid: i32| !options.inside.types.is_empty() && tasks.first().is_some_and(|root| root.pid == tid);
     for task in tasks {
         let mut found = Vec::new();
         found.extend(other_namespace(task, tasks, &options.inside).map(Problem::new));
-        for (at, thread) in task.threads.iter().enumerate() {
+        for thread in &task.threads {
             if !is_there(thread.tid) {
                 found.extend(pid_taken(thread.tid));
             }
-            if task.alive.is_some()
-                && (at > 0 || task.ended_leader().is_none())
-                && let Err(e) =
-                    arch::check_registers(&thread.core, thread.core.own.xstate_permission.unwrap_or(0))
-            {
-                found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
-            }
-        }
-        if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.vm.is_none()) {
-            found.extend(alive.mm.vmas.iter().filter_map(|vma| mm::kind_of(vma).err()));
-            found.extend(vdso::check(&alive.mm.vmas, here).err());
         }
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
+    problems.extend(tasks.iter().flat_map(of_image));
     problems.extend(time_spaces::check(tasks, files.images));
     problems.extend(pid_spaces::check(tasks));
     problems.extend(task_spaces::check(tasks, files.images));
@@ -120,6 +110,33 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
             Err(problems)
         }
     }
+}
+
+/// All that stands in the way wherever the tree is restored: for one in namespaces that are not there yet, in which nothing can be
+/// said of files, and of who has which pid.
+pub(super) fn check_images(tasks: &[Task], images: &Images) -> Result<(), Vec<Problem>> {
+    let mut problems: Vec<Problem> = tasks.iter().flat_map(of_image).collect();
+    problems.extend(time_spaces::check(tasks, images));
+    problems.extend(births::plan(tasks, free_pids(tasks)).err().unwrap_or_default());
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What the image of a task asks of a machine and has not got here: registers, kinds of mappings, the vdso.
+fn of_image(task: &Task) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let threads = task.threads.iter().skip(usize::from(task.ended_leader().is_some()));
+    for thread in threads.filter(|_| task.alive.is_some()) {
+        let permitted = thread.core.own.xstate_permission.unwrap_or(0);
+        if let Err(e) = arch::check_registers(&thread.core, permitted) {
+            found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
+        }
+    }
+    if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.vm.is_none()) {
+        found.extend(alive.mm.vmas.iter().filter_map(|vma| mm::kind_of(vma).err()));
+        found.extend(vdso::check(&alive.mm.vmas, vdso::here()).err());
+    }
+    let name = task.name();
+    found.into_iter().map(|p| p.task(&name)).collect()
 }
 
 /// A type of namespace in which a task is apart from the root, and which was not made for it.

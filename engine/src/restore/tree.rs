@@ -320,9 +320,11 @@ impl Nursery<'_, '_> {
                 let other = self.layout.at_place(*other);
                 batch.call("munmap", libc::SYS_munmap, args![other.base, Layout::size(other.threads)]);
             }
-            let at = |pid: i32| self.tasks.iter().position(|task| task.pid == pid);
-            let child = new.task.and_then(|task| at(task.pid));
-            self.heirlooms.disclaim(child, at(by), self.tasks, &mut batch);
+            let actor = |pid: i32| {
+                let task = self.tasks.iter().position(|task| task.pid == pid);
+                task.map_or(Actor::Helper(pid), Actor::Task)
+            };
+            self.heirlooms.disclaim(actor(new.pid), actor(by), self.tasks, &mut batch);
             self.spaces.push(BTreeSet::from([place]));
         }
         self.places.insert(new.pid, self.stubs.0.len());

@@ -1,15 +1,24 @@
 //! What is known about one descriptor of a stopped task, read once: its link, its inode, its fdinfo.
 
 use std::cell::OnceCell;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlink, readlinkat};
+use nix::sys::stat::Mode;
 use proto::messages::FownEntry;
 
-use crate::dump::inspect::read_single;
+use super::duplicate::Duplicates;
+use crate::dump::inspect::{TaskFacts, read_opened};
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::options::FileOptions;
 use crate::procfs::fdinfo::FdInfo;
 use crate::procfs::{self, link};
+use crate::side_by_side;
 use crate::sys::{fcntl, pidfd, socket};
 
 /// What is known about one descriptor of a stopped task.
@@ -27,6 +36,10 @@ pub struct FdFacts<'a> {
     pub info: FdInfo,
     /// What kind of socket it is, if it is one.
     pub socket: Option<SocketFacts>,
+    /// Whether the descriptor is closed by execve; none if that was not looked at, and the task must be asked.
+    pub cloexec: Option<bool>,
+    /// Whether its link was found to lead to it.
+    pub leads: bool,
     owner: Result<FownEntry, SysError>,
     pidfd: BorrowedFd<'a>,
     dup: OnceCell<OwnedFd>,
@@ -43,32 +56,128 @@ pub struct SocketFacts {
     pub protocol: i32,
 }
 
+/// The descriptor numbers of a task, in order.
+pub fn list(pid: i32) -> Vec<i32> {
+    // This is where each is looked for later, and who lists makes them.
+    let folder =
+        Dir::open(format!("/proc/{pid}/fdinfo").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let entries = folder.into_iter().flatten();
+    let mut fds: Vec<i32> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok()).collect();
+    fds.sort_unstable();
+    fds
+}
+
+/// Reads descriptors of a stopped task side by side, and hands them to `take` in their order.
+pub(super) fn read_all(
+    options: &FileOptions,
+    task: &TaskFacts,
+    fds: &[i32],
+    take: impl FnMut(Result<FdFacts<'_>, Problem>),
+) -> Result<(), Problem> {
+    /// Of fewer, it takes less time to read fdinfo than to ask the task what is not known otherwise.
+    const MANY: usize = 32;
+    let table = Table::open(task.pid, task.pidfd.as_fd())?;
+    let duplicates = (fds.len() >= MANY).then(|| Duplicates::new(options)).flatten();
+    let read = |fd: &i32| table.read(*fd, duplicates.as_ref());
+    side_by_side::in_order(fds, read, take);
+    Ok(())
+}
+
+/// A descriptor table of a task.
+#[derive(Debug)]
+struct Table<'a> {
+    pid: i32,
+    pidfd: BorrowedFd<'a>,
+    /// `/proc/PID/fdinfo`.
+    infos: File,
+    /// `/proc/self/fd`: a link to a duplicate says the same, and the kernel has made it before for others of its number.
+    links: File,
+}
+
+impl<'a> Table<'a> {
+    fn open(pid: i32, pidfd: BorrowedFd<'a>) -> Result<Self, Problem> {
+        let open = |path: String| {
+            File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
+        };
+        let (infos, links) = (open(format!("/proc/{pid}/fdinfo"))?, open("/proc/self/fd".into())?);
+        Ok(Self { pid, pidfd, infos, links })
+    }
+
+    fn read(&self, fd: i32, duplicates: Option<&Duplicates>) -> Result<FdFacts<'a>, Problem> {
+        let Ok(dup) = pidfd::getfd(self.pidfd, fd) else { return self.read_without_duplicate(fd) };
+        // A duplicate is looked at in less time than it takes to find the file in /proc.
+        let stat = nix::sys::stat::fstat(&dup).map_err(SysError::of("fstat"))?;
+        if let Some(info) = duplicates.and_then(|duplicates| duplicates.look(dup.as_fd(), &stat)) {
+            let link = format!("socket:[{}]", stat.st_ino).into_bytes();
+            return FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup.into()) }.asked();
+        }
+        let link = readlinkat(&self.links, dup.as_raw_fd().to_string().as_str());
+        let link = link.map_err(SysError::of("readlink"))?.into_vec();
+        let info = self.info(fd).map_err(|p| p.object(Object::Fd { fd, link: lossy(&link) }))?;
+        // Of other files it is found out by those few who want to know.
+        let leads = stat.st_mode & libc::S_IFMT == libc::S_IFREG
+            && link.starts_with(b"/")
+            && nix::sys::stat::lstat(OsStr::from_bytes(&link))
+                .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
+        FdFacts { leads, ..self.facts(fd, link, stat, info, dup.into()) }.asked()
+    }
+
+    fn read_without_duplicate(&self, fd: i32) -> Result<FdFacts<'a>, Problem> {
+        let path = format!("/proc/{}/fd/{fd}", self.pid);
+        let link = readlink(path.as_str()).map_err(SysError::of("readlink"))?.into_vec();
+        let object = || Object::Fd { fd, link: lossy(&link) };
+        let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
+        let info = self.info(fd).map_err(|p| p.object(object()))?;
+        self.facts(fd, link, stat, info, OnceCell::new()).asked()
+    }
+
+    fn info(&self, fd: i32) -> Result<FdInfo, Problem> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.infos, fd.to_string().as_str(), flags, Mode::empty());
+        let file = File::from(file.map_err(SysError::of("open"))?);
+        read_opened(file, || format!("/proc/{}/fdinfo/{fd}", self.pid), procfs::fdinfo::parse)
+    }
+
+    fn facts(
+        &self,
+        fd: i32,
+        link: Vec<u8>,
+        stat: libc::stat,
+        info: FdInfo,
+        dup: OnceCell<OwnedFd>,
+    ) -> FdFacts<'a> {
+        FdFacts {
+            pid: self.pid,
+            fd,
+            link,
+            stat,
+            socket: None,
+            cloexec: Some(info.flags & libc::O_CLOEXEC != 0),
+            info,
+            leads: false,
+            owner: Ok(FownEntry::default()),
+            pidfd: self.pidfd,
+            dup,
+        }
+    }
+}
+
 impl<'a> FdFacts<'a> {
     /// Reads one descriptor.
     pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32) -> Result<Self, Problem> {
-        let path = format!("/proc/{pid}/fd/{fd}");
-        let link = nix::fcntl::readlink(path.as_str()).map_err(SysError::of("readlink"))?;
-        let link = std::os::unix::ffi::OsStringExt::into_vec(link);
-        let object = || Object::Fd { fd, link: String::from_utf8_lossy(&link).into_owned() };
-        // A duplicate is looked at in less time than it takes to find the file in /proc.
-        let dup = pidfd::getfd(pidfd, fd).ok();
-        let stat = match &dup {
-            Some(dup) => nix::sys::stat::fstat(dup),
-            None => nix::sys::stat::stat(path.as_str()),
-        };
-        let stat = stat.map_err(SysError::of("stat")).about(object)?;
-        let info = read_single(&format!("/proc/{pid}/fdinfo/{fd}"), procfs::fdinfo::parse)
-            .map_err(|p| p.object(object()))?;
-        let dup = dup.map_or_else(OnceCell::new, OnceCell::from);
-        let owner = Ok(FownEntry::default());
-        let mut facts = Self { pid, fd, link, stat, info, socket: None, owner, pidfd, dup };
-        if !facts.is_path_only() {
-            facts.owner = fcntl::owner(facts.dup().map_err(|e| Problem::new(e).object(facts.object()))?);
+        Table::open(pid, pidfd)?.read(fd, None)
+    }
+
+    /// With what the description itself is asked.
+    fn asked(mut self) -> Result<Self, Problem> {
+        if !self.is_path_only() {
+            self.owner = fcntl::owner(self.dup().map_err(|e| Problem::new(e).object(self.object()))?);
         }
-        if matches!(facts.link(), link::Link::Socket(_)) && !facts.is_path_only() {
-            facts.socket = Some(facts.read_socket().map_err(|e| Problem::new(e).object(facts.object()))?);
+        if !self.is_path_only() && self.file_type() == libc::S_IFSOCK {
+            self.socket = Some(self.read_socket().map_err(|e| Problem::new(e).object(self.object()))?);
         }
-        Ok(facts)
+        Ok(self)
     }
 
     fn read_socket(&self) -> Result<SocketFacts, SysError> {
@@ -88,17 +197,12 @@ impl<'a> FdFacts<'a> {
 
     /// How messages name it.
     pub fn object(&self) -> Object {
-        Object::Fd { fd: self.fd, link: String::from_utf8_lossy(&self.link).into_owned() }
+        Object::Fd { fd: self.fd, link: lossy(&self.link) }
     }
 
     /// Flags of the description, without the descriptor's own close-on-exec.
     pub fn flags(&self) -> i32 {
         self.info.flags & !libc::O_CLOEXEC
-    }
-
-    /// Whether the descriptor is closed by execve.
-    pub fn is_cloexec(&self) -> bool {
-        self.info.flags & libc::O_CLOEXEC != 0
     }
 
     /// Whether it was opened with `O_PATH`.
@@ -125,4 +229,8 @@ impl<'a> FdFacts<'a> {
     pub fn owner(&self) -> Result<FownEntry, SysError> {
         self.owner
     }
+}
+
+fn lossy(link: &[u8]) -> String {
+    String::from_utf8_lossy(link).into_owned()
 }

@@ -113,6 +113,7 @@ impl FileKind for Inet {
         "statistics, and the route that was found",
         "packets that wait in raw and ICMP sockets",
         "urgent data of TCP",
+        "a flock(2) lock on the socket itself, which keeps nobody from taking one",
         "programs of reuseport groups",
         "errors that wait to be read (MSG_ERRQUEUE)",
         "the port of a TCP socket whose connection is over, if the kernel would not choose it (net.ipv4.ip_local_port_range), or before Linux 6.3",

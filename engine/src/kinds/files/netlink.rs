@@ -79,6 +79,7 @@ impl FileKind for Netlink {
         "that messages were lost (ENOBUFS)",
         "other numbers of groups of generic netlink on another kernel",
         "rings of mapped memory, which Linux has no more since 4.6",
+        "a flock(2) lock on the socket itself, which keeps nobody from taking one",
     ];
     const TYPE: FdTypes = FdTypes::Netlinksk;
     type Image = NetlinkSkEntry;

@@ -84,6 +84,7 @@ impl FileKind for Packet {
         "packets that wait in it or in its rings, and how far the rings have turned",
         "how often the same group was joined",
         "statistics",
+        "a flock(2) lock on the socket itself, which keeps nobody from taking one",
         "time stamps of what is sent (PACKET_TX_TIMESTAMP)",
         "programs of its fanout",
     ];

@@ -55,6 +55,9 @@ struct Decided {
 /// The key of an external file, as the user gave it, if a descriptor is one: mount id and inode number, in hexadecimal as
 /// in keys that other programs make, or in decimal as fdinfo has them; of a terminal, its device and that of its filesystem.
 pub(super) fn external_file(options: &FileOptions, fd: &FdFacts<'_>) -> Option<String> {
+    if options.external.is_empty() {
+        return None;
+    }
     let (mount, inode) = (fd.info.mnt_id, fd.stat.st_ino);
     let mut keys = vec![format!("file[{mount:x}:{inode:x}]"), format!("file[{mount}:{inode}]")];
     if fd.file_type() == libc::S_IFCHR {

@@ -59,7 +59,7 @@ const SIZE: i64 = 80;
 /// Whether a descriptor is of a queue, on the file system that the kernel itself has mounted.
 pub(super) fn is_queue(fd: &FdFacts<'_>) -> bool {
     let is_file = fd.file_type() == libc::S_IFREG && fd.stat.st_size == SIZE && !fd.is_path_only();
-    let is_top = fd.link.strip_prefix(b"/").is_some_and(|name| !name.contains(&b'/'));
+    let is_top = fd.link.iter().rposition(|byte| *byte == b'/') == Some(0);
     is_file && is_top && fd.dup().is_ok_and(|dup| fstatfs(dup).is_ok_and(|fs| fs.filesystem_type() == MAGIC))
 }
 

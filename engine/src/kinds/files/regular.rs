@@ -123,7 +123,7 @@ impl FileKind for Regular {
             return Ok(RegFileEntry { ext: Some(true), size: None, mode: None, ..external });
         }
         let reach = format!("/proc/{}/fd/{}", fd.pid, fd.fd);
-        let seen = Seen { link: &fd.link, stat: &fd.stat, reach, leads: false, position: pos as i64 };
+        let seen = Seen { link: &fd.link, stat: &fd.stat, reach, leads: fd.leads, position: pos as i64 };
         if let Some((path, stat)) = device::other_node(cx, &seen) {
             device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));

@@ -126,6 +126,7 @@ impl FileKind for Unix {
     const NOT_SAVED: &'static [&'static str] = &[
         "pid of the peer's credentials where that process is not in the tree, and its supplementary groups",
         "inode numbers of sockets and of their files",
+        "a flock(2) lock on the socket itself, which keeps nobody from taking one",
         "time stamps and security labels of what waits to be read",
         "an empty datagram at the head of a queue that somebody peeked at",
     ];
