@@ -1,9 +1,10 @@
 //! Tasks and threads are in the control groups that they were in, and these have the settings they had. Arguments say which
-//! groups: `mount H` (of version 1, as a folder of the test's directory), `make G`, `set G FILE VALUE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
+//! groups: `mount H` (of version 1, as a folder of the test's directory), `make G`, `set G FILE VALUE`, `own G FILE UID MODE`, `join G`, `child-joins G`, `thread-joins G`; and what is different afterwards:
 //! `moves G TO`, `gone G`, `lost G FILE VALUE`
 //! (a setting that is another one then). A group is a hierarchy (a controller, or `unified` for version 2) and a path in it.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -79,12 +80,34 @@ fn check_place(group: &str, who: &str) -> Verdict {
     Ok(())
 }
 
+/// Gives a file of a group to somebody.
+fn give(group: &str, file: &str, uid: &str, mode: &str) -> Result<PathBuf, Failure> {
+    make(group)?;
+    let path = dir(group)?.join(file);
+    let mode = u32::from_str_radix(mode, 8)?;
+    nix::unistd::chown(&path, Some(uid.parse::<u32>()?.into()), Some(77.into()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    Ok(path)
+}
+
+/// A child that is in a group.
+fn child_in(cx: &Context, group: &str) -> Result<Child, Failure> {
+    let child = cx.child(|cx| {
+        join(group, None)?;
+        cx.post("joined")?;
+        cx.park()?;
+        check_place(group, "the child")
+    })?;
+    cx.wait_for("joined")?;
+    Ok(child)
+}
+
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let args: Vec<Vec<String>> =
         cx.args().iter().map(|arg| arg.split(' ').map(str::to_owned).collect()).collect();
     let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut mounts, mut lost) = (Vec::new(), Vec::new());
+    let (mut mounts, mut lost, mut owned) = (Vec::new(), Vec::new(), Vec::new());
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -100,6 +123,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
                 let shown = if file.starts_with("devices.") { "devices.list" } else { file };
                 settings.push(((*group).to_owned(), shown.to_owned()));
             }
+            ["own", group, file, uid, mode] => {
+                owned.push(give(group, file, uid, mode)?);
+            }
             ["join", group] => {
                 join(group, None)?;
                 check_place(group, "the process, before the dump,")?;
@@ -111,14 +137,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             }
             ["gone", group] => gone.push(dir(group)?),
             ["child-joins", group] => {
-                let group = (*group).to_owned();
-                children.push(cx.child(|cx| {
-                    join(&group, None)?;
-                    cx.post("joined")?;
-                    cx.park()?;
-                    check_place(&group, "the child")
-                })?);
-                cx.wait_for("joined")?;
+                children.push(child_in(cx, group)?);
             }
             ["thread-joins", group] => {
                 let (group, (ready, is_ready)) = ((*group).to_owned(), mpsc::channel());
@@ -137,12 +156,16 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     settings.retain(|(group, file)| !lost.iter().any(|(of, name, _)| (of, name) == (group, file)));
     let read =
         |(group, file): &(String, String)| Ok::<_, Failure>(fs::read_to_string(dir(group)?.join(file))?);
+    let owner = |path: &PathBuf| fs::metadata(path).map(|is| (is.uid(), is.gid(), is.mode()));
+    let owners: Vec<_> = owned.iter().map(owner).collect::<Result<_, _>>()?;
     let before: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
     cx.barrier()?;
     for group in &here {
         let moved = moves.iter().find(|(from, _)| from == group).map_or(group, |(_, to)| to);
         check_place(moved, "the process")?;
     }
+    let owners_after: Vec<_> = owned.iter().map(owner).collect::<Result<_, _>>()?;
+    ensure_eq!(owners_after, owners, format!("owners and modes of {owned:?}"));
     let after: Vec<String> = settings.iter().map(read).collect::<Result<_, _>>()?;
     ensure_eq!(after, before, format!("settings {settings:?}"));
     for (group, file, value) in lost {

@@ -18,6 +18,10 @@ struct Scene {
 
 /// Some packets that nobody takes.
 const TRAFFIC: &str = "traffic";
+/// A request for a file, whose answer comes from a port that nobody knows yet.
+const REQUEST: &str = "request";
+/// Connections that the kernel expects, without the time that each is expected still.
+const EXPECTED: &str = "sed 's/^[0-9 ]*//' /proc/net/nf_conntrack_expect | grep tftp";
 /// Connections that the kernel tracks, one of which goes elsewhere than it was sent to.
 const TRACKED: &str = "cat /proc/net/nf_conntrack";
 const LINKS: &str = "ip -o link";
@@ -35,6 +39,7 @@ const SCENES: &[Scene] = &[
             "ip addr add 192.0.2.2/24 dev first",
             "ip addr add 198.51.100.1/32 peer 198.51.100.2 dev first valid_lft 50000 preferred_lft 40000",
             "ip addr add 127.0.0.9/32 dev lo",
+            "ip addr del 127.0.0.1/8 dev lo",
             "ip addr add fd00::1/64 dev first nodad",
             "ip addr add fd00::2/64 dev first nodad",
             "ip addr add 2001:db8::1/128 dev lo",
@@ -144,6 +149,11 @@ const SCENES: &[Scene] = &[
         look: &["iptables-legacy-save -c", "ip6tables-legacy-save -c", TRACKED],
     },
     Scene {
+        name: "netns-expect",
+        setup: &["iptables-legacy -t raw -A OUTPUT -p udp --dport 69 -j CT --helper tftp", REQUEST],
+        look: &[EXPECTED],
+    },
+    Scene {
         name: "netns-nft",
         setup: &[
             "nft add table inet zoo",
@@ -187,6 +197,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     for command in scene.setup {
         match *command {
             TRAFFIC => traffic()?,
+            REQUEST => request()?,
             command => drop(shell(command)?),
         }
     }
@@ -215,6 +226,13 @@ fn traffic() -> Verdict {
         socket.send_to(b"anybody?", "127.0.0.1:7")?;
         socket.send_to(b"anybody?", "127.0.0.1:9")?;
     }
+    Ok(())
+}
+
+/// RFC 1350: a read request, of which the kernel knows that another connection follows.
+fn request() -> Verdict {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    socket.send_to(b"\0\x01file\0octet\0", "127.0.0.1:69")?;
     Ok(())
 }
 

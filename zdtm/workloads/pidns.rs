@@ -82,6 +82,7 @@ fn orphan(cx: &mut Context) -> Verdict {
 /// The init of the namespace.
 fn init(cx: &mut Context) -> Verdict {
     ensure_eq!((getpid().as_raw(), getppid().as_raw()), (1, 0), "own ids at first");
+    cx.wait_for("grouped")?;
     let outside = UnixStream::connect(cx.path("door"))?;
     let session = cx.child(session)?;
     cx.wait_for("session")?;
@@ -138,7 +139,16 @@ fn init(cx: &mut Context) -> Verdict {
 
 pub(crate) fn nested(cx: &mut Context) -> Verdict {
     let door = UnixListener::bind(cx.path("door"))?;
+    // The init is in the group of somebody outside, as are those of its children that begin none.
+    let leader = cx.child(|cx| {
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        cx.post("leader")?;
+        cx.park()
+    })?;
+    cx.wait_for("leader")?;
     let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, init)?;
+    setpgid(child.pid, leader.pid)?;
+    cx.post("grouped")?;
     let (peer, _) = door.accept()?;
     cx.wait_for("init")?;
     // Those inside, as they are seen from here: the numbers of all are known.
@@ -161,6 +171,7 @@ pub(crate) fn nested(cx: &mut Context) -> Verdict {
     ensure!(link("self", "pid")? != link(&child.pid.to_string(), "pid")?, "the namespace is ours");
     kill(victim, Signal::SIGTERM)?;
     cx.post("outside.done")?;
+    leader.join()?;
     child.join()
 }
 
