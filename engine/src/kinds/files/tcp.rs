@@ -250,13 +250,11 @@ fn add(cx: &mut FilesDump<'_>, images: &mut NewImages, seen: &Seen, state: State
     if let Some(entry) = cx.inet_entry(seen.id) {
         entry.state = state.number();
     }
-    match written {
-        Some(written) => images.add(written),
-        None => {
-            let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
-            (own.peer_gone, own.reset) = (Some(true), Some(true));
-        }
+    if let Some(written) = written {
+        return images.add(written);
     }
+    let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
+    (own.peer_gone, own.reset) = (Some(true), Some(true));
 }
 
 /// Removes what killed dumps, or images that are gone, left behind by the same method.
