@@ -53,19 +53,42 @@ impl FileSums {
         Ok(sums)
     }
 
+    /// Those of a file that holds these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { size: bytes.len() as u64, blocks: bytes.chunks(BLOCK as usize).map(of).collect() }
+    }
+
+    /// Whether a file is longer or shorter than it was.
+    pub fn compare_size(&self, size: u64) -> Option<Damage> {
+        (size != self.size).then_some(Damage::Size { was: self.size, is: size })
+    }
+
+    /// Whether the bytes of the block at `at` are others than they were.
+    pub fn compare_block(&self, at: u64, bytes: &[u8]) -> Option<Damage> {
+        let sum = self.blocks.get((at / BLOCK) as usize)?;
+        (of(bytes) != *sum).then_some(Damage::Block(at))
+    }
+
+    /// The first difference between what a file holds and these sums; none if it is what it was.
+    pub fn compare_bytes(&self, bytes: &[u8]) -> Option<Damage> {
+        let blocks = (0..).step_by(BLOCK as usize).zip(bytes.chunks(BLOCK as usize));
+        let mut differing = blocks.filter_map(|(at, block)| self.compare_block(at, block));
+        self.compare_size(bytes.len() as u64).or_else(|| differing.next())
+    }
+
     /// The first difference between a file and these sums; none if it is what it was.
     pub fn compare(&self, file: &File) -> Result<Option<Damage>, SysError> {
         let size = file.metadata().map_err(SysError::io("fstat"))?.len();
-        if size != self.size {
-            return Ok(Some(Damage::Size { was: self.size, is: size }));
+        if let Some(damage) = self.compare_size(size) {
+            return Ok(Some(damage));
         }
         let mut buffer = vec![0; BLOCK.min(size) as usize];
-        for (at, sum) in (0..).step_by(BLOCK as usize).zip(&self.blocks) {
+        for at in (0..size).step_by(BLOCK as usize) {
             let len = BLOCK.min(size.saturating_sub(at)) as usize;
             let block = buffer.get_mut(..len).unwrap_or_default();
             file.read_exact_at(block, at).map_err(SysError::io("read"))?;
-            if of(block) != *sum {
-                return Ok(Some(Damage::Block(at)));
+            if let Some(damage) = self.compare_block(at, block) {
+                return Ok(Some(damage));
             }
         }
         Ok(None)
@@ -110,54 +133,51 @@ impl BlockSum {
     }
 }
 
-/// Passes on what is written, and computes the sums on the way.
+/// Passes on what is written, a block at a time, and computes the sums on the way.
+#[derive(Debug)]
 pub struct Summing<W> {
     output: W,
-    hasher: XxHash3_64,
+    block: Vec<u8>,
     sums: FileSums,
-}
-
-impl<W> std::fmt::Debug for Summing<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Summing").field("sums", &self.sums).finish_non_exhaustive()
-    }
 }
 
 impl<W: Write> Summing<W> {
     /// Nothing is written yet.
     pub fn new(output: W) -> Self {
-        Self { output, hasher: XxHash3_64::new(), sums: FileSums::default() }
+        Self { output, block: Vec::new(), sums: FileSums::default() }
     }
 
-    /// What was written to, and the sums.
-    pub fn finish(mut self) -> (W, FileSums) {
-        if !self.sums.size.is_multiple_of(BLOCK) {
-            self.end_block();
+    /// Passes on the rest. What was written to, and the sums.
+    pub fn finish(mut self) -> io::Result<(W, FileSums)> {
+        if !self.block.is_empty() {
+            self.end_block()?;
         }
-        (self.output, self.sums)
+        Ok((self.output, self.sums))
     }
 
-    fn end_block(&mut self) {
-        self.sums.blocks.push(self.hasher.finish());
-        self.hasher = XxHash3_64::new();
+    fn end_block(&mut self) -> io::Result<()> {
+        self.output.write_all(&self.block)?;
+        self.sums.blocks.push(of(&self.block));
+        self.block.clear();
+        Ok(())
     }
 }
 
 impl<W: Write> Write for Summing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = (BLOCK - self.sums.size % BLOCK) as usize;
+        let room = BLOCK as usize - self.block.len();
         let bytes = bytes.get(..room).unwrap_or(bytes);
-        let written = self.output.write(bytes)?;
-        self.hasher.write(bytes.get(..written).unwrap_or_default());
-        self.sums.size += written as u64;
-        if written == room {
-            self.end_block();
+        self.block.extend_from_slice(bytes);
+        self.sums.size += bytes.len() as u64;
+        if bytes.len() == room {
+            self.end_block()?;
         }
-        Ok(written)
+        Ok(bytes.len())
     }
 
+    /// Does nothing: what makes no whole block yet is passed on at the end.
     fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
+        Ok(())
     }
 }
 
@@ -211,8 +231,9 @@ mod tests {
             for part in bytes.chunks(70_001) {
                 summing.write_all(part).unwrap();
             }
-            let (_, sums) = summing.finish();
+            let (_, sums) = summing.finish().unwrap();
             assert_eq!(sums, FileSums::read(&file).unwrap(), "{len} bytes");
+            assert_eq!((sums.compare_bytes(&bytes), &sums), (None, &FileSums::of(&bytes)));
             assert_eq!(sums.compare(&file).unwrap(), None);
         }
     }
@@ -224,6 +245,9 @@ mod tests {
         let sums = FileSums::read(&file).unwrap();
         file.write_all_at(b"x", BLOCK + 5).unwrap();
         assert_eq!(sums.compare(&file).unwrap(), Some(Damage::Block(BLOCK)));
+        let mut bytes = vec![7; 3 * BLOCK as usize];
+        bytes[BLOCK as usize + 5] = b'x';
+        assert_eq!(sums.compare_bytes(&bytes), Some(Damage::Block(BLOCK)));
         file.set_len(17).unwrap();
         assert_eq!(sums.compare(&file).unwrap(), Some(Damage::Size { was: 3 * BLOCK, is: 17 }));
     }

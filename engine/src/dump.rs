@@ -13,6 +13,7 @@ mod settle;
 pub(crate) mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
+mod vm_flags;
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -28,9 +29,12 @@ use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
+use crate::task_spaces::TaskSpaces;
 use crate::time_spaces::TimeSpaces;
-use crate::tracee::freeze::{FrozenTree, process_state};
+use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
+
+use vm_flags::VmFlagsReader;
 
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
 /// everything is undone.
@@ -39,7 +43,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         |state, problems| Error { action: Action::Dump, target: target::describe(options), problems, state };
     let untouched = |problem| fail(TargetState::Untouched, vec![problem]);
     let running = |problem| {
-        let gone = matches!(process_state(options.tree), None | Some('Z' | 'X'));
+        let gone = target::has_ended(options.tree);
         fail(if gone { TargetState::Gone } else { TargetState::Running }, vec![problem])
     };
     let mut stats = DumpStats::default();
@@ -54,6 +58,11 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         images = images.freeing_later();
     }
     let mut cgroups = CgroupsDump::new(&options.cgroups, hierarchies).map_err(untouched)?;
+    let vm_flags = VmFlagsReader::for_tree(options.tree);
+    if options.afterwards == Afterwards::LeaveRunning {
+        // Whoever runs on is not to wait for it.
+        vm_flags.get();
+    }
     let start = Instant::now();
     let mut tree = FrozenTree::freeze(options.tree, options.freeze_cgroup.as_deref(), options.timeout.0)
         .map_err(running)?;
@@ -63,7 +72,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut files = FilesDump::new(options);
     let mut problems = Vec::new();
     sleep::measure(&mut tree, options).map_err(running)?;
-    let facts = task::inspect(&tree, options, &mut problems);
+    let facts = task::inspect(&tree, options, &vm_flags, &mut problems);
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
@@ -80,6 +89,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
+        files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;

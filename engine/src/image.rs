@@ -1,14 +1,16 @@
 //! A directory of image files.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use proto::catalogue::{Container, ImageType};
 use proto::{Reader, Writer};
 
-use crate::checksum::{Damage, FileSums, SetSums, Summing};
+use crate::checksum::{self, Damage, FileSums, SetSums, Summing};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::side_by_side;
+use crate::sys::memory;
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +67,17 @@ pub struct NewImages {
     committed: bool,
     /// Checksums of what was written; none if they are not wanted.
     sums: Option<SetSums>,
-    /// Pages files of the older set, which have no names any more, if they are to be freed later.
-    older_pages: Option<Vec<File>>,
+    older_pages: OlderPages,
+}
+
+/// What becomes of pages files of an older set, which lose their names when a new one begins: to free a large file takes
+/// time.
+#[derive(Debug)]
+enum OlderPages {
+    /// They are freed beside everything else; at once on tmpfs, where the new files take their memory.
+    Beside(Option<std::thread::JoinHandle<()>>),
+    /// They are kept until nobody waits.
+    Kept(Vec<File>),
 }
 
 impl NewImages {
@@ -80,21 +91,22 @@ impl NewImages {
             pages_files: 0,
             committed: false,
             sums: Some(SetSums::default()),
-            older_pages: None,
+            older_pages: OlderPages::Beside(None),
         }
     }
 
-    /// Takes the names of an older set away when it begins, and no more than that: to free a large file takes time, and
-    /// somebody waits.
+    /// Takes the names of an older set away when it begins, and no more than that: somebody waits.
     #[must_use]
     pub fn freeing_later(mut self) -> Self {
-        self.older_pages = Some(Vec::new());
+        self.older_pages = OlderPages::Kept(Vec::new());
         self
     }
 
     /// Nobody waits any more: frees what is left of an older set.
     pub fn free_older(&mut self) {
-        self.older_pages = None;
+        if let OlderPages::Kept(files) = &mut self.older_pages {
+            files.clear();
+        }
     }
 
     /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
@@ -113,6 +125,7 @@ impl NewImages {
         let entries = entries.about(|| about(&self.dir)).while_trying_to(step)?;
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
         // Service files, such as statistics, belong to the work directory, which may be the same.
+        let mut pages = Vec::new();
         let is_image = |name: &std::ffi::OsString| {
             let image = name.to_str().and_then(ImageType::by_file_name);
             image.is_some_and(|(image, _)| image.container != Container::Service)
@@ -122,10 +135,15 @@ impl NewImages {
             let is_pages = name.to_str().and_then(ImageType::by_file_name);
             let is_pages =
                 is_pages.is_some_and(|(image, _)| image.magic_name == proto::catalogue::PAGES.magic_name);
-            if let Some(kept) = self.older_pages.as_mut().filter(|_| is_pages) {
-                kept.extend(File::open(&path));
+            if is_pages {
+                pages.extend(File::open(&path));
             }
             remove(path)?;
+        }
+        match &mut self.older_pages {
+            OlderPages::Kept(files) => *files = pages,
+            OlderPages::Beside(_) if !pages.first().is_some_and(is_on_disk) => {}
+            OlderPages::Beside(thread) => *thread = Some(std::thread::spawn(move || drop(pages))),
         }
         Ok(())
     }
@@ -188,6 +206,7 @@ impl NewImages {
         Ok(file)
     }
 
+    /// Removes an older set, if nothing is written yet.
     fn begin(&mut self) -> Result<(), Problem> {
         if !self.begun {
             self.remove_older_set()?;
@@ -240,6 +259,30 @@ impl NewImages {
         Ok(())
     }
 
+    /// Writes several files of one type, by their ids, side by side.
+    pub fn write_each<M: prost::Message, E: AsRef<[M]> + Sync>(
+        &mut self,
+        image: &ImageType,
+        files: &[(u64, E)],
+    ) -> Result<(), Problem> {
+        self.begin()?;
+        let path = |id: u64| self.dir.join(image.file_name(id));
+        // Whatever comes of it, they go with the set.
+        let paths: Vec<PathBuf> = files.iter().map(|(id, _)| path(*id)).collect();
+        self.written.extend(paths);
+        let written = side_by_side::map(files, |(id, entries)| {
+            let file = create(&path(*id))?;
+            let fill = |writer: &mut ImageWriter| entries.as_ref().iter().try_for_each(|e| writer.entry(e));
+            write_entries(file, image, fill).map_err(|e| {
+                Problem::new(ImageError::from(e)).object(Object::Image(image.file_name(*id))).step("write it")
+            })
+        });
+        for ((id, _), sums) in files.iter().zip(written) {
+            self.set_checksums(&image.file_name(*id), sums?);
+        }
+        Ok(())
+    }
+
     /// Writes a file that has neither header nor entries.
     pub fn write_raw(&mut self, image: &ImageType, id: u64, bytes: &[u8]) -> Result<(), Problem> {
         use std::io::Write as _;
@@ -251,6 +294,7 @@ impl NewImages {
 
     /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
     pub fn commit(mut self, inventory: &proto::messages::InventoryEntry) -> Result<(), Problem> {
+        self.have_freed();
         let image = &proto::catalogue::INVENTORY;
         let name = image.file_name(0);
         let temporary = format!("{name}.new");
@@ -283,8 +327,21 @@ impl NewImages {
     }
 }
 
+impl NewImages {
+    /// Waits until an older set has been freed, where that is under way.
+    fn have_freed(&mut self) {
+        if let OlderPages::Beside(thread) = &mut self.older_pages
+            && let Some(thread) = thread.take()
+        {
+            // It cannot panic, and has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Drop for NewImages {
     fn drop(&mut self) {
+        self.have_freed();
         if self.committed {
             return;
         }
@@ -333,17 +390,20 @@ impl Aside {
     }
 }
 
+fn is_on_disk(file: &File) -> bool {
+    memory::is_tmpfs(file).is_ok_and(|is_tmpfs| !is_tmpfs)
+}
+
 fn write_entries(
     file: File,
     image: &ImageType,
     fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
 ) -> Result<FileSums, proto::Error> {
-    let mut writer = Writer::create(BufWriter::new(Summing::new(file)), image)?;
+    let mut writer = Writer::create(Summing::new(file), image)?;
     fill(&mut writer)?;
     let offset = writer.offset();
-    let written = writer.finish()?.into_inner();
-    let summing = written.map_err(|e| proto::Error::Write { offset, source: e.into_error() })?;
-    Ok(summing.finish().1)
+    let finished = writer.finish()?.finish();
+    Ok(finished.map_err(|source| proto::Error::Write { offset, source })?.1)
 }
 
 /// A complete image set.
@@ -354,10 +414,10 @@ pub struct Images {
 }
 
 /// A reader of one image file.
-pub type ImageReader = Reader<BufReader<File>>;
+pub type ImageReader = Reader<Box<dyn Read>>;
 
 /// A writer of one image file.
-pub type ImageWriter = Writer<BufWriter<Summing<File>>>;
+pub type ImageWriter = Writer<Summing<File>>;
 
 impl Images {
     /// Opens a set.
@@ -437,22 +497,37 @@ impl Images {
     ) -> Result<T, Problem> {
         let name = image.file_name(id);
         let file = self.open_file(&name)?;
-        self.verify(&name, &file)?;
-        Reader::open(BufReader::new(file), image)
+        let size = file.metadata().map_err(SysError::io("fstat"));
+        let size = size.about(|| Object::Image(name.clone()))?.len();
+        let input: Box<dyn Read> = if size <= checksum::BLOCK {
+            Box::new(Cursor::new(self.bytes_of(&name, file, size)?))
+        } else {
+            self.verify(&name, &file)?;
+            Box::new(BufReader::new(file))
+        };
+        Reader::open(input, image)
             .and_then(read)
             .map_err(|e| Problem::new(ImageError::from(e)).object(Object::Image(name)).step("read it"))
     }
 
     /// Reads a file that has neither header nor entries.
     pub fn read_raw(&self, image: &ImageType, id: u64) -> Result<Vec<u8>, Problem> {
-        use std::io::Read as _;
         let name = image.file_name(id);
-        let mut file = self.open_file(&name)?;
-        self.verify(&name, &file)?;
-        let mut bytes = Vec::new();
-        let read = file.read_to_end(&mut bytes).map_err(SysError::io("read"));
-        read.about(|| Object::Image(name)).while_trying_to("read it")?;
-        Ok(bytes)
+        let file = self.open_file(&name)?;
+        self.bytes_of(&name, file, 0)
+    }
+
+    /// All bytes of a file, which has about `size` of them, compared with their checksums.
+    fn bytes_of(&self, name: &str, mut file: File, size: u64) -> Result<Vec<u8>, Problem> {
+        let about = |p: Problem| p.object(Object::Image(name.to_owned()));
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        // Its size is known: nobody needs to ask for it.
+        let read = (&mut file).take(u64::MAX).read_to_end(&mut bytes).map_err(SysError::io("read"));
+        read.map_err(|e| about(Problem::new(e)).step("read it"))?;
+        match self.sums(name).and_then(|sums| sums.compare_bytes(&bytes)) {
+            None => Ok(bytes),
+            Some(damage) => Err(about(Problem::new(ImageError::Damaged(damage))).step("check it")),
+        }
     }
 
     /// The ids of all files of a type.

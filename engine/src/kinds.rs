@@ -28,6 +28,7 @@ pub static FILE_KINDS: &[&dyn ErasedFileKind] = &[
     files::packet::Packet::ERASED,
     files::pidfd::Pidfd::ERASED,
     files::pipe::Pipe::ERASED,
+    files::posix_queue::PosixQueue::ERASED,
     files::regular::Regular::ERASED,
     files::tty::Tty::ERASED,
     files::tun::Tun::ERASED,
@@ -46,6 +47,7 @@ pub static MAPPING_KINDS: &[&dyn ErasedMappingKind] = &[
     mm::packet::PacketRings::ERASED,
     mm::shmem::SharedAnonymous::ERASED,
     mm::sysv::SysvShm::ERASED,
+    mm::uprobes::Uprobes::ERASED,
     mm::vdso::Vdso::ERASED,
     mm::vsyscall::Vsyscall::ERASED,
 ];
@@ -66,6 +68,7 @@ pub static TASK_KINDS: &[&dyn ErasedTaskKind] = &[
     task::process::Subreaper::ERASED,
     task::process::Membarrier::ERASED,
     task::process::OomScore::ERASED,
+    task::memory_policy::MemoryPolicy::ERASED,
     task::sched::Sched::ERASED,
     task::settings::Settings::ERASED,
     task::seccomp::Seccomp::ERASED,

@@ -22,6 +22,7 @@ pub mod model;
 pub mod outside;
 mod pax;
 pub mod plan;
+pub mod procfs;
 pub mod read;
 pub mod refusal;
 mod removed;

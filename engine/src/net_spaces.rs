@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sched::{CloneFlags, setns};
 use proto::messages::FileEntry;
 
 use crate::dump::namespace_links::NamespaceLinks;
@@ -20,6 +19,7 @@ use crate::made_files::MadeFiles;
 use crate::options::Inside;
 use crate::procfs::link::NamespaceType;
 use crate::sys::socket;
+use crate::visit::{self, Visit};
 
 /// Why something in such a namespace cannot be dumped.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ struct OfTasks(HashMap<PathBuf, u32>);
 
 /// The namespace that we are in.
 pub fn here() -> Result<File, SysError> {
-    File::open("/proc/self/ns/net").map_err(SysError::io("open"))
+    visit::here(NamespaceType::Net)
 }
 
 fn ino_of(file: &File) -> Result<u64, SysError> {
@@ -125,24 +125,12 @@ pub fn id_of_descriptor(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>) -> Result<u32,
 
 /// As long as it lives, we are in another namespace.
 #[derive(Debug)]
-pub struct There(File);
+pub struct There(#[expect(dead_code, reason = "it is there to be dropped")] Visit);
 
 impl There {
     /// Goes into a namespace.
     pub fn enter(space: impl AsFd) -> Result<Self, SysError> {
-        let home = here()?;
-        setns(space, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"))?;
-        Ok(Self(home))
-    }
-}
-
-impl Drop for There {
-    fn drop(&mut self) {
-        if let Err(errno) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
-            // Whatever we did next, we would do it in the wrong place.
-            log::error!("{}", SysError::of("setns")(errno));
-            std::process::abort();
-        }
+        Visit::pay(space, NamespaceType::Net).map(Self)
     }
 }
 

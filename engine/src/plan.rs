@@ -18,8 +18,10 @@ use crate::kinds::mm;
 use crate::kinds::namespaces;
 use crate::net_spaces::{self, NetSpaces};
 use crate::options::PlanOptions;
+use crate::pid_spaces::{self, PidSpaces};
 use crate::procfs::{self, status::Status};
 use crate::sys::pidfd;
+use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces;
 use crate::tracee::freeze::task_name;
 
@@ -84,6 +86,8 @@ impl Plan {
             plan.refused.extend(task::outside_leader(options.tree));
         }
         files.check(&mut plan.refused);
+        plan.refused.extend(files.state::<PidSpaces>().without_init());
+        plan.refused.extend(files.state::<TaskSpaces>().without_members());
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
         namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
         Ok(plan)
@@ -116,13 +120,17 @@ impl TaskPlan {
             mappings: BTreeMap::new(),
             refused: Vec::new(),
         };
+        let links = NamespaceLinks::read(pid);
         if status.state == procfs::stat::State::Zombie {
+            plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
             return Ok(plan);
         }
-        let links = NamespaceLinks::read(&pid.to_string());
         plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
+        plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
+        let mut ids = namespaces::our_ids();
+        plan.refused.extend(task_spaces::of_task(files, pid, &links, &mut ids).err());
         for vma in read_smaps(pid)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

@@ -1,4 +1,4 @@
-//! Parsers of the text under `/proc`: bytes in, struct out.
+//! Parsers of the text under `/proc`, and of what else the kernel tells of itself: bytes in, struct out.
 //!
 //! Nothing here opens a file, and nothing here trusts one: a process chooses its own name, its mappings' names and its
 //! files' names, and a kernel may be newer than this code. A line that cannot be understood is a [`ParseError`] that
@@ -7,6 +7,7 @@
 mod text;
 
 pub mod auxv;
+pub mod btf;
 pub mod cgroup;
 pub mod children;
 pub mod fdinfo;

@@ -14,10 +14,12 @@ mod heirlooms;
 mod membership;
 mod memory;
 mod own_pids;
+mod pid_spaces;
 mod plan;
 mod set;
 mod state;
 mod stub;
+mod task_spaces;
 mod time_spaces;
 mod tree;
 
@@ -47,8 +49,8 @@ pub struct Restored {
 pub enum Foreseen {
     /// All that a restore looks at before it creates anything.
     All,
-    /// Only that the namespaces can be made which the tree has for itself; files and ids in them are looked at when they
-    /// are there.
+    /// That the namespaces can be made which the tree has for itself, and all that its images say of tasks. Files are looked at
+    /// when the namespaces are there: where a path leads depends on mounts, and those are made by the restore.
     Namespaces,
 }
 
@@ -64,7 +66,7 @@ pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<F
     let has_namespaces = cradle::check(options, images)?;
     let tasks = set::read(images).map_err(one)?;
     if has_namespaces {
-        return Ok(Foreseen::Namespaces);
+        return plan::check_images(&tasks, images).map(|()| Foreseen::Namespaces);
     }
     let files = FilesRestore::read(options, images).map_err(one)?;
     plan::check(&tasks, &files).map(|_steps| Foreseen::All)
@@ -116,7 +118,9 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
+        state::mount_later(&tasks, images, options)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
+        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
@@ -124,6 +128,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
         state::create_threads(&mut stubs, &tasks)?;
+        pid_spaces::for_children(&mut stubs, &tasks)?;
         membership::enter_threads(&tasks, cgroups)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;

@@ -43,6 +43,41 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
     })
 }
 
+/// What `work` makes of each item, in their order, and what `own` makes: the calling thread does that first, while others
+/// begin with the items.
+pub fn map_while<T: Sync, R: Send, O>(
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+    own: impl FnOnce() -> O,
+) -> (Vec<R>, O) {
+    let threads = threads(items.len());
+    if threads == 1 {
+        let own = own();
+        return (items.iter().map(work).collect(), own);
+    }
+    let portions: Vec<&[T]> = items.chunks(PORTION).collect();
+    let next = AtomicUsize::new(0);
+    let (portions, next, work) = (&portions, &next, &work);
+    let take_portions = move || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(portion) = portions.get(at) else { return done };
+            done.push((at, portion.iter().map(work).collect::<Vec<R>>()));
+        }
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_portions)).collect();
+        let own = own();
+        let mut done = take_portions();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done.sort_unstable_by_key(|(at, _)| *at);
+        (done.into_iter().flat_map(|(_, results)| results).collect(), own)
+    })
+}
+
 /// Hands what `work` makes of each item to `take`, in their order. Only some results wait at a time.
 pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mut take: impl FnMut(R)) {
     let threads = threads(items.len());
@@ -157,6 +192,8 @@ mod tests {
         for count in [0, 1, FEW, 1000] {
             let items: Vec<usize> = (0..count).collect();
             assert_eq!(map(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+            let both = map_while(&items, |item| item + 1, || "own");
+            assert_eq!(both, ((1..=count).collect::<Vec<_>>(), "own"));
         }
     }
 

@@ -16,6 +16,7 @@ pub mod inotify;
 pub mod ipc;
 pub mod memory;
 pub mod mount;
+pub mod mqueue;
 pub mod namespace;
 pub mod pagemap;
 pub mod pidfd;

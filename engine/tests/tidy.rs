@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 56] = [
+const NO_KINDS: [(&str, &str); 57] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/duplicate.rs", "descriptors whose duplicate tells all"),
@@ -57,6 +57,7 @@ const NO_KINDS: [(&str, &str); 56] = [
     ("namespaces/erased.rs", "the trait as the registry holds it"),
     ("namespaces/ipc/messages.rs", "message queues, which are in ipc namespaces"),
     ("namespaces/ipc/semaphores.rs", "sets of semaphores, which are in ipc namespaces"),
+    ("namespaces/ipc/queues.rs", "POSIX message queues, which are in ipc namespaces"),
     ("namespaces/net/addresses.rs", "addresses of network devices"),
     ("namespaces/net/conntrack.rs", "tracked connections"),
     ("namespaces/net/link_kinds.rs", "kinds of network devices"),

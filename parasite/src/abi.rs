@@ -3,6 +3,9 @@
 //! A message is a [`Header`], then `calls` times a [`Call`], then the batch's data. The reply is a [`Reply`], then a
 //! result for each call, then the part of the data that the batch asked to have back. Both are one packet of a
 //! `SOCK_SEQPACKET` socket, so they arrive whole or not at all.
+//!
+//! Threads that serve one batch have message and reply in memory instead ([`Slot::made`], [`Slot::results`], and the
+//! batch's data where it is): many at once would wait for room in the socket.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -114,8 +117,14 @@ pub struct Slot {
     pub max_calls: u64,
     /// The number that the agent's end of the socket is to have; -1 for any.
     pub wanted_socket: i32,
+    /// For a thread that serves one batch: how many threads do so at the same time. The last of them tells the engine.
+    pub together: u32,
+    /// Address of the word that counts those of them that are done.
+    pub done: u64,
+    /// How many calls of its one batch the thread made.
+    pub made: u32,
     /// Unused, 0.
-    pub reserved: i32,
+    pub reserved: u32,
 }
 
 impl Slot {

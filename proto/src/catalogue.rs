@@ -260,6 +260,10 @@ catalogue! {
     STASIS_MM = common("stasis-mm-%u.img", "STASIS_MM", 0x5374_6132, Payload::All("stasis_mm_entry"));
     /// `stasis-tty.img`: State of pseudo-terminals that has no place elsewhere.
     STASIS_TTY = common("stasis-tty.img", "STASIS_TTY", 0x5374_6102, Payload::All("stasis_tty_entry"));
+    /// `stasis-queues-%u.img`: POSIX message queues of an ipc namespace.
+    STASIS_QUEUES = common("stasis-queues-%u.img", "STASIS_QUEUES", 0x5374_6171, Payload::All("stasis_queue_entry"));
+    /// `stasis-queue-files.img`: Descriptors of POSIX message queues.
+    STASIS_QUEUE_FILES = common("stasis-queue-files.img", "STASIS_QUEUE_FILES", 0x5374_6172, Payload::All("stasis_queue_file_entry"));
     /// `stasis-network.img`: What holds packets back between dump and restore.
     STASIS_NETWORK = common("stasis-network.img", "STASIS_NETWORK", 0x5374_6127, Payload::All("stasis_network_entry"));
     /// `stasis-links-%u.img`: State of network devices that has no place elsewhere.

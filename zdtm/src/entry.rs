@@ -178,6 +178,8 @@ pub enum Moves {
     Maps,
     /// Control groups, which the entry has changed by the restore.
     Cgroups,
+    /// How much memory there is: more is touched, or it is shared with processes outside of the tree.
+    Memory,
 }
 
 /// What of the machine there is only once.

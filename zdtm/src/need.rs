@@ -34,6 +34,10 @@ pub enum Need {
     Thp,
     /// Twelve free hugetlb pages of 2 MiB (`sysctl vm.nr_hugepages`).
     Hugetlb,
+    /// A free hugetlb page of 1 GiB.
+    Hugetlb1g,
+    /// Breakpoints of the kernel in programs, made by tracefs.
+    Uprobes,
     /// Restartable sequences, registered by the C library.
     Rseq,
     /// Hierarchies of version 1 of control groups, at /sys/fs/cgroup.
@@ -67,6 +71,8 @@ const WORDS: &[(&str, Need)] = &[
     ("loginuid", Need::Loginuid),
     ("thp", Need::Thp),
     ("hugetlb", Need::Hugetlb),
+    ("hugetlb-1g", Need::Hugetlb1g),
+    ("uprobes", Need::Uprobes),
     ("rseq", Need::Rseq),
     ("cgroup1", Need::Cgroup1),
     ("cgroup2", Need::Cgroup2),
@@ -140,7 +146,12 @@ impl Need {
                 "/sys/kernel/mm/transparent_hugepage/enabled",
                 "the kernel has no transparent huge pages",
             ),
-            Self::Hugetlb => without_huge_pages(12),
+            Self::Hugetlb => without_huge_pages(2048, 12),
+            Self::Hugetlb1g => without_huge_pages(1 << 20, 1),
+            Self::Uprobes => absent(
+                "/sys/kernel/tracing/uprobe_events",
+                "no uprobes, or tracefs is not mounted at /sys/kernel/tracing",
+            ),
             Self::Tun => absent("/dev/net/tun", "no /dev/net/tun"),
             Self::Sit => {
                 absent("/proc/sys/net/ipv4/conf/sit0", "the kernel has no sit tunnels (modprobe sit)")
@@ -166,11 +177,11 @@ fn absent(path: &str, reason: &str) -> Option<String> {
     (!Path::new(path).exists()).then(|| reason.to_owned())
 }
 
-fn without_huge_pages(wanted: u64) -> Option<String> {
-    let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+fn without_huge_pages(kilobytes: u64, wanted: u64) -> Option<String> {
+    let path = format!("/sys/kernel/mm/hugepages/hugepages-{kilobytes}kB/free_hugepages");
     let free = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     (free < wanted)
-        .then(|| format!("{free} free hugetlb pages, {wanted} are needed (sysctl vm.nr_hugepages)"))
+        .then(|| format!("{free} free hugetlb pages of {kilobytes} kB, {wanted} are needed (nr_hugepages)"))
 }
 
 /// Whether a controller can be mounted in a hierarchy for itself: it is in none, or alone in one. A line of `/proc/cgroups` has

@@ -6,6 +6,7 @@
 mod fds;
 mod maps;
 mod mounts;
+pub mod pss;
 mod task;
 
 use std::collections::BTreeMap;

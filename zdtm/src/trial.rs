@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cell::Cell;
 use crate::engine::{self, Place};
-use crate::entry::{self, Entry, Exclusive, Expect, Stop};
+use crate::entry::{self, Entry, Exclusive, Expect, Moves, Stop};
 use crate::need;
 use crate::outcome::{Failure, Outcome, Phase};
 use crate::probe;
 use crate::procfs;
-use crate::snapshot::{Scope, Snapshot, differences};
+use crate::snapshot::{Scope, Snapshot, differences, pss};
 use crate::target::{self, Values};
 use crate::watch::{Exit, Watch, kill_all_descendants};
 
@@ -272,6 +272,22 @@ impl Trial<'_> {
         }
     }
 
+    /// A tree takes up no more memory than it did, where it is known what it does meanwhile.
+    fn compare_memory(&mut self, before: u64, after: &Snapshot) -> Result<()> {
+        let is_busy =
+            self.entry.moves.iter().any(|part| matches!(part, Moves::Maps | Moves::Tasks | Moves::Memory));
+        if is_busy || self.entry.workload.is_none() {
+            return Ok(());
+        }
+        let now = pss::of(&after.members);
+        let tasks = after.members.len();
+        ensure!(
+            !pss::is_more(before, now, tasks),
+            "the tree of {tasks} tasks takes up {now} kB of memory, and took up {before} kB (Pss)"
+        );
+        Ok(())
+    }
+
     /// Without a dump nothing may change either: shows that the comparison is steady.
     fn only_look(&mut self) -> Result<()> {
         let before = self.look()?;
@@ -324,10 +340,12 @@ impl Trial<'_> {
     fn dump_running(&mut self, round: u32) -> Result<()> {
         let place = Place::create(&self.order.dir, round)?;
         let before = self.look()?;
+        let memory = pss::of(&before.members);
         let call = self.dump(&place, &["-R".to_owned()])?;
         self.dump_succeeded(&call, &before)?;
         let after = self.look()?;
-        self.compare(&before, &after)
+        self.compare(&before, &after)?;
+        self.compare_memory(memory, &after)
     }
 
     fn refused(&mut self, round: u32, part: &str) -> Result<()> {
@@ -346,6 +364,7 @@ impl Trial<'_> {
     fn dump_and_restore(&mut self, round: u32) -> Result<()> {
         let place = Place::create(&self.order.dir, round)?;
         let before = self.look()?;
+        let memory = pss::of(&before.members);
         let call = self.dump(&place, &[])?;
         self.dump_succeeded(&call, &before)?;
         self.enter(Phase::Gone);
@@ -379,7 +398,8 @@ impl Trial<'_> {
             parent == Some(procfs::own_pid()),
             "the restored root is not the runner's child, but that of {parent:?}"
         );
-        self.compare(&before, &after)
+        self.compare(&before, &after)?;
+        self.compare_memory(memory, &after)
     }
 
     fn words_of_workload(&self) -> String {

@@ -19,7 +19,13 @@ fn call(fd: &OwnedFd, command: i32, value: *mut i32) -> Result<i32, Failure> {
     Ok(Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), command, value) })?)
 }
 
-fn look(fd: &OwnedFd) -> Result<([i32; 2], [i32; 2], i32), Failure> {
+/// Has signals sent to a thread, a process or a group (0, 1, 2).
+pub(crate) fn set(fd: &OwnedFd, kind: i32, id: i32) -> Verdict {
+    call(fd, F_SETOWN_EX, [kind, id].as_mut_ptr()).map(drop)
+}
+
+/// Who gets signals, the users that set this, and which signal.
+pub(crate) fn look(fd: &OwnedFd) -> Result<([i32; 2], [i32; 2], i32), Failure> {
     let (mut owner, mut uids) = ([0; 2], [0; 2]);
     call(fd, F_GETOWN_EX, owner.as_mut_ptr())?;
     call(fd, F_GETOWNER_UIDS, uids.as_mut_ptr())?;

@@ -85,6 +85,7 @@ mod groups;
 mod heap;
 mod helper_zombie_child;
 mod hugetlb00;
+mod hugetlb_1g;
 mod inet;
 mod inotify;
 mod inotify00;
@@ -110,7 +111,11 @@ mod maps09;
 mod maps10;
 mod maps11;
 mod maps12;
+mod maps_edges;
 mod maps_file_prot;
+mod maps_many;
+mod maps_properties;
+mod maps_swapped;
 mod membarrier;
 mod memfd00;
 mod memfd01;
@@ -152,6 +157,7 @@ mod mount_paths;
 mod mounting;
 mod mountpoints;
 mod mprotect00;
+mod mqueue;
 mod msgque;
 mod mtime_mmap;
 mod mutex;
@@ -185,6 +191,7 @@ mod pidfd_dead;
 mod pidfd_kill;
 mod pidfd_outside;
 mod pidfd_self;
+mod pidns;
 mod pipe00;
 mod pipe01;
 mod pipe02;
@@ -295,6 +302,7 @@ mod sockets02;
 mod sockets03;
 mod sockets_dgram;
 mod sockets_spair;
+mod spaces_part;
 mod spinning;
 mod sse00;
 mod sse20;
@@ -350,6 +358,7 @@ mod unlink_mmap00;
 mod unlink_mmap01;
 mod unlink_regular00;
 mod unshared;
+mod uprobes;
 mod utsname;
 mod vdso00;
 mod vdso01;
@@ -381,6 +390,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "caps01", run: caps01::run },
     Workload { name: "cgroup", run: cgroup::run },
     Workload { name: "cgroupns", run: cgroupns::run },
+    Workload { name: "cgroupns_part", run: spaces_part::cgroup },
     Workload { name: "child_opened_proc", run: child_opened_proc::run },
     Workload { name: "child_subreaper", run: child_subreaper::run },
     Workload { name: "child_subreaper_and_reparent", run: child_subreaper_and_reparent::run },
@@ -453,6 +463,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "heap", run: heap::run },
     Workload { name: "helper_zombie_child", run: helper_zombie_child::run },
     Workload { name: "hugetlb00", run: hugetlb00::run },
+    Workload { name: "hugetlb_1g", run: hugetlb_1g::run },
     Workload { name: "inotify00", run: inotify00::run },
     Workload { name: "inotify01", run: inotify01::run },
     Workload { name: "inotify04", run: inotify04::run },
@@ -460,6 +471,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
+    Workload { name: "ipcns_part", run: spaces_part::ipc },
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
@@ -475,7 +487,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps10", run: maps10::run },
     Workload { name: "maps11", run: maps11::run },
     Workload { name: "maps12", run: maps12::run },
+    Workload { name: "maps_edges", run: maps_edges::run },
     Workload { name: "maps_file_prot", run: maps_file_prot::run },
+    Workload { name: "maps_many", run: maps_many::run },
+    Workload { name: "maps_properties", run: maps_properties::run },
+    Workload { name: "maps_swapped", run: maps_swapped::run },
     Workload { name: "membarrier", run: membarrier::run },
     Workload { name: "memfd00", run: memfd00::run },
     Workload { name: "memfd01", run: memfd01::run },
@@ -519,6 +535,9 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mount_paths", run: mount_paths::run },
     Workload { name: "mountpoints", run: mountpoints::run },
     Workload { name: "mprotect00", run: mprotect00::run },
+    Workload { name: "mqueue", run: mqueue::run },
+    Workload { name: "mqueue_notify", run: mqueue::notify },
+    Workload { name: "mqueue_part", run: mqueue::part },
     Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
     Workload { name: "namespace_files", run: namespace_files::run },
@@ -545,6 +564,11 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidfd_kill", run: pidfd_kill::run },
     Workload { name: "pidfd_outside", run: pidfd_outside::run },
     Workload { name: "pidfd_self", run: pidfd_self::run },
+    Workload { name: "pidns_deep", run: pidns::deep },
+    Workload { name: "pidns_fresh", run: pidns::fresh },
+    Workload { name: "pidns_kids", run: pidns::kids },
+    Workload { name: "pidns_nested", run: pidns::nested },
+    Workload { name: "pidns_proc", run: pidns::proc },
     Workload { name: "pipe00", run: pipe00::run },
     Workload { name: "pipe01", run: pipe01::run },
     Workload { name: "pipe02", run: pipe02::run },
@@ -707,8 +731,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unlink_mmap01", run: unlink_mmap01::run },
     Workload { name: "unlink_regular00", run: unlink_regular00::run },
     Workload { name: "unshared", run: unshared::run },
+    Workload { name: "uprobes", run: uprobes::run },
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },
     Workload { name: "vdso01", run: vdso01::run },

@@ -6,12 +6,12 @@ use zdtm::workload::{Context, Failure, Verdict, pattern};
 
 const KEY: i32 = 0x3e55;
 
-fn make(key: i32) -> Result<i32, Failure> {
+pub(crate) fn make(key: i32) -> Result<i32, Failure> {
     // SAFETY: takes numbers only.
     Ok(Errno::result(unsafe { libc::msgget(key, libc::IPC_CREAT | libc::IPC_EXCL | 0o620) })?)
 }
 
-fn send(queue: i32, kind: i64, bytes: &[u8]) -> Verdict {
+pub(crate) fn send(queue: i32, kind: i64, bytes: &[u8]) -> Verdict {
     let message = [&kind.to_ne_bytes()[..], bytes].concat();
     // SAFETY: the kernel reads the type and the bytes behind it.
     Errno::result(unsafe { libc::msgsnd(queue, message.as_ptr().cast(), bytes.len(), libc::IPC_NOWAIT) })?;
@@ -19,7 +19,7 @@ fn send(queue: i32, kind: i64, bytes: &[u8]) -> Verdict {
 }
 
 /// Takes the first message of a type, or of all.
-fn receive(queue: i32, kind: i64) -> Result<(i64, Vec<u8>), Failure> {
+pub(crate) fn receive(queue: i32, kind: i64) -> Result<(i64, Vec<u8>), Failure> {
     let mut message = vec![0_u8; 8 + 8192];
     let most = message.len() - 8;
     // SAFETY: the kernel writes the type and at most as many bytes as follow it.

@@ -7,7 +7,7 @@ use zdtm::{ensure, ensure_eq};
 
 const KEY: i32 = 0x5417;
 
-fn make(key: i32, size: usize) -> Result<i32, Failure> {
+pub(crate) fn make(key: i32, size: usize) -> Result<i32, Failure> {
     // SAFETY: takes numbers only.
     Ok(Errno::result(unsafe { libc::shmget(key, size, libc::IPC_CREAT | libc::IPC_EXCL | 0o640) })?)
 }
@@ -20,13 +20,13 @@ pub(crate) fn place(id: i32) -> Result<*mut libc::c_void, Failure> {
     Ok(start)
 }
 
-fn attach(id: i32, size: usize) -> Result<&'static mut [u8], Failure> {
+pub(crate) fn attach(id: i32, size: usize) -> Result<&'static mut [u8], Failure> {
     let start = place(id)?;
     // SAFETY: the segment has this length, and whoever detaches it uses it no more.
     Ok(unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), size) })
 }
 
-fn detach(bytes: &mut [u8]) -> Verdict {
+pub(crate) fn detach(bytes: &mut [u8]) -> Verdict {
     // SAFETY: the segment is not used any more.
     Errno::result(unsafe { libc::shmdt(bytes.as_mut_ptr().cast()) })?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Namespaces that a program left its own for, without being the init of any: `unshared NAME...`.
 //!
-//! With `child` before the names, it is a child that left. A pid namespace is that of future children only.
+//! With `child` before the names, it is a child that left.
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::utsname::uname;
@@ -15,7 +15,7 @@ fn flag(name: &str) -> Result<CloneFlags, Failure> {
         "ipc" => CloneFlags::CLONE_NEWIPC,
         "net" => CloneFlags::CLONE_NEWNET,
         "cgroup" => CloneFlags::CLONE_NEWCGROUP,
-        "pid" => CloneFlags::CLONE_NEWPID,
+        "user" => CloneFlags::CLONE_NEWUSER,
         _ => return Err(Failure::new(format!("no namespace {name}"))),
     })
 }

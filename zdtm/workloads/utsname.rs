@@ -8,15 +8,20 @@ use zdtm::workload::{Context, Failure, Verdict};
 const HOST: &str = "zoo-host.example";
 const DOMAIN: &str = "zoo-domain";
 
-fn names() -> Result<[String; 2], Failure> {
+pub(crate) fn names() -> Result<[String; 2], Failure> {
     let names = uname()?;
     Ok([names.nodename(), names.domainname()].map(|name| name.to_string_lossy().into_owned()))
 }
 
-pub(crate) fn run(cx: &mut Context) -> Verdict {
-    nix::unistd::sethostname(HOST)?;
+pub(crate) fn set(host: &str, domain: &str) -> Verdict {
+    nix::unistd::sethostname(host)?;
     // SAFETY: the kernel reads as many bytes as the name has.
-    Errno::result(unsafe { libc::setdomainname(DOMAIN.as_ptr().cast(), DOMAIN.len()) })?;
+    Errno::result(unsafe { libc::setdomainname(domain.as_ptr().cast(), domain.len()) })?;
+    Ok(())
+}
+
+pub(crate) fn run(cx: &mut Context) -> Verdict {
+    set(HOST, DOMAIN)?;
     ensure_eq!(names()?, [HOST, DOMAIN], "names before the dump");
     cx.barrier()?;
     ensure_eq!(names()?, [HOST, DOMAIN], "names");

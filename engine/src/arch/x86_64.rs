@@ -15,6 +15,8 @@ use proto::messages::{
     UserX86XsaveEntry, core_entry::March,
 };
 
+use zerocopy::IntoBytes as _;
+
 use crate::error::{Class, Explain};
 use crate::tracee::agent::Saved;
 use crate::tracee::regs;
@@ -333,7 +335,7 @@ fn words64(bytes: &[u8]) -> Vec<u64> {
 
 /// The words' bytes; exactly `len` of them unless that is 0.
 fn bytes32(words: &[u32], len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let mut bytes = words.as_bytes().to_vec();
     if len != 0 {
         bytes.resize(len, 0);
     }
@@ -341,5 +343,5 @@ fn bytes32(words: &[u32], len: usize) -> Vec<u8> {
 }
 
 fn bytes64(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    words.as_bytes().to_vec()
 }

@@ -1,12 +1,13 @@
 //! What is written of control groups: the combinations that tasks are in, and the directories with their settings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use nix::sched::CloneFlags;
 use proto::catalogue::CGROUP;
 use proto::messages::{
     CgControllerEntry, CgMemberEntry, CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, CgroupPropEntry,
+    StasisCgroupRoot,
 };
 
 use super::properties::{self, Form};
@@ -17,6 +18,7 @@ use crate::image::NewImages;
 use crate::options::{CgroupOptions, DumpOptions, ManageCgroups};
 use crate::procfs::cgroup::{self, Membership};
 use crate::procfs::link::NamespaceType;
+use crate::side_by_side;
 
 /// Groups below one that are looked at: more is somebody's mistake.
 const MOST_GROUPS: usize = 10_000;
@@ -44,18 +46,70 @@ impl<'a> CgroupsDump<'a> {
         (!self.sets.is_empty()).then_some(1)
     }
 
-    /// The id of a thread's combination.
-    pub fn set_of(&mut self, pid: i32, tid: i32) -> Result<Option<u32>, Problem> {
+    /// The ids of the combinations of a process's threads, `pid` standing for the process.
+    pub fn sets_of(&mut self, pid: i32, tids: &[i32]) -> Vec<Result<Option<u32>, Problem>> {
+        /// Fewer threads are looked up one by one.
+        const MANY: usize = 16;
         if self.sets.is_empty() {
-            return Ok(None);
+            return tids.iter().map(|_| Ok(None)).collect();
         }
-        let who = if tid == pid { pid.to_string() } else { format!("{pid}/task/{tid}") };
-        let set = read(&who, self.options)?;
+        let own = read(&pid.to_string(), self.options).map(|set| self.id_of(set));
+        let id = own.as_ref().ok().copied();
+        let together = id.filter(|_| tids.len() >= MANY).and_then(|id| self.threads_in(id));
+        let together = together.unwrap_or_default();
+        let others: Vec<i32> =
+            tids.iter().copied().filter(|tid| *tid != pid && !together.contains(tid)).collect();
+        let read_one = |tid: &i32| read(&format!("{pid}/task/{tid}"), self.options);
+        let read = side_by_side::map(&others, read_one);
+        let mut others: HashMap<i32, _> = others.into_iter().zip(read).collect();
+        let mut own = Some(own);
+        let of_thread = |tid: &i32| match (own.take_if(|_| *tid == pid), others.remove(tid), id) {
+            (Some(own), ..) => own,
+            (None, Some(set), _) => set.map(|set| self.id_of(set)),
+            // It is with its process.
+            (None, None, id) => Ok(id.unwrap_or(1)),
+        };
+        tids.iter().map(of_thread).map(|id| id.map(Some)).collect()
+    }
+
+    /// The id of a combination.
+    fn id_of(&mut self, set: Vec<Membership>) -> u32 {
         let at = self.sets.iter().position(|known| *known == set).unwrap_or_else(|| {
             self.sets.push(set);
             self.sets.len() - 1
         });
-        Ok(Some(at as u32 + 1))
+        at as u32 + 1
+    }
+
+    /// All threads that are in the groups of a combination, by what the groups say; none where one cannot be asked.
+    fn threads_in(&self, id: u32) -> Option<HashSet<i32>> {
+        let set = self.sets.get(id as usize - 1)?;
+        let mut common: Option<HashSet<i32>> = None;
+        for member in set {
+            let hierarchy = self.hierarchies.find(&member.hierarchy)?;
+            let group = hierarchy.group(&member.path).ok()??;
+            let text = group.read(hierarchy.members_file(true)).ok()??;
+            let tids: HashSet<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+            common = Some(match common {
+                Some(common) => common.intersection(&tids).copied().collect(),
+                None => tids,
+            });
+        }
+        common
+    }
+
+    /// Where the groups are that a process's cgroup namespace has as its roots.
+    pub fn roots_of(&self, pid: i32) -> Result<Vec<StasisCgroupRoot>, Problem> {
+        if self.sets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (inner, outer) = (read_within(pid)?, read(&pid.to_string(), self.options)?);
+        let root = |outer: Membership| {
+            let inner = inner.iter().find(|inner| inner.hierarchy == outer.hierarchy)?;
+            let length = prefix_length(&outer.path, &inner.path)? as usize;
+            Some(StasisCgroupRoot { path: outer.path.get(..length)?.to_owned(), hierarchy: outer.hierarchy })
+        };
+        Ok(outer.into_iter().filter_map(root).collect())
     }
 
     /// Writes the image.

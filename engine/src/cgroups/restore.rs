@@ -10,7 +10,9 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use proto::catalogue::{CGROUP, INVENTORY};
-use proto::messages::{CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, InventoryEntry};
+use proto::messages::{
+    CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, InventoryEntry, StasisCgroupRoot,
+};
 
 use super::properties::{self, Form, SETTINGS};
 use super::{Group, Hierarchies, Hierarchy, wanted};
@@ -74,6 +76,8 @@ pub struct CgroupsRestore {
     hierarchies: Hierarchies,
     /// Where the members of each combination belong, and the part of each path that is the root of a cgroup namespace.
     sets: BTreeMap<u32, Vec<(Place, Option<String>)>>,
+    /// Where the root of the tree was in each hierarchy.
+    roots: Vec<(String, String)>,
     /// Directories of the image, each before those below it.
     dirs: Vec<CgroupDir>,
     /// Whether everything is made that is to be made.
@@ -93,6 +97,7 @@ impl CgroupsRestore {
             options: options.clone(),
             hierarchies: Hierarchies::default(),
             sets: BTreeMap::new(),
+            roots: Vec::new(),
             dirs: Vec::new(),
             is_made: false,
             made: Vec::new(),
@@ -122,6 +127,8 @@ impl CgroupsRestore {
             });
             cgroups.sets.insert(set.id, members.collect());
         }
+        let of_root = root.into_iter().flat_map(|set| &set.ctls);
+        cgroups.roots = of_root.map(|member| (member.name.clone(), member.path.clone())).collect();
         cgroups.dirs = directories(&entry, options, root).map_err(one)?;
         let problems = cgroups.check().map_err(one)?;
         if problems.is_empty() { Ok(cgroups) } else { Err(problems) }
@@ -299,6 +306,20 @@ impl CgroupsRestore {
             self.enter(&place, pid, false)?;
         }
         Ok(())
+    }
+
+    /// Moves a process into these groups.
+    pub fn enter_places(&self, roots: &[StasisCgroupRoot], pid: i32) -> Result<(), Problem> {
+        for StasisCgroupRoot { hierarchy, path } in roots {
+            let path = moved(&self.options, hierarchy, self.roots_path(hierarchy), path);
+            self.enter(&Place { hierarchy: hierarchy.clone(), path }, pid, false)?;
+        }
+        Ok(())
+    }
+
+    /// Where the tree's root was in a hierarchy.
+    fn roots_path(&self, hierarchy: &str) -> Option<&str> {
+        self.roots.iter().find(|(known, _)| known == hierarchy).map(|(_, path)| path.as_str())
     }
 
     /// Moves a process, or one thread of it, to where the members of a set belong.

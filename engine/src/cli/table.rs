@@ -229,7 +229,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     refused("exec-cmd", None, Flag, R, "Become the command behind -- after the restore"),
     refused("lsm-profile", None, Value("TYPE:NAME"), R, "Security profile of the restored tree"),
     refused("lsm-mount-context", None, Value("CONTEXT"), R, "Security context of mounts"),
-    refused("allow-uprobes", None, Flag, DR, "Accept uprobes"),
+    works("allow-uprobes", None, Flag, What, DR, "Has no effect: breakpoints of the kernel (uprobes) are always accepted"),
     refused("track-mem", None, Flag, D, "Track memory for the next dump"),
     refused("prev-images-dir", None, Value("DIR"), D, "Images of the dump before"),
     refused("pre-dump-mode", None, Value("MODE"), D, "splice or read"),

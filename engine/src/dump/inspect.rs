@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use super::namespace_links::NamespaceLinks;
+use super::namespace_links::{NamespaceLinks, ThreadLinks};
+use super::vm_flags::VmFlagsReader;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
+use crate::pid_spaces::PidInside;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::smaps::SmapsVma;
 use crate::procfs::stat::Stat;
@@ -41,7 +43,7 @@ pub struct ThreadFacts {
     /// Its id in our pid namespace.
     pub tid: i32,
     /// Its id in its own pid namespace.
-    pub inner_tid: i32,
+    pub inside: PidInside,
     /// `/proc/PID/task/TID/stat`.
     pub stat: Stat,
     /// `/proc/PID/task/TID/status`.
@@ -85,8 +87,10 @@ pub struct TaskFacts {
 /// A leader that has ended before the other threads of its process: a zombie until they have ended too.
 #[derive(Debug)]
 pub struct EndedLeader {
+    /// Its id in our pid namespace.
+    pub pid: i32,
     /// Its id in its own pid namespace.
-    pub inner_pid: i32,
+    pub inside: PidInside,
     /// `/proc/PID/stat`.
     pub stat: Stat,
 }
@@ -96,30 +100,35 @@ pub struct EndedLeader {
 struct ThreadFiles {
     stat: Stat,
     status: Status,
+    /// Where it could be apart from its process; not looked for in a process with one thread.
+    namespaces: Option<ThreadLinks>,
 }
 
 impl ThreadFiles {
-    fn read(pid: i32, tid: i32, ids: &IdMaps) -> Result<Self, Problem> {
+    fn read(place: &Place, ids: &IdMaps) -> Result<Self, Problem> {
+        let Place { pid, tid, is_alone } = *place;
         let mut status = read_single(&format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
         as_seen_inside(&mut status, ids);
         let stat = read_single(&format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?;
-        Ok(Self { stat, status })
+        let namespaces = (!is_alone).then(|| ThreadLinks::read(pid, tid));
+        Ok(Self { stat, status, namespaces })
     }
 }
 
-impl ThreadFacts {
-    fn read(memory: &Memory, thread: &FrozenThread, files: ThreadFiles) -> Result<Self, Problem> {
+/// What a stopped thread tells its tracer, and only that.
+#[derive(Debug)]
+struct ThreadState {
+    saved: Saved,
+    rseq: RseqConfiguration,
+    robust_list: (u64, u64),
+    sched: libc::sched_attr,
+}
+
+impl ThreadState {
+    fn read(memory: &Memory, thread: &FrozenThread) -> Result<Self, Problem> {
         let tid = thread.tid;
-        let stopped = thread.stopped();
-        let ThreadFiles { stat, status } = files;
-        let inner_tid = status.ns_pid.last().copied().unwrap_or(tid);
-        if status.seccomp.unwrap_or(0) != 0 {
-            // The agent's system calls are none of the filters' business.
-            let step = "suspend its seccomp filters";
-            stopped.set_options(libc::PTRACE_O_SUSPEND_SECCOMP).while_trying_to(step)?;
-        }
         let rseq = ptrace::rseq_configuration(tid).while_trying_to("read its rseq registration")?;
-        let mut saved = Saved::read(stopped).while_trying_to("read its registers")?;
+        let mut saved = Saved::read(thread.stopped()).while_trying_to("read its registers")?;
         if !regs::is_64_bit(&saved.regs) {
             return Err(Problem::new(TaskRefusal::Compat));
         }
@@ -128,17 +137,24 @@ impl ThreadFacts {
             saved.regs.orig_rax = sleep.call as u64;
         }
         abort_rseq(memory, rseq, &mut saved).while_trying_to("look at its rseq critical section")?;
-        Ok(Self {
-            tid,
-            inner_tid,
-            stat,
-            status,
-            saved,
-            rseq,
-            robust_list: process::robust_list(tid).while_trying_to("read its robust futex list")?,
-            sleep: thread.sleep,
-            sched: process::sched_getattr(tid).while_trying_to("read its scheduling attributes")?,
-        })
+        let robust_list = process::robust_list(tid).while_trying_to("read its robust futex list")?;
+        let sched = process::sched_getattr(tid).while_trying_to("read its scheduling attributes")?;
+        Ok(Self { saved, rseq, robust_list, sched })
+    }
+}
+
+impl ThreadFacts {
+    fn new(thread: &FrozenThread, files: ThreadFiles, state: ThreadState) -> Result<Self, Problem> {
+        let tid = thread.tid;
+        let ThreadFiles { stat, status, .. } = files;
+        let ThreadState { saved, rseq, robust_list, sched } = state;
+        let inside = PidInside::innermost(&status.ns_pid, tid);
+        if status.seccomp.unwrap_or(0) != 0 {
+            // The agent's system calls are none of the filters' business.
+            let step = "suspend its seccomp filters";
+            thread.stopped().set_options(libc::PTRACE_O_SUSPEND_SECCOMP).while_trying_to(step)?;
+        }
+        Ok(Self { tid, inside, stat, status, saved, rseq, robust_list, sleep: thread.sleep, sched })
     }
 }
 
@@ -175,6 +191,44 @@ fn abort_rseq(memory: &Memory, rseq: RseqConfiguration, saved: &mut Saved) -> Re
     Ok(())
 }
 
+/// What the stopped threads of a task tell.
+fn states_of(task: &FrozenTask) -> Result<Vec<Result<ThreadState, Problem>>, Problem> {
+    let memory = Memory::open(task.first_tid())?;
+    Ok(task.threads.iter().map(|thread| ThreadState::read(&memory, thread)).collect())
+}
+
+/// Where `/proc` tells of a thread.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    pid: i32,
+    tid: i32,
+    /// It is the only thread that its process has.
+    is_alone: bool,
+}
+
+/// Something that `/proc` tells of.
+#[derive(Debug)]
+enum Source {
+    Task(i32),
+    Thread(Place),
+}
+
+/// What it says.
+#[derive(Debug)]
+enum Said {
+    Task(Box<Result<TaskFiles, Problem>>),
+    Thread(Box<Result<ThreadFiles, Problem>>),
+}
+
+impl Source {
+    fn read(&self, ids: &IdMaps, reader: &VmFlagsReader) -> Said {
+        match self {
+            Self::Task(pid) => Said::Task(Box::new(TaskFiles::read(*pid, reader))),
+            Self::Thread(place) => Said::Thread(Box::new(ThreadFiles::read(place, ids))),
+        }
+    }
+}
+
 /// What `/proc` says about one task.
 #[derive(Debug)]
 struct TaskFiles {
@@ -185,11 +239,11 @@ struct TaskFiles {
 }
 
 impl TaskFiles {
-    fn read(pid: i32) -> Result<Self, Problem> {
+    fn read(pid: i32, reader: &VmFlagsReader) -> Result<Self, Problem> {
         Ok(Self {
-            vmas: read_smaps(pid)?,
+            vmas: reader.mappings(pid)?,
             limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
-            namespaces: NamespaceLinks::read(&pid.to_string()),
+            namespaces: NamespaceLinks::of_process(&pid.to_string()),
             texts: TASK_KINDS
                 .iter()
                 .flat_map(|kind| kind.reads())
@@ -208,47 +262,75 @@ impl TaskFacts {
 
     /// Reads everything; refuses what cannot be looked at. Ids are as the task sees them in its user namespace.
     ///
-    /// What `/proc` says of all tasks is read side by side: ptrace answers to one thread only.
-    pub fn read_all(tasks: &[&FrozenTask], ids: &IdMaps) -> Vec<Result<Self, Problem>> {
-        let places: Vec<(i32, i32)> = tasks
-            .iter()
-            .flat_map(|task| task.threads.iter().map(|thread| (task.first_tid(), thread.tid)))
-            .collect();
-        let mut threads =
-            side_by_side::map(&places, |&(pid, tid)| ThreadFiles::read(pid, tid, ids)).into_iter();
-        let pids: Vec<i32> = tasks.iter().map(|task| task.first_tid()).collect();
-        let files = side_by_side::map(&pids, |&pid| TaskFiles::read(pid));
-        let read = |(task, files): (&&FrozenTask, Result<TaskFiles, Problem>)| {
+    /// What `/proc` says is read by all processors, while this thread, the only one that ptrace answers to, reads registers.
+    pub(super) fn read_all(
+        tasks: &[&FrozenTask],
+        ids: &IdMaps,
+        reader: &VmFlagsReader,
+    ) -> Vec<Result<Self, Problem>> {
+        let places = tasks.iter().flat_map(|task| {
+            let (pid, is_alone) = (task.first_tid(), task.threads.len() == 1);
+            task.threads.iter().map(move |thread| Source::Thread(Place { pid, tid: thread.tid, is_alone }))
+        });
+        // Mappings take longest.
+        let sources: Vec<Source> =
+            tasks.iter().map(|task| Source::Task(task.first_tid())).chain(places).collect();
+        let (said, states) = side_by_side::map_while(
+            &sources,
+            |source| source.read(ids, reader),
+            || tasks.iter().map(|task| states_of(task)).collect::<Vec<_>>(),
+        );
+        let (mut files, mut threads) = (Vec::new(), Vec::new());
+        for said in said {
+            match said {
+                Said::Task(said) => files.push(*said),
+                Said::Thread(said) => threads.push(*said),
+            }
+        }
+        let mut threads = threads.into_iter();
+        let read = |((task, files), states): ((&&FrozenTask, Result<TaskFiles, Problem>), _)| {
             let threads = threads.by_ref().take(task.threads.len()).collect();
-            Self::read(task, files, threads, ids).of_task(&task.name)
+            Self::new(task, files, threads, states, ids).of_task(&task.name)
         };
-        tasks.iter().zip(files).map(read).collect()
+        tasks.iter().zip(files).zip(states).map(read).collect()
     }
 
-    fn read(
+    fn new(
         task: &FrozenTask,
         files: Result<TaskFiles, Problem>,
         threads: Vec<Result<ThreadFiles, Problem>>,
+        states: Result<Vec<Result<ThreadState, Problem>>, Problem>,
         ids: &IdMaps,
     ) -> Result<Self, Problem> {
         let pid = task.first_tid();
-        let memory = Memory::open(pid)?;
         let about =
             |tid: i32| move |p: Problem| if tid == pid { p } else { p.object(Object::Thread { tid }) };
+        let mut strayed = Vec::new();
         let threads: Vec<ThreadFacts> = task
             .threads
             .iter()
-            .zip(threads)
-            .map(|(thread, files)| {
-                files.and_then(|files| ThreadFacts::read(&memory, thread, files)).map_err(about(thread.tid))
+            .zip(threads.into_iter().zip(states?))
+            .map(|(thread, (files, state))| {
+                let facts = files.and_then(|mut files| {
+                    strayed.extend(files.namespaces.take());
+                    ThreadFacts::new(thread, files, state?)
+                });
+                facts.map_err(about(thread.tid))
             })
             .collect::<Result<_, _>>()?;
-        let inner_pid = threads.first().and_then(|thread| thread.status.ns_tgid.last().copied());
+        let ns_tgid = threads.first().map(|thread| thread.status.ns_tgid.clone()).unwrap_or_default();
         let ended_leader = (pid != task.pid)
             .then(|| read_proc(format!("/proc/{}/stat", task.pid), procfs::stat::parse))
             .transpose()?
-            .map(|stat| EndedLeader { inner_pid: inner_pid.unwrap_or(task.pid), stat });
-        let TaskFiles { vmas, limits, namespaces, texts } = files?;
+            .map(|stat| EndedLeader {
+                pid: task.pid,
+                inside: PidInside::innermost(&ns_tgid, task.pid),
+                stat,
+            });
+        let TaskFiles { vmas, limits, mut namespaces, texts } = files?;
+        for links in &strayed {
+            namespaces.compare(links);
+        }
         let (pidfd, ids) = (pidfd::open(pid)?, ids.clone());
         Ok(Self { pid, ended_leader, pidfd, vmas, limits, namespaces, texts, threads, ids })
     }

@@ -6,20 +6,22 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::messages::StasisMmEntry;
 
 use super::inspect::TaskFacts;
 use super::pages_file::{self, ForkedMemory, Source};
 use super::task::TaskImages;
+use crate::checksum::FileSums;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::NewImages;
-use crate::kinds::mm::{self, Contents, extra, pages};
+use crate::kinds::mm::{self, Contents, extra, pages, uprobes};
 use crate::options::{Afterwards, DumpOptions};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::progress::Progress;
 use crate::room;
+use crate::side_by_side;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::tracee::agent::Agent;
@@ -28,6 +30,9 @@ use crate::tracee::snapshot::Snapshot;
 
 /// Memory that is written faster than it is copied.
 const SMALL: u64 = 4 << 20;
+
+/// Tasks with little memory that are written side by side, each with a file.
+const AT_ONCE: usize = 64;
 
 /// What is there for whoever writes memory.
 pub(super) struct Writing<'a> {
@@ -54,8 +59,30 @@ struct Memory {
     ranges: Vec<pages::Range>,
     /// About how many bytes they have.
     bytes: u64,
+    /// Code in which there may be breakpoints of the kernel.
+    probed: Vec<SmapsVma>,
     /// Properties that mappings have.
     extra: StasisMmEntry,
+}
+
+/// A task's pages, which are still to be written to their file.
+struct Prepared<'m> {
+    name: TaskName,
+    source: ForkedMemory<'m>,
+    runs: Vec<pages::Run>,
+    file_name: String,
+    file: File,
+}
+
+impl Prepared<'_> {
+    /// Writes them; their checksums, if they are wanted.
+    fn write(
+        &self,
+        with_sums: bool,
+        told: &mut dyn FnMut(u64) -> Result<(), Problem>,
+    ) -> Result<Option<FileSums>, Problem> {
+        pages_file::write(&self.source, &self.runs, &self.file, with_sums, told).of_task(&self.name)
+    }
 }
 
 #[derive(Debug)]
@@ -79,12 +106,11 @@ pub(super) fn write(
     let total = facts.iter().flatten().map(estimate).sum();
     let progress = Progress::new("memory written", total);
     let mut writing = Writing { images, stats, lifeline, progress };
-    let mut copies = Copies::default();
+    let (mut copies, mut small) = (Copies::default(), Vec::new());
     // Copies would be in the freezer with the tree.
     let copies_wanted = options.afterwards == Afterwards::LeaveRunning && !tree.was_frozen();
     let orphans_come_here = if copies_wanted { orphans_come_here(tree)? } else { Vec::new() };
-    for (at, (facts, image)) in facts.iter().zip(tasks).enumerate() {
-        let Some(task) = tree.tasks.get_mut(at) else { continue };
+    for ((at, task), (facts, image)) in tree.tasks.iter_mut().enumerate().zip(facts.iter().zip(tasks)) {
         let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
         if !image.has_memory() {
             continue;
@@ -97,18 +123,25 @@ pub(super) fn write(
             pid: image.pid.into(),
             ranges: ranges(facts, |_| true),
             bytes: estimate(facts),
+            probed: uprobes::with_breakpoints(&facts.vmas),
             extra: extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?,
             name,
         };
         let may_copy = copies_wanted && memory.bytes > SMALL && has_room;
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
+        let agent: &Agent = agent;
         let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
         match copy {
             Some(snapshot) => copies.0.push(writing.begin(facts, &source, memory, snapshot)?),
-            None => writing.whole(facts.pid, &source, memory)?,
+            None if memory.bytes <= SMALL => small.push(writing.prepare(facts.pid, source, memory)?),
+            None => writing.whole(facts.pid, source, memory)?,
+        }
+        if small.len() == AT_ONCE {
+            writing.together(std::mem::take(&mut small))?;
         }
     }
+    writing.together(small)?;
     Ok(copies)
 }
 
@@ -144,7 +177,7 @@ impl Copies {
             let pid = snapshot.pid();
             let source = ForkedMemory::of_copy(snapshot.memory());
             match begun {
-                None => writing.whole(pid, &source, memory)?,
+                None => writing.whole(pid, source, memory)?,
                 Some((file, rest)) => {
                     writing.some(&source, &file, &rest).of_task(&memory.name)?;
                 }
@@ -156,23 +189,50 @@ impl Copies {
 
 impl Writing<'_> {
     /// Writes all of a task's memory. The process is the task, or a copy of it.
-    fn whole(&mut self, process: i32, source: &dyn Source, mut memory: Memory) -> Result<(), Problem> {
-        let name = memory.name.clone();
-        let runs = self.find(process, &mut memory).of_task(&name)?;
-        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+    fn whole(&mut self, process: i32, source: ForkedMemory<'_>, memory: Memory) -> Result<(), Problem> {
+        let prepared = self.prepare(process, source, memory)?;
         let start = Instant::now();
         let with_sums = self.images.has_checksums();
         let Self { progress, lifeline, .. } = self;
-        let mut told = |bytes| {
+        let sums = prepared.write(with_sums, &mut |bytes| {
             progress.add(bytes);
             lifeline.check()
-        };
-        let written = pages_file::write(source, &runs, &file, with_sums, &mut told);
-        if let Some(sums) = written.of_task(&name)? {
-            self.images.set_checksums(&file_name, sums);
-        }
-        self.stats.pages_written(pages::count(&runs), start.elapsed());
+        });
+        self.written(&prepared, sums?, start.elapsed());
         Ok(())
+    }
+
+    /// Finds all of a task's pages, and writes the images that say where they belong.
+    fn prepare<'m>(
+        &mut self,
+        process: i32,
+        source: ForkedMemory<'m>,
+        mut memory: Memory,
+    ) -> Result<Prepared<'m>, Problem> {
+        let name = memory.name.clone();
+        let runs = self.find(process, &mut memory).of_task(&name)?;
+        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+        Ok(Prepared { name, source, runs, file_name, file })
+    }
+
+    /// Writes the memory of several tasks, which have little each, side by side.
+    fn together(&mut self, tasks: Vec<Prepared<'_>>) -> Result<(), Problem> {
+        let start = Instant::now();
+        let with_sums = self.images.has_checksums();
+        let sums = side_by_side::map(&tasks, |task| task.write(with_sums, &mut |_| Ok(())));
+        for (task, sums) in tasks.iter().zip(sums) {
+            self.progress.add(task.runs.iter().map(pages::Run::len).sum());
+            self.written(task, sums?, Duration::ZERO);
+        }
+        self.stats.pages_written(0, start.elapsed());
+        self.lifeline.check()
+    }
+
+    fn written(&mut self, task: &Prepared<'_>, sums: Option<FileSums>, took: Duration) {
+        if let Some(sums) = sums {
+            self.images.set_checksums(&task.file_name, sums);
+        }
+        self.stats.pages_written(pages::count(&task.runs), took);
     }
 
     /// Writes what is not in a task's copy.
@@ -211,6 +271,7 @@ impl Writing<'_> {
         let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
         let found = pages::find(&pagemap, &memory.ranges);
         let mut found = found.while_trying_to("find out which pages it owns")?;
+        found.runs = uprobes::leave_breakpoints(found.runs, process, &memory.probed)?;
         pages::lay_out(&mut found.runs);
         extra::add_guards(&mut memory.extra, &found.guards);
         let scanned = memory.ranges.iter().map(|range| (range.end - range.start) / pages::PAGE).sum();
@@ -255,12 +316,17 @@ fn orphans_come_here(tree: &mut FrozenTree) -> Result<Vec<bool>, Problem> {
 
 /// Bytes of a task's own pages, as far as `/proc` tells.
 fn estimate(facts: &TaskFacts) -> u64 {
-    facts.vmas.iter().map(|vma| vma.anonymous + vma.swap).sum()
+    facts.leader().status.anonymous
 }
 
-/// Tasks whose memory takes time to be freed.
+/// Tasks whose memory takes time to be freed. Where it is many mappings that take time, nobody can help with it.
 pub(super) fn large(facts: &[Option<TaskFacts>]) -> Vec<BorrowedFd<'_>> {
-    let tasks = facts.iter().flatten().filter(|facts| estimate(facts) > SMALL);
+    /// Bytes that are freed in the time that a look at a mapping takes.
+    const WORTH_A_MAPPING: u64 = 64 << 10;
+    let is_large = |facts: &&TaskFacts| {
+        estimate(facts) > SMALL.max(WORTH_A_MAPPING.saturating_mul(facts.vmas.len() as u64))
+    };
+    let tasks = facts.iter().flatten().filter(is_large);
     tasks.map(|facts| facts.pidfd.as_fd()).collect()
 }
 

@@ -20,45 +20,91 @@ pub struct NamespaceLinks {
 /// Types whose namespace may be another one for the children of a process.
 const FOR_CHILDREN: [NamespaceType; 2] = [NamespaceType::Pid, NamespaceType::Time];
 /// Types that a thread alone may leave.
-const OF_THREADS: [NamespaceType; 2] = [NamespaceType::Net, NamespaceType::Time];
+const OF_THREADS: [NamespaceType; 6] = [
+    NamespaceType::Net,
+    NamespaceType::Time,
+    NamespaceType::Pid,
+    NamespaceType::Uts,
+    NamespaceType::Ipc,
+    NamespaceType::Cgroup,
+];
 
 /// The name of the link that tells where children would be.
 fn for_children_name(kind: NamespaceType) -> String {
     format!("{}_for_children", kind.name())
 }
 
+/// What the links of one thread say of the namespaces in which it could be apart from its process.
+#[derive(Debug)]
+pub struct ThreadLinks {
+    own: [(NamespaceType, Option<PathBuf>); OF_THREADS.len()],
+    for_children: [(NamespaceType, Option<PathBuf>); FOR_CHILDREN.len()],
+}
+
+impl ThreadLinks {
+    /// Reads them.
+    pub fn read(pid: i32, tid: i32) -> Self {
+        let dir = folder(&format!("/proc/{pid}/task/{tid}/ns"));
+        Self {
+            own: OF_THREADS.map(|kind| (kind, link(dir.as_ref(), kind.name()))),
+            for_children: FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind)))),
+        }
+    }
+
+    /// A thread that has ended is in no namespace but that of its number.
+    fn has_ended(&self) -> bool {
+        link_of(&self.own, NamespaceType::Uts).is_none()
+    }
+}
+
+fn folder(path: &str) -> Option<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()
+}
+
+fn link(dir: Option<&OwnedFd>, name: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(readlinkat(dir?, name).ok()?))
+}
+
 impl NamespaceLinks {
-    /// Reads those of a process, by its name in `/proc`.
-    pub fn read(process: &str) -> Self {
-        let folder = |path: String| {
-            open(path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()
-        };
-        let dir = folder(format!("/proc/{process}/ns"));
-        let link = |dir: Option<&OwnedFd>, name: &str| Some(PathBuf::from(readlinkat(dir?, name).ok()?));
-        let own = NamespaceType::ALL.map(|kind| (kind, link(dir.as_ref(), kind.name())));
-        // It is dangling as long as a pid namespace has no init.
-        let for_children = FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind))));
-        let mut links = Self { own: own.into(), for_children: for_children.into(), strayed: Vec::new() };
-        let tasks = format!("/proc/{process}/task");
-        let threads: Vec<_> =
-            std::fs::read_dir(&tasks).into_iter().flatten().filter_map(Result::ok).collect();
+    /// Reads those of a process, by its name in `/proc`, and compares those of its threads.
+    pub fn read(process: i32) -> Self {
+        let mut links = Self::of_process(&process.to_string());
+        let names = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+        let tids = names.filter_map(|name| name.ok()?.file_name().to_str()?.parse().ok());
+        let tids: Vec<i32> = tids.collect();
         // One alone is the process.
-        let Some(dir) = folder(tasks).filter(|_| threads.len() > 1) else { return links };
-        let strays = |kind: &NamespaceType| {
-            threads.iter().any(|thread| links.strays(&dir, Path::new(&thread.file_name()), *kind))
-        };
-        links.strayed = OF_THREADS.into_iter().filter(strays).collect();
+        if tids.len() > 1 {
+            for tid in tids {
+                links.compare(&ThreadLinks::read(process, tid));
+            }
+        }
         links
     }
 
-    /// Whether a thread has another one than its process, for itself or for its children. One that ends meanwhile has none.
-    fn strays(&self, tasks: &OwnedFd, thread: &Path, kind: NamespaceType) -> bool {
-        let other = |name: &str, own: Option<&Path>| {
-            let link = readlinkat(tasks, &thread.join("ns").join(name));
-            link.is_ok_and(|link| Some(Path::new(&link)) != own)
+    /// Reads those of a process, by its name in `/proc`; its threads are not looked at.
+    pub fn of_process(process: &str) -> Self {
+        let dir = folder(&format!("/proc/{process}/ns"));
+        let own = NamespaceType::ALL.map(|kind| (kind, link(dir.as_ref(), kind.name())));
+        // It is dangling as long as a pid namespace has no init.
+        let for_children = FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind))));
+        Self { own: own.into(), for_children: for_children.into(), strayed: Vec::new() }
+    }
+
+    /// Takes note of a thread that has another namespace than its process, for itself or for its children.
+    pub fn compare(&mut self, thread: &ThreadLinks) {
+        let has_ended = thread.has_ended();
+        let strays = |link: &Option<PathBuf>, of_process: Option<&Path>| {
+            link.as_deref() != of_process && (link.is_some() || !has_ended)
         };
-        other(kind.name(), self.of(kind))
-            || (FOR_CHILDREN.contains(&kind) && other(&for_children_name(kind), self.for_children(kind)))
+        let own = thread.own.iter().filter(|(kind, link)| strays(link, self.of(*kind)));
+        let for_children = thread.for_children.iter();
+        let for_children = for_children.filter(|(kind, link)| strays(link, self.for_children(*kind)));
+        let strayed: Vec<NamespaceType> = own.chain(for_children).map(|(kind, _)| *kind).collect();
+        for kind in strayed {
+            if !self.strayed.contains(&kind) {
+                self.strayed.push(kind);
+            }
+        }
     }
 
     /// The namespace of one type.

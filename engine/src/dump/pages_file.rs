@@ -4,7 +4,7 @@
 //! bytes are in its cache. Two threads cannot write to one file at the same time, since a write holds the lock of the
 //! inode; what they read and sum up meanwhile they can. On tmpfs, where it is the allocation of each small page that takes
 //! so long, a unit of the file becomes a huge page (`MADV_COLLAPSE`) that is mapped here: the bytes go there at once, and
-//! no lock is held. Where that is not to be had, or takes long because memory is in pieces, the unit is written as
+//! no lock is held. On a disk its blocks are allocated first. Where that is not to be had, or takes long because memory is in pieces, the unit is written as
 //! elsewhere.
 
 use std::fs::File;
@@ -13,6 +13,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use crate::checksum::{BLOCK, BlockSum, FileSums};
 use crate::error::{Context as _, Problem, SysError};
@@ -55,7 +57,7 @@ pub(crate) struct ForkedMemory<'a> {
 impl<'a> ForkedMemory<'a> {
     /// That of a task with these mappings.
     pub(crate) fn of_task(memory: &'a Memory, vmas: &[SmapsVma]) -> Self {
-        let shared = vmas.iter().filter(|vma| vma.shared > 0);
+        let shared = vmas.iter().filter(|vma| vma.shared);
         Self { memory, shared: shared.map(|vma| (vma.vma.start, vma.vma.end)).collect() }
     }
 
@@ -119,7 +121,7 @@ pub(crate) fn write(
     let size = runs.last().map_or(0, |run| run.offset + run.len());
     let sums = with_sums.then(Mutex::default);
     let copying = Copying { source, runs, file, sums, huge: HugePages::new() };
-    let mut mapped = if size > ALONE { map(file, size)? } else { None };
+    let mut mapped = if size > ALONE { make_room(file, size)? } else { None };
     let units = (0..size).step_by(UNIT as usize).map(|at| (at, UNIT.min(size - at)));
     match &mut mapped {
         Some(mapped) => {
@@ -149,10 +151,18 @@ pub(crate) fn write_some(
     copying.all(runs.iter().map(Run::len).sum(), units, told)
 }
 
-/// Maps a file on tmpfs, after it got its size.
-fn map(file: &File, size: u64) -> Result<Option<MappedOutput>, Problem> {
+/// Gives a file its size. On tmpfs it is mapped; elsewhere its blocks are allocated all at once, which takes no time and saves
+/// a third of that of the writes. Where there is not enough of them, that is known before anything is copied.
+fn make_room(file: &File, size: u64) -> Result<Option<MappedOutput>, Problem> {
+    use nix::fcntl::{FallocateFlags, fallocate};
     let (Some(len), true) = (NonZeroUsize::new(size as usize), memory::is_tmpfs(file)?) else {
-        return Ok(None);
+        return match fallocate(file, FallocateFlags::empty(), 0, size as i64) {
+            Err(errno @ Errno::ENOSPC) => {
+                Err(SysError { call: "fallocate", errno }).while_trying_to("write pages")
+            }
+            // Not every file system can; it is only slower without.
+            _ => Ok(None),
+        };
     };
     file.set_len(size).map_err(SysError::io("ftruncate")).while_trying_to("write pages")?;
     Ok(Some(MappedOutput::new(file, len)?))
@@ -334,7 +344,7 @@ mod tests {
     #[test]
     fn who_is_told_may_end_it() {
         let file = tempfile::tempfile().unwrap();
-        let mut end = |_| Err(Problem::new(SysError { call: "end", errno: nix::errno::Errno::EINTR }));
+        let mut end = |_| Err(Problem::new(SysError { call: "end", errno: Errno::EINTR }));
         assert!(write(&Addresses, &runs(&[(1, 30_000)]), &file, true, &mut end).is_err());
     }
 }

@@ -132,7 +132,7 @@ fn ask_alone(
     let step = "ask its threads";
     let Some(leader) = cores.first_mut().filter(|_| facts.threads.len() > 1) else { return Ok(()) };
     for (index, thread) in facts.threads.iter().enumerate().rev() {
-        for questions in Questions::alone(leader, thread.inner_tid).into_parts() {
+        for questions in Questions::alone(leader, thread.tid).into_parts() {
             let batch = questions.batch_ref();
             let replies = match index {
                 0 => agent.run(batch).while_trying_to(step)?,

@@ -46,6 +46,17 @@ impl Explain for TargetRefusal {
 
 /// `PF_KTHREAD` of `include/linux/sched.h`, as field 9 of `/proc/PID/stat` shows it.
 const PF_KTHREAD: u32 = 0x0020_0000;
+/// `PF_EXITING` of the same header.
+const PF_EXITING: u32 = 0x0000_0004;
+
+/// Whether a process has ended, or is about to: one that was killed shows as running until its memory has been freed.
+pub(super) fn has_ended(pid: i32) -> bool {
+    use procfs::stat::State;
+    let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse);
+    stat.map_or(true, |stat| {
+        matches!(stat.state, State::Zombie | State::Dead) || stat.flags & PF_EXITING != 0
+    })
+}
 
 /// How the headline names the target.
 pub(crate) fn describe(options: &DumpOptions) -> String {

@@ -10,6 +10,7 @@ use proto::messages::{
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
+use super::vm_flags::VmFlagsReader;
 use crate::arch;
 use crate::args;
 use crate::cgroups::CgroupsDump;
@@ -21,10 +22,12 @@ use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
 use crate::net_spaces;
 use crate::options::DumpOptions;
+use crate::pid_spaces::{self, PidInside, PidSpaces};
 use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::supervise::Lifeline;
+use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::{self, Entrance};
 use crate::tracee::batch::{Batch, Output};
@@ -49,9 +52,6 @@ pub(super) enum RelationRefusal {
     /// It is in another namespace than the root of the tree.
     #[error("it is in another {0} namespace than the root of the tree, which is not supported yet")]
     Nested(&'static str),
-    /// Its children will be in another.
-    #[error("its children will be in another {0} namespace than itself, which is not supported yet")]
-    ForChildren(&'static str),
     /// The session's or group's leader is outside.
     #[error("its {what} {id} was begun outside of the tree")]
     Outside {
@@ -80,7 +80,7 @@ impl Explain for RelationRefusal {
 /// The images of one task, before they are written.
 #[derive(Debug)]
 pub(super) struct TaskImages {
-    /// Its pid in its own pid namespace.
+    /// Its pid in our pid namespace, which is that of the root.
     pub pid: u32,
     pstree: PstreeEntry,
     /// One for each thread that lives, the leader's first.
@@ -134,11 +134,12 @@ pub(super) struct Alive {
 pub(super) fn inspect(
     tree: &FrozenTree,
     options: &DumpOptions,
+    reader: &VmFlagsReader,
     problems: &mut Vec<Problem>,
 ) -> Vec<Option<TaskFacts>> {
     let lives = |task: &&FrozenTask| task.state != TaskState::Zombie;
     let living: Vec<&FrozenTask> = tree.tasks.iter().filter(lives).collect();
-    let mut facts = TaskFacts::read_all(&living, &options.inside.ids).into_iter();
+    let mut facts = TaskFacts::read_all(&living, &options.inside.ids, reader).into_iter();
     let take = |task: &FrozenTask| {
         let facts = Some(task).filter(lives).and_then(|_| facts.next())?;
         facts.map_err(|p| problems.push(p)).ok()
@@ -165,7 +166,7 @@ pub(super) fn look(
         let mut found = Vec::new();
         let image = match facts {
             Some(facts) => look_at_task(facts, task.state, &home, &mut sharing, files, &mut found),
-            None => look_at_zombie(task.pid),
+            None => look_at_zombie(task.pid, files),
         };
         match image {
             Ok(image) => images.push(image),
@@ -174,6 +175,8 @@ pub(super) fn look(
         problems.extend(found.into_iter().map(|p| p.task(&task.name)));
     }
     refuse_outside_leaders(&images, tree, files.options, problems);
+    problems.extend(files.state::<PidSpaces>().without_init());
+    problems.extend(files.state::<TaskSpaces>().without_members());
     images
 }
 
@@ -185,12 +188,23 @@ pub(super) fn find_cgroups(
     cgroups: &mut CgroupsDump<'_>,
     problems: &mut Vec<Problem>,
 ) {
+    let kind = NamespaceType::Cgroup;
+    let roots = facts.first().and_then(|root| root.as_ref()?.namespaces.of(kind));
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };
-        for (thread, core) in facts.threads.iter().zip(&mut image.cores) {
-            match cgroups.set_of(facts.pid, thread.tid) {
+        let tids: Vec<i32> = facts.threads.iter().map(|thread| thread.tid).collect();
+        let sets = cgroups.sets_of(facts.pid, &tids);
+        for ((thread, core), set) in facts.threads.iter().zip(&mut image.cores).zip(sets) {
+            match set {
                 Ok(set) => {
+                    let has_own = thread.tid == facts.pid && roots != facts.namespaces.of(kind);
+                    if has_own {
+                        match cgroups.roots_of(facts.pid) {
+                            Ok(roots) => core.own.cgroup_roots = roots,
+                            Err(problem) => problems.push(problem.task(&task.name)),
+                        }
+                    }
                     if thread.tid == facts.pid {
                         task_kinds::task(core).cg_set = set;
                     }
@@ -236,13 +250,17 @@ fn look_at_task(
     problems: &mut Vec<Problem>,
 ) -> Result<TaskImages, Problem> {
     let status = &facts.leader().status;
-    let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
-    let pid = inner(&status.ns_tgid);
+    // In all namespaces from ours on.
+    let here = |ids: &[i32]| ids.first().copied().unwrap_or(0) as u32;
+    let pid = here(&status.ns_tgid);
     problems.extend(refuse_namespaces(&facts.namespaces, home, files.options));
     let mut shared = sharing.ids(facts)?;
     shared.ids.net_ns_id = Some(net_spaces::id_of_task(files, facts.pid, &facts.namespaces)?);
     let times = time_spaces::of_task(files, facts.pid, &facts.namespaces)?;
     shared.ids.time_ns_id = times.map(|times| times.own).or(shared.ids.time_ns_id);
+    let pids = pid_spaces::of_task(files, facts.pid, &facts.namespaces, status)?;
+    shared.ids.pid_ns_id = pids.own.or(shared.ids.pid_ns_id);
+    task_spaces::of_task(files, facts.pid, &facts.namespaces, &mut shared.ids)?;
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -254,6 +272,10 @@ fn look_at_task(
         task.flags = facts.leader().stat.flags;
         task.blk_sigset = facts.leader().saved.sigmask;
         core.own.time_ns_for_children = times.and_then(|times| times.children);
+        core.own.pid_ns_for_children = pids.children;
+    }
+    for (thread, core) in facts.threads.iter().zip(&mut cores) {
+        core.own.pid_space = pids.numbers(thread.inside, status);
     }
     let mm = if shared.first_vm {
         let mut mm = bounds::look(facts, files)?;
@@ -270,7 +292,8 @@ fn look_at_task(
     };
     let fdinfo = shared.first_files.then(|| files.dump_table(facts, -1, problems));
     let ended_leader = facts.ended_leader.as_ref().map(|leader| StasisThreadEntry {
-        tid: leader.inner_pid as u32,
+        tid: leader.pid as u32,
+        pid_space: pids.numbers(leader.inside, status),
         exit_signal: u32::try_from(leader.stat.exit_signal).ok(),
         ended_name: Some(String::from_utf8_lossy(&leader.stat.comm).into_owned()),
         ended_status: Some(leader.stat.exit_code as u32),
@@ -280,9 +303,9 @@ fn look_at_task(
     let pstree = PstreeEntry {
         pid,
         ppid: facts.leader().stat.ppid as u32,
-        pgid: inner(&status.ns_pgid),
-        sid: inner(&status.ns_sid),
-        threads: ended.chain(facts.threads.iter().map(|t| t.inner_tid as u32)).collect(),
+        pgid: here(&status.ns_pgid),
+        sid: here(&status.ns_sid),
+        threads: ended.chain(facts.threads.iter().map(|t| t.tid as u32)).collect(),
     };
     let alive = Some(Alive { ids: shared.ids, fs, mm, extra: StasisMmEntry::default(), fdinfo });
     Ok(TaskImages { pid, pstree, cores, alive, ended_leader })
@@ -290,7 +313,7 @@ fn look_at_task(
 
 fn look_at_thread(facts: &TaskFacts, thread: &ThreadFacts, problems: &mut Vec<Problem>) -> ThreadImage {
     let mut core = ThreadImage::default();
-    core.own.tid = thread.inner_tid as u32;
+    core.own.tid = thread.tid as u32;
     let about =
         |p: Problem| if thread.tid == facts.pid { p } else { p.object(Object::Thread { tid: thread.tid }) };
     if let Err(e) = arch::dump_registers(&thread.saved, 0, &mut core) {
@@ -356,11 +379,14 @@ fn push_mapping(vmas: &mut Vec<proto::messages::VmaEntry>, entry: proto::message
     }
 }
 
-fn look_at_zombie(pid: i32) -> Result<TaskImages, Problem> {
+fn look_at_zombie(pid: i32, files: &mut FilesDump<'_>) -> Result<TaskImages, Problem> {
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse)?;
+    let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
+    let pids = pid_spaces::of_task(files, pid, &NamespaceLinks::read(pid), &status)?;
+    let pid_space = pids.numbers(PidInside::innermost(&status.ns_pid, pid), &status);
     let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
     let exit_signal = u32::try_from(stat.exit_signal).ok();
-    let own = StasisThreadEntry { tid: pid as u32, exit_signal, ..StasisThreadEntry::default() };
+    let own = StasisThreadEntry { tid: pid as u32, exit_signal, pid_space, ..StasisThreadEntry::default() };
     let mut core = ThreadImage { core, own, ..ThreadImage::default() };
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
@@ -391,9 +417,9 @@ impl HomeLinks {
         let roots = if options.inside.types.is_empty() {
             NamespaceLinks::default()
         } else {
-            NamespaceLinks::read(&options.tree.to_string())
+            NamespaceLinks::of_process(&options.tree.to_string())
         };
-        Self { ours: NamespaceLinks::read("self"), roots }
+        Self { ours: NamespaceLinks::of_process("self"), roots }
     }
 }
 
@@ -405,7 +431,8 @@ pub(crate) fn refuse_namespaces(
 ) -> Vec<Problem> {
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
-        kind == NamespaceType::Time
+        [NamespaceType::Time, NamespaceType::Pid].contains(&kind)
+            || task_spaces::TYPES.contains(&kind)
             || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
     };
     let other = |kind: &NamespaceType| {
@@ -419,12 +446,9 @@ pub(crate) fn refuse_namespaces(
             RelationRefusal::Nested(kind.name())
         })
     };
-    // The link is dangling as long as a pid namespace has no init.
-    let for_children = (links.for_children(NamespaceType::Pid) != links.of(NamespaceType::Pid))
-        .then(|| Problem::new(RelationRefusal::ForChildren(NamespaceType::Pid.name())));
     let all = NamespaceType::ALL.into_iter();
     let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
-    others.map(refusal).chain(for_children).collect()
+    others.map(refusal).collect()
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.
@@ -534,10 +558,12 @@ const ABOUT_ITSELF: &str = "ask it about itself";
 fn ask_about_children(tree: &mut FrozenTree, images: &mut [TaskImages]) -> Result<(), Problem> {
     /// Questions in one batch.
     const AT_ONCE: usize = 64;
-    let mut children: BTreeMap<usize, Vec<(usize, i32)>> = BTreeMap::new();
+    let mut children: BTreeMap<usize, Vec<(usize, PidInside)>> = BTreeMap::new();
+    let space = |at: usize| images.get(at).and_then(|image| image.cores.first()?.own.pid_space);
     for (at, task) in tree.tasks.iter().enumerate().filter(|(_, task)| task.state != TaskState::Zombie) {
         if let Some(parent) = task.parent {
-            children.entry(parent).or_default().push((at, task.pid));
+            let pid = pid_spaces::seen_from(space(parent), task.pid, space(at));
+            children.entry(parent).or_default().push((at, pid));
         }
     }
     for (parent, children) in children {
@@ -563,7 +589,7 @@ fn ask_about_children(tree: &mut FrozenTree, images: &mut [TaskImages]) -> Resul
 }
 
 /// Adds the question what `wait(2)` has still to tell of a child; it tells that again to the next who asks.
-fn ask_about_child(pid: i32, batch: &mut Batch<'_>) -> Output<[i32; 32]> {
+fn ask_about_child(pid: PidInside, batch: &mut Batch<'_>) -> Output<[i32; 32]> {
     let info = batch.output();
     let options = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     batch.call("waitid", libc::SYS_waitid, args![libc::P_PID, pid, info, options, 0]);
@@ -593,6 +619,8 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
             continue_unseen: first.own.continue_unseen.take(),
             coredump_filter: first.own.coredump_filter,
             time_ns_for_children: first.own.time_ns_for_children.take(),
+            pid_ns_for_children: first.own.pid_ns_for_children.take(),
+            cgroup_roots: std::mem::take(&mut first.own.cgroup_roots),
             timer_makers: std::mem::take(&mut first.own.timer_makers),
             ..ended.clone()
         };
@@ -624,23 +652,25 @@ pub(super) fn write(
         })
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
-    let mut own = Vec::new();
+    let (mut own, mut cores, mut ids, mut fs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut mms, mut tables) = (Vec::new(), Vec::new());
     for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
-            images.write(&c::CORE, (*tid).into(), &[core.core])?;
+            cores.push((u64::from(*tid), [core.core]));
             own.push(core.own);
         }
-        let Some(alive) = &task.alive else { continue };
-        images.write(&c::IDS, pid, &[alive.ids])?;
-        images.write(&c::FS, pid, &[alive.fs])?;
-        if let Some(mm) = &alive.mm {
-            images.write(&c::MM, pid, std::slice::from_ref(mm))?;
-        }
-        if let Some(fdinfo) = &alive.fdinfo {
-            images.write(&c::FDINFO, alive.ids.files_id.into(), fdinfo)?;
-        }
+        let Some(alive) = &mut task.alive else { continue };
+        ids.push((pid, [alive.ids]));
+        fs.push((pid, [alive.fs]));
+        mms.extend(alive.mm.take().map(|mm| (pid, [mm])));
+        tables.extend(alive.fdinfo.take().map(|table| (alive.ids.files_id.into(), table)));
     }
+    images.write_each(&c::CORE, &cores)?;
+    images.write_each(&c::IDS, &ids)?;
+    images.write_each(&c::FS, &fs)?;
+    images.write_each(&c::MM, &mms)?;
+    images.write_each(&c::FDINFO, &tables)?;
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
     times.write(images)

@@ -35,6 +35,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod pipe_data;
 pub mod policy;
+pub mod posix_queue;
 pub mod regular;
 pub mod remap;
 pub mod signalfd;
@@ -67,6 +68,7 @@ use crate::error::{Class, Explain, Problem, TaskName};
 use crate::image::{Images, NewImages};
 use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
+use crate::pid_spaces::PidInside;
 use crate::supervise::LastDeeds;
 use crate::sys::{self, process, socket};
 use crate::tracee::batch::{Batch, Replies};
@@ -196,6 +198,8 @@ pub trait InTask {
         pid: i32,
         batch: &mut dyn FnMut(i32, &mut Batch<'fd>),
     ) -> Result<Option<Replies>, Problem>;
+    /// How the task with this pid numbers another task, or a group or session; none if that is outside of its pid namespace.
+    fn seen_from(&self, pid: i32, other: i32) -> Option<PidInside>;
     /// A task that will hold file `id`, with the effective ids that it will have.
     fn holder(&self, id: u32) -> Option<socket::Credentials>;
     /// The file that is a certain descriptor of a task.
@@ -220,9 +224,9 @@ type PathKey = (Vec<u8>, (u64, u64), i32, i32);
 pub struct SeenTask {
     /// How messages name it.
     pub name: TaskName,
-    /// Its pid in its own pid namespace.
+    /// Its pid.
     pub pid: u32,
-    /// Its session, in its own pid namespace.
+    /// Its session; 0 for one that was begun outside of our pid namespace.
     pub session: u32,
     /// Its session, in ours.
     pub host_session: i32,
@@ -235,12 +239,12 @@ pub struct SeenTask {
 impl SeenTask {
     fn of(facts: &TaskFacts) -> Self {
         let leader = facts.leader();
-        let inner = |ids: &[i32]| ids.last().copied().unwrap_or(0) as u32;
+        let here = |ids: &[i32]| ids.first().copied().unwrap_or(0) as u32;
         let comm = String::from_utf8_lossy(&leader.stat.comm).into_owned();
         Self {
             name: TaskName { host_pid: facts.pid, inner_pid: None, comm },
-            pid: inner(&leader.status.ns_pid),
-            session: inner(&leader.status.ns_sid),
+            pid: here(&leader.status.ns_pid),
+            session: here(&leader.status.ns_sid),
             host_session: leader.stat.session,
             terminal: leader.stat.tty_nr,
             foreground: leader.stat.tpgid,

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod shared;
 pub mod shmem;
 pub mod sysv;
+pub mod uprobes;
 pub mod vdso;
 pub mod vsyscall;
 
@@ -53,6 +54,8 @@ pub mod status {
     pub const AIO_RING: u32 = 1 << 13;
     /// A mapping of a memory file.
     pub const MEMFD: u32 = 1 << 14;
+    /// What the kernel maps for its breakpoints.
+    pub const UPROBES: u32 = 1 << 17;
 }
 
 /// Why a mapping cannot be dumped or restored.

@@ -113,7 +113,8 @@ pub fn id(ids: &TaskKobjIdsEntry, kind: NamespaceType) -> Option<u32> {
     }
 }
 
-fn id_mut(ids: &mut TaskKobjIdsEntry, kind: NamespaceType) -> &mut Option<u32> {
+/// Where a task's id for its namespace of a type is.
+pub fn id_mut(ids: &mut TaskKobjIdsEntry, kind: NamespaceType) -> &mut Option<u32> {
     match kind {
         NamespaceType::Cgroup => &mut ids.cgroup_ns_id,
         NamespaceType::Ipc => &mut ids.ipc_ns_id,

@@ -5,6 +5,7 @@
 pub mod creds;
 pub mod futex;
 pub mod itimers;
+pub mod memory_policy;
 pub mod name;
 pub mod personality;
 pub mod posix_timers;
@@ -22,6 +23,7 @@ use proto::messages::{CoreEntry, SeccompFilter, StasisThreadEntry, TaskCoreEntry
 
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
+use crate::pid_spaces::PidInside;
 use crate::tracee::batch::{Batch, Replies};
 
 /// Whose state it is.
@@ -150,13 +152,19 @@ pub struct ThreadRestore<'a> {
     pub leader: &'a ThreadImage,
     /// The images of all threads of its task.
     pub all: &'a [&'a ThreadImage],
-    /// Its id in its own pid namespace.
+    /// Its id.
     pub tid: i32,
     /// Its task's.
     pub pid: i32,
 }
 
 impl ThreadRestore<'_> {
+    /// How the task itself numbers one of its threads.
+    pub fn inside(&self, tid: i32) -> PidInside {
+        let thread = self.all.iter().find(|image| image.own.tid == tid.cast_unsigned());
+        PidInside::of(tid, thread.and_then(|image| image.own.pid_space))
+    }
+
     /// The part of the image that is a thread's own.
     pub fn thread(&self) -> Result<&ThreadCoreEntry, Problem> {
         let what = "it has no thread_core";

@@ -12,6 +12,8 @@ use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::kinds::namespaces::user;
+use crate::procfs::link::NamespaceType;
 use crate::sys::process;
 
 /// A failure, as the process that met it told it.
@@ -79,6 +81,23 @@ impl Namespaces {
         }
         all.push((open(&format!("/proc/{pid}/ns/mnt"))?, CloneFlags::CLONE_NEWNS));
         Ok(Self(all))
+    }
+
+    /// The namespace of a type that a process is in, and its user namespace where that is not ours.
+    pub fn of_type(pid: i32, kind: NamespaceType) -> Result<Self, Problem> {
+        let mut all = Self::of(pid)?;
+        all.0.retain(|(_, flag)| *flag == CloneFlags::CLONE_NEWUSER);
+        let flag = CloneFlags::from_bits_retain(kind.clone_flag());
+        all.0.push((open(&format!("/proc/{pid}/ns/{}", kind.name()))?, flag));
+        Ok(all)
+    }
+
+    /// The calling process becomes a member, and root in that user namespace, before it goes into others.
+    pub fn enter_as_root(&self) -> Result<(), SysError> {
+        self.0.iter().try_for_each(|(fd, kind)| {
+            nix::sched::setns(fd, *kind).map_err(SysError::of("setns"))?;
+            if *kind == CloneFlags::CLONE_NEWUSER { user::become_root() } else { Ok(()) }
+        })
     }
 
     /// The calling process becomes a member. It must have one thread, and share no working directory.

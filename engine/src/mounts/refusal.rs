@@ -5,6 +5,11 @@ use crate::error::{Class, Explain};
 /// A mount, or a part of it, that cannot be brought back.
 #[derive(Debug, thiserror::Error)]
 pub enum MountRefusal {
+    /// A procfs that has to be mounted last.
+    #[error(
+        "it shows a pid namespace below that of the root of the tree, and {0}, which is not supported yet"
+    )]
+    OtherPids(&'static str),
     /// Images hold names as UTF-8.
     #[error("its names are not UTF-8, which images cannot hold")]
     NotUtf8,
@@ -134,7 +139,8 @@ impl Explain for MountRefusal {
             }
             Self::NoRoot => Some("pass --root DIR, a folder on which its root is mounted".into()),
             Self::NoPlace { .. } => Some("make the missing folder or file in what it is mounted on".into()),
-            Self::NotUtf8
+            Self::OtherPids(_)
+            | Self::NotUtf8
             | Self::NotThere { .. }
             | Self::Scattered
             | Self::LayersElsewhere

@@ -124,8 +124,8 @@ impl Vma {
 
 /// Parses the text of `/proc/PID/maps`.
 pub fn parse(text: &[u8]) -> Result<Vec<Vma>, ParseError> {
-    // A line of a mapping with a path is some 100 bytes long.
-    let mut vmas = Vec::with_capacity(text.len() / 80);
+    // A line is 100 bytes long with a path, and half of that without.
+    let mut vmas = Vec::with_capacity(text.len() / 48);
     for line in Lines::new(FILE, text) {
         vmas.push(parse_line(line)?);
     }

@@ -13,14 +13,8 @@ const FILE: &str = "/proc/PID/smaps";
 pub struct SmapsVma {
     pub vma: Vma,
     pub flags: VmFlags,
-    /// Bytes in memory, shared pages counted in proportion.
-    pub pss: u64,
-    /// Bytes of pages that others have, too.
-    pub shared: u64,
-    /// Bytes of anonymous memory: a private file mapping has some where it was written to.
-    pub anonymous: u64,
-    /// Bytes in swap.
-    pub swap: u64,
+    /// Whether others may have some of its pages, too.
+    pub shared: bool,
     /// The page size in use: 4096, or that of hugetlb pages.
     pub page_size: u64,
     /// Its protection key (`pkeys(7)`); 0 is that of all memory.
@@ -141,10 +135,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SmapsVma>, ParseError> {
             vmas.push(SmapsVma {
                 vma: maps::parse_line(line)?,
                 flags: VmFlags::default(),
-                pss: 0,
-                shared: 0,
-                anonymous: 0,
-                swap: 0,
+                shared: false,
                 page_size: 0,
                 protection_key: 0,
             });
@@ -155,10 +146,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SmapsVma>, ParseError> {
         };
         match line.key("a name and a colon")? {
             b"VmFlags" => last.flags = VmFlags::parse(line)?,
-            b"Pss" => last.pss = kilobytes(line)?,
-            b"Shared_Clean" | b"Shared_Dirty" => last.shared += kilobytes(line)?,
-            b"Anonymous" => last.anonymous = kilobytes(line)?,
-            b"Swap" => last.swap = kilobytes(line)?,
+            b"Shared_Clean" | b"Shared_Dirty" => last.shared |= kilobytes(line)? > 0,
             b"ProtectionKey" => last.protection_key = line.decimal("a protection key")?,
             b"KernelPageSize" => last.page_size = kilobytes(line)?,
             _ => {}
@@ -189,6 +177,8 @@ MMUPageSize:           4 kB
 Rss:                  12 kB
 Pss:                  11 kB
 Pss_Dirty:             0 kB
+Shared_Clean:          4 kB
+Shared_Dirty:          0 kB
 Anonymous:             8 kB
 Swap:                  4 kB
 SwapPss:               3 kB
@@ -204,8 +194,7 @@ VmFlags: rd wr mr mw me gd ac
     fn details_belong_to_the_mapping_above_them() {
         let vmas = parse(REAL.as_bytes()).unwrap();
         assert_eq!(vmas.len(), 2);
-        assert_eq!((vmas[0].pss, vmas[0].anonymous, vmas[0].swap), (11 << 10, 8 << 10, 4 << 10));
-        assert_eq!(vmas[0].page_size, 4096);
+        assert_eq!((vmas[0].shared, vmas[1].shared, vmas[0].page_size), (true, false, 4096));
         assert_eq!(vmas[0].vma.path, b"/usr/bin/sed");
         assert!(vmas[0].flags.has(VmFlag::MayWrite) && !vmas[0].flags.has(VmFlag::Write));
         assert_eq!(vmas[0].flags.unknown(), [*b"zz"]);

@@ -34,6 +34,8 @@ pub struct Status {
     pub thp_enabled: Option<bool>,
     /// Bytes of memory that are locked; none for kernel threads and zombies.
     pub locked: Option<u64>,
+    /// Bytes of anonymous memory that it has, hugetlb pages excepted, in memory and in swap.
+    pub anonymous: u64,
     pub threads: u32,
     /// Queued signals of the real user, and their limit.
     pub sig_q: (u64, u64),
@@ -101,6 +103,7 @@ struct Found {
     kthread: Option<bool>,
     thp_enabled: Option<bool>,
     locked: Option<u64>,
+    anonymous: u64,
     threads: Option<u32>,
     sig_q: (u64, u64),
     sig_pnd: Option<u64>,
@@ -149,6 +152,11 @@ impl Found {
             b"THP_enabled" => self.thp_enabled = Some(bit(&mut line)?),
             b"VmLck" => {
                 self.locked = Some(line.decimal::<u64>("kilobytes of locked memory")?.saturating_mul(1024));
+                return Ok(());
+            }
+            b"RssAnon" | b"VmSwap" => {
+                let kilobytes: u64 = line.decimal("kilobytes of memory")?;
+                self.anonymous = self.anonymous.saturating_add(kilobytes.saturating_mul(1024));
                 return Ok(());
             }
             b"Threads" => self.threads = Some(line.decimal("the number of threads")?),
@@ -213,6 +221,7 @@ impl Found {
             kthread: self.kthread,
             thp_enabled: self.thp_enabled,
             locked: self.locked,
+            anonymous: self.anonymous,
             threads: self.threads?,
             sig_q: self.sig_q,
             sig_pnd: self.sig_pnd?,

@@ -58,6 +58,10 @@ struct Person {
     parent: Option<usize>,
     sid: i32,
     exit_signal: i32,
+    /// Its pid namespace, if that is another than the root's …
+    space: Option<u32>,
+    /// … and whether it is its init, which has no siblings there that it could make.
+    is_init: bool,
     /// None for a zombie, which shares nothing.
     ids: Option<TaskKobjIdsEntry>,
 }
@@ -115,6 +119,8 @@ pub(super) fn plan(tasks: &[Task], free_pids: impl Iterator<Item = i32>) -> Resu
             parent: task.parent,
             sid: task.sid,
             exit_signal: task.exit_signal(),
+            space: task.space().map(|space| space.ns_id),
+            is_init: task.inside().is_init(),
             ids: task.alive.as_ref().map(|alive| alive.ids),
         })
         .collect();
@@ -264,6 +270,7 @@ impl<'a> Planner<'a> {
         let siblings = person.parent.and_then(|parent| self.children.get(parent)).into_iter().flatten();
         let as_siblings = siblings
             .filter(|sibling| self.person(**sibling).exit_signal == person.exit_signal)
+            .filter(|sibling| self.person(**sibling).space == person.space && !self.person(**sibling).is_init)
             .map(|sibling| (*sibling, libc::CLONE_PARENT));
         // One that its parent makes before beginning a session, but may be of any, is in the right one in any case.
         let fits = |maker: usize| {
@@ -368,6 +375,11 @@ impl<'a> Planner<'a> {
         if self.shared_already(child).next().is_some() {
             return self.refuse_sharing(child, true);
         }
+        // Orphans stay in their pid namespace.
+        let spaces = [parent, leader, child].map(|at| self.person(at).space);
+        if spaces != [spaces[0]; 3] {
+            return false;
+        }
         let Some(helper) = self.free_pids.next() else { return false };
         self.bear_by_helper(child, parent, helper, Actor::Task(leader), session);
         self.raise(child);
@@ -398,6 +410,10 @@ impl<'a> Planner<'a> {
         };
         let Some(&lowest) = parents.iter().find(is_below_all) else { return false };
         if !parents.iter().all(|parent| self.session.contains_key(parent)) {
+            return false;
+        }
+        let space = self.person(lowest).space;
+        if !members.iter().chain(&parents).all(|at| self.person(*at).space == space) {
             return false;
         }
         let leader = Actor::Helper(session);

@@ -6,7 +6,7 @@
 //! Threads share the work, a MiB of a file at a time; where it has a checksum, that is compared on the way.
 
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use proto::messages::VmaEntry;
@@ -15,7 +15,7 @@ use super::heirlooms::{Heirlooms, Inheritance};
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
 use crate::args;
-use crate::checksum::{self, BLOCK, Damage, FileSums};
+use crate::checksum::{BLOCK, FileSums};
 use crate::error::{Context as _, Object, Problem, SysError, TaskName};
 use crate::image::{ImageError, Images, invalid};
 use crate::kinds::mm::{hugetlb, pages, status};
@@ -61,7 +61,7 @@ struct Job<'a> {
     pid: i32,
     name: TaskName,
     image: String,
-    file: MappedFile,
+    file: Arc<MappedFile>,
     sums: Option<&'a FileSums>,
     pieces: Vec<Piece>,
     faults: Option<Userfault>,
@@ -132,9 +132,13 @@ fn plan<'a>(
     let runs = runs(alive)?;
     let Some((_, last)) = runs.last() else { return Ok(None) };
     let image = proto::catalogue::PAGES.file_name(alive.pages_id.into());
-    let file = images.open_file(&image)?;
     let about = |p: Problem| p.object(Object::Image(image.clone()));
-    let mapped = MappedFile::new(&file).map_err(|e| about(Problem::new(e)))?;
+    let mapped = if let Some(mapped) = &heirlooms.file {
+        Arc::clone(mapped)
+    } else {
+        let mapped = MappedFile::new(&images.open_file(&image)?);
+        Arc::new(mapped.map_err(|e| about(Problem::new(e)))?)
+    };
     if mapped.len() < last.offset + last.len {
         return Err(invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "it became shorter"));
     }
@@ -173,7 +177,9 @@ fn plan<'a>(
             }
         }
     }
-    map_from_image(stub, &file, &from_image)?;
+    if !from_image.is_empty() {
+        map_from_image(stub, &images.open_file(&job.image)?, &from_image)?;
+    }
     Ok(Some(job))
 }
 
@@ -299,15 +305,15 @@ impl Job<'_> {
 
     /// Compares a block with its checksum.
     fn check(&self, block: u64) -> Result<(), Problem> {
-        let Some(sum) = self.sums.and_then(|sums| sums.blocks.get(block as usize)) else { return Ok(()) };
+        let Some(sums) = self.sums else { return Ok(()) };
         let at = block * BLOCK;
         let len = BLOCK.min(self.file.len().saturating_sub(at));
-        let bytes = self.file.get(at, len).unwrap_or_default();
-        if checksum::of(bytes) == *sum {
-            return Ok(());
+        match sums.compare_block(at, self.file.get(at, len).unwrap_or_default()) {
+            None => Ok(()),
+            Some(damage) => {
+                Err(Problem::new(ImageError::Damaged(damage)).object(Object::Image(self.image.clone())))
+            }
         }
-        let damaged = ImageError::Damaged(Damage::Block(at));
-        Err(Problem::new(damaged).object(Object::Image(self.image.clone())))
     }
 }
 
@@ -397,7 +403,7 @@ mod tests {
             pid: 0,
             name: TaskName { host_pid: 1, inner_pid: None, comm: String::new() },
             image: String::new(),
-            file: MappedFile::new(&file).unwrap(),
+            file: Arc::new(MappedFile::new(&file).unwrap()),
             sums: None,
             pieces: Vec::new(),
             faults: None,

@@ -11,6 +11,7 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::kinds::task::sleep as task_sleep;
 use crate::options::{Afterwards, RestoreOptions};
+use crate::pid_spaces::{self, PidInside};
 use crate::supervise::Guardian;
 use crate::sys::ptrace::Resume;
 use crate::tracee::agent::{self, Agent, AgentError, Saved};
@@ -28,10 +29,12 @@ pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_none()) {
         let tc = task.core().tc.clone().unwrap_or_default();
         let step = "let the zombie end";
-        end(stub, &tc.comm, tc.exit_code as i32).of_task(&task.name()).while_trying_to(step)?;
+        end(stub, task.inside(), &tc.comm, tc.exit_code as i32)
+            .of_task(&task.name())
+            .while_trying_to(step)?;
     }
     // Their parents were told; they were told the first time, too, and have that signal pending still or took it.
-    let mut told: BTreeMap<usize, (BTreeSet<i32>, Vec<i32>)> = BTreeMap::new();
+    let mut told: BTreeMap<usize, (BTreeSet<i32>, Vec<PidInside>)> = BTreeMap::new();
     for child in tasks {
         let Some(parent) = child.parent else { continue };
         let (signals, seen) = told.entry(parent).or_default();
@@ -42,7 +45,8 @@ pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
             signals.insert(libc::SIGCHLD);
         }
         if child.stopped.is_some() && child.core().own.stop_seen == Some(true) {
-            seen.push(child.pid);
+            let parents = tasks.get(parent).and_then(Task::space);
+            seen.push(pid_spaces::seen_from(parents, child.pid, child.space()));
         }
     }
     for (parent, (signals, seen)) in told {
@@ -100,7 +104,7 @@ fn stop(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
 }
 
 /// Ends a stub with a wait status: an exit code, or the signal that killed it.
-pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Problem> {
+pub(super) fn end(stub: &mut Stub, own: PidInside, comm: &str, status: i32) -> Result<(), Problem> {
     let Some(mut agent) = stub.take_agent()? else { return Ok(()) };
     let mut batch = Batch::new();
     let name = batch.input_str(comm.as_bytes());
@@ -113,11 +117,21 @@ pub(super) fn end(stub: &mut Stub, comm: &str, status: i32) -> Result<(), Proble
         }
         let unblocked = batch.input(&!(1_u64 << (signal - 1)));
         batch.call("rt_sigprocmask", libc::SYS_rt_sigprocmask, args![libc::SIG_SETMASK, unblocked, 0, 8]);
-        batch.call("kill", libc::SYS_kill, args![stub.pid, signal]);
+        // The init of a pid namespace is not killed from inside, nor by other signals than this from outside.
+        if own.is_init() {
+            let pid = nix::unistd::Pid::from_raw(stub.pid);
+            agent.run(&batch)?;
+            batch = Batch::new();
+            nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).map_err(SysError::of("kill"))?;
+        } else {
+            batch.call("kill", libc::SYS_kill, args![own, signal]);
+        }
     } else {
         batch.call("exit_group", libc::SYS_exit_group, args![libc::WEXITSTATUS(status)]);
     }
-    agent.send(&batch)?;
+    if !batch.is_empty() {
+        agent.send(&batch)?;
+    }
     let mut running = agent.into_leader().ok_or(AgentError::Lost(None))?;
     loop {
         match running.wait(LIMIT) {
@@ -134,11 +148,15 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     // Each with a signal that it has to take first, or 0.
     let mut ready: Vec<(Stopped, i32)> = Vec::new();
     let agents = take_out(&mut stubs, tasks)?;
+    // How extended registers are laid out is the same for all threads here.
+    let mut layout = None;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         let gone = usize::from(task.ended_leader().is_some());
         for (image, thread) in task.threads.iter().skip(gone).zip(stub.threads.drain(..)) {
             let stopped = thread.ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
-            set_registers(&stopped, image).of_task(&stub.name).while_trying_to("set its registers")?;
+            set_registers(&stopped, image, &mut layout)
+                .of_task(&stub.name)
+                .while_trying_to("set its registers")?;
             let step = "have it sleep on";
             ready.push(sleep_on(stopped, image).of_task(&stub.name).while_trying_to(step)?);
         }
@@ -212,13 +230,20 @@ fn sleep_on(stopped: Stopped, image: &super::set::Thread) -> Result<(Stopped, i3
     }
 }
 
-fn set_registers(thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {
-    let template = thread.xstate()?;
+fn set_registers(
+    thread: &Stopped,
+    image: &super::set::Thread,
+    layout: &mut Option<Vec<u8>>,
+) -> Result<(), Problem> {
+    let template = match layout {
+        Some(known) => known,
+        unknown => unknown.insert(thread.xstate()?),
+    };
     let core = image.core.thread_core.as_ref();
     let task_mask = image.core.tc.as_ref().map_or(0, |tc| tc.blk_sigset);
     let saved = Saved {
         regs: arch::restore_registers(&image.core)?,
-        xstate: arch::restored_xstate(&image.core, &template)?,
+        xstate: arch::restored_xstate(&image.core, template)?,
         sigmask: core.and_then(|c| c.blk_sigset).unwrap_or(task_mask),
     };
     saved.write(thread)?;

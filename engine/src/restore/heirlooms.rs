@@ -2,10 +2,12 @@
 //! child is made, and are shared until one of them writes to them, as they were after the fork before the dump.
 //!
 //! Which pages are alike their contents say: who shares a page and who has another like it cannot tell the difference. So
-//! nothing of it is in the images, and those of others are restored so, too. A mapping qualifies that is private and
-//! anonymous, and the same in both tasks; stacks are left out, which the kernel keeps away from what is mapped near them.
+//! nothing of it is in the images, and those of others are restored so, too. A mapping qualifies that is private, anonymous
+//! or of a file, and the same in both tasks; a stack does not where the vdso is to be put just below it, which the kernel
+//! would not do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use proto::messages::VmaEntry;
 
@@ -22,6 +24,9 @@ use crate::tracee::batch::Batch;
 
 /// Less than this is not worth the calls.
 const LEAST: u64 = 128 << 10;
+/// The kernel keeps everything that has a choice so far away from a stack (`stack_guard_gap`), as it is set on most machines; the
+/// vdso has one.
+const STACK_GAP: u64 = 16 << 20;
 /// Mappings that a task keeps from its maker, at most: those with the most pages.
 const MOST: usize = 64;
 
@@ -29,6 +34,8 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Heirlooms {
     tasks: Vec<Inheritance>,
+    /// Makers without memory of their own, helpers and zombies, and the tasks whose memory they pass on.
+    passing: HashMap<Actor, usize>,
 }
 
 /// What one task has and gives.
@@ -40,6 +47,8 @@ pub(super) struct Inheritance {
     given: BTreeSet<u64>,
     /// Whether those are filled in already.
     pub given_is_filled: bool,
+    /// Its pages file, if that was compared, and so is mapped.
+    pub file: Option<Arc<MappedFile>>,
 }
 
 /// A mapping that a task keeps.
@@ -53,7 +62,7 @@ pub(super) struct Kept {
 
 /// A task's pages, as its images have them.
 struct Pages<'a> {
-    file: MappedFile,
+    file: Arc<MappedFile>,
     runs: Vec<(&'a VmaEntry, FileRun)>,
 }
 
@@ -65,16 +74,23 @@ impl Heirlooms {
         images: &Images,
         options: &RestoreOptions,
     ) -> Result<Self, Problem> {
-        let mut all = Self { tasks: tasks.iter().map(|_| Inheritance::default()).collect() };
+        let tasks_have = tasks.iter().map(|_| Inheritance::default()).collect();
+        let mut all = Self { tasks: tasks_have, passing: HashMap::new() };
         if options.map_pages {
             return Ok(all);
         }
         let mut opened: BTreeMap<usize, Option<Pages<'_>>> = BTreeMap::new();
         for step in steps {
-            let Step::Bear { new: Actor::Task(child), by: Actor::Task(maker), flags } = *step else {
-                continue;
-            };
+            let Step::Bear { new, by, flags } = *step else { continue };
             let memory = |at: usize| tasks.get(at).and_then(Task::own_memory);
+            let Some(maker) = all.source(by) else { continue };
+            let child = match new {
+                Actor::Task(child) if flags & libc::CLONE_VM != 0 || memory(child).is_some() => child,
+                _ => {
+                    all.passing.insert(new, maker);
+                    continue;
+                }
+            };
             let is_shared = |at: usize| {
                 let others = tasks.iter().flat_map(|task| &task.alive);
                 others.into_iter().any(|other| other.shares.vm == Some(at))
@@ -89,7 +105,11 @@ impl Heirlooms {
             }
             for (at, alive) in [(maker, of_maker), (child, of_child)] {
                 if let std::collections::btree_map::Entry::Vacant(place) = opened.entry(at) {
-                    place.insert(open(alive, images)?);
+                    let pages = open(alive, images)?;
+                    if let Some(inheritance) = all.tasks.get_mut(at) {
+                        inheritance.file = pages.as_ref().map(|pages| Arc::clone(&pages.file));
+                    }
+                    place.insert(pages);
                 }
             }
             let pages = |at| opened.get(&at).and_then(Option::as_ref);
@@ -115,18 +135,23 @@ impl Heirlooms {
         self.tasks.get_mut(task)
     }
 
-    /// Adds the calls with which a task that was just made gets rid of what it does not keep of all that its maker has by
-    /// then. Both may be nobody's: a helper.
-    pub(super) fn disclaim(
-        &self,
-        task: Option<usize>,
-        maker: Option<usize>,
-        tasks: &[Task],
-        batch: &mut Batch<'_>,
-    ) {
-        let Some(maker) = maker else { return };
+    /// Whose memory somebody has who makes others.
+    fn source(&self, maker: Actor) -> Option<usize> {
+        match (self.passing.get(&maker), maker) {
+            (Some(source), _) => Some(*source),
+            (None, Actor::Task(task)) => Some(task),
+            (None, Actor::Helper(_)) => None,
+        }
+    }
+
+    /// Adds the calls with which somebody who was just made gets rid of what is not kept of all that the maker has by then.
+    pub(super) fn disclaim(&self, new: Actor, by: Actor, tasks: &[Task], batch: &mut Batch<'_>) {
+        let (Some(maker), Actor::Task(task)) = (self.source(by), new) else { return };
+        if self.passing.contains_key(&new) {
+            return;
+        }
         let Some(has) = self.of(maker).filter(|has| has.given_is_filled) else { return };
-        let kept = task.and_then(|task| self.of(task)).map(|task| &task.kept);
+        let kept = self.of(task).map(|task| &task.kept);
         let mappings = tasks.get(maker).and_then(Task::own_memory).map(|alive| &alive.stretches);
         for vma in mappings.into_iter().flatten().filter(|vma| has.is_there(vma)) {
             if !kept.is_some_and(|kept| kept.contains_key(&vma.start)) {
@@ -193,20 +218,27 @@ impl Inheritance {
 /// Mappings that are the same in both.
 fn common(maker: &Alive, child: &Alive) -> BTreeSet<u64> {
     let not_inherited = 1 << libc::MADV_DONTFORK | 1 << libc::MADV_WIPEONFORK;
+    let vdso_is_near = |vma: &VmaEntry| {
+        let mut all = maker.stretches.iter().chain(&child.stretches);
+        all.any(|other| {
+            other.status & (status::VDSO | status::VVAR) != 0
+                && other.end <= vma.start
+                && vma.start - other.end <= STACK_GAP
+        })
+    };
     let qualifies = |vma: &&VmaEntry| {
-        vma.status & status::ANON_PRIVATE != 0
+        vma.status & (status::ANON_PRIVATE | status::FILE_PRIVATE) != 0
+            && vma.status & (status::VDSO | status::VVAR | status::VSYSCALL | status::MEMFD) == 0
             && !hugetlb::is_hugetlb(vma)
             && vma.flags & libc::MAP_TYPE as u32 == libc::MAP_PRIVATE as u32
-            && vma.flags & libc::MAP_GROWSDOWN as u32 == 0
             && vma.madv.unwrap_or(0) & not_inherited == 0
+            && (vma.flags & libc::MAP_GROWSDOWN as u32 == 0 || !vdso_is_near(vma))
     };
     let of_maker: BTreeMap<u64, &VmaEntry> =
         maker.stretches.iter().filter(qualifies).map(|vma| (vma.start, vma)).collect();
-    let is_same = |vma: &&VmaEntry| {
-        of_maker.get(&vma.start).is_some_and(|other| {
-            (other.end, other.prot, other.flags, other.madv) == (vma.end, vma.prot, vma.flags, vma.madv)
-        })
-    };
+    // Files have the same ids in the images of all tasks.
+    let seen = |vma: &VmaEntry| (vma.end, vma.prot, vma.flags, vma.status, vma.madv, vma.pgoff, vma.shmid);
+    let is_same = |vma: &&VmaEntry| of_maker.get(&vma.start).is_some_and(|other| seen(other) == seen(vma));
     child.stretches.iter().filter(qualifies).filter(is_same).map(|vma| vma.start).collect()
 }
 
@@ -217,7 +249,7 @@ fn open<'a>(alive: &'a Alive, images: &Images) -> Result<Option<Pages<'a>>, Prob
         return Ok(None);
     }
     let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
-    Ok(Some(Pages { file: MappedFile::new(&file)?, runs }))
+    Ok(Some(Pages { file: Arc::new(MappedFile::new(&file)?), runs }))
 }
 
 impl Pages<'_> {

@@ -108,9 +108,13 @@ pub(super) fn make_heirlooms(
     stub: &mut Stub,
     alive: &Alive,
     heirlooms: &mut Inheritance,
-    files: &FilesRestore<'_>,
+    files: &mut FilesRestore<'_>,
     images: &Images,
 ) -> Result<(), Problem> {
+    let vmas: Vec<&VmaEntry> = alive.mm.vmas.iter().collect();
+    for vma in alive.stretches.iter().filter(|vma| heirlooms.concerns(vma)) {
+        mm::kind_of(vma)?.prepare(files, vma, &vmas).map_err(|p| p.object(mm::object(vma)))?;
+    }
     let mut batch = Batch::new();
     for vma in alive.stretches.iter().filter(|vma| heirlooms.concerns(vma)) {
         add_mapping(stub, alive, vma, heirlooms, files, &mut batch)?;
@@ -125,7 +129,7 @@ fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
     let step = "protect its memory";
     let mut batch = Batch::new();
     alive.extra.guard(&mut batch, &mut |batch| stub.post(step, std::mem::take(batch)))?;
-    let special = status::VDSO | status::VVAR | status::VSYSCALL;
+    let special = status::VDSO | status::VVAR | status::VSYSCALL | status::UPROBES;
     for vma in alive.mm.vmas.iter().filter(|vma| vma.status & special == 0) {
         if batch.is_nearly_full(12, 256) {
             stub.post(step, std::mem::take(&mut batch))?;

@@ -8,10 +8,11 @@ use nix::errno::Errno;
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
-use super::{time_spaces, tree};
+use super::{pid_spaces, task_spaces, time_spaces, tree};
 use crate::arch;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
+use crate::image::Images;
 use crate::kinds::files::FilesRestore;
 use crate::kinds::mm::{self, vdso};
 use crate::kinds::namespaces;
@@ -20,6 +21,7 @@ use crate::procfs;
 use crate::procfs::link::NamespaceType;
 use crate::room;
 use crate::sys::namespace;
+use crate::task_spaces::TYPES;
 use crate::tracee::agent::Layout;
 use crate::tracee::freeze::{process_state, task_name};
 
@@ -75,33 +77,24 @@ impl Explain for PlanRefusal {
 /// The order of births, or all that stands in the way of a restore.
 pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step>, Vec<Problem>> {
     let mut problems = Vec::new();
-    let here = vdso::here();
     let options = files.options;
     let is_there =
         |tid: i32| !options.inside.types.is_empty() && tasks.first().is_some_and(|root| root.pid == tid);
     for task in tasks {
         let mut found = Vec::new();
         found.extend(other_namespace(task, tasks, &options.inside).map(Problem::new));
-        for (at, thread) in task.threads.iter().enumerate() {
+        for thread in &task.threads {
             if !is_there(thread.tid) {
                 found.extend(pid_taken(thread.tid));
             }
-            if task.alive.is_some()
-                && (at > 0 || task.ended_leader().is_none())
-                && let Err(e) =
-                    arch::check_registers(&thread.core, thread.core.own.xstate_permission.unwrap_or(0))
-            {
-                found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
-            }
-        }
-        if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.vm.is_none()) {
-            found.extend(alive.mm.vmas.iter().filter_map(|vma| mm::kind_of(vma).err()));
-            found.extend(vdso::check(&alive.mm.vmas, here).err());
         }
         let name = task.name();
         problems.extend(found.into_iter().map(|p| p.task(&name)));
     }
+    problems.extend(tasks.iter().flat_map(of_image));
     problems.extend(time_spaces::check(tasks, files.images));
+    problems.extend(pid_spaces::check(tasks));
+    problems.extend(task_spaces::check(tasks, files.images));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
@@ -119,15 +112,42 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     }
 }
 
+/// All that stands in the way wherever the tree is restored: for one in namespaces that are not there yet, in which nothing can be
+/// said of files, and of who has which pid.
+pub(super) fn check_images(tasks: &[Task], images: &Images) -> Result<(), Vec<Problem>> {
+    let mut problems: Vec<Problem> = tasks.iter().flat_map(of_image).collect();
+    problems.extend(time_spaces::check(tasks, images));
+    problems.extend(births::plan(tasks, free_pids(tasks)).err().unwrap_or_default());
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What the image of a task asks of a machine and has not got here: registers, kinds of mappings, the vdso.
+fn of_image(task: &Task) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let threads = task.threads.iter().skip(usize::from(task.ended_leader().is_some()));
+    for thread in threads.filter(|_| task.alive.is_some()) {
+        let permitted = thread.core.own.xstate_permission.unwrap_or(0);
+        if let Err(e) = arch::check_registers(&thread.core, permitted) {
+            found.push(Problem::new(e).object(Object::Thread { tid: thread.tid }));
+        }
+    }
+    if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.vm.is_none()) {
+        found.extend(alive.mm.vmas.iter().filter_map(|vma| mm::kind_of(vma).err()));
+        found.extend(vdso::check(&alive.mm.vmas, vdso::here()).err());
+    }
+    let name = task.name();
+    found.into_iter().map(|p| p.task(&name)).collect()
+}
+
 /// A type of namespace in which a task is apart from the root, and which was not made for it.
 fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanRefusal> {
     let (own, root) = (task.alive.as_ref()?.ids, tasks.first()?.alive.as_ref()?.ids);
     let is_made = |kind: NamespaceType, id: u32| match kind {
         NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
         NamespaceType::Net => inside.spaces.get(id).is_some(),
-        // `time_spaces.rs` looks at these.
-        NamespaceType::Time => true,
-        _ => false,
+        // Modules of their own look at these.
+        NamespaceType::Time | NamespaceType::Pid => true,
+        kind => TYPES.contains(&kind),
     };
     let apart = |kind: &NamespaceType| {
         let id = namespaces::id(&own, *kind);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proto::catalogue as c;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PagemapEntry, PagemapHead, PstreeEntry,
-    SeccompEntry, StasisThreadEntry, TaskKobjIdsEntry, VmaEntry,
+    SeccompEntry, StasisPidSpace, StasisThreadEntry, TaskKobjIdsEntry, VmaEntry,
 };
 
 use crate::error::{Class, Explain, Problem, TaskName};
@@ -14,6 +14,8 @@ use crate::kinds::mm::extra::Extra;
 use crate::kinds::mm::pages::{self, PAGE};
 use crate::kinds::mm::status;
 use crate::kinds::task::{ThreadImage, seccomp};
+use crate::pid_spaces::PidInside;
+use crate::side_by_side;
 
 /// The newest image format that we read.
 const NEWEST_VERSION: u32 = 2;
@@ -128,10 +130,37 @@ impl Task {
         self.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32
     }
 
+    /// Its numbers in a pid namespace below that of the root, if it is in one.
+    pub(super) fn space(&self) -> Option<StasisPidSpace> {
+        self.core().own.pid_space
+    }
+
+    /// Its number in its own pid namespace.
+    pub(super) fn inside(&self) -> PidInside {
+        PidInside::of(self.pid, self.space())
+    }
+
+    /// Whether it is the init of a pid namespace below that of the root.
+    pub(super) fn begins(&self, space: u32) -> bool {
+        self.space().is_some_and(|own| own.ns_id == space) && self.inside().is_init()
+    }
+
     /// How messages name it.
     pub(super) fn name(&self) -> TaskName {
         let comm = self.core().tc.as_ref().map(|tc| tc.comm.clone()).unwrap_or_default();
         TaskName { host_pid: self.pid, inner_pid: None, comm }
+    }
+}
+
+impl Thread {
+    /// Its numbers in a pid namespace below that of the root, if it is in one.
+    pub(super) fn space(&self) -> Option<StasisPidSpace> {
+        self.core.own.pid_space
+    }
+
+    /// Its number in its own pid namespace.
+    pub(super) fn inside(&self) -> PidInside {
+        PidInside::of(self.tid, self.space())
     }
 }
 
@@ -143,10 +172,11 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
     }
     let entries: Vec<PstreeEntry> = images.read(&c::PSTREE, 0)?;
     let beside = Beside { own: read_own(images)?, filters: read_filters(images)? };
+    let mut cores = read_cores(images, &entries);
     let mut tasks: Vec<Task> = Vec::new();
     let mut places = HashMap::new();
-    let mut firsts = Firsts::default();
     let mut seen = BTreeSet::new();
+    let mut living = Vec::new();
     for entry in entries {
         let damaged = |what| invalid(&c::PSTREE, 0, what);
         let parent = places.get(&entry.ppid).copied();
@@ -160,8 +190,19 @@ pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
             return Err(damaged("a thread id is impossible, or there twice"));
         }
         places.insert(entry.pid, tasks.len());
-        let task = read_task(images, &entry, parent, &beside, &mut firsts, &tasks)?;
-        tasks.push(task);
+        if let Some(at) = living_at(images, &entry, parent, &beside, &mut cores, &mut tasks)? {
+            living.push((at, entry.pid.into()));
+        }
+    }
+    let files = side_by_side::map(&living, |(_, pid)| AliveFiles::read(images, *pid));
+    let mut firsts = Firsts::default();
+    for ((at, pid), files) in living.into_iter().zip(files) {
+        let files = files?;
+        let shares = firsts.look_up(&files.ids, at);
+        let alive = files.finish(images, pid, shares, &tasks)?;
+        if let Some(task) = tasks.get_mut(at) {
+            task.alive = Some(alive);
+        }
     }
     if tasks.is_empty() { Err(invalid(&c::PSTREE, 0, "there are no tasks")) } else { Ok(tasks) }
 }
@@ -195,16 +236,28 @@ fn read_filters(images: &Images) -> Result<SeccompEntry, Problem> {
     if images.has(&c::SECCOMP, 0) { images.read_single(&c::SECCOMP, 0) } else { Ok(SeccompEntry::default()) }
 }
 
-fn read_task(
+/// The cores of all threads, by their ids.
+fn read_cores(images: &Images, entries: &[PstreeEntry]) -> HashMap<u32, Result<CoreEntry, Problem>> {
+    let tids: Vec<u32> = entries.iter().flat_map(|entry| entry.threads.iter().copied()).collect();
+    let cores = side_by_side::map(&tids, |tid| images.read_single(&c::CORE, (*tid).into()));
+    tids.into_iter().zip(cores).collect()
+}
+
+/// Adds a task, without what it has if it is alive; its place, if it is.
+fn living_at(
     images: &Images,
     entry: &PstreeEntry,
     parent: Option<usize>,
     beside: &Beside,
-    firsts: &mut Firsts,
-    before: &[Task],
-) -> Result<Task, Problem> {
+    cores: &mut HashMap<u32, Result<CoreEntry, Problem>>,
+    tasks: &mut Vec<Task>,
+) -> Result<Option<usize>, Problem> {
     let pid = u64::from(entry.pid);
-    let leader: CoreEntry = images.read_single(&c::CORE, pid)?;
+    let mut core_of = |tid: u32| {
+        let missing = || invalid(&c::PSTREE, 0, "a thread is there twice");
+        cores.remove(&tid).ok_or_else(missing)?
+    };
+    let leader = core_of(entry.pid)?;
     let tc = leader.tc.as_ref().ok_or_else(|| invalid(&c::CORE, pid, "it has no task part"))?;
     let is_zombie = match tc.task_state {
         TASK_DEAD => true,
@@ -217,17 +270,14 @@ fn read_task(
         return Err(invalid(&c::CORE, pid, "it is stopped by a signal that stops nobody"));
     }
     let mut threads = vec![beside.thread(entry.pid, leader)?];
-    let mut alive = None;
     if !is_zombie {
         for &tid in entry.threads.iter().skip(1) {
-            threads.push(beside.thread(tid, images.read_single(&c::CORE, tid.into())?)?);
+            threads.push(beside.thread(tid, core_of(tid)?)?);
         }
-        let ids: TaskKobjIdsEntry = images.read_single(&c::IDS, pid)?;
-        let shares = firsts.look_up(&ids, before.len());
-        alive = Some(read_alive(images, pid, ids, shares, before)?);
     }
     let (pgid, sid) = (entry.pgid as i32, entry.sid as i32);
-    Ok(Task { pid: entry.pid as i32, parent, pgid, sid, threads, alive, stopped })
+    tasks.push(Task { pid: entry.pid as i32, parent, pgid, sid, threads, alive: None, stopped });
+    Ok((!is_zombie).then(|| tasks.len() - 1))
 }
 
 /// The first tasks with each id of what can be shared.
@@ -252,53 +302,81 @@ impl Firsts {
     }
 }
 
-/// The address space of a task: that of the first that has it, or its own images.
-fn read_memory(
-    images: &Images,
-    pid: u64,
-    first: Option<&Alive>,
-) -> Result<(MmEntry, Vec<PagemapEntry>, u32), Problem> {
-    if let Some(first) = first {
-        return Ok((first.mm.clone(), Vec::new(), first.pages_id));
-    }
-    let mm: MmEntry = images.read_single(&c::MM, pid)?;
-    check_mappings(&mm).map_err(|what| invalid(&c::MM, pid, what))?;
-    let (head, pagemap) = images.read_with(&c::PAGEMAP, pid, |mut reader| {
-        let head: PagemapHead = reader.required()?;
-        Ok((head, reader.all::<PagemapEntry>()?))
-    })?;
-    let pages = check_pagemap(&mm, &pagemap).map_err(|what| invalid(&c::PAGEMAP, pid, what))?;
-    check_pages_file(images, head.pages_id, pages)?;
-    Ok((mm, pagemap, head.pages_id))
+/// The address space of a task.
+#[derive(Debug)]
+struct MemoryFiles {
+    mm: MmEntry,
+    pagemap: Vec<PagemapEntry>,
+    pages_id: u32,
+    extra: Extra,
+    stretches: Vec<VmaEntry>,
 }
 
-fn read_alive(
-    images: &Images,
-    pid: u64,
-    ids: TaskKobjIdsEntry,
-    shares: Shares,
-    before: &[Task],
-) -> Result<Alive, Problem> {
-    let first = shares.vm.and_then(|at| before.get(at)?.alive.as_ref());
-    let (mm, pagemap, pages_id) = read_memory(images, pid, first)?;
-    // CRIU writes none for a task without descriptors. We do.
-    let has_none = !images.has(&c::FDINFO, ids.files_id.into()) && !images.has(&c::STASIS_THREADS, 0);
-    let mut fds: Vec<FdinfoEntry> =
-        if has_none { Vec::new() } else { images.read(&c::FDINFO, ids.files_id.into())? };
-    fds.sort_by_key(|fd| fd.fd);
-    if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd))
-        || fds.iter().any(|fd| fd.fd > 1 << 30)
-    {
-        return Err(invalid(
-            &c::FDINFO,
-            ids.files_id.into(),
-            "a descriptor number is impossible, or there twice",
-        ));
+impl MemoryFiles {
+    fn read(images: &Images, pid: u64) -> Result<Self, Problem> {
+        let mm: MmEntry = images.read_single(&c::MM, pid)?;
+        check_mappings(&mm).map_err(|what| invalid(&c::MM, pid, what))?;
+        let (head, pagemap) = images.read_with(&c::PAGEMAP, pid, |mut reader| {
+            let head: PagemapHead = reader.required()?;
+            Ok((head, reader.all::<PagemapEntry>()?))
+        })?;
+        let pages = check_pagemap(&mm, &pagemap).map_err(|what| invalid(&c::PAGEMAP, pid, what))?;
+        check_pages_file(images, head.pages_id, pages)?;
+        Self::new(images, pid, mm, pagemap, head.pages_id)
     }
-    let fs = images.read_single(&c::FS, pid)?;
-    let extra = Extra::read(images, pid, &mm.vmas)?;
-    let stretches = stretches(&mm, &pagemap, &extra);
-    Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares, extra, stretches })
+
+    fn new(
+        images: &Images,
+        pid: u64,
+        mm: MmEntry,
+        pagemap: Vec<PagemapEntry>,
+        pages_id: u32,
+    ) -> Result<Self, Problem> {
+        let extra = Extra::read(images, pid, &mm.vmas)?;
+        let stretches = stretches(&mm, &pagemap, &extra);
+        Ok(Self { mm, pagemap, pages_id, extra, stretches })
+    }
+}
+
+/// What the files of a task say that is alive.
+#[derive(Debug)]
+struct AliveFiles {
+    ids: TaskKobjIdsEntry,
+    /// None where there are no files, as of a task that has the address space of another. It matters for others only.
+    memory: Option<Result<MemoryFiles, Problem>>,
+    fs: FsEntry,
+    fds: Vec<FdinfoEntry>,
+}
+
+impl AliveFiles {
+    fn read(images: &Images, pid: u64) -> Result<Self, Problem> {
+        let ids: TaskKobjIdsEntry = images.read_single(&c::IDS, pid)?;
+        let memory = images.has(&c::MM, pid).then(|| MemoryFiles::read(images, pid));
+        // CRIU writes none for a task without descriptors. We do.
+        let table = u64::from(ids.files_id);
+        let has_none = !images.has(&c::FDINFO, table) && !images.has(&c::STASIS_THREADS, 0);
+        let mut fds: Vec<FdinfoEntry> = if has_none { Vec::new() } else { images.read(&c::FDINFO, table)? };
+        fds.sort_by_key(|fd| fd.fd);
+        if fds.windows(2).any(|pair| matches!(pair, [a, b] if a.fd == b.fd))
+            || fds.iter().any(|fd| fd.fd > 1 << 30)
+        {
+            return Err(invalid(&c::FDINFO, table, "a descriptor number is impossible, or there twice"));
+        }
+        Ok(Self { ids, memory, fs: images.read_single(&c::FS, pid)?, fds })
+    }
+
+    /// The task's address space is that of the first that has it, or its own.
+    fn finish(self, images: &Images, pid: u64, shares: Shares, before: &[Task]) -> Result<Alive, Problem> {
+        let Self { ids, memory, fs, fds } = self;
+        let first = shares.vm.and_then(|at| before.get(at)?.alive.as_ref());
+        let memory = match (first, memory) {
+            (Some(first), _) => MemoryFiles::new(images, pid, first.mm.clone(), Vec::new(), first.pages_id)?,
+            (None, Some(memory)) => memory?,
+            (None, None) => MemoryFiles::read(images, pid)?,
+        };
+        let MemoryFiles { mm, pagemap, pages_id, extra, stretches } = memory;
+        Ok(Alive { mm, fs, fds, pagemap, pages_id, ids, shares, extra, stretches })
+    }
 }
 
 /// Protection of a mapping while its contents are filled in.

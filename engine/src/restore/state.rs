@@ -4,17 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs};
 use super::tree::{add_clone, wait_for_clone};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
+use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
+use crate::kinds::namespaces::mnt;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::made_files::MadeFiles;
 use crate::options::RestoreOptions;
+use crate::pid_spaces::PidInside;
 use crate::sys::socket::Credentials;
 use crate::tracee::batch::{Batch, Replies};
 
@@ -29,10 +33,17 @@ pub(super) fn descriptors(
         sockets.entry(stub.table).or_default().extend(stub.agent_fd());
     }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(alive) = &task.alive else { continue };
-        if alive.shares.fs.is_none() {
+        if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.fs.is_none()) {
             directories(stub, alive, files)?;
         }
+    }
+    let is_shared = |task: &Task| task.alive.as_ref().is_some_and(|alive| alive.shares.files.is_some());
+    if tasks.iter().any(is_shared) {
+        // The directories of one arrive in the table of the other, where the lowest free numbers must be known.
+        stubs.collect()?;
+    }
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        let Some(alive) = &task.alive else { continue };
         if alive.shares.files.is_none() {
             for fd in &alive.fds {
                 files.open(fd.id).of_task(&stub.name)?;
@@ -42,6 +53,12 @@ pub(super) fn descriptors(
         }
     }
     stubs.collect()
+}
+
+/// Mounts what shows pids of namespaces that are there now.
+pub(super) fn mount_later(tasks: &[Task], images: &Images, options: &RestoreOptions) -> Result<(), Problem> {
+    let root = tasks.first().and_then(|root| root.alive.as_ref()?.ids.mnt_ns_id);
+    mnt::mount_later(options, images, root.unwrap_or_default())
 }
 
 /// Has tasks enter the mount namespaces that are not the root's, where they get its root and working directory.
@@ -159,13 +176,14 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
         | libc::CLONE_THREAD
         | libc::CLONE_SYSVSEM
         | libc::CLONE_PTRACE;
+    let numbers = Numbers::of(tasks);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let others: Vec<i32> = task.threads.iter().skip(1).map(|thread| thread.tid).collect();
         let step = "create its threads";
         for tids in others.chunks(128) {
             let mut batch = Batch::new();
             for &tid in tids {
-                add_clone(&mut batch, FLAGS as u64, 0, tid);
+                add_clone(&mut batch, FLAGS as u64, 0, &numbers.to_set(tid));
             }
             stub.run(step, &batch)?;
             for &tid in tids {
@@ -307,6 +325,10 @@ impl InTask for InStubs<'_> {
         // Of all numbers, the stub uses that of the agent's socket only.
         fill(stub.agent_fd().unwrap_or(0) + 1, &mut batch);
         stub.run("make its files", &batch).map(Some)
+    }
+
+    fn seen_from(&self, pid: i32, other: i32) -> Option<PidInside> {
+        Numbers::of(self.tasks).seen_from(pid, other)
     }
 
     fn holder(&self, id: u32) -> Option<Credentials> {

@@ -140,7 +140,8 @@ impl Drop for Stubs {
             }
         }
         // The init of our pid namespace is not killed by us, but by our end, since we trace it.
-        for stub in self.0.iter().filter(|stub| stub.pid != INIT) {
+        // That of another ends when all others there are gone, and they come after it.
+        for stub in self.0.iter().rev().filter(|stub| stub.pid != INIT) {
             for thread in stub.threads.iter().flatten() {
                 reap(thread.tid());
             }

@@ -5,6 +5,8 @@
 //! descriptor table have numbers of their own for the agents' sockets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,6 +15,7 @@ use super::births::{Actor, Step};
 use super::finish;
 use super::heirlooms::Heirlooms;
 use super::memory;
+use super::pid_spaces::{self, Crossing, Numbers};
 use super::plan::{self, PlanRefusal};
 use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs};
@@ -21,6 +24,7 @@ use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::Images;
 use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
+use crate::pid_spaces::PidInside;
 use crate::sys::process;
 use crate::tracee::agent::{self, Agent, AgentError, Layout};
 use crate::tracee::batch::{Batch, Word};
@@ -64,6 +68,8 @@ pub(super) fn create(
         layout,
         stubs: Stubs(vec![root(root_task, layout, options)?]),
         places: HashMap::from([(root_task.pid, 0)]),
+        numbers: Numbers::of(tasks),
+        early_leaders: false,
         spaces: vec![BTreeSet::from([0])],
         tables: 1,
     };
@@ -101,6 +107,10 @@ struct Nursery<'a, 'f> {
     stubs: Stubs,
     /// Places of stubs, by their pids.
     places: HashMap<i32, usize>,
+    /// What pid namespaces below that of the root call them.
+    numbers: Numbers,
+    /// Whether somebody led a group before all were born, and may have had children since.
+    early_leaders: bool,
     /// Numbers of the places that agents have in each address space.
     spaces: Vec<BTreeSet<usize>>,
     /// How many descriptor tables there are.
@@ -152,7 +162,8 @@ impl Nursery<'_, '_> {
             self.make_heirlooms(maker)?;
         }
         let by = self.pid(by);
-        for new in new.chunks(if flags == 0 { CLONES_AT_ONCE } else { 1 }) {
+        let is_apart = new.iter().any(|child| self.numbers.crossing(by, self.pid(*child)) != Crossing::None);
+        for new in new.chunks(if flags == 0 && !is_apart { CLONES_AT_ONCE } else { 1 }) {
             let tasks = self.tasks;
             let new: Vec<NewTask<'_>> = new
                 .iter()
@@ -163,6 +174,9 @@ impl Nursery<'_, '_> {
                 .collect();
             let Some(first) = new.first() else { continue };
             self.clone_tasks(&new, by, flags).of_task(&first.name)?;
+            for new in new.iter().filter_map(|new| new.task) {
+                self.join_group_outside(new, by).of_task(&first.name)?;
+            }
         }
         Ok(())
     }
@@ -187,15 +201,61 @@ impl Nursery<'_, '_> {
             self.layout.at_place(place).add_map(&mut batch);
             place
         };
+        let mut flags_here = flags | libc::CLONE_PTRACE;
+        let spaces = self.cross(new, by)?;
+        if let Some([there, _]) = &spaces {
+            let fd = batch.fd(there.as_fd());
+            batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWPID]);
+            batch.call("close", libc::SYS_close, args![fd]);
+        }
         for new in new {
             let signal = if flags & libc::CLONE_PARENT == 0 { new.exit_signal } else { 0 };
-            add_clone(&mut batch, (flags | libc::CLONE_PTRACE) as u64, signal, new.pid);
+            if self.numbers.crossing(by, new.pid) == Crossing::Begins {
+                flags_here |= libc::CLONE_NEWPID;
+            }
+            add_clone(&mut batch, flags_here as u64, signal, &self.numbers.to_set(new.pid));
+        }
+        if let Some([_, home]) = &spaces {
+            let fd = batch.fd(home.as_fd());
+            batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWPID]);
+            batch.call("close", libc::SYS_close, args![fd]);
         }
         self.stub(by)?.run(CREATE, &batch)?;
         let agents = self.enter_clones(new, by, flags, place)?;
         for (new, agent) in new.iter().zip(agents) {
             self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
         }
+        Ok(())
+    }
+
+    /// Takes note of helpers that are about to be made; where a clone is to be born in another pid namespace, what leads there
+    /// and back.
+    fn cross(&mut self, new: &[NewTask<'_>], by: i32) -> Result<Option<[File; 2]>, Problem> {
+        for helper in new.iter().filter(|new| new.task.is_none()) {
+            self.numbers.add_helper(helper.pid, by);
+        }
+        let Some(first) = new.first() else { return Ok(None) };
+        match self.numbers.crossing(by, first.pid) {
+            Crossing::Joins(space) => Ok(Some([self.numbers.open(space)?, pid_spaces::open_of(by)?])),
+            Crossing::None | Crossing::Begins => Ok(None),
+        }
+    }
+
+    /// Puts a new task of another pid namespace than its maker's into a group that it could not name itself.
+    fn join_group_outside(&mut self, new: &Task, by: i32) -> Result<(), Problem> {
+        if self.numbers.crossing(by, new.pid) == Crossing::None
+            || self.numbers.seen_from(new.pid, new.pgid).is_some()
+        {
+            return Ok(());
+        }
+        let leads = |task: &&Task| task.pid == new.pgid && task.sid != task.pid;
+        if let Some(leader) = self.tasks.iter().find(leads) {
+            self.early_leaders = true;
+            self.set_group(leader.pid, 0)?;
+        }
+        let mut batch = Batch::new();
+        batch.call("setpgid", libc::SYS_setpgid, args![new.pid, new.pgid]);
+        self.stub(by)?.run("put its child into its process group", &batch)?;
         Ok(())
     }
 
@@ -260,9 +320,11 @@ impl Nursery<'_, '_> {
                 let other = self.layout.at_place(*other);
                 batch.call("munmap", libc::SYS_munmap, args![other.base, Layout::size(other.threads)]);
             }
-            let at = |pid: i32| self.tasks.iter().position(|task| task.pid == pid);
-            let child = new.task.and_then(|task| at(task.pid));
-            self.heirlooms.disclaim(child, at(by), self.tasks, &mut batch);
+            let actor = |pid: i32| {
+                let task = self.tasks.iter().position(|task| task.pid == pid);
+                task.map_or(Actor::Helper(pid), Actor::Task)
+            };
+            self.heirlooms.disclaim(actor(new.pid), actor(by), self.tasks, &mut batch);
             self.spaces.push(BTreeSet::from([place]));
         }
         self.places.insert(new.pid, self.stubs.0.len());
@@ -291,9 +353,11 @@ impl Nursery<'_, '_> {
         if let Some(moved) = self.stubs.0.get(at) {
             self.places.insert(moved.pid, at);
         }
-        finish::end(&mut helper, "helper", 0)?;
+        let own = self.numbers.seen_from(pid, pid).ok_or_else(lost)?;
+        finish::end(&mut helper, own, "helper", 0)?;
         let mut batch = Batch::new();
-        batch.call("wait4", libc::SYS_wait4, args![pid, 0, libc::__WALL, 0]);
+        let seen = self.numbers.seen_from(parent, pid).ok_or_else(lost)?;
+        batch.call("wait4", libc::SYS_wait4, args![seen, 0, libc::__WALL, 0]);
         add_forget(&mut batch, libc::SIGCHLD);
         self.stub(parent)?.run("reap a helper", &batch)?;
         Ok(())
@@ -306,8 +370,10 @@ impl Nursery<'_, '_> {
         let pids: HashSet<i32> = tasks.iter().map(|task| task.pid).collect();
         let groups: HashSet<i32> = tasks.iter().map(|task| task.pgid).collect();
         let leads = |task: &&Task| groups.contains(&task.pid) && task.sid != task.pid;
-        let joins =
-            |task: &&Task| task.pgid != task.pid && pids.contains(&task.pgid) && task.pgid != task.sid;
+        let early_leaders = self.early_leaders;
+        let joins = |task: &&Task| {
+            task.pgid != task.pid && pids.contains(&task.pgid) && (task.pgid != task.sid || early_leaders)
+        };
         for leader in tasks.iter().filter(leads) {
             self.set_group(leader.pid, 0)?;
         }
@@ -338,8 +404,11 @@ impl Nursery<'_, '_> {
         Ok(())
     }
 
+    /// Puts a task into a group, 0 for its own. One that it cannot name is outside of its pid namespace, and it has inherited it.
     fn set_group(&mut self, pid: i32, group: i32) -> Result<(), Problem> {
         let mut batch = Batch::new();
+        let seen = if group == 0 { Some(PidInside::new(0)) } else { self.numbers.seen_from(pid, group) };
+        let Some(group) = seen else { return Ok(()) };
         batch.call("setpgid", libc::SYS_setpgid, args![0, group]);
         self.stub(pid)?.run("put it into its process group", &batch)?;
         Ok(())
@@ -447,16 +516,17 @@ fn options_limit() -> Duration {
     Duration::from_secs(10)
 }
 
-/// Adds a `clone3` of a traced task or thread with a certain id.
-pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tid: i32) {
-    let set_tid = batch.input(&[tid, 0]);
+/// Adds a `clone3` of a traced task or thread with certain numbers in its pid namespaces, the innermost first.
+pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tids: &[i32]) {
+    let tid_at = |at: usize| tids.get(at).copied().unwrap_or(0);
+    let set_tid = batch.input(&[tid_at(0), tid_at(1)]);
     // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     // set_tid_size, cgroup.
     let mut words = [Word::Value(0); 11];
     words[0] = Word::Value(flags);
     words[4] = Word::Value(exit_signal as u64);
     words[8] = Word::Pointer(set_tid);
-    words[9] = Word::Value(1);
+    words[9] = Word::Value(tids.len().min(2) as u64);
     let clone_args = batch.input_words(&words);
     batch.call("clone3(set_tid)", libc::SYS_clone3, args![clone_args, 88]);
 }

@@ -1,5 +1,6 @@
-//! `bpf(2)`, as far as it is about maps.
+//! `bpf(2)`, as far as it is about maps, and about programs that walk through what the kernel has.
 
+use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -12,9 +13,16 @@ const BPF_MAP_CREATE: i32 = 0;
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_MAP_GET_NEXT_KEY: i32 = 4;
+const BPF_PROG_LOAD: i32 = 5;
 const BPF_MAP_GET_FD_BY_ID: i32 = 14;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_MAP_FREEZE: i32 = 22;
+const BPF_LINK_CREATE: i32 = 28;
+const BPF_ITER_CREATE: i32 = 33;
+/// Of `enum bpf_prog_type`.
+const BPF_PROG_TYPE_TRACING: u32 = 26;
+/// Of `enum bpf_attach_type`.
+const BPF_TRACE_ITER: u32 = 28;
 
 /// The first part of `struct bpf_map_info`, which later kernels have made longer.
 #[repr(C)]
@@ -74,6 +82,55 @@ struct Whole {
     fd_or_id: u32,
     next_id_or_len: u32,
     info_or_flags: u64,
+}
+
+/// What `BPF_PROG_LOAD` takes, as far as Linux 5.8.
+#[repr(C)]
+#[derive(Default)]
+struct Program {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    expected_attach_type: u32,
+    btf_fd: u32,
+    function_info_size: u32,
+    function_info: u64,
+    function_info_count: u32,
+    line_info_size: u32,
+    line_info: u64,
+    line_info_count: u32,
+    attach_btf_id: u32,
+    attach_program_fd: u32,
+    padding: u32,
+}
+
+/// What `BPF_LINK_CREATE` takes for an iterator.
+#[repr(C)]
+struct Link {
+    program_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    info: u64,
+    info_len: u32,
+    padding: u32,
+}
+
+/// `union bpf_iter_link_info`, for one task.
+#[repr(C)]
+struct OneTask {
+    tid: u32,
+    pid: u32,
+    pidfd: u32,
+    padding: u32,
 }
 
 fn bpf<T>(call: &'static str, command: i32, attr: &mut T) -> Result<i32, SysError> {
@@ -147,4 +204,38 @@ pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysEr
     let (key, value) = (key.as_ptr().expose_provenance() as u64, value.as_ptr().expose_provenance() as u64);
     let mut attr = Element { map_fd: map.as_raw_fd() as u32, pad: 0, key, value, flags: 0 };
     bpf("bpf(BPF_MAP_UPDATE_ELEM)", BPF_MAP_UPDATE_ELEM, &mut attr).map(|_| ())
+}
+
+/// Loads a program for an iterator, of which `walk` is the number in the kernel's BTF; each instruction is a word.
+pub fn load_iterator(name: &'static str, walk: u32, instructions: &[u64]) -> Result<OwnedFd, SysError> {
+    // It calls what only programs may call that are free in this sense, as this one is.
+    let license = c"Dual MIT/GPL";
+    let mut program = Program {
+        kind: BPF_PROG_TYPE_TRACING,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr().expose_provenance() as u64,
+        license: license.as_ptr().expose_provenance() as u64,
+        expected_attach_type: BPF_TRACE_ITER,
+        attach_btf_id: walk,
+        ..Program::default()
+    };
+    program.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, byte)| *to = byte);
+    bpf("bpf(BPF_PROG_LOAD)", BPF_PROG_LOAD, &mut program).map(owned)
+}
+
+/// Has a program walk through what belongs to one process (Linux 6.1); what it writes can be read.
+pub fn iterate(program: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Result<File, SysError> {
+    let task = OneTask { tid: 0, pid: 0, pidfd: pidfd.as_raw_fd() as u32, padding: 0 };
+    let mut link = Link {
+        program_fd: program.as_raw_fd() as u32,
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        info: (&raw const task).expose_provenance() as u64,
+        info_len: size_of::<OneTask>() as u32,
+        padding: 0,
+    };
+    let link = owned(bpf("bpf(BPF_LINK_CREATE)", BPF_LINK_CREATE, &mut link)?);
+    let mut attr = Whole { fd_or_id: link.as_raw_fd() as u32, next_id_or_len: 0, info_or_flags: 0 };
+    bpf("bpf(BPF_ITER_CREATE)", BPF_ITER_CREATE, &mut attr).map(|fd| owned(fd).into())
 }

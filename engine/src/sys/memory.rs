@@ -28,18 +28,21 @@ pub fn shared_object(size: u64, huge: u32) -> Result<OwnedFd, SysError> {
     Ok(opened.map_err(SysError::io("open(/proc/self/map_files)"))?.into())
 }
 
-/// Writes to a file of hugetlb pages, which can only be mapped; `offset` is a multiple of their size.
+/// Writes to a file of hugetlb pages, which can only be mapped.
 pub fn write_by_mapping(file: &File, offset: u64, bytes: &[u8], page_size: u64) -> Result<(), SysError> {
-    let Some(length) = NonZeroUsize::new((bytes.len() as u64).next_multiple_of(page_size) as usize) else {
+    let skip = (offset % page_size) as usize;
+    let Some(length) = NonZeroUsize::new((skip + bytes.len()).next_multiple_of(page_size as usize)) else {
         return Ok(());
     };
     let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let from = offset as i64 - skip as i64;
     // SAFETY: a new mapping at a place that the kernel chooses. It reserves its pages, so that no access faults for want
     // of one.
-    let start = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, file, offset as i64) };
+    let start = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, file, from) };
     let start = start.map_err(SysError::of("mmap (of hugetlb pages)"))?;
-    // SAFETY: the mapping is at least as long, writable, and overlaps nothing.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast().as_ptr(), bytes.len()) };
+    let to = start.cast::<u8>().as_ptr().wrapping_add(skip);
+    // SAFETY: the mapping is that much longer at least, writable, and overlaps nothing.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     // SAFETY: the mapping was made above, and nothing points into it.
     unsafe { munmap(start, length.get()) }.map_err(SysError::of("munmap"))
 }
@@ -120,12 +123,21 @@ impl MappedFile {
     /// Maps a whole file.
     pub fn new(file: &File) -> Result<Self, SysError> {
         end_on_cut_files()?;
+        Self::map(file, MapFlags::MAP_SHARED)
+    }
+
+    /// Maps a file of sysfs, which may be mapped privately only.
+    pub fn of_sysfs(file: &File) -> Result<Self, SysError> {
+        Self::map(file, MapFlags::MAP_PRIVATE)
+    }
+
+    fn map(file: &File, flags: MapFlags) -> Result<Self, SysError> {
         let len = file.metadata().map_err(SysError::io("fstat"))?.len() as usize;
         let Some(length) = NonZeroUsize::new(len) else {
             return Ok(Self { start: NonNull::dangling(), len: 0 });
         };
         // SAFETY: a new mapping at a place that the kernel chooses.
-        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) };
+        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, flags, file, 0) };
         Ok(Self { start: start.map_err(SysError::of("mmap"))?.cast(), len })
     }
 
@@ -215,6 +227,45 @@ pub fn collapse(bytes: &mut [u8]) -> Result<(), SysError> {
     // SAFETY: changes no contents and no protection; the range is mapped.
     let done = unsafe { libc::madvise(bytes.as_mut_ptr().cast(), bytes.len(), MADV_COLLAPSE) };
     Errno::result(done).map(drop).map_err(SysError::of("madvise(MADV_COLLAPSE)"))
+}
+
+/// Memory of ours that nobody uses, to be looked at: each page a mapping of its own.
+#[derive(Debug)]
+pub struct Sample {
+    start: NonNull<c_void>,
+    len: usize,
+}
+
+impl Sample {
+    /// Maps a page for each piece of advice, then one that is locked as it is touched; a shared one, if `shared`. Advice that
+    /// the kernel does not know is not followed.
+    pub fn new(advice: &[i32], shared: bool) -> Result<Self, SysError> {
+        const PAGE: usize = 4096;
+        let len = (advice.len() + 1) * PAGE;
+        let length = NonZeroUsize::new(len).ok_or(SysError { call: "mmap", errno: Errno::EINVAL })?;
+        let sharing = if shared { MapFlags::MAP_SHARED } else { MapFlags::MAP_PRIVATE };
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let start = unsafe { mmap_anonymous(None, length, prot, sharing | MapFlags::MAP_NORESERVE) };
+        let sample = Self { start: start.map_err(SysError::of("mmap"))?, len };
+        let mut page = sample.start.as_ptr();
+        for advice in advice {
+            // SAFETY: changes no contents that anybody would miss; the page is ours.
+            let _ = unsafe { libc::madvise(page, PAGE, *advice) };
+            page = page.wrapping_byte_add(PAGE);
+        }
+        // SAFETY: the page is ours.
+        let _ = unsafe { libc::mlock2(page, PAGE, libc::MLOCK_ONFAULT) };
+        Ok(sample)
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing points into it.
+        let unmapped = unsafe { munmap(self.start, self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
 }
 
 /// Whether a file is on tmpfs.

@@ -11,6 +11,7 @@
 //! Where there is no room for a pad, dying in 1 or 4 would leave the thread with wrong registers. `supervise` makes that
 //! less likely by being another process than the one a user kills.
 
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
@@ -18,14 +19,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags};
-use parasite::abi::{Reply, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE};
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use parasite::abi::{MAX_MESSAGE, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE, Slot};
+use zerocopy::IntoBytes as _;
 
 use crate::error::{Class, Explain, SysError};
 use crate::sys::ptrace::Resume;
 use crate::tracee::batch::{Batch, BatchError, Replies};
 use crate::tracee::freeze::FrozenTask;
-use crate::tracee::memory::Memory;
+use crate::tracee::memory::{Memory, write_scattered};
 use crate::tracee::regs;
 use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
@@ -132,7 +133,6 @@ pub struct Agent {
     leader: Option<Running>,
     /// What each thread was doing, in the order of the task's threads.
     saved: Vec<Rc<Saved>>,
-    packet: Vec<u8>,
     /// Signals that cannot be blocked and came meanwhile; sent again at the end.
     deferred: Vec<i32>,
     /// From where the serving thread leaves; none for a stub, which ends with us anyway.
@@ -197,18 +197,33 @@ impl Agent {
     }
 
     /// Waits for a packet from the serving thread or from one of `others`.
-    fn receive_packet(&mut self, others: &mut [(usize, Option<Running>)]) -> Result<Vec<u8>, AgentError> {
+    fn receive_packet(
+        &mut self,
+        others: &mut [(usize, &Batch<'_>, Option<Running>)],
+    ) -> Result<Vec<u8>, AgentError> {
+        thread_local! {
+            /// Room for the largest, for all agents.
+            static PACKET: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_MESSAGE + 4096]);
+        }
+        PACKET.with_borrow_mut(|packet| self.receive_into(packet, others))
+    }
+
+    fn receive_into(
+        &mut self,
+        packet: &mut [u8],
+        others: &mut [(usize, &Batch<'_>, Option<Running>)],
+    ) -> Result<Vec<u8>, AgentError> {
         loop {
-            let mut iov = [IoSliceMut::new(&mut self.packet)];
+            let mut iov = [IoSliceMut::new(packet)];
             let flags = MsgFlags::empty();
             let received =
                 socket::recvmsg::<()>(self.socket.as_raw_fd(), &mut iov, None, flags).map(|m| m.bytes);
             match received {
                 Ok(0) => return Err(AgentError::Lost(None)),
-                Ok(len) => return Ok(self.packet.get(..len).unwrap_or_default().to_vec()),
+                Ok(len) => return Ok(packet.get(..len).unwrap_or_default().to_vec()),
                 Err(Errno::EAGAIN | Errno::EINTR) => {
                     look_after(&mut self.leader, &mut self.deferred)?;
-                    for (_, thread) in &mut *others {
+                    for (_, _, thread) in &mut *others {
                         look_after(thread, &mut self.deferred)?;
                     }
                 }
@@ -240,47 +255,51 @@ impl Agent {
         jobs: Vec<(usize, Stopped, &Batch<'_>)>,
         place: impl Fn(Layout, usize) -> u64,
     ) -> Result<Vec<(usize, Stopped, Replies)>, AgentError> {
+        let mut written = vec![(self.layout.done(), vec![0; 4])];
+        let mut answers_at = Vec::new();
+        for (index, _, batch) in &jobs {
+            let saved = self.saved.get(*index).ok_or(AgentError::Lost(None))?;
+            let batch_at = place(self.layout, *index);
+            let message = batch.encode(batch_at)?;
+            let mut slot = self.layout.fill_slot(*index, saved, self.remote_socket, message.len());
+            slot.batch = batch_at;
+            slot.together = jobs.len() as u32;
+            let slot_at = self.layout.slot(*index);
+            let made_at = slot_at + std::mem::offset_of!(Slot, made) as u64;
+            answers_at.extend(batch.answer_at(made_at, slot.results, batch_at + message.len() as u64));
+            written.push((slot_at, slot.as_bytes().to_vec()));
+            written.push((batch_at, message));
+        }
+        let parts: Vec<(u64, &[u8])> = written.iter().map(|(at, bytes)| (*at, bytes.as_slice())).collect();
+        write_scattered(self.memory.pid(), &parts)?;
         let mut running = Vec::new();
-        let mut batches = std::collections::HashMap::new();
         for (index, stopped, batch) in jobs {
             let saved = self.saved.get(index).ok_or(AgentError::Lost(None))?;
-            let batch_at = place(self.layout, index);
-            let message = batch.encode(batch_at)?;
             let slot_at = self.layout.slot(index);
-            let mut slot = self.layout.fill_slot(index, saved, self.remote_socket, message.len());
-            slot.batch = batch_at;
-            if batch_at == slot_at + SLOT_BATCH as u64 {
-                let mut both = slot.as_bytes().to_vec();
-                both.resize(SLOT_BATCH, 0);
-                both.extend_from_slice(&message);
-                self.memory.write(slot_at, &both)?;
-            } else {
-                self.memory.write(slot_at, slot.as_bytes())?;
-                self.memory.write(batch_at, &message)?;
-            }
             let stack = slot_at + SLOT_STRIDE as u64;
             let entry = self.layout.base + entry::ONCE;
             stopped.set_regs(&regs::entering(&saved.regs, entry, stack, [slot_at, 0, 0]))?;
             stopped.set_sigmask(ALL_SIGNALS)?;
-            running.push((index, Some(stopped.resume(Resume::Cont, 0)?)));
-            batches.insert(index as u32, batch);
+            running.push((index, batch, Some(stopped.resume(Resume::Cont, 0)?)));
         }
-        let mut answers = std::collections::HashMap::new();
-        for _ in 0..running.len() {
-            let packet = self.receive_packet(&mut running)?;
-            let slot = Reply::read_from_prefix(&packet).ok().ok_or(BatchError::Garbled)?.0.slot;
-            let batch = batches.get(&slot).ok_or(BatchError::Garbled)?;
-            answers.insert(slot as usize, batch.decode(&packet)?);
+        if !running.is_empty() {
+            // From the last that is done.
+            self.receive_packet(&mut running)?;
         }
         // All are asked before any is waited for.
-        for (_, thread) in &running {
+        for (_, _, thread) in &running {
             thread.as_ref().ok_or(AgentError::Lost(None))?.interrupt()?;
         }
+        let mut answers = vec![0; answers_at.iter().map(|(_, len)| len).sum()];
+        self.memory.read_ranges(&answers_at, &mut answers)?;
+        let mut answers = answers.as_slice();
         let mut done = Vec::new();
-        for (index, thread) in running {
+        for (index, batch, thread) in running {
             let thread = thread.ok_or(AgentError::Lost(None))?;
             let stopped = wait_past_signals(thread, &mut self.deferred)?;
-            done.push((index, stopped, answers.remove(&index).ok_or(BatchError::Garbled)?));
+            let (answer, rest) = batch.take_answer(answers)?;
+            answers = rest;
+            done.push((index, stopped, answer));
         }
         Ok(done)
     }

@@ -287,8 +287,29 @@ impl<'fd> Batch<'fd> {
         let (reply, rest) = Reply::read_from_prefix(packet).ok().ok_or(BatchError::Garbled)?;
         let made = reply.made as usize;
         let (results, data) = rest.split_at_checked(made.saturating_mul(8)).ok_or(BatchError::Garbled)?;
+        self.replies(results, data)
+    }
+
+    /// Where a thread that has this batch in its slot leaves its answer: how many calls it made, their results, and at the
+    /// end of the message, which ends at `end`, what comes back. Addresses, and bytes.
+    pub(super) fn answer_at(&self, made: u64, results: u64, end: u64) -> [(u64, usize); 3] {
+        [(made, 4), (results, self.calls.len() * 8), (end - self.outputs as u64, self.outputs)]
+    }
+
+    /// Reads such an answer, and what of `bytes` is behind it.
+    pub(super) fn take_answer<'b>(&self, bytes: &'b [u8]) -> Result<(Replies, &'b [u8]), BatchError> {
+        let (made, rest) = bytes.split_first_chunk::<4>().ok_or(BatchError::Garbled)?;
+        let made = u32::from_le_bytes(*made) as usize;
+        let (results, rest) = rest.split_at_checked(self.calls.len() * 8).ok_or(BatchError::Garbled)?;
+        let (data, rest) = rest.split_at_checked(self.outputs).ok_or(BatchError::Garbled)?;
+        let results = results.get(..made.saturating_mul(8)).ok_or(BatchError::Garbled)?;
+        Ok((self.replies(results, data)?, rest))
+    }
+
+    fn replies(&self, results: &[u8], data: &[u8]) -> Result<Replies, BatchError> {
         let results: Vec<i64> =
             results.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
+        let made = results.len();
         if made < self.calls.len() || data.len() != self.outputs {
             let failed =
                 made.checked_sub(1).and_then(|last| Some((*results.get(last)?, *self.steps.get(last)?)));

@@ -261,7 +261,8 @@ impl FrozenTree {
                 log::debug!("a task frees its memory by itself: {e}");
             }
         }
-        for task in &tasks {
+        // The init of a pid namespace ends when all others there are gone, and they come after it.
+        for task in tasks.iter().rev() {
             // The leader's end is reported last, when all other threads are gone.
             for thread in task.threads.iter().rev() {
                 reap(thread.tid);

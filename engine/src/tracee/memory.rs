@@ -27,6 +27,11 @@ impl Memory {
         Ok(Self { pid, file: file.map_err(SysError::io("open(/proc/PID/mem)"))? })
     }
 
+    /// Whose it is.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Reads exactly `buffer.len()` bytes.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), SysError> {
         self.file.read_exact_at(buffer, address).map_err(SysError::io("read(/proc/PID/mem)"))

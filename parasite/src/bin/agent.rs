@@ -10,6 +10,7 @@
 use core::arch::global_asm;
 
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use parasite::abi::{Header, MAX_FDS, MAX_MESSAGE, Reply, Slot};
 use parasite::interpreter::Batch;
@@ -228,7 +229,14 @@ unsafe extern "C" fn once(slot: *mut Slot) {
     let batch = core::ptr::with_exposed_provenance_mut::<u8>(slot.batch as usize);
     // SAFETY: the engine wrote a batch of that length there.
     let batch = unsafe { core::slice::from_raw_parts_mut(batch, slot.batch_len as usize) };
-    run_and_reply(slot, batch, &[]);
+    let made = Batch::parse(batch).and_then(|mut batch| run(slot, &mut batch, &[]));
+    // SAFETY: a plain write to our own memory, which the engine reads when all are done.
+    unsafe { (&raw mut slot.made).write_volatile(made.unwrap_or(0) as u32) };
+    // SAFETY: the word is aligned and stays mapped while any thread is in the agent.
+    let done = unsafe { AtomicU32::from_ptr(core::ptr::with_exposed_provenance_mut(slot.done as usize)) };
+    if done.fetch_add(1, Ordering::AcqRel) + 1 == slot.together {
+        reply(slot, 0, &[], &[]);
+    }
     loop {
         // SAFETY: the word is aligned and stays mapped while any thread is in the agent.
         let gone = unsafe { core::ptr::with_exposed_provenance::<u32>(slot.gone as usize).read_volatile() };
@@ -274,21 +282,33 @@ fn connect(slot: &mut Slot) -> bool {
 /// Runs one message and answers it; false when there is nobody to answer, or no sense in going on.
 fn run_and_reply(slot: &Slot, packet: &mut [u8], fds: &[i32]) -> bool {
     let Some(mut batch) = Batch::parse(packet) else { return false };
+    let Some(made) = run(slot, &mut batch, fds) else { return false };
+    let data = batch.data.get(batch.reply.clone()).unwrap_or(&[]);
+    let results = core::ptr::with_exposed_provenance::<u8>(slot.results as usize);
+    // SAFETY: that many results were written there.
+    let results = unsafe { core::slice::from_raw_parts(results, made * 8) };
+    reply(slot, made, results, data)
+}
+
+/// Makes the calls of a batch; how many, or none if there is no room for their results.
+fn run(slot: &Slot, batch: &mut Batch<'_>, fds: &[i32]) -> Option<usize> {
     let results = core::ptr::with_exposed_provenance_mut::<i64>(slot.results as usize);
     // SAFETY: the engine gave this thread room for that many results, and zeroed it.
     let results = unsafe { core::slice::from_raw_parts_mut(results, slot.max_calls as usize) };
     if batch.calls() > results.len() {
-        return false;
+        return None;
     }
     // SAFETY: the engine decides what happens to this process.
-    let made = unsafe { batch.run(fds, results) };
+    Some(unsafe { batch.run(fds, results) })
+}
+
+/// Sends a reply; false when there is nobody to answer.
+fn reply(slot: &Slot, made: usize, results: &[u8], data: &[u8]) -> bool {
     let mut reply = Reply { made: made as u32, slot: slot.index };
-    let data = batch.data.get(batch.reply.clone()).unwrap_or(&[]);
-    let iov = [
-        IoVec { base: address(&raw mut reply), len: size_of::<Reply>() as u64 },
-        IoVec { base: address(results.as_mut_ptr()), len: (made * 8) as u64 },
-        IoVec { base: data.as_ptr().expose_provenance() as u64, len: data.len() as u64 },
-    ];
+    let part =
+        |bytes: &[u8]| IoVec { base: bytes.as_ptr().expose_provenance() as u64, len: bytes.len() as u64 };
+    let iov =
+        [IoVec { base: address(&raw mut reply), len: size_of::<Reply>() as u64 }, part(results), part(data)];
     let mut message = MsgHdr {
         name: 0,
         name_len: 0,

@@ -196,7 +196,9 @@ impl<R: Read> Reader<R> {
 
     /// Reads up to `len` bytes. The buffer grows with what arrives, not with what was announced.
     fn bounded(&mut self, len: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
+        /// Room for what most entries have; more is added when it is needed.
+        const ROOM: u64 = 4096;
+        let mut bytes = Vec::with_capacity(len.min(ROOM) as usize);
         let read = self.input.by_ref().take(len).read_to_end(&mut bytes);
         self.offset += bytes.len() as u64;
         read.map_err(|source| Error::Read { offset: self.offset, source })?;

@@ -41,6 +41,7 @@ pub(super) fn read(
         };
         for (key, text) in lines(&info, positions) {
             let text = match &*key {
+                "mnt_id" if is_queue(pid, fd) => "that of its ipc namespace".to_owned(),
                 "mnt_id" => mounts.get(&text).cloned().unwrap_or(text),
                 key if key.starts_with("inotify wd") => watched(&text, &removed),
                 key if key.starts_with("fanotify mnt_id") => marked(&text, mounts),
@@ -50,6 +51,14 @@ pub(super) fn read(
         }
     }
     Ok(())
+}
+
+/// Whether a descriptor is of a POSIX message queue: each ipc namespace has a mount for them, which nobody sees.
+fn is_queue(pid: i32, fd: u32) -> bool {
+    /// `MQUEUE_MAGIC` of ipc/mqueue.c.
+    const MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x1980_0202);
+    let path = format!("/proc/{pid}/fd/{fd}");
+    nix::sys::statfs::statfs(path.as_str()).is_ok_and(|fs| fs.filesystem_type() == MAGIC)
 }
 
 /// A mark of a mount, whose number comes first: hexadecimal, other than elsewhere.

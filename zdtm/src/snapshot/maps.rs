@@ -47,8 +47,10 @@ fn parse(text: &str) -> Vec<Mapping> {
             mappings.push(mapping);
         }
     }
-    // The pages of vvar belong to the kernel that runs now, and newer kernels split it in two.
-    mappings.retain(|mapping| !mapping.path.starts_with("[vvar") && mapping.path != "[vsyscall]");
+    // The pages of vvar belong to the kernel that runs now, and newer kernels split it in two; what it needs for its
+    // breakpoints it maps when one is met.
+    let kernels_own = ["[vvar", "[vsyscall]", "[uprobes"];
+    mappings.retain(|mapping| !kernels_own.iter().any(|name| mapping.path.starts_with(name)));
     mappings
 }
 

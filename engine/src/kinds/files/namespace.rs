@@ -4,17 +4,19 @@
 //! of one of them. A namespace without tasks is refused.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use proto::catalogue::{IDS, PSTREE};
-use proto::messages::{FdTypes, FileEntry, NsFileEntry, PstreeEntry, TaskKobjIdsEntry};
+use proto::messages::{FdTypes, FileEntry, NsFileEntry};
 
 use super::{FdFacts, FileKind, FilesDump, FilesRestore};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::namespaces;
 use crate::net_spaces;
+use crate::pid_spaces;
 use crate::procfs::link::{Link, NamespaceType};
+use crate::task_spaces;
 
 /// Descriptors of namespaces.
 #[derive(Debug)]
@@ -66,6 +68,14 @@ impl FileKind for Namespace {
             let ns_id = net_spaces::id_of_descriptor(cx, fd)?;
             return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
         }
+        if kind == NamespaceType::Pid {
+            let ns_id = pid_spaces::id_of_link(cx, Path::new(&format!("{}:[{ino}]", kind.name())));
+            return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
+        }
+        if task_spaces::TYPES.contains(&kind) {
+            let ns_id = task_spaces::id_of_link(cx, kind, Path::new(&format!("{}:[{ino}]", kind.name())));
+            return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
+        }
         // Of other types, all tasks of a tree are in those of its root; others are refused.
         let roots = nix::sys::stat::stat(format!("/proc/{}/ns/{}", cx.options.tree, kind.name()).as_str());
         let roots = roots.map_err(SysError::of("stat")).while_trying_to("find who is in it")?;
@@ -96,13 +106,6 @@ fn find(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<String, Problem> {
     if let Some(space) = cx.options.inside.spaces.get(image.ns_id).filter(|_| kind == NamespaceType::Net) {
         return Ok(format!("/proc/self/fd/{}", space.as_raw_fd()));
     }
-    let tree: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
-    // Zombies have no ids.
-    for task in tree.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {
-        let ids: TaskKobjIdsEntry = cx.images.read_single(&IDS, task.pid.into())?;
-        if namespaces::id(&ids, kind) == Some(image.ns_id) {
-            return Ok(format!("/proc/{}/ns/{}", task.pid, kind.name()));
-        }
-    }
-    Err(none())
+    let member = task_spaces::members(cx.images, kind)?.get(&image.ns_id).copied();
+    member.map(|pid| format!("/proc/{pid}/ns/{}", kind.name())).ok_or_else(none)
 }

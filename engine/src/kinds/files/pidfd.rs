@@ -95,14 +95,13 @@ impl FileKind for Pidfd {
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<PidfdEntry, Problem> {
         let step = "read which process it is of";
         let pid: i32 = fd.info.decimal("Pid").while_trying_to(step)?;
-        let nspid = if pid == REAPED { REAPED } else { inner(fd).while_trying_to(step)? };
         match pid {
             REAPED => {}
             0 => return Err(Problem::new(PidfdRefusal::Outside(0))),
             _ => cx.state::<Expected>().0.push((pid, fd.object())),
         }
         let fown = fd.owner().while_trying_to("read the owner of its signals")?;
-        Ok(PidfdEntry { id, ino: fd.stat.st_ino as u32, flags: fd.flags() as u32, nspid, fown })
+        Ok(PidfdEntry { id, ino: fd.stat.st_ino as u32, flags: fd.flags() as u32, nspid: pid, fown })
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
@@ -135,14 +134,6 @@ impl FileKind for Pidfd {
 
 fn object() -> Object {
     Object::Named { kind: "file", name: "anon_inode:[pidfd]".into() }
-}
-
-/// The pid in the innermost of the namespaces that the process is in.
-fn inner(fd: &FdFacts<'_>) -> Result<i32, procfs::ParseError> {
-    let all = fd.info.value("NSpid").unwrap_or_default();
-    let last = all.split(u8::is_ascii_whitespace).rfind(|word| !word.is_empty());
-    let last = last.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
-    last.map_or_else(|| fd.info.decimal("NSpid"), Ok)
 }
 
 /// Whether a process or thread is one of these tasks, or a descendant: then it is frozen with them.

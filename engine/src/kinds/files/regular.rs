@@ -17,7 +17,9 @@ use proto::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use super::name::{self, Seen};
 use super::policy::{self, PolicyRefusal};
 use super::validation::{self, Difference};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, device, foreign, mounted, remap, set_common};
+use super::{
+    FdFacts, FileKind, FilesDump, FilesRestore, device, foreign, mounted, posix_queue, remap, set_common,
+};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::options::Validation;
@@ -103,7 +105,7 @@ impl FileKind for Regular {
             return false;
         }
         match fd.file_type() {
-            libc::S_IFREG => !foreign::is_memory(fd),
+            libc::S_IFREG => !foreign::is_memory(fd) && !posix_queue::is_queue(fd),
             libc::S_IFDIR => true,
             libc::S_IFCHR => fd.is_path_only() || is_stateless_device(&fd.stat),
             _ => fd.is_path_only(),

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use proto::messages::{StasisMmEntry, StasisRange, StasisVmaEntry, VmaEntry};
 
 use crate::args;
-use crate::dump::inspect::{TaskFacts, read_proc};
+use crate::dump::inspect::{TaskFacts, read_proc, read_single};
 use crate::error::{Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::procfs;
@@ -22,8 +22,9 @@ use crate::tracee::batch::{Batch, CallId, Output, Replies};
 // From `include/uapi/linux/mempolicy.h`.
 const MPOL_F_ADDR: u64 = 1 << 1;
 /// Nodes that a policy can name, and one, as the kernel counts them.
-const MAX_NODES: u64 = 1024 + 1;
-const NODE_BYTES: usize = 128;
+pub const MAX_NODES: u64 = 1024 + 1;
+/// Bytes for as many.
+pub const NODE_BYTES: usize = 128;
 // From `include/uapi/asm-generic/mman-common.h`.
 const MADV_GUARD_INSTALL: i32 = 102;
 /// `MLOCK_ONFAULT` of mlock2(2).
@@ -145,7 +146,7 @@ fn entry_for<'a>(vmas: &'a mut Vec<StasisVmaEntry>, vma: &SmapsVma) -> &'a mut S
 
 /// Whether later mappings will be locked, and how. The agent's memory is later than all that we know of.
 fn lock_later(facts: &TaskFacts, agent: &Agent) -> Result<Option<u32>, Problem> {
-    let status = read_proc(format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
+    let status = read_single(&format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
     let locked = status.locked.unwrap_or(0);
     let is_counted = |vma: &&SmapsVma| vma.flags.has(VmFlag::Locked) && !vma.flags.has(VmFlag::HugeTlb);
     if facts.vmas.iter().filter(is_counted).map(|vma| vma.vma.len()).sum::<u64>() == locked {

@@ -11,6 +11,7 @@ use proto::messages::{PagemapEntry, PagemapHead};
 
 use crate::error::{Problem, SysError};
 use crate::image::NewImages;
+use crate::side_by_side;
 use crate::sys::pagemap::{self, PageRegion, Query, category};
 
 /// Size of a page.
@@ -57,8 +58,55 @@ pub struct Found {
     pub guards: Vec<(u64, u64)>,
 }
 
-/// Looks at the pages in some ranges, in ascending order.
+/// Looks at the pages in some ranges, in ascending order; in parts of them side by side.
 pub fn find(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
+    let mut all = Found::default();
+    for found in side_by_side::map(&parts(ranges), |ranges| find_in(pagemap, ranges)) {
+        let Found { runs, guards } = found?;
+        for run in runs {
+            push(&mut all.runs, run);
+        }
+        // A region that was cut is one again.
+        for (start, end) in guards {
+            match all.guards.last_mut() {
+                Some(last) if last.1 == start => last.1 = end,
+                _ => all.guards.push((start, end)),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Cuts ranges into parts of the same size, so many that several threads are worth it; ranges that are small are one part.
+fn parts(ranges: &[Range]) -> Vec<Vec<Range>> {
+    const SMALLEST: u64 = 1 << 20;
+    const PARTS: u64 = 32;
+    let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    if total < PARTS * SMALLEST {
+        return vec![ranges.to_vec()];
+    }
+    let size = total.div_ceil(PARTS).next_multiple_of(SMALLEST);
+    let mut parts = vec![Vec::new()];
+    let mut room = size;
+    for range in ranges {
+        let mut start = range.start;
+        while start < range.end {
+            if room == 0 {
+                parts.push(Vec::new());
+                room = size;
+            }
+            let end = range.end.min(start.saturating_add(room));
+            room -= end - start;
+            if let Some(part) = parts.last_mut() {
+                part.push(Range { start, end, whole: range.whole });
+            }
+            start = end;
+        }
+    }
+    parts
+}
+
+fn find_in(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
     let mut found = Found::default();
     let mut rest = ranges;
     let mut regions = vec![PageRegion::default(); 512];

@@ -6,18 +6,23 @@
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::sync::Mutex;
 
 use proto::catalogue::{PAGES, SHMEM_PAGEMAP};
 use proto::messages::{PagemapEntry, PagemapHead};
 
 use super::pages::{self, PAGE, Run, bytes_of, entry};
+use crate::checksum::BLOCK;
 use crate::dump::pages_file::{self, Source};
-use crate::error::{Problem, SysError};
-use crate::image::{Images, NewImages, invalid};
+use crate::error::{Object, Problem, SysError};
+use crate::image::{ImageError, Images, NewImages, invalid};
+use crate::side_by_side;
 use crate::sys::memory::{self, MappedFile};
 
 /// Bytes that are copied at once.
 const CHUNK: u64 = 256 << 10;
+/// Less than this is not worth another thread.
+const ALONE: u64 = 4 << 20;
 
 /// Opens the object behind a mapping of a process.
 pub fn open(pid: i32, start: u64, end: u64) -> Result<File, SysError> {
@@ -110,7 +115,15 @@ fn read_map(images: &Images, id: u64) -> Result<(PagemapHead, Vec<PagemapEntry>)
     })
 }
 
-/// Gives an object of `size` bytes, which is empty, the contents under this number.
+/// Bytes of a pages file, and where they belong in an object.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    from: u64,
+    at: u64,
+    len: u64,
+}
+
+/// Gives an object of `size` bytes, which is empty, the contents under this number. Checksums are compared on the way.
 pub fn fill(
     images: &Images,
     id: u64,
@@ -123,28 +136,57 @@ pub fn fill(
         return Ok(());
     }
     let name = PAGES.file_name(head.pages_id.into());
-    let file = images.open_file(&name)?;
-    images.verify(&name, &file)?;
-    let pages = MappedFile::new(&file)?;
+    let pages = MappedFile::new(&images.open_file(&name)?)?;
+    let damaged = |damage| {
+        Problem::new(ImageError::Damaged(damage)).object(Object::Image(name.clone())).step("check it")
+    };
+    let sums = images.sums(&name);
+    if let Some(damage) = sums.and_then(|sums| sums.compare_size(pages.len())) {
+        return Err(damaged(damage));
+    }
+    let pieces = pieces(id, &entries, size, page_size)?;
+    if pieces.last().is_some_and(|last| last.from + last.len > pages.len()) {
+        return Err(invalid(&PAGES, head.pages_id.into(), "it is shorter than its pagemap says"));
+    }
     let object: OwnedFd = object.try_clone_to_owned().map_err(SysError::io("dup"))?;
     let object = File::from(object);
+    let fill = |pieces: &[Piece]| -> Result<u64, Problem> {
+        let block = pieces.first().map_or(0, |first| first.from / BLOCK * BLOCK);
+        let bytes = |from, len| pages.get(from, len).unwrap_or_default();
+        let whole = bytes(block, BLOCK.min(pages.len() - block));
+        if let Some(damage) = sums.and_then(|sums| sums.compare_block(block, whole)) {
+            return Err(damaged(damage));
+        }
+        for piece in pieces {
+            // The last page may reach behind the end.
+            let bytes = bytes(piece.from, piece.len.min(size.saturating_sub(piece.at)));
+            if page_size > PAGE {
+                memory::write_by_mapping(&object, piece.at, bytes, page_size)?;
+            } else {
+                object.write_all_at(bytes, piece.at).map_err(SysError::io("write"))?;
+            }
+        }
+        Ok(pieces.iter().map(|piece| piece.len).sum())
+    };
+    let queue = Mutex::new(pieces.chunk_by(|a, b| a.from / BLOCK == b.from / BLOCK));
+    let next = || queue.lock().ok()?.next();
+    side_by_side::work_off(pages.len() > ALONE, || next().map(fill), &mut |_| Ok(()))
+}
+
+/// Where everything of an object comes from, cut where blocks of the file end.
+fn pieces(id: u64, entries: &[PagemapEntry], size: u64, page_size: u64) -> Result<Vec<Piece>, Problem> {
+    let mut pieces = Vec::new();
     let mut from = 0;
     for entry in entries {
-        let end = bytes_of(&entry).and_then(|len| entry.vaddr.checked_add(len));
+        let end = bytes_of(entry).and_then(|len| entry.vaddr.checked_add(len));
         let end = end.filter(|end| *end <= size.next_multiple_of(page_size));
         let end = end.ok_or_else(|| invalid(&SHMEM_PAGEMAP, id, "pages lie behind the end of the memory"))?;
-        let len = end - entry.vaddr;
-        let bytes = pages.get(from, len);
-        let bytes = bytes
-            .ok_or_else(|| invalid(&PAGES, head.pages_id.into(), "it is shorter than its pagemap says"))?;
-        from += len;
-        // The last page may reach behind the end.
-        let bytes = bytes.get(..(size.saturating_sub(entry.vaddr).min(len)) as usize).unwrap_or(bytes);
-        if page_size > PAGE {
-            memory::write_by_mapping(&object, entry.vaddr, bytes, page_size)?;
-        } else {
-            object.write_all_at(bytes, entry.vaddr).map_err(SysError::io("write"))?;
+        let mut at = entry.vaddr;
+        while at < end {
+            let len = (BLOCK - from % BLOCK).min(end - at);
+            pieces.push(Piece { from, at, len });
+            (from, at) = (from + len, at + len);
         }
     }
-    Ok(())
+    Ok(pieces)
 }

@@ -26,8 +26,10 @@ use crate::procfs::link::{Link, NamespaceType, parse};
 use crate::procfs::maps::Vma;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::sys::ipc;
+use crate::task_spaces::{self, TaskSpaces};
 use crate::tracee::batch::Batch;
 use crate::tracee::freeze::task_name;
+use crate::visit::{self, Visit};
 
 /// Mappings of segments.
 #[derive(Debug)]
@@ -80,19 +82,47 @@ struct Segment {
     object: Object,
 }
 
+/// Which segment: its id, and that of its ipc namespace, if it is not the root's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    space: Option<u32>,
+    id: i32,
+}
+
+impl Key {
+    /// As a mapping's image has it.
+    fn shmid(self) -> u64 {
+        u64::from(self.space.unwrap_or(0)) << 32 | u64::from(self.id.cast_unsigned())
+    }
+
+    /// From a mapping's image.
+    fn of(shmid: u64) -> Self {
+        let space = Some((shmid >> 32) as u32).filter(|space| *space != 0);
+        Self { space, id: shmid as u32 as i32 }
+    }
+
+    /// The number of its contents, which is above those of inodes.
+    fn contents(self) -> u64 {
+        let Self { space, id } = self;
+        u64::from(space.unwrap_or(0)) << 33 | CONTENTS | u64::from(id.cast_unsigned())
+    }
+}
+
 #[derive(Debug, Default)]
-struct Dumped(BTreeMap<i32, Segment>);
+struct Dumped(BTreeMap<Key, Segment>);
 
 /// Segments made again.
 #[derive(Debug, Default)]
 struct Restored {
-    made: BTreeMap<i32, Made>,
+    made: BTreeMap<Key, Made>,
 }
 
 /// A segment that nobody uses yet. If it stays so, it goes away again.
 #[derive(Debug)]
 struct Made {
     id: i32,
+    /// Its ipc namespace, if it is not the root's.
+    space: Option<File>,
     /// It was not there before.
     is_new: bool,
     /// It goes away with its last user.
@@ -102,10 +132,17 @@ struct Made {
 impl Drop for Made {
     fn drop(&mut self) {
         if self.is_new
-            && let Err(e) = ipc::shm_remove(self.id)
+            && let Err(e) = self.remove()
         {
             log::warn!("segment {} of System V shared memory stays behind: {e}", self.id);
         }
+    }
+}
+
+impl Made {
+    fn remove(&self) -> Result<(), SysError> {
+        let _there = self.space.as_ref().map(|space| Visit::pay(space, NamespaceType::Ipc)).transpose()?;
+        ipc::shm_remove(self.id)
     }
 }
 
@@ -138,13 +175,19 @@ impl MappingKind for SysvShm {
         let id = vma.vma.inode as i32;
         entry.status = status::REGULAR | status::ANON_SHARED | status::SYSV;
         entry.flags |= libc::MAP_ANONYMOUS as u32;
-        entry.shmid = id as u64;
+        let key = Key { space: cx.state::<TaskSpaces>().ipc_of(pid), id };
+        entry.shmid = key.shmid();
         let writable = vma.flags.has(VmFlag::MayWrite);
         entry.fdflags = Some(if writable { libc::O_RDWR } else { libc::O_RDONLY } as u32);
-        let segment = match cx.state::<Dumped>().0.entry(id) {
+        let there = match key.space {
+            Some(space) => cx.state::<TaskSpaces>().visit(NamespaceType::Ipc, space)?,
+            None => None,
+        };
+        let segment = match cx.state::<Dumped>().0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => place.insert(look(id, pid, vma)?),
         };
+        drop(there);
         segment.seen += 1;
         let size = segment.entry.size.next_multiple_of(segment.page_size);
         if vma.vma.offset != 0 || vma.vma.len() != size {
@@ -154,9 +197,9 @@ impl MappingKind for SysvShm {
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        for (id, segment) in &cx.state::<Dumped>().0 {
+        for (key, segment) in &cx.state::<Dumped>().0 {
             if segment.attached > segment.seen {
-                let refusal = SysvRefusal::Outside(users_outside(*id, segment.attached - segment.seen));
+                let refusal = SysvRefusal::Outside(users_outside(key.id, segment.attached - segment.seen));
                 problems.push(Problem::new(refusal).object(segment.object.clone()));
             }
         }
@@ -164,40 +207,42 @@ impl MappingKind for SysvShm {
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         let mut segments = std::mem::take(cx.state::<Dumped>()).0;
-        let namespace = namespace(&cx.options.inside);
+        let home = namespace(&cx.options.inside, None);
         let mut attached = Vec::new();
-        if cx.options.inside.has(NamespaceType::Ipc) {
+        let own = cx.options.inside.has(NamespaceType::Ipc).then_some(None);
+        let spaces = cx.state::<TaskSpaces>();
+        for space in own.into_iter().chain(spaces.all_ipc().into_iter().map(Some)) {
+            let _there = space.map(|space| spaces.visit(NamespaceType::Ipc, space)).transpose()?;
             for id in namespaces::ipc::ids("shm")? {
-                if let Entry::Vacant(place) = segments.entry(id) {
+                if let Entry::Vacant(place) = segments.entry(Key { space, id }) {
                     let (ours, segment) = look_at_unused(id).while_trying_to("look at its shared memory")?;
                     attached.push(ours);
                     place.insert(segment);
                 }
             }
         }
-        for (id, segment) in &segments {
-            shared::write(images, CONTENTS | *id as u64, &segment.file, segment.page_size)
+        let mut entries: BTreeMap<u64, Vec<IpcShmEntry>> = BTreeMap::new();
+        for (key, segment) in segments {
+            shared::write(images, key.contents(), &segment.file, segment.page_size)
                 .while_trying_to("write System V shared memory")?;
+            entries.entry(key.space.map_or(home, u64::from)).or_default().push(segment.entry);
         }
-        let entries: Vec<IpcShmEntry> = segments.into_values().map(|segment| segment.entry).collect();
-        if entries.is_empty() {
-            return Ok(());
-        }
-        images.write(&proto::catalogue::IPCNS_SHM, namespace, &entries)
+        let mut all = entries.iter();
+        all.try_for_each(|(space, entries)| images.write(&proto::catalogue::IPCNS_SHM, *space, entries))
     }
 
     fn prepare(cx: &mut FilesRestore<'_>, vma: &VmaEntry, _vmas: &[&VmaEntry]) -> Result<(), Problem> {
-        let id = vma.shmid as i32;
-        if cx.state::<Restored>().made.contains_key(&id) {
+        let key = Key::of(vma.shmid);
+        if cx.state::<Restored>().made.contains_key(&key) {
             return Ok(());
         }
-        let namespace = namespace(&cx.options.inside);
+        let namespace = namespace(&cx.options.inside, key.space);
         let entries: Vec<IpcShmEntry> = cx.images.read(&proto::catalogue::IPCNS_SHM, namespace)?;
-        let entry = entries.into_iter().find(|entry| entry.desc.id == id as u32);
-        let entry = entry.ok_or_else(|| Problem::new(SysvRefusal::NoSegment(id)))?;
+        let entry = entries.into_iter().find(|entry| entry.desc.id == key.id as u32);
+        let entry = entry.ok_or_else(|| Problem::new(SysvRefusal::NoSegment(key.id)))?;
         let step = "make System V shared memory";
-        let made = make(cx, id, &entry).while_trying_to(step)?;
-        cx.state::<Restored>().made.insert(id, made);
+        let made = make(cx, key, &entry).while_trying_to(step)?;
+        cx.state::<Restored>().made.insert(key, made);
         Ok(())
     }
 
@@ -209,7 +254,7 @@ impl MappingKind for SysvShm {
     ) -> Result<(), Problem> {
         let writable = vma.fdflags.is_none_or(|flags| flags & libc::O_RDWR as u32 != 0);
         let flags = if writable { 0 } else { libc::SHM_RDONLY };
-        batch.call("shmat", libc::SYS_shmat, args![vma.shmid, vma.start, flags]);
+        batch.call("shmat", libc::SYS_shmat, args![Key::of(vma.shmid).id, vma.start, flags]);
         let attached = (libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 }) as u32;
         if prot != attached {
             let args = args![vma.start, vma.end - vma.start, prot];
@@ -219,22 +264,26 @@ impl MappingKind for SysvShm {
     }
 
     fn mapped(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
+        let step = "make System V shared memory";
         if cx.options.inside.has(NamespaceType::Ipc) {
-            make_unused(cx).while_trying_to("make System V shared memory")?;
+            make_unused(cx, None).while_trying_to(step)?;
         }
-        for (id, mut made) in std::mem::take(&mut cx.state::<Restored>().made) {
+        for space in task_spaces::beside_root(cx.images, NamespaceType::Ipc)? {
+            make_unused(cx, Some(space)).while_trying_to(step)?;
+        }
+        for mut made in std::mem::take(&mut cx.state::<Restored>().made).into_values() {
             made.is_new = false;
             if made.removed {
-                ipc::shm_remove(id)?;
+                made.remove()?;
             }
         }
         Ok(())
     }
 }
 
-/// The ipc namespace's id in images.
-fn namespace(inside: &Inside) -> u64 {
-    namespaces::ids_of_tree(&inside.types).ipc_ns_id.unwrap_or_default().into()
+/// The ipc namespace's id in images; that of the root's unless it is another one.
+fn namespace(inside: &Inside, space: Option<u32>) -> u64 {
+    space.or(namespaces::ids_of_tree(&inside.types).ipc_ns_id).unwrap_or_default().into()
 }
 
 /// A segment that no task has attached, for as long as we have.
@@ -248,19 +297,19 @@ fn look_at_unused(id: i32) -> Result<(ipc::Attached, Segment), Problem> {
     Ok((ours, segment))
 }
 
-/// Makes the segments of the tree's ipc namespace that no task has attached.
-fn make_unused(cx: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let (image, namespace) = (&proto::catalogue::IPCNS_SHM, namespace(&cx.options.inside));
+/// Makes the segments of an ipc namespace of the tree that no task has attached.
+fn make_unused(cx: &mut FilesRestore<'_>, space: Option<u32>) -> Result<(), Problem> {
+    let (image, namespace) = (&proto::catalogue::IPCNS_SHM, namespace(&cx.options.inside, space));
     if !cx.images.has(image, namespace) {
         return Ok(());
     }
     let entries: Vec<IpcShmEntry> = cx.images.read(image, namespace)?;
     for entry in entries {
-        let id = entry.desc.id as i32;
+        let key = Key { space, id: entry.desc.id as i32 };
         // A segment that was removed has gone with its last user, but for one that the tree still has.
-        if !cx.state::<Restored>().made.contains_key(&id) && entry.desc.mode & SHM_DEST == 0 {
-            let made = make(cx, id, &entry)?;
-            cx.state::<Restored>().made.insert(id, made);
+        if !cx.state::<Restored>().made.contains_key(&key) && entry.desc.mode & SHM_DEST == 0 {
+            let made = make(cx, key, &entry)?;
+            cx.state::<Restored>().made.insert(key, made);
         }
     }
     Ok(())
@@ -327,7 +376,10 @@ fn users_outside(id: i32, missing: u64) -> String {
 }
 
 /// Makes a segment with its id and contents, or takes the one that is still there.
-fn make(cx: &FilesRestore<'_>, id: i32, entry: &IpcShmEntry) -> Result<Made, Problem> {
+fn make(cx: &FilesRestore<'_>, key: Key, entry: &IpcShmEntry) -> Result<Made, Problem> {
+    let id = key.id;
+    let there = task_spaces::visit_restored(cx.images, NamespaceType::Ipc, key.space)?;
+    let space = there.as_ref().map(|_| visit::here(NamespaceType::Ipc)).transpose()?;
     let desc = &entry.desc;
     let huge = entry.hugetlb_flag.filter(|flag| *flag != 0);
     let page_size = huge.map_or(pages::PAGE, |flag| hugetlb::page_size(flag | libc::MAP_HUGETLB as u32));
@@ -353,7 +405,7 @@ fn make(cx: &FilesRestore<'_>, id: i32, entry: &IpcShmEntry) -> Result<Made, Pro
             Err(e) => return Err(e.into()),
         }
     }
-    let made = Made { id, is_new: old.is_none(), removed: desc.mode & SHM_DEST != 0 };
+    let made = Made { id, space, is_new: old.is_none(), removed: desc.mode & SHM_DEST != 0 };
     let attached = ipc::Attached::new(id)?;
     let start = attached.start();
     let end = start + entry.size.next_multiple_of(page_size);
@@ -367,7 +419,7 @@ fn make(cx: &FilesRestore<'_>, id: i32, entry: &IpcShmEntry) -> Result<Made, Pro
             file.set_len(len).map_err(SysError::io("ftruncate"))?;
         }
     }
-    shared::fill(cx.images, CONTENTS | id as u64, file.as_fd(), size, page_size)?;
+    shared::fill(cx.images, key.contents(), file.as_fd(), size, page_size)?;
     ipc::shm_set(id, desc.uid, desc.gid, desc.mode & 0o777)?;
     Ok(made)
 }

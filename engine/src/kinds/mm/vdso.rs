@@ -3,6 +3,8 @@
 //! They are not copied but asked for: `arch_prctl(ARCH_MAP_VDSO_64)` maps them at a chosen address, in the layout of the
 //! running kernel, which must be that of the dumped one. In images the data is one mapping, whatever parts it has.
 
+use std::sync::LazyLock;
+
 use proto::messages::VmaEntry;
 
 use super::{Contents, MappingKind, MappingRefusal, object, status};
@@ -95,7 +97,9 @@ impl Layout {
 
 /// The layout that every process on this kernel is given.
 pub fn here() -> Option<Layout> {
-    Layout::of_process(&read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?)
+    static HERE: LazyLock<Option<Layout>> =
+        LazyLock::new(|| Layout::of_process(&read_proc("/proc/self/maps".into(), procfs::maps::parse).ok()?));
+    *HERE
 }
 
 /// Refuses mappings whose vdso this kernel cannot put back. A process may have unmapped the code, and kept the data.

@@ -14,6 +14,7 @@ use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
 
 mod messages;
+pub mod queues;
 mod semaphores;
 
 /// IPC namespaces.
@@ -124,9 +125,13 @@ impl NamespaceKind for IpcNamespace {
         "ids that are given next",
         "times, and who used an object last",
         "what semaphores would undo when a process ends (SEM_UNDO)",
-        "POSIX message queues that are not open",
+        "POSIX message queues of a namespace that others are in; when a queue was used last",
     ];
     const TYPE: NamespaceType = NamespaceType::Ipc;
+
+    fn look(_cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
+        queues::look(problems);
+    }
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         let semaphores = read("kernel/sem")?;
@@ -149,7 +154,8 @@ impl NamespaceKind for IpcNamespace {
         };
         images.write(&IPC_VAR, cx.id.into(), &[entry])?;
         semaphores::dump(cx, images)?;
-        messages::dump(cx, images)
+        messages::dump(cx, images)?;
+        queues::dump(cx, images)
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
@@ -168,6 +174,7 @@ impl NamespaceKind for IpcNamespace {
         write("kernel/shmall", entry.shm_ctlall)?;
         write("kernel/shmmni", entry.shm_ctlmni)?;
         write("kernel/shm_rmid_forced", entry.shm_rmid_forced)?;
+        queues::restore(cx)?;
         write("fs/mqueue/queues_max", entry.mq_queues_max)?;
         write("fs/mqueue/msg_max", entry.mq_msg_max)?;
         write("fs/mqueue/msgsize_max", entry.mq_msgsize_max)?;

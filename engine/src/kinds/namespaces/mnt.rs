@@ -14,17 +14,21 @@ use proto::messages::{FileEntry, PstreeEntry, StasisSocketEntry, TaskKobjIdsEntr
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
 use crate::error::Problem;
-use crate::image::NewImages;
+use crate::image::{Images, NewImages};
 use crate::mounts::build::{BuildFiles, Wanted};
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
 use crate::mounts::plan::{CgroupRoot, Plan};
+use crate::mounts::procfs::{self, Later};
+use crate::mounts::refusal::MountRefusal;
 use crate::mounts::sockets::WantedSocket;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
-use crate::options::DumpOptions;
+use crate::options::{DumpOptions, RestoreOptions};
+use crate::pid_spaces;
 use crate::procfs::link::NamespaceType;
+use crate::sys::fcntl::borrow;
 use crate::terminals;
 
 /// Mount namespaces.
@@ -78,16 +82,23 @@ fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
     let members = of_tasks(cx.options, cx.id, cx.pids);
     let namespaces = members.iter().map(|member| read::namespace(member.pid, member.id));
     let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
+    if procfs::are_several(&namespaces) {
+        let inits = pid_spaces::inits(cx.root, cx.pids);
+        for (namespace, member) in namespaces.iter_mut().zip(&members) {
+            procfs::mark(namespace, member.pid, &inits)?;
+        }
+    }
     let surroundings = &cx.options.inside.surroundings;
-    let problems = classify::classify(&mut namespaces, surroundings, &cx.options.mounts);
+    let mut problems = classify::classify(&mut namespaces, surroundings, &cx.options.mounts);
+    problems.extend(procfs::check(&namespaces));
     let pids = members.iter().map(|member| member.pid);
     Ok(Classified { namespaces: namespaces.into_iter().zip(pids).collect(), problems })
 }
 
-fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
+/// What is built, and what is mounted when the tree has been born.
+fn planned(cx: NamespaceRestore<'_>) -> Result<(Plan, Vec<Later>), Vec<Problem>> {
     let one = |problem| vec![problem];
-    let ids = ids(cx).map_err(one)?;
-    let mut namespaces = plan::read(cx.images, &ids, &cx.options.mounts).map_err(one)?;
+    let (mut namespaces, later) = read_tables(cx.options, cx.images, cx.id).map_err(one)?;
     let mut cgroup_root = CgroupRoot::Namespace;
     if !cx.types.contains(&NamespaceType::Cgroup) {
         cgroup_root = CgroupRoot::Hierarchy;
@@ -98,15 +109,50 @@ fn planned(cx: NamespaceRestore<'_>) -> Result<Plan, Vec<Problem>> {
         }
     }
     let surroundings = Surroundings::read().map_err(one)?;
-    plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts, cgroup_root)
+    let planned = plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts, cgroup_root)?;
+    Ok((planned, later))
+}
+
+/// The tables of all namespaces, and what of them is mounted later.
+fn read_tables(
+    options: &RestoreOptions,
+    images: &Images,
+    root: u32,
+) -> Result<(Vec<Namespace>, Vec<Later>), Problem> {
+    let mut namespaces = plan::read(images, &ids(images, root)?, &options.mounts)?;
+    if let Some(problem) = procfs::check(&namespaces).into_iter().next() {
+        return Err(problem);
+    }
+    let later = procfs::take_out(&mut namespaces);
+    Ok((namespaces, later))
+}
+
+/// Mounts what can be mounted only when the tree has been born.
+pub fn mount_later(options: &RestoreOptions, images: &Images, root: u32) -> Result<(), Problem> {
+    let inside = &options.inside;
+    let found = |all: &[(u32, i32)], id: u32| {
+        let fd = all.iter().find(|(known, _)| *known == id).map(|(_, fd)| *fd);
+        fd.and_then(borrow)
+    };
+    if !inside.has(NamespaceType::Mnt) {
+        return Ok(());
+    }
+    for later in read_tables(options, images, root)?.1 {
+        let place = later.place();
+        let missing = || Problem::new(MountRefusal::NoPlace { place: place.name.clone() });
+        let at = found(&inside.covered, place.id).ok_or_else(missing)?;
+        let namespace = found(&inside.mounts, later.namespace);
+        later.restore(at, namespace)?;
+    }
+    Ok(())
 }
 
 /// Ids of the mount namespaces of all tasks, that of the root first.
-fn ids(cx: NamespaceRestore<'_>) -> Result<Vec<u32>, Problem> {
-    let mut ids = vec![cx.id];
-    let tasks: Vec<PstreeEntry> = cx.images.read(&PSTREE, 0)?;
-    for task in tasks.iter().filter(|task| cx.images.has(&IDS, task.pid.into())) {
-        let of_task: TaskKobjIdsEntry = cx.images.read_single(&IDS, task.pid.into())?;
+fn ids(images: &Images, root: u32) -> Result<Vec<u32>, Problem> {
+    let mut ids = vec![root];
+    let tasks: Vec<PstreeEntry> = images.read(&PSTREE, 0)?;
+    for task in tasks.iter().filter(|task| images.has(&IDS, task.pid.into())) {
+        let of_task: TaskKobjIdsEntry = images.read_single(&IDS, task.pid.into())?;
         ids.extend(of_task.mnt_ns_id.filter(|id| !ids.contains(id)));
     }
     Ok(ids)
@@ -114,7 +160,7 @@ fn ids(cx: NamespaceRestore<'_>) -> Result<Vec<u32>, Problem> {
 
 /// The first of several problems: all have been told by `check`.
 fn first(problems: Vec<Problem>) -> Problem {
-    problems.into_iter().next().unwrap_or_else(|| Problem::new(crate::mounts::refusal::MountRefusal::NoRoot))
+    problems.into_iter().next().unwrap_or_else(|| Problem::new(MountRefusal::NoRoot))
 }
 
 impl NamespaceKind for MntNamespace {
@@ -142,20 +188,22 @@ impl NamespaceKind for MntNamespace {
     }
 
     fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
-        if let Err(found) = planned(cx).and_then(|plan| OutsideMounts::open(&plan)) {
+        if let Err(found) = planned(cx).and_then(|(plan, _)| OutsideMounts::open(&plan)) {
             problems.extend(found);
         }
     }
 
     fn before_birth(cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
-        let outside = planned(cx).and_then(|plan| OutsideMounts::open(&plan));
+        let outside = planned(cx).and_then(|(plan, _)| OutsideMounts::open(&plan));
         outside.map(OutsideMounts::into_fds).map_err(first)
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
-        let plan = planned(cx).map_err(first)?;
-        let files = BuildFiles { wanted: wanted(cx)?, masters: terminals::masters(cx.images)? };
+        let (plan, later) = planned(cx).map_err(first)?;
+        let mut wanted = wanted(cx)?;
+        wanted.extend(later.iter().map(Later::place));
+        let files = BuildFiles { wanted, masters: terminals::masters(cx.images)? };
         let (built, masters) = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &files)?;
         cx.masters.borrow_mut().extend(masters);
         for built in built {

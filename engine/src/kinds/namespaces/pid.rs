@@ -1,7 +1,7 @@
 //! Pid namespaces (pid_namespaces(7)).
 //!
-//! Pids in images are those inside. The root of the tree is the init of its namespace, and is born as such; we work inside
-//! ourselves, so that nowhere else two numbers for the same task are of concern.
+//! Pids in images are those in the namespace of the tree's root, who is the init of it, and is born as such; we work inside
+//! ourselves. Tasks of a namespace below it have two numbers (`crate::pid_spaces`).
 
 use proto::catalogue::PIDNS;
 use proto::messages::PidnsEntry;
@@ -17,8 +17,12 @@ pub struct PidNamespace;
 
 impl NamespaceKind for PidNamespace {
     const NAME: &'static str = "pid-namespace";
-    const NOT_SAVED: &'static [&'static str] =
-        &["the pid that was given last", "kernel.pid_max of a namespace"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "the pid that was given last",
+        "kernel.pid_max of a namespace",
+        "how the init of a namespace below the root's was killed, if not by SIGKILL",
+        "files open in a procfs of a namespace below the root's",
+    ];
     const TYPE: NamespaceType = NamespaceType::Pid;
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {

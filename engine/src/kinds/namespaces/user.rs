@@ -59,6 +59,16 @@ fn write(pid: i32, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
     std::fs::write(&path, lines).map_err(SysError::io("write")).about(|| Object::Path(path.into()))
 }
 
+/// Makes us root in the user namespace that we are in.
+pub fn become_root() -> Result<(), SysError> {
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setgroups(&[]).map_err(SysError::of("setgroups"))?;
+    nix::unistd::setresgid(root.1, root.1, root.1).map_err(SysError::of("setresgid"))?;
+    nix::unistd::setresuid(root.0, root.0, root.0).map_err(SysError::of("setresuid"))?;
+    // A change of ids takes our files in /proc away from us.
+    nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))
+}
+
 impl NamespaceKind for UserNamespace {
     const NAME: &'static str = "user-namespace";
     const NOT_SAVED: &'static [&'static str] =
@@ -88,13 +98,7 @@ impl NamespaceKind for UserNamespace {
 
     /// Makes us root there, who owns what is made from now on.
     fn begin(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {
-        let root = (Uid::from_raw(0), Gid::from_raw(0));
-        nix::unistd::setgroups(&[]).map_err(SysError::of("setgroups"))?;
-        nix::unistd::setresgid(root.1, root.1, root.1).map_err(SysError::of("setresgid"))?;
-        nix::unistd::setresuid(root.0, root.0, root.0).map_err(SysError::of("setresuid"))?;
-        // A change of ids takes our files in /proc away from us.
-        nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
-        Ok(())
+        Ok(become_root()?)
     }
 
     fn restore(_cx: NamespaceRestore<'_>) -> Result<(), Problem> {

@@ -3,6 +3,8 @@
 //! All but securebits are in `/proc/PID/task/TID/status`. They are set last, because they give up what restoring
 //! everything else needs; and in an order in which each step still has the privilege that it takes.
 
+use std::sync::LazyLock;
+
 use proto::messages::CredsEntry;
 
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
@@ -114,6 +116,9 @@ impl TaskKind for Creds {
 
 /// The highest capability that this kernel has (`/proc/sys/kernel/cap_last_cap`).
 fn last_capability() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
-    text.trim().parse().unwrap_or(40)
+    static LAST: LazyLock<u64> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+        text.trim().parse().unwrap_or(40)
+    });
+    *LAST
 }

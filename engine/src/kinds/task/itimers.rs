@@ -51,10 +51,10 @@ impl TaskKind for Itimers {
     }
 
     fn start(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
-        let mut core = cx.leader.clone();
-        for which in TIMERS {
-            let t = *entry(&mut core, which);
-            if t == ItimerEntry::default() {
+        let timers = cx.leader.tc.as_ref().and_then(|tc| tc.timers.as_ref());
+        let Some(timers) = timers else { return Ok(()) };
+        for (which, t) in TIMERS.into_iter().zip([&timers.real, &timers.virt, &timers.prof]) {
+            if *t == ItimerEntry::default() {
                 continue;
             }
             let value = batch.input(&[t.isec, t.iusec, t.vsec, t.vusec]);

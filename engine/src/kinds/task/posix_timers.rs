@@ -15,6 +15,7 @@ use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Class, Context as _, Explain, Object, Problem};
+use crate::pid_spaces::PidInside;
 use crate::procfs::timers::{self, Timer};
 use crate::sys::process;
 use crate::tracee::batch::Batch;
@@ -98,9 +99,13 @@ impl TaskKind for PosixTimers {
         let mut found = timers::parse(task.text("timers")?.as_bytes()).about(path)?;
         // The youngest is named first.
         found.reverse();
-        let inner = |tid: i32| task.threads.iter().find(|t| t.tid == tid).map(|t| t.inner_tid);
+        // Whoever made the timer named the clock, so its numbers are those of its own namespace.
+        let is_own = |pid: PidInside| {
+            let ended = task.ended_leader.as_ref().map(|leader| leader.inside);
+            ended == Some(pid) || task.threads.iter().any(|thread| thread.inside == pid)
+        };
         let describe = |timer: &Timer| {
-            describe(timer, inner).map_err(|e| Problem::new(e).object(object(timer.id.cast_unsigned())))
+            describe(timer, is_own).map_err(|e| Problem::new(e).object(object(timer.id.cast_unsigned())))
         };
         let posix = found.iter().map(describe).collect::<Result<_, _>>()?;
         super::task(core).timers.get_or_insert_default().posix = posix;
@@ -161,7 +166,7 @@ impl TaskKind for PosixTimers {
         }
         for timer in timers.iter().filter(|timer| maker(cx, timer) == cx.tid) {
             batch.room(1, 128);
-            make(timer, timer.clock_id, batch);
+            make(cx, timer, timer.clock_id, batch);
         }
         Ok(())
     }
@@ -188,25 +193,21 @@ impl TaskKind for PosixTimers {
     }
 }
 
-/// Describes a timer but for its time; `inner` tells a thread's id in its own pid namespace.
-fn describe(timer: &Timer, inner: impl Fn(i32) -> Option<i32>) -> Result<PosixTimerEntry, TimerRefusal> {
+/// Describes a timer but for its time; `is_own` knows the threads of its process, and the process.
+fn describe(timer: &Timer, is_own: impl Fn(PidInside) -> bool) -> Result<PosixTimerEntry, TimerRefusal> {
     let owner = !(timer.clock >> CLOCK_BITS);
-    let clock_id = match owner {
-        // Clocks that all have, and those of whoever made the timer.
-        _ if timer.clock >= 0 || owner == 0 => timer.clock,
-        owner => {
-            let inner = inner(owner).ok_or(TimerRefusal::ForeignClock(owner))?;
-            (!inner << CLOCK_BITS) | timer.clock & ((1 << CLOCK_BITS) - 1)
-        }
-    };
+    // Others are clocks that all have, and those of whoever made the timer.
+    if timer.clock < 0 && owner != 0 && !is_own(PidInside::new(owner)) {
+        return Err(TimerRefusal::ForeignClock(owner));
+    }
     let thread_id = if timer.thread.is_some() { libc::SIGEV_THREAD_ID } else { 0 };
     Ok(PosixTimerEntry {
         it_id: timer.id.cast_unsigned(),
-        clock_id: clock_id.cast_unsigned(),
+        clock_id: timer.clock.cast_unsigned(),
         si_signo: timer.signal.cast_unsigned(),
         it_sigev_notify: (timer.notify | thread_id).cast_unsigned(),
         sival_ptr: timer.value,
-        notify_thread_id: timer.thread.map(|tid| inner(tid).unwrap_or(tid)),
+        notify_thread_id: timer.thread,
         ..PosixTimerEntry::default()
     })
 }
@@ -221,10 +222,11 @@ fn choose_ids(batch: &mut Batch<'_>, on: i32) {
 }
 
 /// Makes a timer, under the id that it had if the kernel takes one.
-fn make(timer: &PosixTimerEntry, clock_id: u32, batch: &mut Batch<'_>) {
+fn make(cx: ThreadRestore<'_>, timer: &PosixTimerEntry, clock_id: u32, batch: &mut Batch<'_>) {
     // struct sigevent: value, signal, notification, thread.
     let signal = u64::from(timer.si_signo) | u64::from(timer.it_sigev_notify) << 32;
-    let thread = u64::from(timer.notify_thread_id.unwrap_or(0).cast_unsigned());
+    let thread = timer.notify_thread_id.map_or(0, |tid| cx.inside(tid).number());
+    let thread = u64::from(thread.cast_unsigned());
     let event = batch.input(&[timer.sival_ptr, signal, thread, 0, 0, 0, 0, 0]);
     let id = batch.input(&u64::from(timer.it_id));
     batch.call("timer_create", libc::SYS_timer_create, args![clock_id.cast_signed(), event, id]);
@@ -250,16 +252,19 @@ fn make_in_order(
                 it_sigev_notify: libc::SIGEV_NONE.cast_unsigned(),
                 ..PosixTimerEntry::default()
             };
-            make(&nothing, libc::CLOCK_MONOTONIC.cast_unsigned(), batch);
+            make(cx, &nothing, libc::CLOCK_MONOTONIC.cast_unsigned(), batch);
             batch.call("timer_delete", libc::SYS_timer_delete, args![next]);
             next += 1;
         }
         batch.room(2, 128);
         let clock = match maker(cx, timer) {
             tid if tid == cx.pid => timer.clock_id,
-            tid => ((!tid << CLOCK_BITS) | OWN_CLOCK & ((1 << CLOCK_BITS) - 1)).cast_unsigned(),
+            tid => {
+                let own = !cx.inside(tid).number() << CLOCK_BITS;
+                (own | OWN_CLOCK & ((1 << CLOCK_BITS) - 1)).cast_unsigned()
+            }
         };
-        make(timer, clock, batch);
+        make(cx, timer, clock, batch);
         // Fails if the timer got another id.
         batch.call("timer_getoverrun", libc::SYS_timer_getoverrun, args![timer.it_id]);
         next += 1;
@@ -317,17 +322,14 @@ mod tests {
     const TIMER: Timer = Timer { id: 5, signal: 40, value: 7, notify: 0, thread: None, clock: 1 };
 
     #[test]
-    fn ids_become_those_inside() {
-        let inner = |tid| (tid == 1000).then_some(3);
-        let entry = describe(&Timer { thread: Some(1000), ..TIMER }, inner).unwrap();
-        assert_eq!((entry.notify_thread_id, entry.it_sigev_notify), (Some(3), 4));
-        let clock = (!1000 << 3) | 6;
-        let entry = describe(&Timer { clock, ..TIMER }, inner).unwrap();
-        assert_eq!(entry.clock_id.cast_signed(), (!3 << 3) | 6);
-        for clock in [0, 1, OWN_CLOCK, -6] {
-            assert_eq!(describe(&Timer { clock, ..TIMER }, inner).unwrap().clock_id.cast_signed(), clock);
+    fn clocks_are_common_or_own() {
+        let is_own = |pid| pid == PidInside::new(3);
+        let entry = describe(&Timer { thread: Some(1000), ..TIMER }, is_own).unwrap();
+        assert_eq!((entry.notify_thread_id, entry.it_sigev_notify), (Some(1000), 4));
+        for clock in [0, 1, OWN_CLOCK, -6, (!3 << 3) | 6] {
+            assert_eq!(describe(&Timer { clock, ..TIMER }, is_own).unwrap().clock_id.cast_signed(), clock);
         }
-        let foreign = describe(&Timer { clock: (!1001 << 3) | 2, ..TIMER }, inner);
+        let foreign = describe(&Timer { clock: (!1001 << 3) | 2, ..TIMER }, is_own);
         assert!(matches!(foreign, Err(TimerRefusal::ForeignClock(1001))));
     }
 }

@@ -1,6 +1,8 @@
 //! Settings of a process that `prctl(2)` and small files under `/proc/PID` give: child subreaper, parent-death signal,
 //! membarrier registrations, OOM score adjustment, core dump filter, audit login id.
 
+use std::sync::LazyLock;
+
 use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
@@ -120,10 +122,11 @@ impl TaskKind for OomScore {
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
         let task = cx.task()?;
-        if let Some(score) = task.oom_score_adj {
+        if let Some(score) = task.oom_score_adj.filter(|score| Some(*score) != OURS.oom_score_adj) {
             write_file(cx.pid, "oom_score_adj", &score.to_string())?;
         }
-        if let Some(filter) = cx.leader.own.coredump_filter {
+        let filter = cx.leader.own.coredump_filter;
+        if let Some(filter) = filter.filter(|filter| Some(*filter) != OURS.coredump_filter) {
             write_file(cx.pid, "coredump_filter", &format!("{filter:#x}"))?;
         }
         if let Some(id) = task.loginuid.filter(|id| *id != u32::MAX) {
@@ -133,15 +136,26 @@ impl TaskKind for OomScore {
     }
 }
 
-/// Writes a file under `/proc/PID`, if it does not say so already: the OOM score may be raised, but not lowered without
-/// `CAP_SYS_RESOURCE`.
+/// What files under `/proc/PID` say of us.
+struct Ours {
+    oom_score_adj: Option<i32>,
+    coredump_filter: Option<u32>,
+}
+
+/// Every stub has that from us. It is not written again: nobody may lower an OOM score without `CAP_SYS_RESOURCE`.
+static OURS: LazyLock<Ours> = LazyLock::new(|| {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    Ours {
+        oom_score_adj: read("oom_score_adj").trim().parse().ok(),
+        coredump_filter: u32::from_str_radix(read("coredump_filter").trim(), 16).ok(),
+    }
+});
+
+/// Writes a file under `/proc/PID`.
 fn write_file(pid: i32, name: &'static str, text: &str) -> Result<(), Problem> {
     let path = format!("/proc/{pid}/{name}");
-    let about = || Object::Path(path.clone().into());
-    if std::fs::read_to_string(&path).is_ok_and(|is| is.trim() == text) {
-        return Ok(());
-    }
-    std::fs::write(&path, text).map_err(SysError::io("write")).about(about)
+    let written = std::fs::write(&path, text).map_err(SysError::io("write"));
+    written.about(|| Object::Path(path.into()))
 }
 
 /// Has the task write its audit login id, which nobody else may.

@@ -141,6 +141,9 @@ fn shared(cx: ThreadRestore<'_>) -> usize {
     let common = |a: &[SeccompFilter], b: &[SeccompFilter]| {
         a.iter().zip(b).take_while(|(a, b)| (&a.filter, a.flags) == (&b.filter, b.flags)).count()
     };
+    if cx.leader.filters.is_empty() {
+        return 0;
+    }
     cx.all.iter().map(|thread| common(&cx.leader.filters, &thread.filters)).min().unwrap_or(0)
 }
 

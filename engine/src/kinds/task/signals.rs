@@ -160,11 +160,12 @@ fn send_again(
         let info = batch.input(&timer_arming::without_private_word(info));
         match queue {
             Queue::Thread => {
-                let args = args![cx.pid, cx.tid, signal, info];
+                let args = args![cx.inside(cx.pid), cx.inside(cx.tid), signal, info];
                 batch.call("rt_tgsigqueueinfo", libc::SYS_rt_tgsigqueueinfo, args);
             }
             Queue::Shared => {
-                batch.call("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo, args![cx.pid, signal, info]);
+                let args = args![cx.inside(cx.pid), signal, info];
+                batch.call("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo, args);
             }
         }
     }

@@ -22,7 +22,15 @@ fn people(rows: &[Row]) -> Vec<Person> {
             sighand_id: sighand,
             ..TaskKobjIdsEntry::default()
         };
-        Person { pid, parent: place(parent), sid, exit_signal: libc::SIGCHLD, ids: Some(ids) }
+        Person {
+            pid,
+            parent: place(parent),
+            sid,
+            exit_signal: libc::SIGCHLD,
+            space: None,
+            is_init: pid == 1,
+            ids: Some(ids),
+        }
     };
     rows.iter().map(person).collect()
 }

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
-use parasite::abi::MAX_MESSAGE;
 use zerocopy::IntoBytes as _;
 
 use super::calls::{Call, Course, complete_all, prepare_call, remote_call, syscall_in_code, syscall_in_vdso};
@@ -271,7 +270,6 @@ impl Connecting {
             .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
         let leader = Some(stopped.resume(Resume::Cont, 0)?);
         let remote_socket = wanted.unwrap_or(remote_socket);
-        let packet = vec![0; MAX_MESSAGE + 4096];
         Ok(Agent {
             layout,
             memory,
@@ -279,7 +277,6 @@ impl Connecting {
             remote_socket,
             leader,
             saved,
-            packet,
             deferred,
             landing,
             is_stopping: false,

@@ -36,6 +36,11 @@ impl Layout {
         (self.trampolines() + (self.threads * TRAMPOLINE_STRIDE) as u64).next_multiple_of(PAGE)
     }
 
+    /// The word that counts the threads that are done with their batches.
+    pub(super) fn done(self) -> u64 {
+        self.data() + 4
+    }
+
     pub(super) fn results(self) -> u64 {
         self.data() + 64
     }
@@ -97,6 +102,7 @@ impl Layout {
         slot.batch_len = batch_len as u32;
         slot.results = self.slot(index) + SLOT_RESULTS as u64;
         slot.max_calls = SLOT_CALLS as u64;
+        slot.done = self.done();
         slot
     }
 

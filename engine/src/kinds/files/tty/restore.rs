@@ -17,6 +17,7 @@ use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, invalid};
 use crate::kinds::files::{FilesRestore, InTask, RunBatch, set_common};
+use crate::pid_spaces::PidInside;
 use crate::sys::{pidfd, process};
 use crate::tracee::batch::Batch;
 
@@ -326,9 +327,10 @@ pub(super) fn finish(cx: &mut FilesRestore<'_>, tasks: &mut dyn InTask) -> Resul
             info.pty.is_some_and(|pty| pty.index == *index) && sessions.contains(&info.sid)
         };
         let Some(info) = terminals.infos.values().find(controlling) else { continue };
+        let group = tasks.seen_from(info.sid as i32, info.pgrp as i32).map_or(0, PidInside::number);
         tasks
             .run_in(info.sid as i32, &mut |_, batch| {
-                let (fd, group) = (batch.fd(slave.as_fd()), batch.input(&[info.pgrp]));
+                let (fd, group) = (batch.fd(slave.as_fd()), batch.input(&[group]));
                 // The group may have ended, and nobody can be put into it then.
                 batch.try_call("ioctl(TIOCSPGRP)", libc::SYS_ioctl, args![fd, libc::TIOCSPGRP, group]);
                 batch.call("close", libc::SYS_close, args![fd]);

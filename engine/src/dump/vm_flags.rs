@@ -1,0 +1,350 @@
+//! What a stopped task has mapped, for tasks that have much.
+//!
+//! `/proc/PID/smaps` is where the flags of mappings are documented, and it takes its time: it walks through all pages of each
+//! mapping, to count them, and writes twenty lines. A program of BPF that walks through the mappings of a task (`task_vma`,
+//! Linux 5.12) hands the flags over as the number that they are; `/proc/PID/maps` tells the rest.
+//!
+//! What the bits of that number mean is no part of the kernel's interface. So mappings of our own are looked at in both ways
+//! before, and only those bits are believed that `smaps` has shown to mean what we take them for. Without BTF, without
+//! `CAP_BPF`, or where a mapping has another bit, it is `smaps` that is read.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use nix::errno::Errno;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::inspect::{read_smaps, read_text};
+use crate::error::{Problem, SysError};
+use crate::procfs;
+use crate::procfs::btf::{Btf, Wanted};
+use crate::procfs::maps::{self, Name, Vma};
+use crate::procfs::smaps::{SmapsVma, VmFlag};
+use crate::sys::memory::{MappedFile, Sample};
+use crate::sys::{bpf, pidfd};
+
+/// Pages of a task whose pages are not counted in no time.
+const MANY_PAGES: u64 = 8192;
+/// Bytes of `/proc/PID/maps` that say that there are many mappings.
+const MANY_MAPPINGS: u64 = 64 << 10;
+/// Tasks of a tree that are looked at for the sake of it.
+const LOOKED_AT: usize = 64;
+
+/// Where `vm_flags` has a flag: `VM_*` of include/linux/mm.h, as they were for long.
+const BITS: &[(u32, VmFlag)] = &[
+    (0, VmFlag::Read),
+    (1, VmFlag::Write),
+    (2, VmFlag::Exec),
+    (3, VmFlag::Shared),
+    (4, VmFlag::MayRead),
+    (5, VmFlag::MayWrite),
+    (6, VmFlag::MayExec),
+    (7, VmFlag::MayShare),
+    (8, VmFlag::GrowsDown),
+    (10, VmFlag::PureFrameNumbers),
+    (13, VmFlag::Locked),
+    (14, VmFlag::Io),
+    (15, VmFlag::Sequential),
+    (16, VmFlag::Random),
+    (17, VmFlag::DontCopy),
+    (18, VmFlag::DontExpand),
+    (19, VmFlag::LockOnFault),
+    (20, VmFlag::Accountable),
+    (21, VmFlag::NoReserve),
+    (25, VmFlag::WipeOnFork),
+    (26, VmFlag::DontDump),
+    (27, VmFlag::SoftDirty),
+    (28, VmFlag::MixedMap),
+    (29, VmFlag::HugePage),
+    (30, VmFlag::NoHugePage),
+];
+/// Advice that gives a mapping one of them.
+const ADVICE: [i32; 7] = [
+    libc::MADV_SEQUENTIAL,
+    libc::MADV_RANDOM,
+    libc::MADV_DONTFORK,
+    libc::MADV_WIPEONFORK,
+    libc::MADV_DONTDUMP,
+    libc::MADV_HUGEPAGE,
+    libc::MADV_NOHUGEPAGE,
+];
+
+/// What the program writes of each mapping.
+#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Raw {
+    start: u64,
+    end: u64,
+    flags: u64,
+    /// The kernel's `anon_vma` of the mapping, if it ever had pages of its own; what that descends from by forks; and how
+    /// many descend from it, itself included.
+    anon_vma: u64,
+    root: u64,
+    descendants: u64,
+}
+
+impl Raw {
+    /// Whether others may have some of its pages by a fork.
+    fn may_share(&self) -> bool {
+        self.anon_vma != 0 && (self.root != self.anon_vma || self.descendants > 1)
+    }
+}
+
+/// A reader that is made while others work.
+#[derive(Debug)]
+pub(super) struct VmFlagsReader {
+    thread: Mutex<Option<JoinHandle<Option<Reader>>>>,
+    made: OnceLock<Option<Reader>>,
+}
+
+impl VmFlagsReader {
+    /// Begins to make one, if a task of the tree has much.
+    pub(super) fn for_tree(root: i32) -> Self {
+        let make = || Reader::new().inspect_err(|why| log::debug!("smaps it is: {why}")).ok();
+        let thread = tree_has_much(root).then(|| thread::spawn(make));
+        Self { thread: Mutex::new(thread), made: OnceLock::new() }
+    }
+
+    /// Waits until it is made; none where that cannot be, or is not worth it.
+    pub(super) fn get(&self) -> Option<&Reader> {
+        let thread = || self.thread.lock().ok()?.take()?.join().ok()?;
+        self.made.get_or_init(thread).as_ref()
+    }
+
+    /// What a stopped task has mapped.
+    pub(super) fn mappings(&self, pid: i32) -> Result<Vec<SmapsVma>, Problem> {
+        let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
+        let read = if is_wanted { self.read(pid) } else { None };
+        read.map_or_else(|| read_smaps(pid), Ok)
+    }
+
+    /// None if smaps must be asked.
+    fn read(&self, pid: i32) -> Option<Vec<SmapsVma>> {
+        let pidfd = pidfd::open(pid).ok()?;
+        let (vmas, raw) = thread::scope(|scope| {
+            let raw = scope.spawn(|| self.get()?.raw(pidfd.as_fd()).ok());
+            let text = read_text(&format!("/proc/{pid}/maps"));
+            let vmas = text.ok().and_then(|text| maps::parse(&text).ok());
+            (vmas, raw.join())
+        });
+        self.get()?.told(vmas?, raw.ok()??)
+    }
+}
+
+/// The program, and what its numbers mean.
+#[derive(Debug)]
+pub(super) struct Reader {
+    program: OwnedFd,
+    /// Bits that mean what we take them for.
+    known: u64,
+    /// The page of `vsyscall`, which is the same in every task, and no mapping.
+    vsyscall: Option<SmapsVma>,
+}
+
+impl Reader {
+    fn new() -> Result<Self, String> {
+        let file = File::open("/sys/kernel/btf/vmlinux").map_err(|e| format!("no BTF: {e}"))?;
+        let program = match MappedFile::of_sysfs(&file) {
+            Ok(mapped) => load(mapped.get(0, mapped.len()).unwrap_or_default()),
+            // Kernels before 6.16 do not map it.
+            Err(_) => load(&read_text("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string())?),
+        };
+        let mut reader = Self { program: program?, known: 0, vsyscall: None };
+        reader.compare_own()?;
+        Ok(reader)
+    }
+
+    /// Looks at mappings of our own in both ways.
+    fn compare_own(&mut self) -> Result<(), String> {
+        let samples = [Sample::new(&ADVICE, false), Sample::new(&[], true)];
+        let own = std::process::id() as i32;
+        let shown = read_smaps(own).map_err(|_unlikely| "our own smaps cannot be read")?;
+        let pidfd = pidfd::open(own).map_err(|e| e.to_string())?;
+        let raw = self.raw(pidfd.as_fd()).map_err(|e| e.to_string())?;
+        drop(samples);
+        for vma in &shown {
+            // What we allocate on the way changes the one or the other.
+            let Ok(at) = raw.binary_search_by_key(&vma.vma.start, |raw| raw.start) else { continue };
+            let Some(raw) = raw.get(at).filter(|raw| raw.end == vma.vma.end) else { continue };
+            for (bit, flag) in BITS {
+                let is_set = raw.flags >> bit & 1 != 0;
+                if is_set != vma.flags.has(*flag) {
+                    return Err(format!("bit {bit} of {:#x} is not {flag:?}", raw.flags));
+                }
+                self.known |= u64::from(is_set) << bit;
+            }
+        }
+        self.vsyscall = shown.into_iter().find(|vma| vma.vma.name() == Name::Vsyscall);
+        Ok(())
+    }
+
+    fn raw(&self, pidfd: BorrowedFd<'_>) -> Result<Vec<Raw>, SysError> {
+        let mut bytes = Vec::with_capacity(1 << 16);
+        let mut walk = bpf::iterate(self.program.as_fd(), pidfd)?;
+        walk.read_to_end(&mut bytes).map_err(SysError::io("read"))?;
+        let raw = <[Raw]>::ref_from_bytes(&bytes).map(<[Raw]>::to_vec);
+        raw.map_err(|_cut| SysError { call: "read", errno: Errno::EIO })
+    }
+
+    /// Puts together what both tell.
+    fn told(&self, vmas: Vec<Vma>, raw: Vec<Raw>) -> Option<Vec<SmapsVma>> {
+        let mut told = Vec::with_capacity(vmas.len());
+        let mut raw = raw.into_iter();
+        for vma in vmas {
+            told.push(self.one(vma, &mut raw)?);
+        }
+        Some(told).filter(|_| raw.next().is_none())
+    }
+
+    fn one(&self, vma: Vma, raw: &mut impl Iterator<Item = Raw>) -> Option<SmapsVma> {
+        if vma.name() == Name::Vsyscall {
+            return self.vsyscall.clone().filter(|own| own.vma == vma);
+        }
+        let raw = raw.next().filter(|raw| (raw.start, raw.end) == (vma.start, vma.end))?;
+        if raw.flags & !self.known != 0 {
+            return None;
+        }
+        let flags = BITS.iter().filter(|(bit, _)| raw.flags >> bit & 1 != 0).map(|(_, flag)| *flag);
+        let (flags, shared) = (flags.collect(), raw.may_share());
+        Some(SmapsVma { vma, flags, shared, page_size: 4096, protection_key: 0 })
+    }
+}
+
+/// Whether it takes long to read what smaps says of a task of a tree.
+fn tree_has_much(root: i32) -> bool {
+    let mut tasks = vec![root];
+    let mut at = 0;
+    while let Some(pid) = tasks.get(at).copied().filter(|_| at < LOOKED_AT) {
+        if has_much(pid) {
+            return true;
+        }
+        let children = read_text(&format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        tasks.extend(procfs::children::parse(&children).unwrap_or_default());
+        at += 1;
+    }
+    false
+}
+
+fn has_much(pid: i32) -> bool {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let resident = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    let has_many_mappings = || {
+        let file = File::open(format!("/proc/{pid}/maps"));
+        let mut text = Vec::with_capacity(4096);
+        let read = file.and_then(|file| file.take(MANY_MAPPINGS).read_to_end(&mut text));
+        read.is_ok_and(|bytes| bytes as u64 == MANY_MAPPINGS)
+    };
+    resident.is_some_and(|pages: u64| pages > MANY_PAGES) || has_many_mappings()
+}
+
+/// Loads the program, for a kernel with these types.
+fn load(types: &[u8]) -> Result<OwnedFd, String> {
+    let program = program(types).ok_or("the kernel's types are others than expected")?;
+    let (walk, instructions) = program;
+    bpf::load_iterator("stasis_vma", walk, &instructions).map_err(|e| e.to_string())
+}
+
+/// The number of what walks, and the program that is called for each mapping, and once with none.
+fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
+    const CONTEXT: u64 = 6;
+    const VMA: u64 = 7;
+    const SEQ: u64 = 8;
+    const ANON_VMA: u64 = 9;
+    /// Where [`Raw`] is put together, below the frame pointer.
+    const RECORD: i16 = -(size_of::<Raw>() as i16);
+    /// `bpf_seq_write` of `include/uapi/linux/bpf.h`.
+    const SEQ_WRITE: u64 = 127;
+    let mut btf = Btf::new(types)?;
+    let wanted = [
+        Wanted::Function("bpf_iter_task_vma"),
+        Wanted::Structure("vm_area_struct"),
+        Wanted::Structure("anon_vma"),
+    ];
+    let [walk, vma, anon_vma] = btf.find(wanted)?;
+    let field = |structure, name| i16::try_from(btf.offset_of(structure, name)?).ok();
+    let of_vma = |name| field(vma, name);
+    let of_anon = |name| field(anon_vma, name);
+    // `struct bpf_iter__task_vma`: meta, task, vma; the first field of meta is the seq_file.
+    let begin =
+        [mov(CONTEXT, 1), load_word(VMA, CONTEXT, 16), load_word(SEQ, CONTEXT, 0), load_word(SEQ, SEQ, 0)];
+    let copy = |from, at: i16, to: i16| [load_word(1, from, at), store_word(RECORD + to, 1)];
+    let body = [
+        copy(VMA, of_vma("vm_start")?, 0).as_slice(),
+        &copy(VMA, of_vma("vm_end")?, 8),
+        &copy(VMA, of_vma("vm_flags")?, 16),
+        &[load_word(ANON_VMA, VMA, of_vma("anon_vma")?), store_word(RECORD + 24, ANON_VMA)],
+        // Read by way of nothing, a number is 0.
+        &copy(ANON_VMA, of_anon("root")?, 32),
+        &copy(ANON_VMA, of_anon("num_children")?, 40),
+        &[mov(1, SEQ), mov(2, 10), add(2, RECORD), mov_number(3, size_of::<Raw>() as u32), call(SEQ_WRITE)],
+    ]
+    .concat();
+    let skip = jump_if_zero(VMA, body.len() as i16);
+    Some((walk, [&begin, [skip].as_slice(), &body, &[mov_number(0, 0), EXIT]].concat()))
+}
+
+// Instructions (Documentation/bpf/standardization/instruction-set.rst): an operation, two registers, an offset, a number.
+const EXIT: u64 = 0x95;
+
+fn mov(to: u64, from: u64) -> u64 {
+    0xbf | to << 8 | from << 12
+}
+
+fn mov_number(to: u64, number: u32) -> u64 {
+    0xb7 | to << 8 | u64::from(number) << 32
+}
+
+fn add(to: u64, number: i16) -> u64 {
+    0x07 | to << 8 | u64::from(i32::from(number).cast_unsigned()) << 32
+}
+
+fn load_word(to: u64, from: u64, offset: i16) -> u64 {
+    0x79 | to << 8 | from << 12 | u64::from(offset.cast_unsigned()) << 16
+}
+
+/// To the stack.
+fn store_word(offset: i16, from: u64) -> u64 {
+    0x7b | 10 << 8 | from << 12 | u64::from(offset.cast_unsigned()) << 16
+}
+
+fn jump_if_zero(register: u64, over: i16) -> u64 {
+    0x15 | register << 8 | u64::from(over.cast_unsigned()) << 16
+}
+
+fn call(helper: u64) -> u64 {
+    0x85 | helper << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where BTF and the rights are there, both ways tell the same of our own mappings.
+    #[test]
+    fn both_ways_tell_the_same() {
+        let Ok(reader) = Reader::new() else { return };
+        // A test has threads, which map and unmap.
+        let same = (0..50).any(|_| {
+            let own = std::process::id() as i32;
+            let shown = read_smaps(own).unwrap();
+            let vmas = maps::parse(&read_text("/proc/self/maps").unwrap()).unwrap();
+            let raw = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
+            let Some(told) = reader.told(vmas, raw) else { return false };
+            let flags = |vmas: &[SmapsVma]| -> Vec<_> {
+                vmas.iter().map(|vma| (vma.vma.clone(), vma.flags.clone())).collect()
+            };
+            flags(&shown) == flags(&told)
+        });
+        assert!(same);
+    }
+
+    #[test]
+    fn advised_bits_are_known() {
+        let Ok(reader) = Reader::new() else { return };
+        let expected = [15, 16, 17, 25, 26, 13, 19, 3, 8];
+        assert!(expected.iter().all(|bit| reader.known >> bit & 1 != 0), "{:#x}", reader.known);
+    }
+}
