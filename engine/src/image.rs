@@ -63,6 +63,8 @@ pub struct NewImages {
     dir: PathBuf,
     begun: bool,
     written: Vec<PathBuf>,
+    /// What may have been written aside.
+    planned: Vec<PathBuf>,
     pages_files: u32,
     committed: bool,
     /// Checksums of what was written; none if they are not wanted.
@@ -80,6 +82,7 @@ impl NewImages {
             dir: dir.to_owned(),
             begun: false,
             written: Vec::new(),
+            planned: Vec::new(),
             pages_files: 0,
             committed: false,
             sums: Some(SetSums::default()),
@@ -226,6 +229,24 @@ impl NewImages {
         Ok(())
     }
 
+    /// Lets several threads write files of one type, with some of these ids.
+    pub fn aside(
+        &mut self,
+        image: &'static ImageType,
+        ids: impl Iterator<Item = u64>,
+    ) -> Result<Aside, Problem> {
+        self.begin()?;
+        let path = |id| self.dir.join(image.file_name(id));
+        self.planned.extend(ids.map(path));
+        Ok(Aside { dir: self.dir.clone(), image })
+    }
+
+    /// Takes a file that was written aside.
+    pub fn add(&mut self, written: Written) {
+        self.written.push(self.dir.join(&written.name));
+        self.set_checksums(&written.name, written.sums);
+    }
+
     /// Writes one file with these entries.
     pub fn write<M: prost::Message>(
         &mut self,
@@ -325,7 +346,7 @@ impl Drop for NewImages {
         if self.committed {
             return;
         }
-        for path in &self.written {
+        for path in self.written.iter().chain(&self.planned) {
             if let Err(e) = fs::remove_file(path)
                 && e.kind() != std::io::ErrorKind::NotFound
             {
@@ -349,6 +370,35 @@ fn create(path: &Path) -> Result<File, Problem> {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
     let about = |e| Problem::new(e).object(Object::Path(path.to_owned())).step("create an image file");
     file.map_err(SysError::io("open")).map_err(about)
+}
+
+/// Writes files of a set, by several threads.
+#[derive(Debug)]
+pub struct Aside {
+    dir: PathBuf,
+    image: &'static ImageType,
+}
+
+/// A file that was written, and that its set must be told of ([`NewImages::add`]).
+#[derive(Debug)]
+pub struct Written {
+    name: String,
+    sums: FileSums,
+}
+
+impl Aside {
+    /// Writes one file with whatever `fill` puts in.
+    pub fn write(
+        &self,
+        id: u64,
+        fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
+    ) -> Result<Written, Problem> {
+        let name = self.image.file_name(id);
+        let sums = write_entries(create(&self.dir.join(&name))?, self.image, fill).map_err(|e| {
+            Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
+        })?;
+        Ok(Written { name, sums })
+    }
 }
 
 fn write_entries(

@@ -12,6 +12,7 @@ use crate::dump::inspect::{read_proc, read_smaps};
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::dump::{target, task};
 use crate::error::{Action, Class, Error, Object, Problem, Result, TargetState, TaskName};
+use crate::kinds::files::socket_reading::Sorts;
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
 use crate::kinds::namespaces;
@@ -141,9 +142,9 @@ impl TaskPlan {
                 Err(e) => plan.refused.push(Problem::new(e).object(object())),
             }
         }
-        let pidfd = pidfd::open(pid)?;
+        let (pidfd, sorts) = (pidfd::open(pid)?, Sorts::default());
         for fd in files::list(pid) {
-            let facts = match FdFacts::read(pid, pidfd.as_fd(), fd) {
+            let facts = match FdFacts::read(pid, pidfd.as_fd(), fd, &sorts) {
                 Ok(facts) => facts,
                 Err(problem) => {
                     plan.refused.push(problem);

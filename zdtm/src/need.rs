@@ -52,6 +52,8 @@ pub enum Need {
     Tun,
     /// IPv6-in-IPv4 tunnels, which a module may have to be loaded for.
     Sit,
+    /// That it is restored: what it expects, only a restore does.
+    Restore,
     /// A program on the search path.
     Program(String),
 }
@@ -78,6 +80,7 @@ const WORDS: &[(&str, Need)] = &[
     ("python3", Need::Python3),
     ("tun", Need::Tun),
     ("sit", Need::Sit),
+    ("restore", Need::Restore),
 ];
 
 impl TryFrom<String> for Need {
@@ -123,6 +126,8 @@ impl Need {
     /// Says what is missing, or nothing if the need is met.
     pub fn missing(&self) -> Option<String> {
         match self {
+            // That is up to whoever runs it.
+            Self::Restore => None,
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned()),
             Self::SysResource => without_capability(24, "CAP_SYS_RESOURCE"),
             Self::NetAdmin => without_capability(12, "CAP_NET_ADMIN"),

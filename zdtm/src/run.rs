@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use crate::cell::Cell;
 use crate::engine::Programs;
 use crate::entry::Flavor;
+use crate::need::Need;
 use crate::outcome::{Failure, Outcome, Phase, Record, Totals};
 use crate::progress::Progress;
 use crate::trial::{Mode, Order};
@@ -133,7 +134,7 @@ fn work(plan: &Plan, scratch: &Path, queue: &Mutex<VecDeque<Job>>, sender: Sende
 }
 
 fn one(plan: &Plan, scratch: &Path, job: &Job) -> (Outcome, Option<PathBuf>) {
-    if let Some(reason) = why_not(job) {
+    if let Some(reason) = why_not(job, plan.mode) {
         return (Outcome::Skipped(reason), None);
     }
     let name = job.named.name.replace(|letter: char| !letter.is_alphanumeric() && letter != '-', "_");
@@ -155,12 +156,15 @@ fn runner_failed(message: String) -> Outcome {
     Outcome::Failed(Failure { phase: Phase::Runner, message })
 }
 
-/// Why an entry cannot run here.
-fn why_not(Job { named, flavor }: &Job) -> Option<String> {
+/// Why an entry cannot run here, or in this way.
+fn why_not(Job { named, flavor }: &Job, mode: Mode) -> Option<String> {
+    if mode != Mode::Restore && named.entry.needs.contains(&Need::Restore) {
+        return Some("what it expects, only a restore does".to_owned());
+    }
     if *flavor != Flavor::Host && !nix::unistd::geteuid().is_root() {
         return Some(format!("flavor {} needs root", flavor.as_str()));
     }
-    let missing: Vec<String> = named.entry.needs.iter().filter_map(crate::need::Need::missing).collect();
+    let missing: Vec<String> = named.entry.needs.iter().filter_map(Need::missing).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 

@@ -59,6 +59,7 @@ pub mod watched;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry};
 
@@ -268,6 +269,7 @@ pub struct FilesDump<'a> {
     paths: HashMap<PathKey, u32>,
     /// By task.
     unasked: HashMap<i32, Vec<i32>>,
+    sorts: Arc<socket_reading::Sorts>,
     states: States,
 }
 
@@ -284,6 +286,7 @@ impl<'a> FilesDump<'a> {
             known: HashMap::new(),
             paths: HashMap::new(),
             unasked: HashMap::new(),
+            sorts: Arc::default(),
             states: States::default(),
         }
     }
@@ -319,8 +322,8 @@ impl<'a> FilesDump<'a> {
         let mut fds = list(facts.pid);
         fds.retain(|fd| *fd != own_fd);
         let mut table = Vec::with_capacity(fds.len());
-        let options = self.options;
-        let read = facts::read_all(&options.files, facts, &fds, |descriptor| {
+        let (options, sorts) = (self.options, Arc::clone(&self.sorts));
+        let read = facts::read_all(&options.files, &sorts, facts, &fds, |descriptor| {
             match descriptor.and_then(|descriptor| self.dump_known(&descriptor)) {
                 Ok(entry) => table.extend(entry),
                 Err(problem) => problems.push(problem),
@@ -344,7 +347,7 @@ impl<'a> FilesDump<'a> {
         pidfd: BorrowedFd<'_>,
         fd: i32,
     ) -> Result<Option<FdinfoEntry>, Problem> {
-        self.dump_known(&FdFacts::read(pid, pidfd, fd)?)
+        self.dump_known(&FdFacts::read(pid, pidfd, fd, &self.sorts.clone())?)
     }
 
     fn dump_known(&mut self, facts: &FdFacts<'_>) -> Result<Option<FdinfoEntry>, Problem> {

@@ -161,6 +161,7 @@ fn begin() -> Chained<'static> {
 /// A whole lock: table, chains, sets and what is in them.
 fn build(table: &CStr, note: &[u8], flags: u32, connections: &[Ends]) -> Chained<'static> {
     let mut batch = begin();
+    let connections = without_mirrors(connections);
     let mut request = batch.request().set_create().op_newtable_do(&header());
     request.encode().push_name(table).push_flags(flags).push_userdata(note);
     drop(request);
@@ -218,6 +219,14 @@ fn build(table: &CStr, note: &[u8], flags: u32, connections: &[Ends]) -> Chained
         }
     }
     batch
+}
+
+/// Connections, each once, though both of its ends may be among them.
+fn without_mirrors(connections: &[Ends]) -> Vec<Ends> {
+    let mut once: Vec<Ends> = connections.iter().map(|&(a, b)| (a.min(b), a.max(b))).collect();
+    once.sort_unstable();
+    once.dedup();
+    once
 }
 
 fn key_len(family: &Family) -> u32 {

@@ -57,6 +57,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::super::FdFacts;
+    use super::super::socket_reading::Sorts;
     use super::*;
     use crate::sys::pidfd;
 
@@ -71,7 +72,7 @@ mod tests {
         let (stat, info) = (fstat(&a).unwrap(), look(a.as_fd()).unwrap());
         let pid = std::process::id() as i32;
         let pidfd = pidfd::open(pid).unwrap();
-        let facts = FdFacts::read(pid, pidfd.as_fd(), a.as_raw_fd()).unwrap();
+        let facts = FdFacts::read(pid, pidfd.as_fd(), a.as_raw_fd(), &Sorts::default()).unwrap();
         assert_eq!((stat, info.pos, info.flags), (facts.stat, facts.info.pos, facts.flags()));
         assert_eq!(facts.link, format!("socket:[{}]", stat.st_ino).into_bytes());
     }

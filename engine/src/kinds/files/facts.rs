@@ -12,7 +12,9 @@ use nix::fcntl::{OFlag, openat, readlink, readlinkat};
 use nix::sys::stat::Mode;
 use proto::messages::FownEntry;
 
+use super::FileRefusal;
 use super::duplicate::Duplicates;
+use super::socket_reading::{Answers, Sorts};
 use crate::dump::inspect::{TaskFacts, read_opened};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::options::FileOptions;
@@ -36,6 +38,8 @@ pub struct FdFacts<'a> {
     pub info: FdInfo,
     /// What kind of socket it is, if it is one.
     pub socket: Option<SocketFacts>,
+    /// What it answered, if it is a unix or internet socket.
+    answers: Option<Box<Answers>>,
     /// Whether the descriptor is closed by execve; none if that was not looked at, and the task must be asked.
     pub cloexec: Option<bool>,
     /// Whether its link was found to lead to it.
@@ -71,13 +75,14 @@ pub fn list(pid: i32) -> Vec<i32> {
 /// Reads descriptors of a stopped task side by side, and hands them to `take` in their order.
 pub(super) fn read_all(
     options: &FileOptions,
+    sorts: &Sorts,
     task: &TaskFacts,
     fds: &[i32],
     take: impl FnMut(Result<FdFacts<'_>, Problem>),
 ) -> Result<(), Problem> {
     /// Of fewer, it takes less time to read fdinfo than to ask the task what is not known otherwise.
     const MANY: usize = 32;
-    let table = Table::open(task.pid, task.pidfd.as_fd())?;
+    let table = Table::open(task.pid, task.pidfd.as_fd(), sorts)?;
     let duplicates = (fds.len() >= MANY).then(|| Duplicates::new(options)).flatten();
     let read = |fd: &i32| table.read(*fd, duplicates.as_ref());
     side_by_side::in_order(fds, read, take);
@@ -86,22 +91,23 @@ pub(super) fn read_all(
 
 /// A descriptor table of a task.
 #[derive(Debug)]
-struct Table<'a> {
+struct Table<'a, 's> {
     pid: i32,
     pidfd: BorrowedFd<'a>,
     /// `/proc/PID/fdinfo`.
     infos: File,
     /// `/proc/self/fd`: a link to a duplicate says the same, and the kernel has made it before for others of its number.
     links: File,
+    sorts: &'s Sorts,
 }
 
-impl<'a> Table<'a> {
-    fn open(pid: i32, pidfd: BorrowedFd<'a>) -> Result<Self, Problem> {
+impl<'a, 's> Table<'a, 's> {
+    fn open(pid: i32, pidfd: BorrowedFd<'a>, sorts: &'s Sorts) -> Result<Self, Problem> {
         let open = |path: String| {
             File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
         };
         let (infos, links) = (open(format!("/proc/{pid}/fdinfo"))?, open("/proc/self/fd".into())?);
-        Ok(Self { pid, pidfd, infos, links })
+        Ok(Self { pid, pidfd, infos, links, sorts })
     }
 
     fn read(&self, fd: i32, duplicates: Option<&Duplicates>) -> Result<FdFacts<'a>, Problem> {
@@ -110,7 +116,8 @@ impl<'a> Table<'a> {
         let stat = nix::sys::stat::fstat(&dup).map_err(SysError::of("fstat"))?;
         if let Some(info) = duplicates.and_then(|duplicates| duplicates.look(dup.as_fd(), &stat)) {
             let link = format!("socket:[{}]", stat.st_ino).into_bytes();
-            return FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup.into()) }.asked();
+            return FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup.into()) }
+                .asked(self.sorts);
         }
         let link = readlinkat(&self.links, dup.as_raw_fd().to_string().as_str());
         let link = link.map_err(SysError::of("readlink"))?.into_vec();
@@ -120,7 +127,7 @@ impl<'a> Table<'a> {
             && link.starts_with(b"/")
             && nix::sys::stat::lstat(OsStr::from_bytes(&link))
                 .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
-        FdFacts { leads, ..self.facts(fd, link, stat, info, dup.into()) }.asked()
+        FdFacts { leads, ..self.facts(fd, link, stat, info, dup.into()) }.asked(self.sorts)
     }
 
     fn read_without_duplicate(&self, fd: i32) -> Result<FdFacts<'a>, Problem> {
@@ -129,7 +136,7 @@ impl<'a> Table<'a> {
         let object = || Object::Fd { fd, link: lossy(&link) };
         let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat")).about(object)?;
         let info = self.info(fd).map_err(|p| p.object(object()))?;
-        self.facts(fd, link, stat, info, OnceCell::new()).asked()
+        self.facts(fd, link, stat, info, OnceCell::new()).asked(self.sorts)
     }
 
     fn info(&self, fd: i32) -> Result<FdInfo, Problem> {
@@ -153,6 +160,7 @@ impl<'a> Table<'a> {
             link,
             stat,
             socket: None,
+            answers: None,
             cloexec: Some(info.flags & libc::O_CLOEXEC != 0),
             info,
             leads: false,
@@ -165,17 +173,19 @@ impl<'a> Table<'a> {
 
 impl<'a> FdFacts<'a> {
     /// Reads one descriptor.
-    pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32) -> Result<Self, Problem> {
-        Table::open(pid, pidfd)?.read(fd, None)
+    pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32, sorts: &Sorts) -> Result<Self, Problem> {
+        Table::open(pid, pidfd, sorts)?.read(fd, None)
     }
 
     /// With what the description itself is asked.
-    fn asked(mut self) -> Result<Self, Problem> {
+    fn asked(mut self, sorts: &Sorts) -> Result<Self, Problem> {
         if !self.is_path_only() {
             self.owner = fcntl::owner(self.dup().map_err(|e| Problem::new(e).object(self.object()))?);
         }
         if !self.is_path_only() && self.file_type() == libc::S_IFSOCK {
-            self.socket = Some(self.read_socket().map_err(|e| Problem::new(e).object(self.object()))?);
+            let facts = self.read_socket().map_err(|e| Problem::new(e).object(self.object()))?;
+            self.socket = Some(facts);
+            self.answers = self.dup().ok().and_then(|fd| Answers::of(fd, facts, sorts)).map(Box::new);
         }
         Ok(self)
     }
@@ -223,6 +233,11 @@ impl<'a> FdFacts<'a> {
             let _already_set = self.dup.set(fd);
         }
         self.dup.get().map(|fd| fd.as_fd()).ok_or(SysError { call: "pidfd_getfd", errno: Errno::EBADF })
+    }
+
+    /// What it answered, of a unix or internet socket.
+    pub fn answers(&self) -> Result<&Answers, Problem> {
+        self.answers.as_deref().ok_or_else(|| Problem::new(FileRefusal::NoKind))
     }
 
     /// Who gets its signals (`F_SETOWN_EX`, `F_SETSIG`).

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use proto::messages::{FdTypes, FileEntry, InetSkEntry, SkOptsEntry, StasisSocketEntry};
+use proto::messages::{FdTypes, FileEntry, InetSkEntry, StasisSocketEntry};
 
 use super::inet_address::{self, any, of_image, parse, words};
 use super::inet_groups;
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{NewImages, invalid};
-use crate::sys::socket::{self, End, get_number, set_number};
+use crate::sys::socket::{self, get_number, set_number};
 use crate::tcp_repair::State;
 use crate::tcp_repair::packet::{self, sockaddr};
 
@@ -140,9 +140,11 @@ impl FileKind for Inet {
 
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<InetSkEntry, Problem> {
         let Some(facts) = fd.socket else { return Err(Problem::new(super::FileRefusal::NoKind)) };
-        let socket = fd.dup()?;
-        let own_address = parse(&socket::address(socket, End::Own)?).unwrap_or_else(|| any(facts.domain));
-        let peer = socket::address(socket, End::Peer).ok().and_then(|bytes| parse(&bytes));
+        let (socket, answers) = (fd.dup()?, fd.answers()?);
+        let options = answers.options()?;
+        let own_address = answers.own.as_ref().map_err(|e| *e)?;
+        let own_address = parse(own_address).unwrap_or_else(|| any(facts.domain));
+        let peer = answers.peer.as_ref().ok().and_then(|bytes| parse(bytes));
         let peer_address = peer.unwrap_or_else(|| any(facts.domain));
         let is_v6 = facts.domain == libc::AF_INET6;
         let is_tcp = facts.protocol == libc::IPPROTO_TCP && facts.kind == libc::SOCK_STREAM;
@@ -159,11 +161,9 @@ impl FileKind for Inet {
             src_addr: words(own_address.ip()),
             dst_addr: words(peer_address.ip()),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            // All other options are read later.
-            opts: SkOptsEntry {
-                so_filter: socket_options::filter(socket).map_err(|p| p.step("read its options"))?,
-                ..SkOptsEntry::default()
-            },
+            opts: options.plain,
+            ip_opts: options.ip,
+            tcp_opts: Some(options.tcp.unwrap_or_default()),
             v6only: if is_v6 {
                 Some(get_number(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)? != 0)
             } else {
@@ -175,8 +175,7 @@ impl FileKind for Inet {
             ns_id: Some(2),
             ..InetSkEntry::default()
         };
-        socket_reading::read_later(cx, fd, id)?;
-        let mut own = StasisSocketEntry::default();
+        let mut own = StasisSocketEntry { options: options.more, ..StasisSocketEntry::default() };
         if is_tcp {
             tcp::dump(cx, fd, socket, &mut entry, &mut own, (own_address, peer_address))?;
         } else {
@@ -190,10 +189,6 @@ impl FileKind for Inet {
             cx.state::<Sockets>().own.insert(id, own);
         }
         Ok(entry)
-    }
-
-    fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        socket_reading::finish(cx, problems);
     }
 
     fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(), Problem> {

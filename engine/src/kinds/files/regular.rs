@@ -78,13 +78,14 @@ struct Dumped {
     inodes: Vec<(u32, (u64, u64))>,
 }
 
-/// The build id of an open file. To open one that somebody has a lease on would break the lease.
+/// The build id of an open file, which is opened once more, since reading by the target's own description would leave a time of
+/// access. To open one on which there is a lease would break the lease; its holder is the only one who has it open.
 fn build_id(fd: &FdFacts<'_>, seen: &Seen<'_>) -> Vec<u32> {
-    let reads = fd.flags() & (libc::O_ACCMODE | libc::O_PATH) != libc::O_WRONLY && !fd.is_path_only();
-    if reads && let Ok(dup) = fd.dup() {
-        return validation::build_id(dup);
+    if !fd.info.values("lock").any(|lock| lock.windows(5).any(|word| word == b"LEASE")) {
+        return validation::build_id_of(&seen.reach);
     }
-    if fd.info.value("lock").is_some() { Vec::new() } else { validation::build_id_of(&seen.reach) }
+    let reads = fd.flags() & libc::O_ACCMODE != libc::O_WRONLY && !fd.is_path_only();
+    fd.dup().ok().filter(|_| reads).map(validation::build_id).unwrap_or_default()
 }
 
 impl FileKind for Regular {

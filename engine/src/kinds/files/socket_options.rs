@@ -159,10 +159,15 @@ pub fn read_plain(fd: BorrowedFd<'_>, family: i32) -> Result<SkOptsEntry, SysErr
 
 /// The classic filter (`SO_ATTACH_FILTER`), one word for each instruction: code, jt, jf, k from the top.
 pub fn filter(fd: BorrowedFd<'_>) -> Result<Vec<u64>, Problem> {
-    let program = match socket::filter(fd) {
+    filter_of(socket::filter(fd).as_ref())
+}
+
+/// The same of what the kernel answered.
+pub fn filter_of(answer: Result<&Vec<libc::sock_filter>, &SysError>) -> Result<Vec<u64>, Problem> {
+    let program = match answer {
         Ok(program) => program,
         Err(SysError { errno: Errno::EACCES, .. }) => return Err(Problem::new(OptionRefusal::Ebpf)),
-        Err(e) => return Err(e.into()),
+        Err(e) => return Err((*e).into()),
     };
     let word = |i: &libc::sock_filter| {
         u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k)
@@ -334,6 +339,11 @@ impl Fresh {
             let value = |place: &Place| Some((*place, with_value(new.as_fd(), *place, <[u8]>::to_vec)?));
             table.iter().filter_map(value).collect()
         });
+    }
+
+    /// Whether what new sockets of a sort have was learned.
+    pub fn knows(&self, facts: SocketFacts) -> bool {
+        self.values.contains_key(&key(facts))
     }
 
     /// Those options that differ from what was learned; what a new socket does not have, others like it do not have either.

@@ -1,43 +1,16 @@
-//! Reading options of many sockets. There are many options and each is a call, which take longer than everything else about
-//! a socket together: so they are read when some hundred sockets are known, side by side.
+//! What a socket is asked when its descriptor is read: addresses and options. There are some ninety options and each is a
+//! call, which take longer than everything else about a socket together: so it is done where descriptors are read side by side.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::sync::{PoisonError, RwLock};
 
-use proto::messages::{FileEntry, IpOptsEntry, SkOptsEntry, StasisSocketOption, TcpOptsEntry};
+use proto::messages::{IpOptsEntry, SkOptsEntry, StasisSocketOption, TcpOptsEntry};
 
 use super::socket_options::{self, Fresh, Place};
-use super::socket_queue::Sockets;
-use super::{FdFacts, FilesDump, SocketFacts, inet_options};
-use crate::error::{Object, Problem, SysError};
-use crate::side_by_side;
-
-/// So many sockets are read at once; their duplicates are held until then.
-const AT_ONCE: usize = 512;
-
-/// A socket whose options are still to be read.
-#[derive(Debug)]
-struct Unread {
-    id: u32,
-    fd: OwnedFd,
-    facts: SocketFacts,
-    object: Object,
-}
-
-/// Sockets whose options are still to be read, and what failed so far.
-#[derive(Debug, Default)]
-struct Reading {
-    unread: Vec<Unread>,
-    problems: Vec<Problem>,
-    fresh: Fresh,
-}
-
-/// Options of one socket.
-struct Options {
-    plain: SkOptsEntry,
-    ip: Option<IpOptsEntry>,
-    tcp: Option<TcpOptsEntry>,
-    more: Vec<StasisSocketOption>,
-}
+use super::{SocketFacts, inet_options};
+use crate::error::{Context as _, Problem, SysError};
+use crate::sys::socket::{self, Credentials, End};
+use crate::tcp_repair::{self, State};
 
 /// Options of a sort of socket that CRIU's messages lack.
 pub(super) fn table(facts: SocketFacts) -> Vec<Place> {
@@ -58,69 +31,86 @@ fn chosen(facts: SocketFacts) -> Vec<Place> {
     table
 }
 
-/// Has the options of a unix or internet socket read, sooner or later, and put into the entry with this id.
-pub(super) fn read_later(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<(), Problem> {
-    let Some(facts) = fd.socket.filter(|_| !cx.looks_only) else { return Ok(()) };
-    if cx.state::<Reading>().unread.len() >= AT_ONCE {
-        read_now(cx);
-    }
-    let copy = fd.dup()?.try_clone_to_owned().map_err(SysError::io("dup"))?;
-    cx.state::<Reading>().unread.push(Unread { id, fd: copy, facts, object: fd.object() });
-    Ok(())
-}
+/// What new sockets of each sort have, learned when the first of a sort is met.
+#[derive(Debug, Default)]
+pub struct Sorts(RwLock<Fresh>);
 
-/// Reads all that is left, and tells what failed.
-pub(super) fn finish(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-    read_now(cx);
-    problems.append(&mut cx.state::<Reading>().problems);
-}
-
-fn read_now(cx: &mut FilesDump<'_>) {
-    let Reading { unread, fresh, .. } = cx.state::<Reading>();
-    let unread = std::mem::take(unread);
-    for socket in &unread {
-        fresh.learn(socket.facts, &chosen(socket.facts));
-    }
-    let fresh = &*fresh;
-    let read = side_by_side::map(&unread, |socket| read(socket, fresh));
-    for (socket, options) in unread.into_iter().zip(read) {
-        match options {
-            Ok(options) => put(cx, socket.id, options),
-            Err(e) => {
-                let problem = Problem::new(e).object(socket.object).step("read its options");
-                cx.state::<Reading>().problems.push(problem);
-            }
-        }
+impl Sorts {
+    fn differing(&self, fd: BorrowedFd<'_>, facts: SocketFacts) -> Vec<StasisSocketOption> {
+        let known = || {
+            let fresh = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            fresh.knows(facts).then(|| fresh.differing(fd, facts))
+        };
+        known().unwrap_or_else(|| {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).learn(facts, &chosen(facts));
+            known().unwrap_or_default()
+        })
     }
 }
 
-fn read(socket: &Unread, fresh: &Fresh) -> Result<Options, SysError> {
-    let (fd, facts) = (socket.fd.as_fd(), socket.facts);
+/// Options of one socket.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Those of CRIU's message.
+    pub plain: SkOptsEntry,
+    /// Of an internet socket.
+    pub ip: Option<IpOptsEntry>,
+    /// Of a TCP socket.
+    pub tcp: Option<TcpOptsEntry>,
+    /// All others that differ from what a new socket has.
+    pub more: Vec<StasisSocketOption>,
+}
+
+/// What a unix or internet socket answered.
+#[derive(Debug)]
+pub struct Answers {
+    /// Its address, as the kernel lays it out.
+    pub own: Result<Vec<u8>, SysError>,
+    /// The address of its peer.
+    pub peer: Result<Vec<u8>, SysError>,
+    /// Who the peer is (`SO_PEERCRED`).
+    pub credentials: Result<Credentials, SysError>,
+    /// Of a TCP socket: its state, and for one that listens, how many connections wait and how many may.
+    pub state: Option<Result<(State, u32, u32), SysError>>,
+    filter: Result<Vec<libc::sock_filter>, SysError>,
+    options: Result<Options, SysError>,
+}
+
+impl Answers {
+    /// Asks a socket; none if it is of another family.
+    pub(super) fn of(fd: BorrowedFd<'_>, facts: SocketFacts, sorts: &Sorts) -> Option<Self> {
+        let is_inet = match facts.domain {
+            libc::AF_UNIX => false,
+            libc::AF_INET | libc::AF_INET6 => true,
+            _ => return None,
+        };
+        let is_tcp = is_inet && facts.kind == libc::SOCK_STREAM && facts.protocol == libc::IPPROTO_TCP;
+        Some(Self {
+            own: socket::address(fd, End::Own),
+            peer: socket::address(fd, End::Peer),
+            credentials: socket::peer_credentials(fd),
+            state: is_tcp.then(|| tcp_repair::state(fd)),
+            filter: socket::filter(fd),
+            options: options(fd, facts, sorts),
+        })
+    }
+
+    /// Its options, with the filter.
+    pub(super) fn options(&self) -> Result<Options, Problem> {
+        let step = "read its options";
+        let so_filter = socket_options::filter_of(self.filter.as_ref()).while_trying_to(step)?;
+        let Options { plain, ip, tcp, more } = self.options.clone().while_trying_to(step)?;
+        Ok(Options { plain: SkOptsEntry { so_filter, ..plain }, ip, tcp, more })
+    }
+}
+
+fn options(fd: BorrowedFd<'_>, facts: SocketFacts, sorts: &Sorts) -> Result<Options, SysError> {
     let is_inet = facts.domain != libc::AF_UNIX;
     let is_tcp = is_inet && facts.kind == libc::SOCK_STREAM;
     Ok(Options {
         plain: socket_options::read_plain(fd, facts.domain)?,
         ip: if is_inet { Some(inet_options::read_ip(fd, facts)?) } else { None },
         tcp: if is_tcp { Some(inet_options::read_tcp(fd)?) } else { None },
-        more: fresh.differing(fd, facts),
+        more: sorts.differing(fd, facts),
     })
-}
-
-/// The filter is in the entry already: whoever has one that cannot be saved was refused.
-fn put(cx: &mut FilesDump<'_>, id: u32, options: Options) {
-    let Options { plain, ip, tcp, more } = options;
-    let with_filter = |saved: &SkOptsEntry| SkOptsEntry { so_filter: saved.so_filter.clone(), ..plain };
-    match cx.entry_mut(id) {
-        Some(FileEntry { usk: Some(unix), .. }) => unix.opts = with_filter(&unix.opts),
-        Some(FileEntry { isk: Some(inet), .. }) => {
-            inet.opts = with_filter(&inet.opts);
-            inet.ip_opts = ip;
-            inet.tcp_opts = Some(tcp.unwrap_or_default());
-        }
-        // It was refused, and is to be lost.
-        _ => return,
-    }
-    if !more.is_empty() {
-        cx.state::<Sockets>().own.entry(id).or_default().options.extend(more);
-    }
 }

@@ -22,14 +22,14 @@ use super::inet_address::{self, of_image};
 use super::socket_queue::{Saved, Sockets};
 use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options, tcp_closed};
 use crate::error::{Context as _, Object, Problem, SysError};
-use crate::image::{Images, NewImages, invalid};
+use crate::image::{Aside, Images, NewImages, Written, invalid};
 use crate::net_lock::{self, Ends, Lasting, Lock, LockError, Method, Note, Sweep};
 use crate::net_spaces;
 use crate::net_spaces::{NetSpaces, There};
 use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
 use crate::supervise::Guardian;
-use crate::sys::socket::{self, get_number};
+use crate::sys::socket;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
 
 /// Bits of `tcp_stream_entry.opt_mask`: those of `tcpi_options`.
@@ -85,7 +85,7 @@ pub(super) fn dump(
     own: &mut StasisSocketEntry,
     ends: Ends,
 ) -> Result<(), Problem> {
-    let (state, waiting, backlog) = tcp_repair::state(socket)?;
+    let (state, waiting, backlog) = fd.answers()?.state.unwrap_or_else(|| tcp_repair::state(socket))?;
     entry.state = state.number();
     match state {
         State::Listen if waiting != 0 && !cx.options.skip_in_flight => {
@@ -126,7 +126,7 @@ pub(super) fn dump(
             Connections::Kept if state.is_connected() => {
                 let object = fd.object();
                 let fd = socket.try_clone_to_owned().map_err(SysError::io("dup"))?;
-                let reuse = get_number(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+                let reuse = i32::from(entry.opts.reuseaddr == Some(true));
                 let seen = Seen { id: entry.id, ino: entry.ino, ends, object, fd, reuse };
                 cx.state::<Dumped>().connections.push(seen);
                 Ok(())
@@ -182,13 +182,22 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         images.write(&proto::catalogue::STASIS_NETWORK, 0, &[entry])?;
         lock(cx, method, &name, &connections).while_trying_to(HOLD)?;
     }
-    let save = |seen: &Seen| {
-        let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
-        saved.about(|| seen.object.clone()).while_trying_to("save its connection")
-    };
     let sockets: Vec<(i32, i32)> = connections.iter().map(|c| (c.fd.as_raw_fd(), c.reuse)).collect();
+    let aside = images.aside(&proto::catalogue::TCP_STREAM, connections.iter().map(|c| c.ino.into()))?;
+    let save = |seen: &Seen| -> Result<(State, Option<Written>), Problem> {
+        let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
+        let saved = saved.about(|| seen.object.clone()).while_trying_to("save its connection")?;
+        Ok((saved.state, if saved.state.is_connected() { Some(write(&aside, seen, &saved)?) } else { None }))
+    };
     let guardian = Guardian::of_repair(&sockets).while_trying_to("guard its connections")?;
-    side_by_side::feed(&connections, save, |seen, saved| write(cx, images, seen, &saved?))?;
+    let mut seen = connections.iter();
+    let mut first = Ok(());
+    side_by_side::in_order(&connections, save, |saved| match (saved, seen.next()) {
+        (Ok((state, written)), Some(seen)) => add(cx, images, seen, state, written),
+        (Err(problem), _) if first.is_ok() => first = Err(problem),
+        _ => {}
+    });
+    first?;
     guardian.dismiss().while_trying_to("guard its connections")?;
     cx.state::<Dumped>().connections = connections;
     Ok(())
@@ -227,26 +236,25 @@ fn name_of_held(lasting: &str) -> String {
 }
 
 /// Writes a connection that was copied.
-fn write(
-    cx: &mut FilesDump<'_>,
-    images: &mut NewImages,
-    seen: &Seen,
-    saved: &Connection,
-) -> Result<(), Problem> {
-    // Until its packets were held back, it could go on.
-    if let Some(entry) = cx.inet_entry(seen.id) {
-        entry.state = saved.state.number();
-    }
-    if !saved.state.is_connected() {
-        let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
-        (own.peer_gone, own.reset) = (Some(true), Some(true));
-        return Ok(());
-    }
-    images.write_with(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
+fn write(aside: &Aside, seen: &Seen, saved: &Connection) -> Result<Written, Problem> {
+    aside.write(seen.ino.into(), |writer| {
         writer.entry(&describe(saved))?;
         writer.extra(&saved.received)?;
         writer.extra(&saved.written)
     })
+}
+
+/// Adds a connection that was copied, and written if there was something left to write.
+fn add(cx: &mut FilesDump<'_>, images: &mut NewImages, seen: &Seen, state: State, written: Option<Written>) {
+    // Until its packets were held back, it could go on.
+    if let Some(entry) = cx.inet_entry(seen.id) {
+        entry.state = state.number();
+    }
+    if let Some(written) = written {
+        return images.add(written);
+    }
+    let own = cx.state::<Sockets>().own.entry(seen.id).or_default();
+    (own.peer_gone, own.reset) = (Some(true), Some(true));
 }
 
 /// Removes what killed dumps, or images that are gone, left behind by the same method.

@@ -10,20 +10,17 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use proto::messages::{
-    FdTypes, FileEntry, FilePermsEntry, SkOptsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
+    FdTypes, FileEntry, FilePermsEntry, StasisCredentials, StasisSocketEntry, UnixSkEntry,
 };
 
 use super::sock_diag::{self, UnixFacts};
 use super::socket_queue::{self, Saved, Sockets};
-use super::{
-    FdFacts, FileKind, FilesDump, FilesRestore, InTask, mounted, policy, socket_options, socket_reading,
-    unix_world,
-};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, InTask, mounted, policy, unix_world};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::options::Unsupported;
 use crate::procfs::id_map;
 use crate::procfs::link::{self, Link};
-use crate::sys::socket::{self, End};
+use crate::sys::socket;
 
 /// Unix sockets.
 #[derive(Debug)]
@@ -144,7 +141,8 @@ impl FileKind for Unix {
     fn dump(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>, id: u32) -> Result<UnixSkEntry, Problem> {
         let ino = fd.stat.st_ino as u32;
         let facts = facts(cx, ino)?;
-        let socket = fd.dup()?;
+        let (socket, answers) = (fd.dup()?, fd.answers()?);
+        let options = answers.options()?;
         let mut entry = UnixSkEntry {
             id,
             ino,
@@ -154,28 +152,24 @@ impl FileKind for Unix {
             backlog: facts.write_queue,
             peer: facts.peer.unwrap_or(0),
             fown: fd.owner().while_trying_to("read the owner of its signals")?,
-            // All other options are read later.
-            opts: SkOptsEntry {
-                so_filter: socket_options::filter(socket).map_err(|p| p.step("read its options"))?,
-                ..SkOptsEntry::default()
-            },
+            opts: options.plain,
             shutdown: Some(facts.shutdown).filter(|bits| *bits != 0).map(i32::from),
             ns_id: Some(2),
             ..UnixSkEntry::default()
         };
-        let mut own = StasisSocketEntry::default();
+        let mut own = StasisSocketEntry { options: options.more, ..StasisSocketEntry::default() };
+        entry.name = answers.own.as_ref().map_err(|e| *e)?.get(2..).unwrap_or_default().to_vec();
         name(cx, fd.pid, socket, &mut entry, &mut own)?;
-        socket_reading::read_later(cx, fd, id)?;
         let mut peer_name = Vec::new();
         if facts.peer.is_some() {
-            peer_name = socket::address(socket, End::Peer).unwrap_or_default();
+            peer_name = answers.peer.clone().unwrap_or_default();
         }
         let is_gone = facts.peer == Some(0);
         own.peer_gone = is_gone.then_some(true);
         own.peer_name = Some(peer_name.clone()).filter(|name| is_gone && name.len() > 2);
         let is_stream = i32::from(facts.kind) != libc::SOCK_DGRAM;
         own.reset = (is_gone && is_stream && socket_queue::has_error(socket)?).then_some(true);
-        let peer = socket::peer_credentials(socket)?;
+        let peer = answers.credentials?;
         let ids = &cx.options.inside.ids;
         let (uid, gid) = (id_map::inside(&ids.uids, peer.uid), id_map::inside(&ids.gids, peer.gid));
         own.peer_credentials = (peer.pid != 0).then_some(StasisCredentials { pid: peer.pid, uid, gid });
@@ -207,7 +201,6 @@ impl FileKind for Unix {
     }
 
     fn check_dumped(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
-        socket_reading::finish(cx, problems);
         let sockets = std::mem::take(&mut cx.state::<Dumped>().sockets);
         let known = cx.state::<Known>().0.take().unwrap_or_default();
         for (ino, seen) in &sockets {
@@ -410,7 +403,7 @@ pub(super) fn owner(ino: u32) -> String {
     found.map_or_else(|| "nobody that can be seen".to_owned(), |name| name.to_string())
 }
 
-/// Reads a socket's name, and what is known of its file.
+/// Completes a socket's name by what is known of its file.
 fn name(
     cx: &mut FilesDump<'_>,
     pid: i32,
@@ -418,7 +411,6 @@ fn name(
     entry: &mut UnixSkEntry,
     own: &mut StasisSocketEntry,
 ) -> Result<(), Problem> {
-    entry.name = socket::address(socket, End::Own)?.get(2..).unwrap_or_default().to_vec();
     if entry.name.first().is_none_or(|first| *first == 0) {
         return Ok(());
     }
