@@ -276,23 +276,15 @@ impl NewImages {
     /// Writes several files of one type, by their ids, side by side.
     pub fn write_each<M: prost::Message, E: AsRef<[M]> + Sync>(
         &mut self,
-        image: &ImageType,
+        image: &'static ImageType,
         files: &[(u64, E)],
     ) -> Result<(), Problem> {
-        self.begin()?;
-        let path = |id: u64| self.dir.join(image.file_name(id));
-        // Whatever comes of it, they go with the set.
-        let paths: Vec<PathBuf> = files.iter().map(|(id, _)| path(*id)).collect();
-        self.written.extend(paths);
+        let aside = self.aside(image, files.iter().map(|(id, _)| *id))?;
         let written = side_by_side::map(files, |(id, entries)| {
-            let file = create(&path(*id))?;
-            let fill = |writer: &mut ImageWriter| entries.as_ref().iter().try_for_each(|e| writer.entry(e));
-            write_entries(file, image, fill).map_err(|e| {
-                Problem::new(ImageError::from(e)).object(Object::Image(image.file_name(*id))).step("write it")
-            })
+            aside.write(*id, |writer| entries.as_ref().iter().try_for_each(|entry| writer.entry(entry)))
         });
-        for ((id, _), sums) in files.iter().zip(written) {
-            self.set_checksums(&image.file_name(*id), sums?);
+        for file in written {
+            self.add(file?);
         }
         Ok(())
     }
