@@ -116,6 +116,7 @@ mod maps_file_prot;
 mod maps_many;
 mod maps_properties;
 mod maps_swapped;
+mod maps_vast;
 mod membarrier;
 mod memfd00;
 mod memfd01;
@@ -492,6 +493,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "maps_many", run: maps_many::run },
     Workload { name: "maps_properties", run: maps_properties::run },
     Workload { name: "maps_swapped", run: maps_swapped::run },
+    Workload { name: "maps_vast", run: maps_vast::run },
     Workload { name: "membarrier", run: membarrier::run },
     Workload { name: "memfd00", run: memfd00::run },
     Workload { name: "memfd01", run: memfd01::run },
