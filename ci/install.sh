@@ -16,6 +16,7 @@ declare -A package=(
   [ip]=iproute2
   [runc]=runc
   [busybox]=busybox-static
+  [mkfs.btrfs]=btrfs-progs
 )
 missing=()
 for program in "${!package[@]}"; do

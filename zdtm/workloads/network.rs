@@ -242,8 +242,10 @@ fn settled(scene: &Scene) -> Result<Vec<Vec<String>>, Failure> {
     let mut last = view(scene)?;
     loop {
         std::thread::sleep(Duration::from_millis(600));
+        // An address ceases to be tentative at any moment: it must have done so before it is looked at.
+        let is_steady = shell("ip -6 addr show tentative")?.is_empty();
         let now = view(scene)?;
-        if now == last && shell("ip -6 addr show tentative")?.is_empty() {
+        if now == last && is_steady {
             return Ok(now);
         }
         ensure!(Instant::now() < limit, "what was set up does not settle: {now:?}");

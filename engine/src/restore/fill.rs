@@ -3,7 +3,7 @@
 //! Two ways lead into a stub without its help. `UFFDIO_COPY` gives a page that is not there yet, without zeroing it first;
 //! the pages are small. `process_vm_writev` has the page faulted in, which makes it a huge one where the mapping may have
 //! those. So memory gets huge pages exactly where a whole one was stored, and nothing that was never touched is.
-//! Threads share the work, a MiB of a file at a time; where it has a checksum, that is compared on the way.
+//! Threads share the work, a part of a file at a time; where it has checksums, those are compared on the way.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -34,6 +34,8 @@ const HUGE: u64 = 2 << 20;
 const REGISTERED: u64 = 256 << 10;
 /// Less than this is not worth another thread.
 const ALONE: u64 = 4 << 20;
+/// What a thread takes at a time: as much as a table of pages has room for, since each has a lock.
+const PART: u64 = 2 * BLOCK;
 /// Smallest run that is mapped from the images where that is wanted.
 const MAPPED: u64 = 1 << 20;
 
@@ -317,21 +319,21 @@ impl Job<'_> {
     }
 }
 
-/// Copies everything that goes one way.
+/// Copies everything that goes one way, each thread the next part of a file that nobody has yet.
 fn run(jobs: &[Job<'_>], way: Way, total: u64, progress: &mut Progress) -> Result<(), Problem> {
-    let blocks = jobs.iter().flat_map(|job| {
-        job.pieces.chunk_by(|a, b| a.offset / BLOCK == b.offset / BLOCK).map(move |pieces| (job, pieces))
+    let parts = jobs.iter().flat_map(|job| {
+        job.pieces.chunk_by(|a, b| a.offset / PART == b.offset / PART).map(move |pieces| (job, pieces))
     });
-    let queue = Mutex::new(blocks);
+    let queue = Mutex::new(parts);
     let next = || queue.lock().ok()?.next();
-    side_by_side::work_off(
-        total >= ALONE,
-        || next().map(|(job, pieces)| job.copy(pieces, way)),
-        &mut |bytes| {
-            progress.add(bytes);
-            Ok(())
-        },
-    )
+    let copy = |(job, pieces): (&Job<'_>, &[Piece])| {
+        let blocks = pieces.chunk_by(|a, b| a.offset / BLOCK == b.offset / BLOCK);
+        blocks.map(|pieces| job.copy(pieces, way)).sum()
+    };
+    side_by_side::work_off(total >= ALONE, || next().map(copy), &mut |bytes| {
+        progress.add(bytes);
+        Ok(())
+    })
 }
 
 /// Maps runs from the image instead of filling them in.
