@@ -123,15 +123,9 @@ pub fn id_of_descriptor(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>) -> Result<u32,
     cx.state::<NetSpaces>().id(file, inside)
 }
 
-/// As long as it lives, we are in another namespace.
-#[derive(Debug)]
-pub struct There(#[expect(dead_code, reason = "it is there to be dropped")] Visit);
-
-impl There {
-    /// Goes into a namespace.
-    pub fn enter(space: impl AsFd) -> Result<Self, SysError> {
-        Visit::pay(space, NamespaceType::Net).map(Self)
-    }
+/// Goes into a namespace for the while.
+pub fn visit(space: impl AsFd) -> Result<Visit, SysError> {
+    Visit::pay(space, NamespaceType::Net)
 }
 
 /// Describes a file; a socket in its namespace, whose id its entry gets.
@@ -151,7 +145,7 @@ pub fn dump_file(
     let spaces = cx.state::<NetSpaces>();
     let ns_id = spaces.id(own, inside)?;
     let is_home = spaces.0.first().is_some_and(|home| home.id == ns_id);
-    let there = if is_home { None } else { Some(There::enter(&space)?) };
+    let there = if is_home { None } else { Some(visit(&space)?) };
     let mut entry = kind.dump(cx, fd, id)?;
     drop(there);
     if let Some(place) = ns_id_mut(&mut entry) {
@@ -181,12 +175,12 @@ fn ns_id_mut(entry: &mut FileEntry) -> Option<&mut Option<u32>> {
 }
 
 /// Goes into the namespace with this id for the while, unless it is that of the root.
-pub fn enter(spaces: &MadeFiles, id: Option<u32>) -> Result<Option<There>, SysError> {
-    id.and_then(|id| spaces.get(id)).map(There::enter).transpose()
+pub fn enter(spaces: &MadeFiles, id: Option<u32>) -> Result<Option<Visit>, SysError> {
+    id.and_then(|id| spaces.get(id)).map(visit).transpose()
 }
 
 /// Goes into the namespace of a file, if it is a socket of another one than that of the root.
-pub fn enter_for(cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<Option<There>, Problem> {
+pub fn enter_for(cx: &FilesRestore<'_>, entry: &FileEntry) -> Result<Option<Visit>, Problem> {
     Ok(enter(&cx.options.inside.spaces, ns_id(entry))?)
 }
 

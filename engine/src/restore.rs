@@ -33,6 +33,7 @@ use crate::inside::AsOwner;
 use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
+use crate::task_spaces::Members;
 use heirlooms::Heirlooms;
 
 /// A tree that runs again.
@@ -68,7 +69,7 @@ pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<F
     if has_namespaces {
         return plan::check_images(&tasks, images).map(|()| Foreseen::Namespaces);
     }
-    let files = FilesRestore::read(options, images).map_err(one)?;
+    let files = FilesRestore::read(options, images, members(&tasks)).map_err(one)?;
     plan::check(&tasks, &files).map(|_steps| Foreseen::All)
 }
 
@@ -102,6 +103,10 @@ fn nothing_restored(options: &RestoreOptions, problems: Vec<Problem>) -> Error {
     }
 }
 
+fn members(tasks: &[set::Task]) -> Members {
+    Members::new(tasks.iter().map(|task| (task.pid, task.alive.as_ref().map(|alive| alive.ids))))
+}
+
 /// Restores the tree of a set.
 pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsRestore) -> Result<Restored> {
     let fail = |problems| nothing_restored(options, problems);
@@ -109,7 +114,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
     let mut stats = RestoreStats::begin();
 
     let tasks = set::read(images).map_err(one)?;
-    let mut files = FilesRestore::read(options, images).map_err(one)?;
+    let mut files = FilesRestore::read(options, images, members(&tasks)).map_err(one)?;
     let births = plan::check(&tasks, &files).map_err(fail)?;
     let mut build = || -> std::result::Result<i32, Problem> {
         // What we make belongs to the root of the tree's user namespace, if it has one.

@@ -12,6 +12,8 @@ const FEW: usize = 16;
 const MOST_THREADS: usize = 8;
 /// More threads than these do not copy faster.
 const MOST_COPYING: usize = 4;
+/// Fewer bytes than these are not worth another thread that copies.
+pub const ALONE: u64 = 4 << 20;
 /// Results that are handed over together.
 const PORTION: usize = 8;
 /// Portions that may wait to be taken.
@@ -25,22 +27,7 @@ fn threads(count: usize) -> usize {
 
 /// What `work` makes of each item, in their order.
 pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = threads(items.len());
-    if threads == 1 {
-        return items.iter().map(work).collect();
-    }
-    let mut shares = items.chunks(items.len().div_ceil(threads));
-    let own = shares.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let work = &work;
-        let others: Vec<_> =
-            shares.map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<R>>())).collect();
-        let mut results: Vec<R> = own.iter().map(work).collect();
-        for other in others {
-            results.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        results
-    })
+    map_while(items, work, || ()).0
 }
 
 /// What `work` makes of each item, in their order, and what `own` makes: the calling thread does that first, while others
@@ -115,47 +102,15 @@ pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mu
     });
 }
 
-/// Hands what `work` makes of each item to `take`, in any order, until that fails. Only a few results wait at a time.
-pub fn feed<T: Sync, R: Send, E>(
-    items: &[T],
-    work: impl Fn(&T) -> R + Sync,
-    mut take: impl FnMut(&T, R) -> Result<(), E>,
-) -> Result<(), E> {
-    let threads = threads(items.len());
-    if threads == 1 {
-        return items.iter().try_for_each(|item| take(item, work(item)));
-    }
-    let portions: Vec<&[T]> = items.chunks(PORTION).collect();
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        let (sender, results) = sync_channel(WAITING);
-        for _ in 1..threads {
-            let (sender, next, portions, work) = (sender.clone(), &next, &portions, &work);
-            scope.spawn(move || {
-                // Nobody listens any more when taking has failed.
-                while let Some(portion) = portions.get(next.fetch_add(1, Ordering::Relaxed))
-                    && sender.send((*portion, portion.iter().map(work).collect::<Vec<R>>())).is_ok()
-                {
-                }
-            });
-        }
-        drop(sender);
-        for (portion, results) in results {
-            portion.iter().zip(results).try_for_each(|(item, result)| take(item, result))?;
-        }
-        Ok(())
-    })
-}
-
-/// Has `work` do one portion after the other until it has none left or one fails; by several threads if it is `large`. The
-/// calling thread works, too, and is the one that tells `told` how much is done; when that fails, it ends.
+/// Has `work` do one portion after the other until it has none left or one fails; by several threads if that is worth it for so
+/// many bytes. The calling thread works, too, and is the one that tells `told` how much is done; when that fails, it ends.
 pub fn work_off<E: Send>(
-    large: bool,
+    bytes: u64,
     work: impl Fn() -> Option<Result<u64, E>> + Sync,
     told: &mut dyn FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_COPYING);
-    let threads = if large { threads } else { 1 };
+    let threads = if bytes > ALONE { threads } else { 1 };
     let (by_others, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let (work, by_others, has_failed) = (&work, &by_others, &has_failed);
     let run = move |told: &mut dyn FnMut(u64) -> Result<(), E>| {
@@ -205,22 +160,5 @@ mod tests {
             in_order(&items, |item| item + 1, |item| taken.push(item));
             assert_eq!(taken, (1..=count).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn all_are_taken_until_one_is_not() {
-        let items: Vec<usize> = (0..1000).collect();
-        let mut sum = 0;
-        let taken: Result<(), ()> = feed(
-            &items,
-            |item| *item,
-            |_, item| {
-                sum += item;
-                Ok(())
-            },
-        );
-        assert_eq!((taken, sum), (Ok(()), 499_500));
-        let failed = feed(&items, |item| *item, |_, item| if item == 500 { Err(item) } else { Ok(()) });
-        assert_eq!(failed, Err(500));
     }
 }

@@ -4,16 +4,15 @@
 //! for the root's (`kinds/namespaces`) know of no others. A restore has the first task of each make it
 //! (`restore/task_spaces.rs`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use proto::catalogue::{IDS, PSTREE};
-use proto::messages::{PstreeEntry, TaskKobjIdsEntry};
+use proto::messages::TaskKobjIdsEntry;
 
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
-use crate::image::{Images, NewImages};
+use crate::image::NewImages;
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces::{self, FIRST_FREE_ID, NamespaceDump};
@@ -111,7 +110,7 @@ pub fn id_of_link(cx: &mut FilesDump<'_>, kind: NamespaceType, link: &Path) -> u
 impl TaskSpaces {
     /// The place of a namespace, which is new if it was not met before; none for that of the root.
     fn find(&mut self, options: &DumpOptions, kind: NamespaceType, link: &Path) -> Option<usize> {
-        let roots = self.roots.get_or_insert_with(|| NamespaceLinks::read(options.tree));
+        let roots = self.roots.get_or_insert_with(|| NamespaceLinks::of_process(&options.tree.to_string()));
         if roots.of(kind) == Some(link) {
             return None;
         }
@@ -161,42 +160,41 @@ impl TaskSpaces {
     }
 }
 
-/// The first task of the images that is in each namespace of a type, by its id.
-pub fn members(images: &Images, kind: NamespaceType) -> Result<HashMap<u32, i32>, Problem> {
-    let tree: Vec<PstreeEntry> = images.read(&PSTREE, 0)?;
-    let mut members = HashMap::new();
-    // Zombies have no ids.
-    for task in tree.iter().filter(|task| images.has(&IDS, task.pid.into())) {
-        let ids: TaskKobjIdsEntry = images.read_single(&IDS, task.pid.into())?;
-        if let Some(id) = namespaces::id(&ids, kind) {
-            members.entry(id).or_insert(task.pid.cast_signed());
-        }
+/// Which namespaces the living tasks of the images are in, the root's first.
+#[derive(Debug, Default)]
+pub struct Members {
+    roots: Option<TaskKobjIdsEntry>,
+    tasks: Vec<(i32, TaskKobjIdsEntry)>,
+}
+
+impl Members {
+    /// Those of tasks in the order of the images, by their pids; zombies have no ids.
+    pub fn new(tasks: impl IntoIterator<Item = (i32, Option<TaskKobjIdsEntry>)>) -> Self {
+        let mut tasks = tasks.into_iter().peekable();
+        let roots = tasks.peek().and_then(|(_, ids)| *ids);
+        Self { roots, tasks: tasks.filter_map(|(pid, ids)| Some((pid, ids?))).collect() }
     }
-    Ok(members)
-}
 
-/// Ids of the namespaces of a type that tasks of the images are in, but not the root.
-pub fn beside_root(images: &Images, kind: NamespaceType) -> Result<Vec<u32>, Problem> {
-    let tree: Vec<PstreeEntry> = images.read(&PSTREE, 0)?;
-    let root = tree.first().filter(|root| images.has(&IDS, root.pid.into()));
-    let root = root.map(|root| images.read_single::<TaskKobjIdsEntry>(&IDS, root.pid.into())).transpose()?;
-    let roots = root.and_then(|ids| namespaces::id(&ids, kind));
-    let mut ids: Vec<u32> = members(images, kind)?.into_keys().filter(|id| Some(*id) != roots).collect();
-    ids.sort_unstable();
-    Ok(ids)
-}
+    /// The first task that is in a namespace.
+    pub fn of(&self, kind: NamespaceType, id: u32) -> Option<i32> {
+        let is_there = |ids: &TaskKobjIdsEntry| namespaces::id(ids, kind) == Some(id);
+        self.tasks.iter().find(|(_, ids)| is_there(ids)).map(|(pid, _)| *pid)
+    }
 
-/// Goes into the namespace of a type that a restored task is in, if its id is none that the root has.
-pub fn visit_restored(
-    images: &Images,
-    kind: NamespaceType,
-    id: Option<u32>,
-) -> Result<Option<Visit>, Problem> {
-    let Some(id) = id else { return Ok(None) };
-    let none =
-        || Problem::new(SysError { call: "find who is in a namespace", errno: nix::errno::Errno::ESRCH });
-    let member = members(images, kind)?.get(&id).copied().ok_or_else(none)?;
-    let path = format!("/proc/{member}/ns/{}", kind.name());
-    let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
-    Ok(Some(Visit::pay(&file, kind)?))
+    /// Ids of the namespaces of a type that tasks are in, but not the root.
+    pub fn beside_root(&self, kind: NamespaceType) -> BTreeSet<u32> {
+        let roots = self.roots.as_ref().and_then(|ids| namespaces::id(ids, kind));
+        let ids = self.tasks.iter().filter_map(|(_, ids)| namespaces::id(ids, kind));
+        ids.filter(|id| Some(*id) != roots).collect()
+    }
+
+    /// Goes into the namespace of a type that a restored task is in, if its id is none that the root has.
+    pub fn visit(&self, kind: NamespaceType, id: Option<u32>) -> Result<Option<Visit>, Problem> {
+        let Some(id) = id else { return Ok(None) };
+        let none = SysError { call: "find who is in a namespace", errno: nix::errno::Errno::ESRCH };
+        let member = self.of(kind, id).ok_or_else(|| Problem::new(none))?;
+        let path = format!("/proc/{member}/ns/{}", kind.name());
+        let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
+        Ok(Some(Visit::pay(&file, kind)?))
+    }
 }

@@ -5,10 +5,8 @@
 //! are seen inside, as those of the root are; so a restore knows how far they are from those of the root, to the nanosecond.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use nix::sched::{CloneFlags, setns};
 use proto::catalogue::TIMENS;
 use proto::messages::{TimensEntry, Timespec};
 
@@ -21,6 +19,7 @@ use crate::kinds::namespaces::{self, FIRST_FREE_ID, time};
 use crate::options::Inside;
 use crate::procfs::link::NamespaceType;
 use crate::procfs::timens_offsets::{self, Offset, TimensOffsets};
+use crate::visit::Visit;
 
 /// Why a task's time namespaces cannot be dumped.
 #[derive(Debug, thiserror::Error)]
@@ -164,13 +163,8 @@ pub fn own_offsets() -> Result<TimensOffsets, Problem> {
 
 /// The offsets of a namespace, by going there for the moment. We have one thread, as this asks for.
 fn ask_inside(space: &File) -> Result<TimensOffsets, Problem> {
-    let home = File::open("/proc/self/ns/time").map_err(SysError::io("open"))?;
-    let flag = CloneFlags::from_bits_retain(NamespaceType::Time.clone_flag());
-    let enter = |file: &File| setns(file.as_fd(), flag).map_err(SysError::of("setns"));
-    enter(space)?;
-    let offsets = own_offsets();
-    enter(&home)?;
-    offsets
+    let _there = Visit::pay(space, NamespaceType::Time)?;
+    own_offsets()
 }
 
 /// What is written to `/proc/PID/timens_offsets`, for a clock that is to be ahead by so many nanoseconds of the initial one.

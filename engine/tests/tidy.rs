@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 57] = [
+const NO_KINDS: [(&str, &str); 58] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/duplicate.rs", "descriptors whose duplicate tells all"),
@@ -29,6 +29,7 @@ const NO_KINDS: [(&str, &str); 57] = [
     ("files/name.rs", "whether the name of a file leads to it"),
     ("files/policy.rs", "what the user decides about descriptors"),
     ("files/remap.rs", "what stands in for a name"),
+    ("files/seen_task.rs", "what is known of the tasks that hold files"),
     ("files/validation.rs", "whether a file is what it was"),
     ("files/pipe_data.rs", "contents of pipes, which pipe and fifo have in common"),
     ("files/inet_address.rs", "addresses of internet sockets"),

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proto::messages::StasisMmEntry;
 
@@ -198,7 +198,8 @@ impl Writing<'_> {
             progress.add(bytes);
             lifeline.check()
         });
-        self.written(&prepared, sums?, start.elapsed());
+        self.written(&prepared, sums?);
+        self.stats.pages_written(pages::count(&prepared.runs), start.elapsed());
         Ok(())
     }
 
@@ -222,17 +223,17 @@ impl Writing<'_> {
         let sums = side_by_side::map(&tasks, |task| task.write(with_sums, &mut |_| Ok(())));
         for (task, sums) in tasks.iter().zip(sums) {
             self.progress.add(task.runs.iter().map(pages::Run::len).sum());
-            self.written(task, sums?, Duration::ZERO);
+            self.written(task, sums?);
         }
-        self.stats.pages_written(0, start.elapsed());
+        let pages = tasks.iter().map(|task| pages::count(&task.runs)).sum();
+        self.stats.pages_written(pages, start.elapsed());
         self.lifeline.check()
     }
 
-    fn written(&mut self, task: &Prepared<'_>, sums: Option<FileSums>, took: Duration) {
+    fn written(&mut self, task: &Prepared<'_>, sums: Option<FileSums>) {
         if let Some(sums) = sums {
             self.images.set_checksums(&task.file_name, sums);
         }
-        self.stats.pages_written(pages::count(&task.runs), took);
     }
 
     /// Writes what is not in a task's copy.

@@ -28,8 +28,6 @@ use crate::tracee::memory::Memory;
 const UNIT: u64 = MappedOutput::HUGE as u64;
 /// Bytes that are copied at once, and then summed up while they are in the cache.
 const PIECE: usize = 256 << 10;
-/// Less than this is not worth another thread, or a mapping.
-const ALONE: u64 = 4 << 20;
 /// What a huge page may cost. Where memory is at hand it costs a fiftieth of that, and half of it where a host took back what
 /// was free: that is paid once, and small pages would have later dumps find their remains. More is the search for room.
 const PATIENCE: Duration = Duration::from_millis(8);
@@ -121,7 +119,7 @@ pub(crate) fn write(
     let size = runs.last().map_or(0, |run| run.offset + run.len());
     let sums = with_sums.then(Mutex::default);
     let copying = Copying { source, runs, file, sums, huge: HugePages::new() };
-    let mut mapped = if size > ALONE { make_room(file, size)? } else { None };
+    let mut mapped = if size > side_by_side::ALONE { make_room(file, size)? } else { None };
     let units = (0..size).step_by(UNIT as usize).map(|at| (at, UNIT.min(size - at)));
     match &mut mapped {
         Some(mapped) => {
@@ -179,7 +177,7 @@ impl Copying<'_> {
         let units = Mutex::new(units);
         let next = || units.lock().ok()?.next();
         let work = || next().map(|unit| self.unit(unit).while_trying_to("write pages"));
-        side_by_side::work_off(bytes > ALONE, work, told)
+        side_by_side::work_off(bytes, work, told)
     }
 
     fn unit(&self, (offset, len, window): Unit<'_>) -> Result<u64, SysError> {

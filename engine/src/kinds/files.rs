@@ -38,6 +38,7 @@ pub mod policy;
 pub mod posix_queue;
 pub mod regular;
 pub mod remap;
+mod seen_task;
 pub mod signalfd;
 pub mod sock_diag;
 pub mod socket_options;
@@ -64,18 +65,20 @@ use std::sync::Arc;
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry};
 
 use crate::dump::inspect::TaskFacts;
-use crate::error::{Class, Explain, Problem, TaskName};
+use crate::error::{Class, Explain, Problem};
 use crate::image::{Images, NewImages};
 use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions, Unsupported};
 use crate::pid_spaces::PidInside;
 use crate::supervise::LastDeeds;
 use crate::sys::{self, process, socket};
+use crate::task_spaces::Members;
 use crate::tracee::batch::{Batch, Replies};
 
 pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
 pub use facts::{FdFacts, SocketFacts, list};
+pub use seen_task::SeenTask;
 pub use states::States;
 
 /// Why a descriptor cannot be dumped or restored.
@@ -219,38 +222,6 @@ struct Known {
 
 /// What makes a file that is known by a link alone another one: the link, the inode, flags.
 type PathKey = (Vec<u8>, (u64, u64), i32, i32);
-/// What is known of a task whose table was described.
-#[derive(Debug, Clone)]
-pub struct SeenTask {
-    /// How messages name it.
-    pub name: TaskName,
-    /// Its pid.
-    pub pid: u32,
-    /// Its session; 0 for one that was begun outside of our pid namespace.
-    pub session: u32,
-    /// Its session, in ours.
-    pub host_session: i32,
-    /// Its controlling terminal's device, as `/proc/PID/stat` encodes it; 0 without one.
-    pub terminal: i32,
-    /// The foreground process group of its terminal; negative without one.
-    pub foreground: i32,
-}
-
-impl SeenTask {
-    fn of(facts: &TaskFacts) -> Self {
-        let leader = facts.leader();
-        let here = |ids: &[i32]| ids.first().copied().unwrap_or(0) as u32;
-        let comm = String::from_utf8_lossy(&leader.stat.comm).into_owned();
-        Self {
-            name: TaskName { host_pid: facts.pid, inner_pid: None, comm },
-            pid: here(&leader.status.ns_pid),
-            session: here(&leader.status.ns_sid),
-            host_session: leader.stat.session,
-            terminal: leader.stat.tty_nr,
-            foreground: leader.stat.tpgid,
-        }
-    }
-}
 
 /// Files of a tree that is being dumped.
 #[derive(Debug)]
@@ -561,6 +532,8 @@ pub struct FilesRestore<'a> {
     pub options: &'a RestoreOptions,
     /// The image set.
     pub images: &'a Images,
+    /// Which namespaces tasks are in.
+    pub members: Members,
     /// What was decided when it was dumped.
     policy: policy::Policy,
     /// What stands in for names.
@@ -574,7 +547,7 @@ pub struct FilesRestore<'a> {
 
 impl<'a> FilesRestore<'a> {
     /// Reads `files.img`.
-    pub fn read(options: &'a RestoreOptions, images: &'a Images) -> Result<Self, Problem> {
+    pub fn read(options: &'a RestoreOptions, images: &'a Images, members: Members) -> Result<Self, Problem> {
         let entries: Vec<FileEntry> = images.read(&proto::catalogue::FILES, 0)?;
         let entries = entries.into_iter().map(|e| (e.id, e)).collect();
         let mut states = States::default();
@@ -582,7 +555,17 @@ impl<'a> FilesRestore<'a> {
         let remaps = remap::Remaps::read(images)?;
         let policy = policy::Policy::read(images)?;
         let devices = device::Devices::read(images)?;
-        Ok(Self { options, images, policy, remaps, devices, entries, opened: HashMap::new(), states })
+        Ok(Self {
+            options,
+            images,
+            members,
+            policy,
+            remaps,
+            devices,
+            entries,
+            opened: HashMap::new(),
+            states,
+        })
     }
 
     /// What a kind keeps for itself.

@@ -22,8 +22,9 @@ use super::plan::FileSystem;
 use super::refusal::MountRefusal;
 use crate::error::{Context as _, Problem, SysError};
 use crate::procfs::id_map::IdMaps;
+use crate::procfs::link::NamespaceType;
 use crate::sys::mount as sys;
-use crate::sys::namespace;
+use crate::visit::Visit;
 
 /// The type of these file systems.
 const TYPE: &str = "proc";
@@ -148,8 +149,7 @@ impl Later {
 
     /// Makes it, and mounts it at its place, which is in our mount namespace or in this one.
     pub fn restore(&self, place: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
-        let open = |path: &str| File::open(path).map_err(SysError::io("open"));
-        let (there, home) = (open(&format!("/proc/{}/ns/pid", self.init))?, open("/proc/self/ns/pid")?);
+        let space = File::open(format!("/proc/{}/ns/pid", self.init)).map_err(SysError::io("open"))?;
         let attach = || -> Result<Vec<u8>, Problem> {
             let made = self.make().while_trying_to("make a procfs")?;
             if let Some(namespace) = namespace {
@@ -158,9 +158,9 @@ impl Later {
             }
             Ok(sys::attach(made.as_fd(), place).map(|()| Vec::new())?)
         };
-        namespace::enter(&there, libc::CLONE_NEWPID)?;
+        let there = Visit::pay(&space, NamespaceType::Pid)?;
         let attached = envoy::fork(attach);
-        namespace::enter(&home, libc::CLONE_NEWPID)?;
+        drop(there);
         attached.map(drop).about(|| self.mount.object()).while_trying_to("mount it")
     }
 

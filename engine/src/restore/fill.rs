@@ -32,8 +32,6 @@ use crate::tracee::memory::write_scattered;
 const HUGE: u64 = 2 << 20;
 /// Mappings with fewer bytes of pages are not worth a registration.
 const REGISTERED: u64 = 256 << 10;
-/// Less than this is not worth another thread.
-const ALONE: u64 = 4 << 20;
 /// What a thread takes at a time: as much as a table of pages has room for, since each has a lock.
 const PART: u64 = 2 * BLOCK;
 /// Smallest run that is mapped from the images where that is wanted.
@@ -330,7 +328,7 @@ fn run(jobs: &[Job<'_>], way: Way, total: u64, progress: &mut Progress) -> Resul
         let blocks = pieces.chunk_by(|a, b| a.offset / BLOCK == b.offset / BLOCK);
         blocks.map(|pieces| job.copy(pieces, way)).sum()
     };
-    side_by_side::work_off(total >= ALONE, || next().map(copy), &mut |bytes| {
+    side_by_side::work_off(total, || next().map(copy), &mut |bytes| {
         progress.add(bytes);
         Ok(())
     })

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use proto::catalogue::STASIS_THREADS;
 
 use super::set::Task;
-use super::stub::Stubs;
+use super::stub::{Stubs, add_setns};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
@@ -174,9 +174,7 @@ pub(super) fn for_children(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Prob
             }
             Some(id) => {
                 space = numbers.open(id).of_task(&stub.name)?;
-                let fd = batch.fd(space.as_fd());
-                batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWPID]);
-                batch.call("close", libc::SYS_close, args![fd]);
+                add_setns(&mut batch, space.as_fd(), libc::CLONE_NEWPID);
             }
         }
         stub.run("prepare a pid namespace for its children", &batch)?;

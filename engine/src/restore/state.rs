@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
-use super::stub::{Stub, Stubs};
+use super::stub::{Stub, Stubs, add_setns};
 use super::tree::{add_clone, wait_for_clone};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
@@ -75,9 +75,7 @@ pub(super) fn mount_namespaces(
         let file = File::open(format!("/proc/self/fd/{fd}")).map_err(SysError::io("open"));
         let file = file.of_task(&stub.name).while_trying_to(step)?;
         let mut batch = Batch::new();
-        let fd = batch.fd(file.as_fd());
-        batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWNS]);
-        batch.call("close", libc::SYS_close, args![fd]);
+        add_setns(&mut batch, file.as_fd(), libc::CLONE_NEWNS);
         stub.run(step, &batch)?;
     }
     Ok(())
@@ -89,9 +87,7 @@ pub(super) fn enter_spaces(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeFiles
         let id = task.alive.as_ref().and_then(|alive| alive.ids.net_ns_id);
         let Some(space) = id.and_then(|id| spaces.get(id)) else { continue };
         let mut batch = Batch::new();
-        let fd = batch.fd(space);
-        batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWNET]);
-        batch.call("close", libc::SYS_close, args![fd]);
+        add_setns(&mut batch, space, libc::CLONE_NEWNET);
         stub.post("go into its network namespace", batch)?;
     }
     Ok(())

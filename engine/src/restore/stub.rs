@@ -1,7 +1,9 @@
 //! A task that is being restored: empty at first but for the agent, and driven from here.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 
+use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::sys::namespace::INIT;
 use crate::sys::process;
@@ -14,6 +16,13 @@ use crate::tracee::stopped::Stopped;
 const ON_THEIR_WAY: usize = 64 << 10;
 /// What the kernel adds to a message, about.
 const PER_MESSAGE: usize = 1 << 10;
+
+/// Adds the calls with which a stub goes into a namespace; its future children do so with `CLONE_NEWPID`.
+pub(super) fn add_setns<'fd>(batch: &mut Batch<'fd>, space: BorrowedFd<'fd>, flag: i32) {
+    let fd = batch.fd(space);
+    batch.call("setns", libc::SYS_setns, args![fd, flag]);
+    batch.call("close", libc::SYS_close, args![fd]);
+}
 
 /// One task on its way.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use proto::catalogue::{IPC_VAR, UTSNS};
 
 use super::plan::PlanRefusal;
 use super::set::Task;
-use super::stub::{Stub, Stubs};
+use super::stub::{Stub, Stubs, add_setns};
 use crate::args;
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Context as _, Object, Problem, SysError};
@@ -66,9 +66,7 @@ pub(super) fn restore(
             let Some(id) = own_id(tasks, task, of_type) else { continue };
             let mut batch = Batch::new();
             if let Some(space) = made.get(&id) {
-                let fd = batch.fd(space.as_fd());
-                batch.call("setns", libc::SYS_setns, args![fd, of_type.clone_flag()]);
-                batch.call("close", libc::SYS_close, args![fd]);
+                add_setns(&mut batch, space.as_fd(), of_type.clone_flag());
                 stub.run("go into its namespace", &batch)?;
                 continue;
             }

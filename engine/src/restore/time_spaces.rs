@@ -13,7 +13,7 @@ use proto::messages::TimensEntry;
 
 use super::plan::PlanRefusal;
 use super::set::Task;
-use super::stub::Stubs;
+use super::stub::{Stubs, add_setns};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
@@ -135,9 +135,7 @@ pub(super) fn restore(stubs: &mut Stubs, tasks: &[Task], images: &Images) -> Res
             let file = File::open(&path).map_err(SysError::io("open"));
             made.insert(id, file.about(|| Object::Path(path.into())).of_task(&stub.name)?);
         } else if let Some(file) = made.get(&id) {
-            let fd = batch.fd(file.as_fd());
-            batch.call("setns", libc::SYS_setns, args![fd, flag]);
-            batch.call("close", libc::SYS_close, args![fd]);
+            add_setns(&mut batch, file.as_fd(), flag);
             stub.run("go into its time namespace", &batch)?;
         }
     }

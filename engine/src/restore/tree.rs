@@ -18,7 +18,7 @@ use super::memory;
 use super::pid_spaces::{self, Crossing, Numbers};
 use super::plan::{self, PlanRefusal};
 use super::set::{TASK_SIZE, Task};
-use super::stub::{Stub, Stubs};
+use super::stub::{Stub, Stubs, add_setns};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::Images;
@@ -204,9 +204,7 @@ impl Nursery<'_, '_> {
         let mut flags_here = flags | libc::CLONE_PTRACE;
         let spaces = self.cross(new, by)?;
         if let Some([there, _]) = &spaces {
-            let fd = batch.fd(there.as_fd());
-            batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWPID]);
-            batch.call("close", libc::SYS_close, args![fd]);
+            add_setns(&mut batch, there.as_fd(), libc::CLONE_NEWPID);
         }
         for new in new {
             let signal = if flags & libc::CLONE_PARENT == 0 { new.exit_signal } else { 0 };
@@ -216,9 +214,7 @@ impl Nursery<'_, '_> {
             add_clone(&mut batch, flags_here as u64, signal, &self.numbers.to_set(new.pid));
         }
         if let Some([_, home]) = &spaces {
-            let fd = batch.fd(home.as_fd());
-            batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWPID]);
-            batch.call("close", libc::SYS_close, args![fd]);
+            add_setns(&mut batch, home.as_fd(), libc::CLONE_NEWPID);
         }
         self.stub(by)?.run(CREATE, &batch)?;
         let agents = self.enter_clones(new, by, flags, place)?;

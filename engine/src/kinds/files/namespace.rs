@@ -106,6 +106,6 @@ fn find(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<String, Problem> {
     if let Some(space) = cx.options.inside.spaces.get(image.ns_id).filter(|_| kind == NamespaceType::Net) {
         return Ok(format!("/proc/self/fd/{}", space.as_raw_fd()));
     }
-    let member = task_spaces::members(cx.images, kind)?.get(&image.ns_id).copied();
+    let member = cx.members.of(kind, image.ns_id);
     member.map(|pid| format!("/proc/{pid}/ns/{}", kind.name())).ok_or_else(none)
 }

@@ -18,7 +18,7 @@ use crate::image::NewImages;
 use crate::kinds::namespaces::ipc::queues::{file_system, object};
 use crate::procfs::link::{Link, NamespaceType};
 use crate::sys::mqueue;
-use crate::task_spaces::{self, TaskSpaces};
+use crate::task_spaces::TaskSpaces;
 
 /// Descriptors of POSIX message queues.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl FileKind for PosixQueue {
 
     fn restore(cx: &mut FilesRestore<'_>, image: &ExtFileEntry) -> Result<OwnedFd, Problem> {
         let entry = entry(cx, image.id)?;
-        let _there = task_spaces::visit_restored(cx.images, NamespaceType::Ipc, entry.ns_id)?;
+        let _there = cx.members.visit(NamespaceType::Ipc, entry.ns_id)?;
         let name = CString::new(entry.name.as_slice()).unwrap_or_default();
         let access = entry.flags.cast_signed() & (libc::O_ACCMODE | libc::O_NONBLOCK);
         let queue = mqueue::open(&name, access).about(|| object(&entry.name))?;

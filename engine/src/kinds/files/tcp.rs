@@ -24,13 +24,13 @@ use super::{FdFacts, FilesDump, FilesRestore, inet, sock_diag, socket_options, t
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Aside, Images, NewImages, Written, invalid};
 use crate::net_lock::{self, Ends, Lasting, Lock, LockError, Method, Note, Sweep};
-use crate::net_spaces;
-use crate::net_spaces::{NetSpaces, There};
+use crate::net_spaces::{self, NetSpaces};
 use crate::options::{Connections, NetworkLock};
 use crate::side_by_side;
 use crate::supervise::Guardian;
 use crate::sys::socket;
 use crate::tcp_repair::{self, Connection, Negotiated, Repair, Restored, State, Window};
+use crate::visit::Visit;
 
 /// Bits of `tcp_stream_entry.opt_mask`: those of `tcpi_options`.
 const TIMESTAMPS: u32 = 1;
@@ -71,8 +71,8 @@ struct Persistent {
 }
 
 impl Persistent {
-    fn there(&self) -> Result<Option<There>, SysError> {
-        self.space.as_ref().map(There::enter).transpose()
+    fn there(&self) -> Result<Option<Visit>, SysError> {
+        self.space.as_ref().map(net_spaces::visit).transpose()
     }
 }
 
@@ -217,7 +217,7 @@ fn lock(cx: &mut FilesDump<'_>, method: Method, name: &str, connections: &[Seen]
     for (space, ends) in places {
         let space = cx.state::<NetSpaces>().beside_home(space);
         let space = space.map(File::try_clone).transpose().map_err(SysError::io("dup"))?;
-        let _there = space.as_ref().map(There::enter).transpose()?;
+        let _there = space.as_ref().map(net_spaces::visit).transpose()?;
         let held = Lock::hold(method, &name_of_held(name), &note, &ends)?;
         cx.state::<Dumped>().locks.push(held);
         let lock = Lasting::new(method, name, &note, &ends)?;

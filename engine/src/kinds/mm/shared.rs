@@ -21,8 +21,6 @@ use crate::sys::memory::{self, MappedFile};
 
 /// Bytes that are copied at once.
 const CHUNK: u64 = 256 << 10;
-/// Less than this is not worth another thread.
-const ALONE: u64 = 4 << 20;
 
 /// Opens the object behind a mapping of a process.
 pub fn open(pid: i32, start: u64, end: u64) -> Result<File, SysError> {
@@ -171,7 +169,7 @@ pub fn fill(
     };
     let queue = Mutex::new(pieces.chunk_by(|a, b| a.from / BLOCK == b.from / BLOCK));
     let next = || queue.lock().ok()?.next();
-    side_by_side::work_off(pages.len() > ALONE, || next().map(fill), &mut |_| Ok(()))
+    side_by_side::work_off(pages.len(), || next().map(fill), &mut |_| Ok(()))
 }
 
 /// Where everything of an object comes from, cut where blocks of the file end.

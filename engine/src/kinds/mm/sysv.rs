@@ -26,7 +26,7 @@ use crate::procfs::link::{Link, NamespaceType, parse};
 use crate::procfs::maps::Vma;
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::sys::ipc;
-use crate::task_spaces::{self, TaskSpaces};
+use crate::task_spaces::TaskSpaces;
 use crate::tracee::batch::Batch;
 use crate::tracee::freeze::task_name;
 use crate::visit::{self, Visit};
@@ -268,7 +268,7 @@ impl MappingKind for SysvShm {
         if cx.options.inside.has(NamespaceType::Ipc) {
             make_unused(cx, None).while_trying_to(step)?;
         }
-        for space in task_spaces::beside_root(cx.images, NamespaceType::Ipc)? {
+        for space in cx.members.beside_root(NamespaceType::Ipc) {
             make_unused(cx, Some(space)).while_trying_to(step)?;
         }
         for mut made in std::mem::take(&mut cx.state::<Restored>().made).into_values() {
@@ -378,7 +378,7 @@ fn users_outside(id: i32, missing: u64) -> String {
 /// Makes a segment with its id and contents, or takes the one that is still there.
 fn make(cx: &FilesRestore<'_>, key: Key, entry: &IpcShmEntry) -> Result<Made, Problem> {
     let id = key.id;
-    let there = task_spaces::visit_restored(cx.images, NamespaceType::Ipc, key.space)?;
+    let there = cx.members.visit(NamespaceType::Ipc, key.space)?;
     let space = there.as_ref().map(|_| visit::here(NamespaceType::Ipc)).transpose()?;
     let desc = &entry.desc;
     let huge = entry.hugetlb_flag.filter(|flag| *flag != 0);

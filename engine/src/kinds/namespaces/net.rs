@@ -29,7 +29,7 @@ use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::image::{Images, NewImages};
 use crate::kinds::files::tcp;
-use crate::net_spaces::{self, NetSpace, There};
+use crate::net_spaces::{self, NetSpace};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
 use space::{Other, Space};
@@ -135,7 +135,7 @@ impl NamespaceKind for NetNamespace {
             if is_left_out(cx, space.id) {
                 return Ok(());
             }
-            let _there = There::enter(&space.file)?;
+            let _there = net_spaces::visit(&space.file)?;
             look_around(cx, space.id, problems)
         };
         let found: Vec<Problem> = cx.spaces.iter().filter_map(|space| look(space).err()).collect();
@@ -144,7 +144,7 @@ impl NamespaceKind for NetNamespace {
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         for space in cx.spaces {
-            let _there = There::enter(&space.file)?;
+            let _there = net_spaces::visit(&space.file)?;
             dump_space(cx, space.id, images)?;
         }
         Ok(())
@@ -172,7 +172,7 @@ impl NamespaceKind for NetNamespace {
         let made = cx.spaces.borrow();
         let spaces = made.iter().map(|(id, fd)| (*id, fd.as_fd()));
         for (id, space) in std::iter::once((cx.id, home.as_fd())).chain(spaces) {
-            let _there = There::enter(space)?;
+            let _there = net_spaces::visit(space)?;
             tcp::hold_in_new_space(cx.images, id)?;
         }
         outside::connect(cx, root)
@@ -196,7 +196,7 @@ impl NamespaceKind for NetNamespace {
         // All devices first, for some are in two namespaces.
         let mut begun = Vec::new();
         for own in &others {
-            let _there = There::enter(own.fd)?;
+            let _there = net_spaces::visit(own.fd)?;
             let mut netlink = Netlink::open(NETLINK_ROUTE)?;
             let mut space = Space { id: own.id, others: others.clone() };
             space.know_others(&mut netlink, cx.images)?;
@@ -206,7 +206,7 @@ impl NamespaceKind for NetNamespace {
             begun.push((netlink, tunables));
         }
         for (own, (mut netlink, tunables)) in others.iter().zip(begun) {
-            let _there = There::enter(own.fd)?;
+            let _there = net_spaces::visit(own.fd)?;
             tunables.restore_devices(failing)?;
             links::set_up(&mut netlink, own.devices)?;
             fill(&mut netlink, cx.images, own.id, &tunables, failing)?;

@@ -16,7 +16,7 @@ use super::links::{
 use super::{NetRefusal, links};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::inside;
-use crate::net_spaces::There;
+use crate::net_spaces;
 use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
 use crate::options::{OuterEnd, RestoreOptions};
 use crate::procfs::id_map::{self, IdMaps};
@@ -100,7 +100,8 @@ pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem
 /// Makes devices of TUN and TAP in the namespace that `root` is in, with the `/dev/net/tun` that is outside: one that is inside may be none, and
 /// the root of a user namespace may not open ours.
 fn make_tunnels(devices: &[NetDeviceEntry], root: i32, ids: &IdMaps) -> Result<(), Problem> {
-    let _there = There::enter(File::open(format!("/proc/{root}/ns/net")).map_err(SysError::io("open"))?)?;
+    let _there =
+        net_spaces::visit(File::open(format!("/proc/{root}/ns/net")).map_err(SysError::io("open"))?)?;
     devices.iter().try_for_each(|device| {
         make_tun(device, ids).about(|| object(device)).while_trying_to("make a network device")
     })
