@@ -18,6 +18,7 @@ mod extract;
 mod file_system;
 mod flags;
 mod fs_types;
+mod home;
 pub mod model;
 pub mod outside;
 mod pax;

@@ -39,5 +39,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounting::tmpfs(&shared.join("place"), "")?;
     fs::write(shared.join("place/file"), "from the parent")?;
     cx.post("mounted")?;
-    child.join()
+    child.join()?;
+    mounting::unmount(&shared)
 }

@@ -90,7 +90,7 @@ pub fn build(
     let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
     let ids = own_ids()?;
     let step = "make a place for the mounts of the new namespaces";
-    yard::enter_copy().while_trying_to(step)?;
+    yard::enter_copy(MsFlags::MS_PRIVATE).while_trying_to(step)?;
     let made = make(plan, outside, &ids)?;
     register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
@@ -142,7 +142,7 @@ fn make(plan: &Plan, outside: OutsideMounts, ids: &IdMaps) -> Result<Vec<Option<
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
-        SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.next()),
+        SourceKind::Outside(..) | SourceKind::Covered(_) | SourceKind::Machine(_) => Ok(outside.next()),
     };
     plan.sources.iter().map(make).collect()
 }

@@ -17,7 +17,7 @@ use super::build::Wanted;
 use super::envoy::{self, Namespaces};
 use super::file_system;
 use super::flags;
-use super::model::{Mount, Namespace};
+use super::model::{Mount, Namespace, add_option};
 use super::plan::FileSystem;
 use super::refusal::MountRefusal;
 use crate::error::{Context as _, Problem, SysError};
@@ -67,8 +67,7 @@ pub fn mark(namespace: &mut Namespace, member: i32, inits: &[Init]) -> Result<()
     let shown: BTreeMap<u32, u32> = words.as_chunks().0.iter().map(|[dev, init]| (*dev, *init)).collect();
     for mount in namespace.mounts.iter_mut().filter(|mount| mount.fstype == TYPE) {
         if let Some(init) = shown.get(&mount.dev) {
-            let comma = if mount.options.is_empty() { "" } else { "," };
-            mount.options = format!("{}{comma}{OPTION}{init}", mount.options);
+            add_option(&mut mount.options, &format!("{OPTION}{init}"));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use super::mount_spaces;
 use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs, add_setns};
@@ -57,8 +58,7 @@ pub(super) fn descriptors(
 
 /// Mounts what shows pids of namespaces that are there now.
 pub(super) fn mount_later(tasks: &[Task], images: &Images, options: &RestoreOptions) -> Result<(), Problem> {
-    let root = tasks.first().and_then(|root| root.alive.as_ref()?.ids.mnt_ns_id);
-    mnt::mount_later(options, images, root.unwrap_or_default())
+    mnt::mount_later(options, images, &mount_spaces::ids(tasks, options))
 }
 
 /// Has tasks enter the mount namespaces that are not the root's, where they get its root and working directory.
