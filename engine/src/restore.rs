@@ -130,7 +130,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
-        state::mount_later(&tasks, images, options)?;
+        state::mount_later(&tasks, images, options, &mut files)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
         task_spaces::restore(&mut stubs, &tasks, images, options, cgroups)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;

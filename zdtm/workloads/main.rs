@@ -146,6 +146,7 @@ mod mntns_part;
 mod mntns_pivot_root;
 mod mntns_pivot_root_ro;
 mod mntns_remap;
+mod mntns_removed;
 mod mntns_ro_root;
 mod mntns_root_bind;
 mod mntns_root_bind02;
@@ -526,6 +527,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mntns_overmount", run: mntns_overmount::run },
     Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
     Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
+    Workload { name: "mntns_removed", run: mntns_removed::run },
     Workload { name: "mntns_remap", run: mntns_remap::run },
     Workload { name: "mntns_ro_root", run: mntns_ro_root::run },
     Workload { name: "mntns_root_bind", run: mntns_root_bind::run },

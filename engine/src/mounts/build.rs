@@ -32,7 +32,7 @@ use super::refusal::MountRefusal;
 use super::removed::Removed;
 use super::sockets::{self, WantedSocket};
 use super::yard::{self, Yard, open_path};
-use super::{below, binfmt};
+use super::{below, binfmt, procfs};
 use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
@@ -60,8 +60,19 @@ pub struct Wanted {
     pub mount: u32,
     /// Its name, from the root of the namespace.
     pub name: String,
-    /// What it is, if it is a socket: that is not opened, but made.
-    pub socket: Option<WantedSocket>,
+    /// What it is.
+    pub kind: WantedKind,
+}
+
+/// What is wanted of a file on a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedKind {
+    /// The file.
+    File,
+    /// The folder that it was in, or what is left of the path to that: it was removed.
+    Folder,
+    /// A socket, which is not opened, but made.
+    Socket(WantedSocket),
 }
 
 /// What files are to be opened while mounts are built.
@@ -320,9 +331,13 @@ impl Builder<'_> {
         root: &OwnedFd,
         opened: &mut Vec<(u32, OwnedFd)>,
     ) -> Result<(), Problem> {
+        if mount.fstype == procfs::TYPE {
+            let root = root.try_clone().map_err(SysError::io("dup"))?;
+            opened.push((mount.id | procfs::ROOT, root));
+        }
         let mut placed = false;
         for wanted in self.files.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
-            if let Some(socket) = &wanted.socket {
+            if let WantedKind::Socket(socket) = &wanted.kind {
                 if !std::mem::replace(&mut placed, true) {
                     sockets::place(root, Path::new(&mount.mountpoint))
                         .while_trying_to("bind unix sockets")?;
@@ -332,7 +347,11 @@ impl Builder<'_> {
             }
             let below = Path::new(&wanted.name).strip_prefix(&mount.mountpoint);
             let Ok(below) = below else { continue };
-            match find(root, below) {
+            let found = match &wanted.kind {
+                WantedKind::Folder => find_nearest(root, below.parent().unwrap_or(below)),
+                _ => find(root, below),
+            };
+            match found {
                 Ok(file) => opened.push((wanted.id, file)),
                 // Something stands in for its name, or whoever opens it says that it is missing.
                 Err(SysError { errno: Errno::ENOENT | Errno::ENOTDIR, .. }) => {}
@@ -448,6 +467,15 @@ fn find(mount: &OwnedFd, place: &Path) -> Result<OwnedFd, SysError> {
         return mount.try_clone().map_err(SysError::io("dup"));
     }
     below::open(mount, place, OFlag::O_PATH | OFlag::O_NOFOLLOW)
+}
+
+/// What is there of the path to a folder below the root of a mount.
+fn find_nearest(mount: &OwnedFd, folder: &Path) -> Result<OwnedFd, SysError> {
+    let found = folder.ancestors().map(|folder| find(mount, folder));
+    let is_there = |found: &Result<OwnedFd, SysError>| {
+        !matches!(found, Err(SysError { errno: Errno::ENOENT | Errno::ENOTDIR, .. }))
+    };
+    found.into_iter().find(is_there).unwrap_or_else(|| find(mount, Path::new("")))
 }
 
 fn no_place(error: SysError, place: &Path) -> Problem {

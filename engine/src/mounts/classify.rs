@@ -172,9 +172,7 @@ fn groups(
     let is_external = mount.external.is_some() || is_part_of_external(namespaces, mount);
     let mountpoint = mount.mountpoint.clone();
     let mut problems = Vec::new();
-    if surroundings.has_group(mount.shared)
-        && !(is_external && options.allows_sharing())
-    {
+    if surroundings.has_group(mount.shared) && !(is_external && options.allows_sharing()) {
         let mountpoint = mountpoint.clone();
         problems.push(Problem::new(MountRefusal::SharedOutside { is_external, mountpoint }));
     }

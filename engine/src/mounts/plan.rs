@@ -215,9 +215,7 @@ impl<'a> Planner<'a> {
         for mount in self.mounts() {
             let is_given_root = Some(mount.id) == first_root && self.options.root.is_some();
             let kind = match (&mount.external, &self.options.root) {
-                (_, Some(root)) if is_given_root => {
-                    Ok(SourceKind::Outside(root.clone(), Demand::MountPoint))
-                }
+                (_, Some(root)) if is_given_root => Ok(SourceKind::Outside(root.clone(), Demand::MountPoint)),
                 (Some(key), _) => self.of_key(mount, key),
                 (None, _) => continue,
             };

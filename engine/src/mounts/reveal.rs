@@ -158,7 +158,8 @@ pub(super) fn at_home(covered: &[&Covered]) -> Result<Vec<Option<OwnedFd>>, Prob
     enter_copy(MsFlags::MS_SLAVE)?;
     let copy = Namespace { id: 0, mounts: read::mounts(&proc.mountinfo()?)? };
     let id = |covered: &Covered| {
-        let same = copy.mounts.iter().rev().filter(|mount| Path::new(&mount.mountpoint) == covered.mountpoint);
+        let same =
+            copy.mounts.iter().rev().filter(|mount| Path::new(&mount.mountpoint) == covered.mountpoint);
         same.map(|mount| mount.id).nth(covered.younger)
     };
     let ids: Vec<Option<u32>> = covered.iter().map(|covered| id(covered)).collect();
@@ -178,7 +179,8 @@ pub(super) fn at_home(covered: &[&Covered]) -> Result<Vec<Option<OwnedFd>>, Prob
         sys::clone_at(&found, Path::new(""), Depth::One)
     };
     let root = |id: Option<u32>| id.and_then(|id| roots.get(&id));
-    let parts = covered.iter().zip(ids).map(|(covered, id)| root(id).map(|root| part(covered, root)).transpose());
+    let parts =
+        covered.iter().zip(ids).map(|(covered, id)| root(id).map(|root| part(covered, root)).transpose());
     Ok(parts.collect::<Result<_, _>>()?)
 }
 

@@ -3,19 +3,22 @@
 //! How they are read, kept and built is in `mounts.rs`; what is outside is opened before the tree is born, by the engine, which
 //! still sees it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use proto::catalogue::{FILES, IDS, PSTREE, STASIS_SOCKETS};
-use proto::messages::{FileEntry, PstreeEntry, StasisSocketEntry, TaskKobjIdsEntry, UnixSkEntry};
+use proto::catalogue::{FILES, IDS, PSTREE, REMAP_FPATH, STASIS_SOCKETS};
+use proto::messages::{
+    FileEntry, PstreeEntry, RemapFilePathEntry, RemapType, StasisSocketEntry, TaskKobjIdsEntry, UnixSkEntry,
+};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
-use crate::mounts::build::{BuildFiles, Built, Wanted};
+use crate::mounts::build::{BuildFiles, Built, Wanted, WantedKind};
 use crate::mounts::classify::Whose;
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
@@ -153,21 +156,27 @@ fn read_tables(
     Ok((namespaces, later))
 }
 
-/// Mounts what can be mounted only when the tree has been born, in namespaces with these ids.
-pub fn mount_later(options: &RestoreOptions, images: &Images, ids: &[u32]) -> Result<(), Problem> {
+/// Mounts what can be mounted only when the tree has been born, in namespaces with these ids. Roots of that, by the ids that
+/// mounts have in the images.
+pub fn mount_later(
+    options: &RestoreOptions,
+    images: &Images,
+    ids: &[u32],
+) -> Result<Vec<(u32, OwnedFd)>, Problem> {
     let inside = &options.inside;
     let found = |all: &[(u32, i32)], id: u32| {
         let fd = all.iter().find(|(known, _)| *known == id).map(|(_, fd)| *fd);
         fd.and_then(borrow)
     };
+    let mut roots = Vec::new();
     for later in read_tables(images, ids, &options.mounts)?.1 {
         let place = later.place();
         let missing = || Problem::new(MountRefusal::NoPlace { place: place.name.clone() });
         let at = found(&inside.covered, place.id).ok_or_else(missing)?;
         let namespace = found(&inside.mounts, later.namespace);
-        later.restore(at, namespace)?;
+        roots.extend(later.restore(at, namespace)?);
     }
-    Ok(())
+    Ok(roots)
 }
 
 /// Ids of the mount namespaces of all tasks, that of the root first.
@@ -247,13 +256,23 @@ fn planned(cx: NamespaceRestore<'_>) -> Result<Planned, Vec<Problem>> {
 /// `TCP_ESTABLISHED` of `include/net/tcp_states.h`, which unix sockets have, too.
 const ESTABLISHED: u32 = 1;
 
+/// Ids of files that were removed.
+fn removed(images: &Images) -> Result<BTreeSet<u32>, Problem> {
+    let image = &REMAP_FPATH;
+    let all: Vec<RemapFilePathEntry> = if images.has(image, 0) { images.read(image, 0)? } else { Vec::new() };
+    let ghosts = all.iter().filter(|entry| entry.remap_type() == RemapType::Ghost);
+    Ok(ghosts.map(|entry| entry.orig_id).collect())
+}
+
 /// Files that the images know by their mounts: others cover their names.
 fn wanted(images: &Images) -> Result<Vec<Wanted>, Problem> {
     let files: Vec<FileEntry> = if images.has(&FILES, 0) { images.read(&FILES, 0)? } else { Vec::new() };
+    let is_removed = removed(images)?;
     let wanted = |file: &FileEntry| {
         let reg = file.reg.as_ref()?;
         let mount = u32::try_from(reg.mnt_id?).ok().filter(|id| *id != 0)?;
-        Some(Wanted { id: reg.id, mount, name: reg.name.clone(), socket: None })
+        let kind = if is_removed.contains(&reg.id) { WantedKind::Folder } else { WantedKind::File };
+        Some(Wanted { id: reg.id, mount, name: reg.name.clone(), kind })
     };
     let mut all: Vec<Wanted> = files.iter().filter_map(wanted).collect();
     if images.has(&STASIS_SOCKETS, 0) {
@@ -271,7 +290,7 @@ fn wanted(images: &Images) -> Result<Vec<Wanted>, Problem> {
                     root: PathBuf::from(OsStr::from_bytes(own.root.as_deref().unwrap_or_default())),
                     dir: entry.name_dir.as_ref().map(PathBuf::from),
                 };
-                all.push(Wanted { id: own.id, mount, name, socket: Some(socket) });
+                all.push(Wanted { id: own.id, mount, name, kind: WantedKind::Socket(socket) });
             }
         }
     }
