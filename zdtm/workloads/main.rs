@@ -141,6 +141,7 @@ mod mntns_ghost01;
 mod mntns_link_ghost;
 mod mntns_link_remap;
 mod mntns_open;
+mod mntns_overlay;
 mod mntns_overmount;
 mod mntns_part;
 mod mntns_pivot_root;
@@ -523,6 +524,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mntns_link_ghost", run: mntns_link_ghost::run },
     Workload { name: "mntns_link_remap", run: mntns_link_remap::run },
     Workload { name: "mntns_open", run: mntns_open::run },
+    Workload { name: "mntns_overlay", run: mntns_overlay::run },
     Workload { name: "mntns_part", run: mntns_part::run },
     Workload { name: "mntns_overmount", run: mntns_overmount::run },
     Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },

@@ -110,10 +110,11 @@ pub fn build(
     builder.fill(&made)?;
     builder.make_removed()?;
     builder.put_groups()?;
-    // The first is the root's, in which we stay.
-    let built = plan.namespaces.iter().rev().map(|namespace| builder.build(namespace));
+    let built = plan.namespaces.iter().map(|namespace| builder.build(namespace));
     let built = built.collect::<Result<Vec<_>, _>>()?;
     builder.removed.values().try_for_each(Removed::remove)?;
+    // The first is the root's, in which we stay.
+    built.first().map_or(Ok(()), |first| yard::enter(&first.namespace))?;
     nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;
     for (source, mount) in plan.sources.iter().zip(&made) {
         if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount) {
@@ -243,7 +244,8 @@ impl Builder<'_> {
     }
 
     /// Puts mounts into the yard that propagate as the groups do, as far as their sources are there and they are not.
-    fn put_groups(&self) -> Result<(), Problem> {
+    fn put_groups(&self) -> Result<Vec<usize>, Problem> {
+        let mut all = Vec::new();
         for (i, group) in self.plan.groups.iter().enumerate() {
             let Some(source) = self.plan.sources.get(group.source) else { continue };
             if !Yard::has(&source_name(group.source)) || Yard::has(&group_name(i)) {
@@ -268,8 +270,9 @@ impl Builder<'_> {
                 Ok(())
             };
             put().about(|| source.object.clone()).while_trying_to("make its peer group")?;
+            all.push(i);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Builds one namespace.
@@ -421,8 +424,18 @@ impl Builder<'_> {
             inside(tree, || file_system::make(file_system, &IdMaps::default()))
         };
         let made = make().about(|| source.object.clone())?;
+        // Put into the yard itself, so that namespaces that are built later have the same file system, and the same groups.
+        let here = self.yard.proc().namespace()?;
+        yard::enter(self.yard.namespace())?;
         Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
-        self.put_groups()
+        let mut names = vec![source_name(at)];
+        names.extend(self.put_groups()?.into_iter().map(group_name));
+        let clone = |name: &String| sys::clone_at(&Yard::get(name)?, Path::new(""), Depth::One);
+        let clones = names.iter().map(clone).collect::<Result<Vec<_>, _>>();
+        let clones = clones.about(|| source.object.clone())?;
+        yard::enter(&here)?;
+        names.iter().zip(&clones).try_for_each(|(name, clone)| Yard::put(name, clone))?;
+        Ok(())
     }
 
     /// Gives a mount its flags and its group.

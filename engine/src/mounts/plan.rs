@@ -40,7 +40,7 @@ pub enum SourceKind {
     Inside(FileSystem, Option<String>),
     /// One that is made of folders of the others.
     Layers(FileSystem),
-    /// One that is there once for the machine.
+    /// One that is made outside: it is there once for the machine, or is made of folders that are there.
     Machine(FileSystem),
     /// What is at this path outside.
     Outside(PathBuf, Demand),
@@ -190,7 +190,7 @@ pub fn plan(
         return Err(problems);
     }
     problems.extend(planner.groups());
-    problems.extend(planner.place());
+    planner.place();
     if problems.is_empty() { Ok(planner.plan) } else { Err(problems) }
 }
 
@@ -273,6 +273,8 @@ impl<'a> Planner<'a> {
             let kind = match fs_types::origin(&mount.fstype, &self.options.enabled) {
                 Origin::Inside => Ok(SourceKind::Inside(file_system, None)),
                 Origin::Archive => Ok(SourceKind::Inside(file_system, self.archive(mount))),
+                // Its folders were, and are, where the namespace comes from.
+                Origin::Layers if self.is_a_root(mount) => Ok(SourceKind::Machine(file_system)),
                 Origin::Layers => Ok(SourceKind::Layers(file_system)),
                 Origin::Machine => Ok(SourceKind::Machine(file_system)),
                 Origin::Outside => Err(MountRefusal::Outside { fstype, mountpoint, may_enable: false }),
@@ -284,6 +286,11 @@ impl<'a> Planner<'a> {
             }
         }
         problems
+    }
+
+    fn is_a_root(&self, mount: &Mount) -> bool {
+        let roots = self.namespaces.iter().filter_map(Namespace::root);
+        roots.map(|root| root.id).any(|id| id == mount.id)
     }
 
     /// What a file system that is made new shows as its root, in the words of the old one.
@@ -392,23 +399,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Puts mounts into an order in which they can be made.
-    fn place(&mut self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut with_layers: Vec<(usize, u32)> = Vec::new();
+    fn place(&mut self) {
         for namespace in self.namespaces {
-            let mounts: Vec<PlannedMount> =
-                namespace.mounts.iter().filter_map(|mount| self.planned(namespace, mount)).collect();
-            for planned in mounts.iter().filter(|planned| self.has_layers(planned.source)) {
-                if with_layers.iter().any(|(source, id)| *source == planned.source && *id != namespace.id) {
-                    let problem = Problem::new(MountRefusal::LayersElsewhere);
-                    problems.push(problem.object(planned.mount.object()));
-                }
-                with_layers.push((planned.source, namespace.id));
-            }
+            let mounts = namespace.mounts.iter().filter_map(|mount| self.planned(namespace, mount)).collect();
             let order = order(namespace);
             self.plan.namespaces.push(PlannedNamespace { id: namespace.id, mounts, order });
         }
-        problems
     }
 
     /// All mounts have a source now, and a place below their parent.
@@ -425,11 +421,6 @@ impl<'a> Planner<'a> {
             place: namespace.place(mount).unwrap_or_default(),
             removed: is_kept.then(|| TMPFS_IMG.file_name(id)),
         })
-    }
-
-    fn has_layers(&self, source: usize) -> bool {
-        let source = self.plan.sources.get(source);
-        source.is_some_and(|source| matches!(source.kind, SourceKind::Layers(_)))
     }
 }
 

@@ -31,6 +31,11 @@ pub(super) fn enter_copy(kind: MsFlags) -> Result<(), SysError> {
     mount(none, "/", none, MsFlags::MS_REC | kind, none).map_err(SysError::of("mount(MS_REC)"))
 }
 
+/// Enters a mount namespace.
+pub(super) fn enter(namespace: &OwnedFd) -> Result<(), SysError> {
+    setns(namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))
+}
+
 impl Yard {
     /// Gives the namespace that we are in an empty root.
     pub(super) fn make(proc: Proc) -> Result<Self, SysError> {
@@ -72,9 +77,14 @@ impl Yard {
         open_path(Path::new("/").join(name))
     }
 
+    /// The yard itself, of which there are copies.
+    pub(super) fn namespace(&self) -> &OwnedFd {
+        &self.namespace
+    }
+
     /// Enters a new copy of it.
     pub(super) fn copy(&self) -> Result<(), SysError> {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))?;
+        enter(&self.namespace)?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))
     }
 }
