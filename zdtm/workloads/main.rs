@@ -545,6 +545,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mqueue", run: mqueue::run },
     Workload { name: "mqueue_notify", run: mqueue::notify },
+    Workload { name: "mqueue_removed", run: mqueue::removed },
     Workload { name: "mqueue_part", run: mqueue::part },
     Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },

@@ -136,11 +136,9 @@ impl Explain for MountRefusal {
             }
             Self::NoRoot => Some("pass --root DIR, a folder on which its root is mounted".into()),
             Self::NoPlace { .. } => Some("make the missing folder or file in what it is mounted on".into()),
-            Self::OtherPids(_)
-            | Self::NotUtf8
-            | Self::NotThere { .. }
-            | Self::Scattered
-            | Self::Covered => None,
+            Self::OtherPids(_) | Self::NotUtf8 | Self::NotThere { .. } | Self::Scattered | Self::Covered => {
+                None
+            }
         }
     }
 }
