@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use engine::error::Problem;
 use engine::image::{Images, NewImages};
-use engine::mounts::classify::classify;
+use engine::mounts::classify::{Whose, classify};
 use engine::mounts::model::{Mount, Namespace};
 use engine::mounts::outside::OutsideMounts;
 use engine::mounts::surroundings::Surroundings;
@@ -118,7 +118,7 @@ fn ok<T>(result: Result<T, Problem>) -> T {
 fn dump(pids: &[i32], options: &MountOptions, dir: &Path) -> Vec<Namespace> {
     let mut namespaces: Vec<Namespace> =
         pids.iter().zip(1..).map(|(pid, id)| ok(read::namespace(*pid, id))).collect();
-    let problems = classify(&mut namespaces, &ok(Surroundings::read()), options);
+    let problems = classify(&mut namespaces, &ok(Surroundings::read()), options, Whose::Trees);
     assert!(problems.is_empty(), "{}", text(&problems));
     let mut images = NewImages::new(dir);
     let members: Vec<Member<'_>> =
@@ -344,7 +344,7 @@ fn what_cannot_be_brought_back_is_told_at_once() {
     let mut namespaces = [ok(read::namespace(shell.pid(), 1))];
     let surroundings = ok(Surroundings::read());
     let missing = MountOptions { external: vec![("/nowhere".into(), "x".into())], ..MountOptions::default() };
-    let said = text(&classify(&mut namespaces, &surroundings, &missing));
+    let said = text(&classify(&mut namespaces, &surroundings, &missing, Whose::Trees));
     for part in [
         "mount /usr (ext4",
         "its file system (ext4) is outside",
@@ -357,7 +357,7 @@ fn what_cannot_be_brought_back_is_told_at_once() {
     }
     let mut namespaces = [ok(read::namespace(shell.pid(), 1))];
     let skip = MountOptions { skip: vec!["/n/net".into()], ..auto() };
-    assert_eq!(text(&classify(&mut namespaces, &surroundings, &skip)), "");
+    assert_eq!(text(&classify(&mut namespaces, &surroundings, &skip, Whose::Trees)), "");
     assert!(namespaces[0].mounts.iter().all(|mount| mount.mountpoint != "/n/net"));
 }
 

@@ -85,7 +85,7 @@ pub struct BuildFiles {
 }
 
 /// Files by numbers.
-type Numbered = Vec<(u32, OwnedFd)>;
+pub type Numbered = Vec<(u32, OwnedFd)>;
 
 /// Builds all of them. The calling process has one thread, and is in the first namespace afterwards. Files that are wanted are
 /// opened on their mounts before anything is mounted over them. With the namespaces come the masters of pseudo-terminals that

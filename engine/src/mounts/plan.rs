@@ -247,12 +247,11 @@ impl<'a> Planner<'a> {
 
     fn add_source(&mut self, kind: SourceKind, mount: &Mount, root: String) {
         let is_same = |known: &Source| (&known.kind, known.dev, &known.root) == (&kind, mount.dev, &root);
-        match self.plan.sources.iter_mut().find(|known| is_same(known)) {
-            Some(known) => known.mounts.push(mount.id),
-            None => {
-                let (dev, mounts, object) = (mount.dev, vec![mount.id], mount.object());
-                self.plan.sources.push(Source { kind, dev, root, mounts, object });
-            }
+        if let Some(known) = self.plan.sources.iter_mut().find(|known| is_same(known)) {
+            known.mounts.push(mount.id);
+        } else {
+            let (dev, mounts, object) = (mount.dev, vec![mount.id], mount.object());
+            self.plan.sources.push(Source { kind, dev, root, mounts, object });
         }
     }
 

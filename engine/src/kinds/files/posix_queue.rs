@@ -224,12 +224,11 @@ impl FileKind for PosixQueue {
             {
                 problems.push(Problem::new(QueueRefusal::Notify(pid)).object(found.object.clone()));
             }
-            match devices.get(&found.inode.0) {
-                Some(id) => found.entry.ns_id = *id,
-                None => {
-                    let problem = Problem::new(PosixQueueRefusal::Elsewhere);
-                    problems.push(problem.object(found.object.clone()));
-                }
+            if let Some(id) = devices.get(&found.inode.0) {
+                found.entry.ns_id = *id;
+            } else {
+                let problem = Problem::new(PosixQueueRefusal::Elsewhere);
+                problems.push(problem.object(found.object.clone()));
             }
         }
         cx.state::<Dumped>().0 = found;

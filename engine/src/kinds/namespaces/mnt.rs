@@ -18,7 +18,7 @@ use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
-use crate::mounts::build::{BuildFiles, Built, Wanted, WantedKind};
+use crate::mounts::build::{BuildFiles, Built, Numbered, Wanted, WantedKind};
 use crate::mounts::classify::Whose;
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
@@ -130,11 +130,7 @@ impl Planned {
     }
 
     /// Builds the namespaces, in a process of their own. With them come the masters of terminals that were opened.
-    pub fn build(
-        &self,
-        outside: OutsideMounts,
-        images: &Images,
-    ) -> Result<(Vec<Built>, Vec<(u32, OwnedFd)>), Problem> {
+    pub fn build(&self, outside: OutsideMounts, images: &Images) -> Result<(Vec<Built>, Numbered), Problem> {
         let mut wanted = wanted(images)?;
         wanted.extend(self.later.iter().map(Later::place));
         let files = BuildFiles { wanted, masters: terminals::masters(images)? };
