@@ -378,3 +378,28 @@ fn a_root_that_is_no_mount_point_is_refused() {
         OutsideMounts::open(&plan.unwrap_or_else(|problems| panic!("{}", text(&problems)))).unwrap_err();
     assert!(text(&problems).contains("which is not a mount point"), "{}", text(&problems));
 }
+
+#[test]
+fn what_was_made_in_devtmpfs_is_made_again() {
+    if !is_root() {
+        return;
+    }
+    let name = format!("stasis-{}", std::process::id());
+    let script = format!(
+        "mount -t devtmpfs devtmpfs /tmp; mkdir -m 750 /tmp/{name}; mknod /tmp/{name}/node c 1 3
+        ln -s node /tmp/{name}/link; echo text > /tmp/{name}/file"
+    );
+    let shell = Shell::start(&[], &script);
+    let images = tempfile::tempdir().unwrap();
+    dump(&[shell.pid()], &auto(), images.path());
+    // Another machine has no such things.
+    let remove = format!("mount -t devtmpfs devtmpfs /mnt && rm -r /mnt/{name}");
+    let removed =
+        || Command::new("unshare").args(["--mount", "sh", "-c", &remove]).status().unwrap().success();
+    assert!(removed());
+    let check = format!(
+        "test -c /tmp/{name}/link; test $(cat /tmp/{name}/file) = text; test $(stat -c %a /tmp/{name}) = 750; test -c /tmp/null"
+    );
+    restore(1, &auto(), images.path(), &|| (), &check);
+    assert!(removed(), "it was not made");
+}

@@ -21,7 +21,7 @@ use nix::unistd::{chroot, fchdir};
 use proto::catalogue::BINFMT_MISC;
 use proto::messages::BinfmtMiscEntry;
 
-use super::extract::extract;
+use super::extract::{Place, extract};
 use super::file_system;
 use super::flags;
 use super::model::Mount;
@@ -127,7 +127,7 @@ pub fn build(
 /// Opens archives while their directory is in sight.
 fn archives(plan: &Plan, images: &Images) -> Result<BTreeMap<String, File>, Problem> {
     let of_sources = plan.sources.iter().filter_map(|source| match &source.kind {
-        SourceKind::Inside(_, archive) => archive.as_ref(),
+        SourceKind::Inside(_, archive) | SourceKind::Machine(_, archive) => archive.as_ref(),
         _ => None,
     });
     let mounts = plan.namespaces.iter().flat_map(|namespace| &namespace.mounts);
@@ -154,7 +154,7 @@ fn make(plan: &Plan, outside: OutsideMounts, ids: &IdMaps) -> Result<Vec<Option<
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
-        SourceKind::Outside(..) | SourceKind::Covered(_) | SourceKind::Machine(_) => Ok(outside.next()),
+        SourceKind::Outside(..) | SourceKind::Covered(_) | SourceKind::Machine(..) => Ok(outside.next()),
     };
     plan.sources.iter().map(make).collect()
 }
@@ -216,10 +216,15 @@ impl Builder<'_> {
     fn fill(&self, made: &[Option<OwnedFd>]) -> Result<(), Problem> {
         for (i, (source, mount)) in self.plan.sources.iter().zip(made).enumerate() {
             let Some(mount) = mount else { continue };
-            if let SourceKind::Inside(_, Some(name)) = &source.kind
+            let archive = match &source.kind {
+                SourceKind::Inside(_, Some(name)) => Some((name, Place::Empty)),
+                SourceKind::Machine(_, Some(name)) => Some((name, Place::Filled)),
+                _ => None,
+            };
+            if let Some((name, place)) = archive
                 && let Some(archive) = self.archives.get(name)
             {
-                extract(archive, mount).about(|| source.object.clone())?;
+                extract(archive, mount, place).about(|| source.object.clone())?;
             }
             Yard::put(&source_name(i), mount).about(|| source.object.clone())?;
         }

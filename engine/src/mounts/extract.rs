@@ -14,7 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, lstat, makedev, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, linkat, symlinkat};
@@ -72,8 +72,17 @@ struct Member<'a> {
     path: PathBuf,
 }
 
+/// What an archive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A file system that has nothing.
+    Empty,
+    /// One that everybody uses: what is there stays as it is, and what is missing is made, where we may.
+    Filled,
+}
+
 /// Fills a file system. Changes the working directory.
-pub(super) fn extract(archive: impl Read, root: &OwnedFd) -> Result<(), Problem> {
+pub(super) fn extract(archive: impl Read, root: &OwnedFd, place: Place) -> Result<(), Problem> {
     let decoder = MultiGzDecoder::new(BufReader::new(archive));
     let mut tar = tar::Archive::new(decoder);
     let mut before = Before::default();
@@ -102,6 +111,13 @@ pub(super) fn extract(archive: impl Read, root: &OwnedFd) -> Result<(), Problem>
         let header = entry.header().clone();
         let member = Member { header: &header, path: path(&header, &before)?, before: &before };
         let about = || Object::Path(Path::new("/").join(&member.path));
+        if place == Place::Filled {
+            if let Err(problem) = member.restore_missing(root, &mut entry).about(about) {
+                log::warn!("{}: it cannot be made again: {}", about(), problem.cause);
+            }
+            before = Before::default();
+            continue;
+        }
         let time = member.restore(root, &mut entry).about(about).while_trying_to("make it again")?;
         if kind == EntryType::Directory {
             times.push((member.path, time));
@@ -116,6 +132,15 @@ pub(super) fn extract(archive: impl Read, root: &OwnedFd) -> Result<(), Problem>
 }
 
 impl Member<'_> {
+    /// Makes it unless there is something of its name.
+    fn restore_missing(&self, root: &OwnedFd, data: &mut impl Read) -> Result<(), Problem> {
+        let last = enter_parent(root, &self.path)?;
+        match lstat(last) {
+            Err(Errno::ENOENT) => self.restore(root, data).map(drop),
+            found => Ok(found.map(drop).map_err(SysError::of("lstat"))?),
+        }
+    }
+
     /// Makes it; the time of its last change.
     fn restore(&self, root: &OwnedFd, data: &mut impl Read) -> Result<TimeSpec, Problem> {
         let last = enter_parent(root, &self.path)?;

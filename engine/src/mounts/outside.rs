@@ -62,7 +62,7 @@ impl OutsideMounts {
 fn open_source(source: &Source, here: &Surroundings) -> Result<Option<OwnedFd>, Problem> {
     match &source.kind {
         SourceKind::Outside(path, demand) => clone(path, demand, here).map(Some),
-        SourceKind::Machine(file_system) => file_system::make(file_system, &IdMaps::default()).map(Some),
+        SourceKind::Machine(file_system, _) => file_system::make(file_system, &IdMaps::default()).map(Some),
         SourceKind::Covered(_) | SourceKind::Inside(..) | SourceKind::Layers(_) => Ok(None),
     }
 }

@@ -41,7 +41,8 @@ pub enum SourceKind {
     /// One that is made of folders of the others.
     Layers(FileSystem),
     /// One that is made outside: it is there once for the machine, or is made of folders that are there.
-    Machine(FileSystem),
+    /// What an archive has that is not there is made.
+    Machine(FileSystem, Option<String>),
     /// What is at this path outside.
     Outside(PathBuf, Demand),
     /// What is outside, too, but covered.
@@ -273,9 +274,9 @@ impl<'a> Planner<'a> {
                 Origin::Inside => Ok(SourceKind::Inside(file_system, None)),
                 Origin::Archive => Ok(SourceKind::Inside(file_system, self.archive(mount))),
                 // Its folders were, and are, where the namespace comes from.
-                Origin::Layers if self.is_a_root(mount) => Ok(SourceKind::Machine(file_system)),
+                Origin::Layers if self.is_a_root(mount) => Ok(SourceKind::Machine(file_system, None)),
                 Origin::Layers => Ok(SourceKind::Layers(file_system)),
-                Origin::Machine => Ok(SourceKind::Machine(file_system)),
+                Origin::Machine => Ok(SourceKind::Machine(file_system, self.archive(mount))),
                 Origin::Outside => Err(MountRefusal::Outside { fstype, mountpoint, may_enable: false }),
                 Origin::Never(reason) => Err(MountRefusal::Never { fstype, reason, mountpoint }),
             };
