@@ -403,3 +403,33 @@ fn what_was_made_in_devtmpfs_is_made_again() {
     restore(1, &auto(), images.path(), &|| (), &check);
     assert!(removed(), "it was not made");
 }
+
+#[test]
+fn archives_of_gnu_tar_with_sparse_files_are_read() {
+    if !is_root()
+        || !Command::new("tar").arg("--version").output().is_ok_and(|output| output.status.success())
+    {
+        return;
+    }
+    for format in ["gnu", "posix"] {
+        let shell = Shell::start(&[], "mkdir /f; mount -t tmpfs f /f; echo data > /f/data");
+        let images = tempfile::tempdir().unwrap();
+        let was = dump(&[shell.pid()], &auto(), images.path());
+        let device = was[0].mounts.iter().find(|mount| mount.mountpoint == "/f").unwrap().dev;
+        let contents = tempfile::tempdir().unwrap();
+        let script = "for i in $(seq 0 30); do printf part-$i | dd of=sparse bs=1M seek=$i conv=notrunc 2> /dev/null; done
+            truncate -s 1G sparse; truncate -s 5M empty; echo behind > z";
+        let done = Command::new("sh").args(["-c", script]).current_dir(&contents).status().unwrap();
+        assert!(done.success());
+        let archive = images.path().join(format!("tmpfs-dev-{device}.tar.gz.img"));
+        let words = ["--create", "--gzip", "--sparse", "--numeric-owner", "--format", format, "--file"];
+        let tar =
+            Command::new("tar").args(words).arg(archive).arg("-C").arg(contents.path()).arg(".").status();
+        assert!(tar.unwrap().success());
+        let check = "cd /f; test ! -e data; test $(stat -c %s sparse) = 1073741824; test $(stat -c %s empty) = 5242880
+            for i in $(seq 0 30); do test $(dd if=sparse bs=1M skip=$i count=1 2> /dev/null | tr -d '\\0') = part-$i; done
+            test $(du -k sparse | cut -f1) -lt 1000; test $(cat z) = behind";
+        std::fs::remove_file(images.path().join("stasis-checksums.img")).unwrap();
+        restore(1, &auto(), images.path(), &|| (), check);
+    }
+}

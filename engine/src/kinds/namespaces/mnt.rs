@@ -195,7 +195,7 @@ impl NamespaceKind for MntNamespace {
     const NAME: &'static str = "mnt-namespace";
     const NOT_SAVED: &'static [&'static str] = &[
         "ids of mounts",
-        "contents of file systems other than tmpfs and ramfs",
+        "contents of file systems other than tmpfs, ramfs and devtmpfs",
         "mounts that are locked against a user namespace",
         "ids that a mount maps",
         "the terminal behind a mounted slave whose master is outside of the tree: nobody is at its other end",
