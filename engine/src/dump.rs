@@ -24,7 +24,6 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
-use crate::net_spaces::NetSpaces;
 use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::side_by_side;
@@ -72,7 +71,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
-    namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut problems);
+    namespaces::look(&mut files, &pids, &mut problems);
     task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
@@ -90,7 +89,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let inventory = task::inventory(cgroups.own_set());
     let write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
-        namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
+        namespaces::dump(&mut files, &pids, &mut images)?;
         files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {

@@ -20,6 +20,7 @@ use crate::kinds::files::{FilesDump, Table, Tables};
 use crate::kinds::mm::{self, aio, bounds, extra};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
+use crate::mount_spaces::{self, MountSpaces};
 use crate::net_spaces;
 use crate::options::DumpOptions;
 use crate::pid_spaces::{self, PidInside, PidSpaces};
@@ -155,9 +156,11 @@ pub(super) fn look(
     problems: &mut Vec<Problem>,
 ) -> Vec<TaskImages> {
     let ids = namespaces::ids_of_tree(&files.options.inside.types);
-    let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
-    let mounts = namespaces::mnt::of_tasks(files.options, ids.mnt_ns_id.unwrap_or_default(), &pids);
-    let mounts = mounts.into_iter().map(|member| (member.link, member.id)).collect();
+    for facts in facts.iter().flatten() {
+        mount_spaces::note(files, facts.pid, &facts.namespaces);
+    }
+    let mounts = files.state::<MountSpaces>().all().iter();
+    let mounts = mounts.map(|space| (space.link.clone(), space.id)).collect();
     let mut sharing = Sharing::new(facts, ids, mounts);
     let home = HomeLinks::read(files.options);
     let mut images = Vec::new();
@@ -438,9 +441,9 @@ pub(crate) fn refuse_namespaces(
 ) -> Vec<Problem> {
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Time, NamespaceType::Pid].contains(&kind)
+        [NamespaceType::Time, NamespaceType::Pid, NamespaceType::Mnt].contains(&kind)
             || task_spaces::TYPES.contains(&kind)
-            || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
+            || (kind == NamespaceType::Net && options.inside.has(kind))
     };
     let other = |kind: &NamespaceType| {
         let known = if options.inside.types.contains(kind) { &home.roots } else { &home.ours };

@@ -555,6 +555,7 @@ impl<'a> FilesRestore<'a> {
         let entries = entries.into_iter().map(|e| (e.id, e)).collect();
         let mut states = States::default();
         *states.get() = socket_queue::Sockets::load(images)?;
+        *states.get() = posix_queue::Saved::read(images)?;
         let remaps = remap::Remaps::read(images)?;
         let policy = policy::Policy::read(images)?;
         let devices = device::Devices::read(images)?;
