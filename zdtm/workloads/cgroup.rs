@@ -108,6 +108,12 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
     let (mut mounts, mut lost, mut owned) = (Vec::new(), Vec::new(), Vec::new());
+    for hierarchy in args.iter().filter_map(|words| words.get(1)?.split_once(':')) {
+        // A target with a root of its own has none.
+        if mounted(hierarchy.0).is_err() {
+            mount(cx, hierarchy.0)?;
+        }
+    }
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
