@@ -322,7 +322,10 @@ fn check(entry: &Entry) -> Result<()> {
         (None, Some(command)) => {
             ensure!(!command.is_empty(), "`command` is empty");
             ensure!(entry.args.is_empty(), "`args` belongs to `workload`; put them into `command`");
-            ensure!(entry.peer.is_none(), "`peer` belongs to `workload`; `setup` can start what else is needed");
+            ensure!(
+                entry.peer.is_none(),
+                "`peer` belongs to `workload`; `setup` can start what else is needed"
+            );
         }
         (Some(_), None) => {
             let only_for_commands = [

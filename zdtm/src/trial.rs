@@ -74,7 +74,8 @@ pub fn carry_out(order: &Order) -> Outcome {
         let here = order.file.parent().unwrap_or(Path::new("/")).to_owned();
         let values = Values { port, dir: order.dir.clone(), name: order.name.clone(), here };
         let cleanup: Vec<Vec<String>> = entry.cleanup.iter().map(|words| values.expand_all(words)).collect();
-        let done = Trial { order, entry: &entry, values, watch, phase: &mut phase, root: 0, peer: None }.run();
+        let done =
+            Trial { order, entry: &entry, values, watch, phase: &mut phase, root: 0, peer: None }.run();
         kill_all_descendants();
         done.and(clean_up(&cleanup))
     });

@@ -148,6 +148,19 @@ const SCENES: &[Scene] = &[
         ],
         look: &["iptables-legacy-save -c", "ip6tables-legacy-save -c", TRACKED],
     },
+    // Text as CRIU keeps it has no counters of rules.
+    Scene {
+        name: "netns-nf-text",
+        setup: &[
+            "iptables-legacy -A INPUT -p tcp --dport 7 -m comment --comment seven -j ACCEPT",
+            "iptables-legacy -N own",
+            "iptables-legacy -A own -m conntrack --ctstate ESTABLISHED -j RETURN",
+            "iptables-legacy -P FORWARD DROP",
+            "iptables-legacy -t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE",
+            "ip6tables-legacy -A INPUT -s fd00::/16 -p udp -m multiport --dports 1,2,3 -j REJECT",
+        ],
+        look: &["iptables-legacy-save", "ip6tables-legacy-save"],
+    },
     Scene {
         name: "netns-expect",
         setup: &["iptables-legacy -t raw -A OUTPUT -p udp --dport 69 -j CT --helper tftp", REQUEST],

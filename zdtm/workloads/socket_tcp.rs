@@ -58,7 +58,13 @@ fn accept(listener: Option<&TcpListener>) -> Result<TcpStream, Failure> {
 }
 
 /// Writes all of the first pattern from `sent` on, and reads all of the second, of which some was `heard`; then both end.
-pub(crate) fn talk(stream: &TcpStream, seeds: [u64; 2], len: usize, mut heard: Vec<u8>, sent: usize) -> Verdict {
+pub(crate) fn talk(
+    stream: &TcpStream,
+    seeds: [u64; 2],
+    len: usize,
+    mut heard: Vec<u8>,
+    sent: usize,
+) -> Verdict {
     let [mine, yours] = seeds;
     let writer = stream.try_clone()?;
     let writer = std::thread::spawn(move || {
