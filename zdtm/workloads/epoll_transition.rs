@@ -47,14 +47,21 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             for event in events.iter().take(count) {
                 let index = event.data() as usize;
                 let mut bytes = [0; 4096];
-                let length = read(&pipes[index].0, &mut bytes)?;
-                for byte in &bytes[..length] {
-                    ensure_eq!(*byte, next[index], "a byte of a pipe");
-                    next[index] = byte.wrapping_add(1);
-                }
-                if length == 0 {
-                    epoll.delete(&pipes[index].0)?;
-                    open -= 1;
+                loop {
+                    let length = read(&pipes[index].0, &mut bytes)?;
+                    for byte in &bytes[..length] {
+                        ensure_eq!(*byte, next[index], "a byte of a pipe");
+                        next[index] = byte.wrapping_add(1);
+                    }
+                    if length == 0 {
+                        epoll.delete(&pipes[index].0)?;
+                        open -= 1;
+                        break;
+                    }
+                    // Of a pipe whose writer has gone an edge is told no more, whatever is left in it.
+                    if !event.events().contains(EpollFlags::EPOLLHUP) {
+                        break;
+                    }
                 }
             }
         }
