@@ -270,6 +270,12 @@ impl Outside {
         self.0.path().join("timer_list")
     }
 
+    /// Tunables of the namespaces that whoever opens one is in (proc_sys(5)); a container's own procfs often does not let them be
+    /// written.
+    pub fn tunables(&self) -> PathBuf {
+        self.0.path().join("sys")
+    }
+
     /// Names a task by its pid outside, too.
     pub fn rename(&self, task: &mut TaskName) {
         if task.inner_pid.is_none()

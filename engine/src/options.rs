@@ -172,6 +172,8 @@ pub struct Inside {
     pub outer_net: Option<u64>,
     /// Where the kernel lists its timers, if that is elsewhere than in the procfs here.
     pub timer_list: Option<PathBuf>,
+    /// Where tunables can be written, if that is elsewhere than in the procfs here: a container's is often read-only.
+    pub tunables: Option<PathBuf>,
     /// The mounts of those who called the command, if the tree has its own.
     pub home: Option<Home>,
     /// Masters of pseudo-terminals that were opened while mounts were built.
