@@ -118,7 +118,6 @@ impl<'a> Target<'a> {
     /// Waits for the end of the process, so that its number is free.
     fn reap(mut self) {
         self.0.wait().unwrap();
-        std::mem::forget(self);
     }
 }
 

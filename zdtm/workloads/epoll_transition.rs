@@ -29,13 +29,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         }
         Ok(())
     })?;
-    let reader = cx.child(|_| {
+    let reader = cx.child(|cx| {
         let mut next = [0_u8; PIPES as usize];
         let mut open = PIPES;
         for (_, writer) in &pipes {
             // SAFETY: the child's copy of a descriptor, which it does not use otherwise, and never returns from here.
             unsafe { libc::close(std::os::fd::AsRawFd::as_raw_fd(writer)) };
         }
+        cx.post("reads")?;
         while open > 0 {
             let mut events = [EpollEvent::empty(); PIPES as usize];
             let count = match epoll.wait(&mut events, 5000_u16) {
@@ -68,6 +69,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         Ok(())
     })?;
     drop(pipes);
+    cx.wait_for("reads")?;
     cx.barrier()?;
     writer.join()?;
     reader.join()

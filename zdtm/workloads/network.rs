@@ -224,7 +224,8 @@ const SCENES: &[Scene] = &[
             "iptables-legacy -t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE",
             "ip6tables-legacy -A INPUT -s fd00::/16 -p udp -m multiport --dports 1,2,3 -j REJECT",
         ],
-        look: &["iptables-legacy-save", "ip6tables-legacy-save"],
+        // In the order in which they were made, tables are not.
+        look: &["iptables-legacy-save -t filter", "iptables-legacy-save -t nat", "ip6tables-legacy-save"],
     },
     Scene {
         name: "netns-expect",

@@ -124,6 +124,8 @@ impl GivenCgroup {
     ///
     /// A thread in the freezer does not answer a tracer in version 1, and in version 2 does not run an agent.
     pub fn seize(dir: &Path, limit: Duration) -> Result<Self, Problem> {
+        /// Version 1 may wait for ever for a parent that waits for a child made by vfork, which is frozen (seen with Linux 6.18).
+        const PATIENCE: Duration = Duration::from_millis(100);
         let about = || Object::Path(dir.to_owned());
         let freezer = FREEZERS.into_iter().find(|freezer| dir.join(freezer.control).exists());
         let freezer = freezer.ok_or(FreezerRefusal::None).about(about)?;
@@ -135,8 +137,6 @@ impl GivenCgroup {
         given.was_frozen = given.is_frozen();
         let step = "freeze it";
         given.write(freezer.frozen).about(about).while_trying_to(step)?;
-        /// Version 1 may wait for ever for a parent that waits for a child made by vfork, which is frozen (seen with Linux 6.18).
-        const PATIENCE: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + limit;
         let mut next = Instant::now() + PATIENCE;
         while !given.is_frozen() {
