@@ -512,7 +512,9 @@ impl Trial<'_> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
         // What is outside is ours, and ends with us.
         let outside = format!("{dir}/outside");
-        if let Some(mount) = mounts.lines().find(|line| line.contains(&dir) && !line.contains(&outside)) {
+        // Another entry's directory may begin like this one's.
+        let is_here = |line: &&str| [' ', '/'].iter().any(|end| line.contains(&format!("{dir}{end}")));
+        if let Some(mount) = mounts.lines().find(|line| is_here(line) && !line.contains(&outside)) {
             bail!("a mount was left behind: {mount}");
         }
         self.no_lock_left()?;

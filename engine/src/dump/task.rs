@@ -159,9 +159,8 @@ pub(super) fn look(
     for facts in facts.iter().flatten() {
         mount_spaces::note(files, facts.pid, &facts.namespaces);
     }
-    let mounts = files.state::<MountSpaces>().all().iter();
-    let mounts = mounts.map(|space| (space.link.clone(), space.id)).collect();
-    let mut sharing = Sharing::new(facts, ids, mounts);
+    let mounts = files.state::<MountSpaces>().all().iter().map(|space| (space.link.clone(), space.id));
+    let mut sharing = Sharing::new(facts, ids, mounts.collect());
     let home = HomeLinks::read(files.options);
     let mut images = Vec::new();
     let mut tables = Tables::of(facts);
