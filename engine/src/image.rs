@@ -1,10 +1,12 @@
 //! A directory of image files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufReader, Cursor, Read, Seek as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use proto::catalogue::{Container, ImageType};
 use proto::{Reader, Writer};
@@ -119,7 +121,7 @@ impl NewImages {
         let entries = entries.about(|| about(&self.dir)).while_trying_to(step)?;
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
         // Service files, such as statistics, belong to the work directory, which may be the same.
-        let is_image = |name: &std::ffi::OsString| {
+        let is_image = |name: &OsString| {
             let image = name.to_str().and_then(ImageType::by_file_name);
             image.is_some_and(|(image, _)| image.container != Container::Service)
         };
@@ -410,6 +412,8 @@ fn write_entries(
 pub struct Images {
     dir: PathBuf,
     sums: SetSums,
+    /// The names in the directory, once somebody asked for them; none if they cannot be listed.
+    files: OnceLock<Option<HashSet<OsString>>>,
 }
 
 /// A reader of one image file.
@@ -421,7 +425,7 @@ pub type ImageWriter = Writer<Summing<File>>;
 impl Images {
     /// Opens a set.
     pub fn open(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), sums: SetSums::default() }
+        Self { dir: dir.to_owned(), sums: SetSums::default(), files: OnceLock::new() }
     }
 
     /// The same set, reached by another path from now on.
@@ -496,13 +500,12 @@ impl Images {
     ) -> Result<T, Problem> {
         let name = image.file_name(id);
         let file = self.open_file(&name)?;
-        let size = file.metadata().map_err(SysError::io("fstat"));
-        let size = size.about(|| Object::Image(name.clone()))?.len();
-        let input: Box<dyn Read> = if size <= checksum::BLOCK {
-            Box::new(Cursor::new(self.bytes_of(&name, file, size)?))
-        } else {
-            self.verify(&name, &file)?;
-            Box::new(BufReader::new(file))
+        let input: Box<dyn Read> = match self.small(&name, file)? {
+            Ok(bytes) => Box::new(Cursor::new(bytes)),
+            Err(file) => {
+                self.verify(&name, &file)?;
+                Box::new(BufReader::new(file))
+            }
         };
         Reader::open(input, image)
             .and_then(read)
@@ -516,6 +519,31 @@ impl Images {
         self.bytes_of(&name, file, 0)
     }
 
+    /// All bytes of a file that has few, compared with their checksums; or the file.
+    fn small(&self, name: &str, mut file: File) -> Result<Result<Vec<u8>, File>, Problem> {
+        let about = || Object::Image(name.to_owned());
+        let mut buffer = [0; 4096];
+        // It is a file: what does not fill the buffer is all of it.
+        let length = file.read(&mut buffer).map_err(SysError::io("read")).about(about)?;
+        if let Some(bytes) = buffer.get(..length).filter(|bytes| bytes.len() < buffer.len()) {
+            self.check_bytes(name, bytes)?;
+            return Ok(Ok(bytes.to_vec()));
+        }
+        file.rewind().map_err(SysError::io("lseek")).about(about)?;
+        let size = file.metadata().map_err(SysError::io("fstat")).about(about)?.len();
+        if size <= checksum::BLOCK { self.bytes_of(name, file, size).map(Ok) } else { Ok(Err(file)) }
+    }
+
+    fn check_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
+        match self.sums(name).and_then(|sums| sums.compare_bytes(bytes)) {
+            None => Ok(()),
+            Some(damage) => {
+                let object = Object::Image(name.to_owned());
+                Err(Problem::new(ImageError::Damaged(damage)).object(object).step("check it"))
+            }
+        }
+    }
+
     /// All bytes of a file, which has about `size` of them, compared with their checksums.
     fn bytes_of(&self, name: &str, mut file: File, size: u64) -> Result<Vec<u8>, Problem> {
         let about = |p: Problem| p.object(Object::Image(name.to_owned()));
@@ -523,10 +551,7 @@ impl Images {
         // Its size is known: nobody needs to ask for it.
         let read = (&mut file).take(u64::MAX).read_to_end(&mut bytes).map_err(SysError::io("read"));
         read.map_err(|e| about(Problem::new(e)).step("read it"))?;
-        match self.sums(name).and_then(|sums| sums.compare_bytes(&bytes)) {
-            None => Ok(bytes),
-            Some(damage) => Err(about(Problem::new(ImageError::Damaged(damage))).step("check it")),
-        }
+        self.check_bytes(name, &bytes).map(|()| bytes)
     }
 
     /// The ids of all files of a type.
@@ -541,9 +566,17 @@ impl Images {
         ids
     }
 
-    /// Whether the set has this file.
+    /// Whether the set has this file. It is complete, and nobody adds to it.
     pub fn has(&self, image: &ImageType, id: u64) -> bool {
-        self.dir.join(image.file_name(id)).exists()
+        let list = || {
+            let entries = fs::read_dir(&self.dir).ok()?;
+            entries.map(|entry| Some(entry.ok()?.file_name())).collect()
+        };
+        let name = image.file_name(id);
+        match self.files.get_or_init(list) {
+            Some(files) => files.contains(OsStr::new(&name)),
+            None => self.dir.join(name).exists(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::Problem;
 use crate::image::Images;
 use crate::kinds::mm::{hugetlb, pages::PAGE, status};
 use crate::options::RestoreOptions;
+use crate::side_by_side;
 use crate::sys::memory::MappedFile;
 use crate::tracee::batch::Batch;
 
@@ -60,6 +61,13 @@ pub(super) struct Kept {
     stale: Vec<(u64, u64)>,
 }
 
+/// A task and its maker, and the mappings that are the same in both.
+struct Relatives {
+    maker: usize,
+    child: usize,
+    common: BTreeSet<u64>,
+}
+
 /// A task's pages, as its images have them.
 struct Pages<'a> {
     file: Arc<MappedFile>,
@@ -79,50 +87,66 @@ impl Heirlooms {
         if options.map_pages {
             return Ok(all);
         }
-        let mut opened: BTreeMap<usize, Option<Pages<'_>>> = BTreeMap::new();
-        for step in steps {
-            let Step::Bear { new, by, flags } = *step else { continue };
-            let memory = |at: usize| tasks.get(at).and_then(Task::own_memory);
-            let Some(maker) = all.source(by) else { continue };
-            let child = match new {
-                Actor::Task(child) if flags & libc::CLONE_VM != 0 || memory(child).is_some() => child,
-                _ => {
-                    all.passing.insert(new, maker);
-                    continue;
-                }
-            };
-            let is_shared = |at: usize| {
-                let others = tasks.iter().flat_map(|task| &task.alive);
-                others.into_iter().any(|other| other.shares.vm == Some(at))
-            };
-            let (Some(of_child), Some(of_maker)) = (memory(child), memory(maker)) else { continue };
-            if flags & libc::CLONE_VM != 0 || is_shared(maker) {
-                continue;
+        let relatives = all.relatives(tasks, steps);
+        // Each task's pages are mapped once, whoever is compared with it.
+        let concerned: BTreeSet<usize> = relatives.iter().flat_map(|pair| [pair.maker, pair.child]).collect();
+        let concerned: Vec<(usize, &Alive)> =
+            concerned.into_iter().filter_map(|at| Some((at, tasks.get(at)?.own_memory()?))).collect();
+        let mut opened: BTreeMap<usize, Pages<'_>> = BTreeMap::new();
+        for (pages, (at, _)) in
+            side_by_side::map(&concerned, |(_, alive)| open(alive, images)).into_iter().zip(&concerned)
+        {
+            let Some(pages) = pages? else { continue };
+            if let Some(inheritance) = all.tasks.get_mut(*at) {
+                inheritance.file = Some(Arc::clone(&pages.file));
             }
-            let common = common(of_maker, of_child);
-            if common.is_empty() {
-                continue;
+            opened.insert(*at, pages);
+        }
+        let compare = |pair: &Relatives| {
+            let pages = (opened.get(&pair.maker), opened.get(&pair.child));
+            if let (Some(maker), Some(child)) = pages {
+                keep(&pair.common, maker, child)
+            } else {
+                BTreeMap::new()
             }
-            for (at, alive) in [(maker, of_maker), (child, of_child)] {
-                if let std::collections::btree_map::Entry::Vacant(place) = opened.entry(at) {
-                    let pages = open(alive, images)?;
-                    if let Some(inheritance) = all.tasks.get_mut(at) {
-                        inheritance.file = pages.as_ref().map(|pages| Arc::clone(&pages.file));
-                    }
-                    place.insert(pages);
-                }
-            }
-            let pages = |at| opened.get(&at).and_then(Option::as_ref);
-            let (Some(maker_pages), Some(child_pages)) = (pages(maker), pages(child)) else { continue };
-            let kept = keep(&common, maker_pages, child_pages);
-            if let Some(maker) = all.tasks.get_mut(maker) {
+        };
+        for (kept, pair) in side_by_side::map(&relatives, compare).into_iter().zip(&relatives) {
+            if let Some(maker) = all.tasks.get_mut(pair.maker) {
                 maker.given.extend(kept.keys());
             }
-            if let Some(child) = all.tasks.get_mut(child) {
+            if let Some(child) = all.tasks.get_mut(pair.child) {
                 child.kept = kept;
             }
         }
         Ok(all)
+    }
+
+    /// Tasks that may have something from those that make them; takes note of who passes on what is another's.
+    fn relatives(&mut self, tasks: &[Task], steps: &[Step]) -> Vec<Relatives> {
+        let memory = |at: usize| tasks.get(at).and_then(Task::own_memory);
+        let shared: BTreeSet<usize> =
+            tasks.iter().flat_map(|task| &task.alive).filter_map(|alive| alive.shares.vm).collect();
+        let mut relatives = Vec::new();
+        for step in steps {
+            let Step::Bear { new, by, flags } = *step else { continue };
+            let Some(maker) = self.source(by) else { continue };
+            let child = match new {
+                Actor::Task(child) if flags & libc::CLONE_VM != 0 || memory(child).is_some() => child,
+                _ => {
+                    self.passing.insert(new, maker);
+                    continue;
+                }
+            };
+            let (Some(of_child), Some(of_maker)) = (memory(child), memory(maker)) else { continue };
+            if flags & libc::CLONE_VM != 0 || shared.contains(&maker) {
+                continue;
+            }
+            let common = common(of_maker, of_child);
+            if !common.is_empty() {
+                relatives.push(Relatives { maker, child, common });
+            }
+        }
+        relatives
     }
 
     /// What a task has and gives.

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::births::{Actor, Step};
 use super::finish;
@@ -26,15 +28,17 @@ use crate::kinds::files::FilesRestore;
 use crate::options::{Parent, RestoreOptions};
 use crate::pid_spaces::PidInside;
 use crate::sys::process;
-use crate::tracee::agent::{self, Agent, AgentError, Layout};
+use crate::tracee::agent::{self, Agent, AgentError, GivenSocket, Layout};
 use crate::tracee::batch::{Batch, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
 
 /// From `include/uapi/linux/rseq.h`.
 const RSEQ_FLAG_UNREGISTER: i32 = 1;
 
-/// Clones that one batch makes.
-const CLONES_AT_ONCE: usize = 64;
+/// Clones that one batch makes, while those of the batch before enter the agent.
+const CLONES_AT_ONCE: usize = 16;
+/// Numbers that their sockets have meanwhile: those that the kernel chooses for as many are below.
+const SOCKETS: Range<i32> = 64..64 + CLONES_AT_ONCE as i32;
 /// The step in which a task is made.
 const CREATE: &str = "create the process";
 
@@ -156,29 +160,76 @@ impl Nursery<'_, '_> {
         stub.ok_or_else(|| Problem::new(SysError { call: "find its stub", errno: Errno::ESRCH }))
     }
 
-    /// Has one stub clone others, all with the same flags: one after the other, and then they are emptied at the same time.
+    /// Has one stub clone others, all with the same flags.
     fn bear(&mut self, by: Actor, new: &[Actor], flags: i32) -> Result<(), Problem> {
         if let Actor::Task(maker) = by {
             self.make_heirlooms(maker)?;
         }
         let by = self.pid(by);
         let is_apart = new.iter().any(|child| self.numbers.crossing(by, self.pid(*child)) != Crossing::None);
-        for new in new.chunks(if flags == 0 && !is_apart { CLONES_AT_ONCE } else { 1 }) {
-            let tasks = self.tasks;
-            let new: Vec<NewTask<'_>> = new
-                .iter()
-                .filter_map(|actor| match actor {
-                    Actor::Task(at) => tasks.get(*at).map(NewTask::of),
-                    Actor::Helper(pid) => Some(NewTask::helper(*pid)),
-                })
-                .collect();
-            let Some(first) = new.first() else { continue };
-            self.clone_tasks(&new, by, flags).of_task(&first.name)?;
-            for new in new.iter().filter_map(|new| new.task) {
-                self.join_group_outside(new, by).of_task(&first.name)?;
-            }
+        let tasks = self.tasks;
+        let of_actor = |actor: &Actor| match actor {
+            Actor::Task(at) => tasks.get(*at).map(NewTask::of),
+            Actor::Helper(pid) => Some(NewTask::helper(*pid)),
+        };
+        let new: Vec<NewTask<'_>> = new.iter().filter_map(of_actor).collect();
+        if flags == 0 && !is_apart {
+            return self.clone_in_turns(&new, by);
+        }
+        for new in &new {
+            self.clone_tasks(std::slice::from_ref(new), by, flags).of_task(&new.name)?;
+            new.task.map_or(Ok(()), |task| self.join_group_outside(task, by)).of_task(&new.name)?;
         }
         Ok(())
+    }
+
+    /// Has a stub clone others that share nothing with it, some at a time: while it makes the next, those enter the agent.
+    fn clone_in_turns(&mut self, new: &[NewTask<'_>], by: i32) -> Result<(), Problem> {
+        let place = self.stub(by)?.agent_place;
+        let mut turns = new.chunks(CLONES_AT_ONCE);
+        let mut next_turn = |tree: &mut Self| {
+            let ordered = turns.next().map(|new| (new, tree.order_clones(new, by)));
+            ordered.map(|(new, sockets)| sockets.map(|sockets| (new, sockets))).transpose()
+        };
+        let mut ordered = next_turn(self)?;
+        while let Some((new, sockets)) = ordered {
+            self.stub(by)?.collect()?;
+            ordered = next_turn(self)?;
+            self.take_clones(new, sockets, by, 0, place)?;
+        }
+        Ok(())
+    }
+
+    /// Has a stub clone others, each with a socket of its own, and then let go of those. None have one where somebody else has
+    /// the same table, whose numbers those could be.
+    fn order_clones(&mut self, new: &[NewTask<'_>], by: i32) -> Result<Option<Vec<GivenSocket>>, Problem> {
+        let Stub { table, .. } = *self.stub(by)?;
+        let is_shared = self.stubs.0.iter().filter(|stub| stub.table == table).count() > 1;
+        let (first, last) = match self.stub(by)?.agent_fd() {
+            Some(fd) if SOCKETS.contains(&fd) => (SOCKETS.end, SOCKETS.end + new.len() as i32 - 1),
+            _ => (SOCKETS.start, SOCKETS.start + new.len() as i32 - 1),
+        };
+        let pair = |_: &NewTask<'_>| {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+                .map_err(SysError::of("socketpair"))
+        };
+        let pairs = new.iter().filter(|_| !is_shared).map(pair).collect::<Result<Vec<_>, _>>()?;
+        let mut batch = Batch::new();
+        for ((_, theirs), number) in pairs.iter().zip(first..) {
+            let socket = batch.fd(theirs.as_fd());
+            batch.call("dup3", libc::SYS_dup3, args![socket, number, libc::O_CLOEXEC]);
+            batch.call("close", libc::SYS_close, args![socket]);
+        }
+        for new in new {
+            add_clone(&mut batch, libc::CLONE_PTRACE as u64, new.exit_signal, &self.numbers.to_set(new.pid));
+        }
+        if !is_shared {
+            batch.call("close_range", libc::SYS_close_range, args![first, last, 0]);
+        }
+        self.stub(by)?.post(CREATE, batch)?;
+        let given = pairs.into_iter().zip(first..).map(|((ours, _), theirs)| GivenSocket { ours, theirs });
+        Ok(Some(given.collect()).filter(|_| !is_shared))
     }
 
     /// Fills in what a task gives to those it makes, before it makes the first.
@@ -191,6 +242,7 @@ impl Nursery<'_, '_> {
         memory::make_heirlooms(stub, alive, heirlooms, self.files, self.images).of_task(&stub.name)
     }
 
+    /// Has a stub clone others, all with the same flags, one after the other.
     fn clone_tasks(&mut self, new: &[NewTask<'_>], by: i32, flags: i32) -> Result<(), Problem> {
         let Stub { space: makers_space, agent_place, .. } = *self.stub(by)?;
         let mut batch = Batch::new();
@@ -217,7 +269,19 @@ impl Nursery<'_, '_> {
             add_setns(&mut batch, home.as_fd(), libc::CLONE_NEWPID);
         }
         self.stub(by)?.run(CREATE, &batch)?;
-        let agents = self.enter_clones(new, by, flags, place)?;
+        self.take_clones(new, None, by, flags, place)
+    }
+
+    /// Takes clones that were made, and has them empty themselves at the same time.
+    fn take_clones(
+        &mut self,
+        new: &[NewTask<'_>],
+        sockets: Option<Vec<GivenSocket>>,
+        by: i32,
+        flags: i32,
+        place: usize,
+    ) -> Result<(), Problem> {
+        let agents = self.enter_clones(new, sockets, by, flags, place)?;
         for (new, agent) in new.iter().zip(agents) {
             self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
         }
@@ -259,6 +323,7 @@ impl Nursery<'_, '_> {
     fn enter_clones(
         &mut self,
         new: &[NewTask<'_>],
+        sockets: Option<Vec<GivenSocket>>,
         by: i32,
         flags: i32,
         place: usize,
@@ -266,9 +331,11 @@ impl Nursery<'_, '_> {
         let step = "enter the agent";
         let layout = self.layout.at_place(place);
         let table = (flags & libc::CLONE_FILES != 0).then_some(self.stub(by)?.table);
+        let mut sockets = sockets.into_iter().flatten();
         let born = new.iter().map(|new| {
             let stopped = wait_for_clone(new.pid).of_task(&new.name).while_trying_to(CREATE)?;
-            Ok(agent::Clone { pid: new.pid, stopped, layout, socket: self.socket_number(new.task, table) })
+            let (socket, given) = (self.socket_number(new.task, table), sockets.next());
+            Ok(agent::Clone { pid: new.pid, stopped, layout, socket, given })
         });
         let born = born.collect::<Result<Vec<_>, Problem>>()?;
         let agents = if flags & libc::CLONE_VM == 0 {

@@ -37,7 +37,7 @@ mod layout;
 mod leaving;
 mod stops;
 
-pub use entering::{Clone, Entrance, enter_clones, inject_all};
+pub use entering::{Clone, Entrance, GivenSocket, enter_clones, inject_all};
 use landing::LandingPad;
 pub use layout::Layout;
 pub use leaving::unmap_all;

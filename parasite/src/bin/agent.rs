@@ -183,7 +183,7 @@ struct Control {
 unsafe extern "C" fn serve(slot: *mut Slot) {
     // SAFETY: the engine made the slot and nobody else uses it while this thread is in here.
     let slot = unsafe { &mut *slot };
-    if slot.socket < 0 && !connect(slot) {
+    if !connect(slot) {
         return leave(slot);
     }
     let buffer = core::ptr::with_exposed_provenance_mut::<u8>(slot.buffer as usize);
@@ -249,8 +249,28 @@ unsafe extern "C" fn once(slot: *mut Slot) {
     set_sigmask(slot);
 }
 
-/// Makes the pair of sockets. The engine looks at this thread between the two calls, and takes its end.
+/// Has a socket to the engine, under the number that it is to have: that it was born with, or one of a pair.
 fn connect(slot: &mut Slot) -> bool {
+    if slot.socket < 0 && !make_pair(slot) {
+        return false;
+    }
+    let (now, wanted) = (slot.socket, slot.wanted_socket);
+    if wanted < 0 || wanted == now {
+        return true;
+    }
+    // SAFETY: makes a descriptor, under a number of which the engine knows that nobody needs it.
+    let moved = unsafe { syscall::raw(SYS_DUP3, [now as u64, wanted as u64, O_CLOEXEC, 0, 0, 0]) };
+    if syscall::failed(moved) {
+        return false;
+    }
+    // SAFETY: closes the descriptor that was moved.
+    unsafe { syscall::raw(SYS_CLOSE, [now as u64, 0, 0, 0, 0, 0]) };
+    slot.socket = wanted;
+    true
+}
+
+/// Makes the pair of sockets. The engine looks at this thread between the two calls, and takes its end.
+fn make_pair(slot: &mut Slot) -> bool {
     let mut pair = [-1_i32; 2];
     let at = address(&raw mut pair);
     // SAFETY: the kernel writes two numbers to `pair`.
@@ -264,18 +284,6 @@ fn connect(slot: &mut Slot) -> bool {
     slot.engine_socket = theirs;
     // SAFETY: closes the copy of the engine's end, without which the end of the engine would go unnoticed.
     unsafe { syscall::raw(SYS_CLOSE, [theirs as u64, 0, 0, 0, 0, 0]) };
-    if slot.wanted_socket < 0 || slot.wanted_socket == ours {
-        return true;
-    }
-    let wanted = slot.wanted_socket as u64;
-    // SAFETY: makes a descriptor, under a number of which the engine knows that nobody needs it.
-    let moved = unsafe { syscall::raw(SYS_DUP3, [ours as u64, wanted, O_CLOEXEC, 0, 0, 0]) };
-    if syscall::failed(moved) {
-        return false;
-    }
-    // SAFETY: closes the descriptor that this function made.
-    unsafe { syscall::raw(SYS_CLOSE, [ours as u64, 0, 0, 0, 0, 0]) };
-    slot.socket = slot.wanted_socket;
     true
 }
 

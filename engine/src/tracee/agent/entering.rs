@@ -2,12 +2,13 @@
 //!
 //! Many do it at the same time: what each has to do takes a few stops, and while one goes to its next, we are at another.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
+use parasite::abi::Slot;
 use zerocopy::IntoBytes as _;
 
 use super::calls::{Call, Course, complete_all, prepare_call, remote_call, syscall_in_code, syscall_in_vdso};
@@ -19,7 +20,7 @@ use crate::sys::{pidfd, vdso};
 use crate::tracee::freeze::FrozenTask;
 use crate::tracee::memory::Memory;
 use crate::tracee::regs;
-use crate::tracee::stopped::Stopped;
+use crate::tracee::stopped::{Running, Stopped};
 
 /// What the agent calls until it can be talked to; where its memory is writable, it begins with the second.
 const CONNECTING: [&str; 2] = ["mprotect (in the target)", "socketpair (in the target)"];
@@ -63,6 +64,17 @@ pub struct Clone {
     pub layout: Layout,
     /// The number that its socket is to have there.
     pub socket: i32,
+    /// The socket that it was born with, if it was.
+    pub given: Option<GivenSocket>,
+}
+
+/// A pair of sockets, of which a clone has one from its maker.
+#[derive(Debug)]
+pub struct GivenSocket {
+    /// Our end.
+    pub ours: OwnedFd,
+    /// The number of the other end in the clone.
+    pub theirs: i32,
 }
 
 /// Puts agents into stopped tasks. What became of each, in their order: tasks that have none are as they were.
@@ -76,13 +88,22 @@ pub fn inject_all(entrances: Vec<Entrance<'_>>) -> Vec<Result<Agent, AgentError>
 
 /// Lets clones serve us too: their memory has the agent already. What became of each, in their order.
 pub fn enter_clones(clones: Vec<Clone>) -> Vec<Result<Agent, AgentError>> {
-    let begin = |Clone { pid, stopped, layout, socket }: Clone| {
-        let memory = Memory::open(pid)?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = layout.for_all(Saved::read(&stopped)?);
+    let (with_socket, without): (Vec<_>, Vec<_>) =
+        clones.into_iter().partition(|clone| clone.given.is_some());
+    let mut agents: Vec<_> = with_socket.into_iter().map(Agent::enter_with_socket).collect();
+    let begin = |clone: Clone| {
+        let Clone { pid, stopped, layout, socket, .. } = clone;
+        let (memory, saved) = at_birth(pid, &stopped, layout)?;
         Connecting::begin(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
     };
-    connect_all(clones.into_iter().map(begin).collect())
+    agents.extend(connect_all(without.into_iter().map(begin).collect()));
+    agents
+}
+
+/// The memory of a clone, and what it is doing: nothing that it would ever go back to.
+fn at_birth(pid: i32, stopped: &Stopped, layout: Layout) -> Result<(Memory, Vec<Rc<Saved>>), AgentError> {
+    let saved = Saved { regs: stopped.regs()?, xstate: Vec::new(), sigmask: ALL_SIGNALS };
+    Ok((Memory::open(pid)?, layout.for_all(saved)))
 }
 
 fn connect_all(mut connecting: Vec<Result<Connecting, AgentError>>) -> Vec<Result<Agent, AgentError>> {
@@ -116,11 +137,44 @@ impl Agent {
     /// Lets a clone that shares the memory of its maker serve us too, with an agent of its own, for which its maker has
     /// mapped memory ([`Layout::add_map`]).
     pub fn enter_sharing_clone(clone: Clone) -> Result<Self, AgentError> {
-        let Clone { pid, stopped, layout, socket } = clone;
-        let memory = Memory::open(pid)?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
-        let saved = layout.for_all(Saved::read(&stopped)?);
+        let Clone { pid, stopped, layout, socket, .. } = clone;
+        let (memory, saved) = at_birth(pid, &stopped, layout)?;
         Self::start(pid, stopped, memory, layout, saved, Some(socket))
+    }
+
+    /// Lets a clone serve us that was born with its socket.
+    fn enter_with_socket(clone: Clone) -> Result<Self, AgentError> {
+        let Clone { pid, stopped, layout, socket: wanted, given } = clone;
+        let GivenSocket { ours, theirs } = given.ok_or(AgentError::Lost(None))?;
+        let (memory, saved) = at_birth(pid, &stopped, layout)?;
+        let first = saved.first().ok_or(AgentError::Lost(None))?;
+        let slot = Slot { socket: theirs, ..layout.fill_serving_slot(first, Some(wanted)) };
+        enter(&stopped, &memory, layout, first, &slot, entry::AGAIN)?;
+        let leader = stopped.resume(Resume::Cont, 0)?;
+        Self::new(memory, layout, saved, ours, wanted, leader)
+    }
+
+    fn new(
+        memory: Memory,
+        layout: Layout,
+        saved: Vec<Rc<Saved>>,
+        socket: OwnedFd,
+        remote_socket: i32,
+        leader: Running,
+    ) -> Result<Self, AgentError> {
+        setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
+            .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
+        Ok(Self {
+            layout,
+            memory,
+            socket,
+            remote_socket,
+            leader: Some(leader),
+            saved,
+            deferred: Vec::new(),
+            landing: None,
+            is_stopping: false,
+        })
     }
 
     /// Lets a copy of a task with an agent, stopped at birth, serve us. Unlike a clone it ends when we do.
@@ -264,15 +318,12 @@ impl Connecting {
         wanted: Option<i32>,
     ) -> Result<Self, AgentError> {
         let first = saved.first().ok_or(AgentError::Lost(None))?;
-        memory.write(layout.slot(0), layout.fill_serving_slot(first, wanted).as_bytes())?;
-        let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
         // What it calls up to socketpair.
         let (entry, calls) = match entry {
             Entry::Serve => (entry::SERVE, CONNECTING.as_slice()),
             Entry::Again => (entry::AGAIN, &CONNECTING[1..]),
         };
-        stopped.set_regs(&regs::entering(&first.regs, layout.base + entry, layout.stack_top(), args))?;
-        stopped.set_sigmask(ALL_SIGNALS)?;
+        enter(&stopped, &memory, layout, first, &layout.fill_serving_slot(first, wanted), entry)?;
         let course = Course::new(stopped, calls);
         Ok(Self { pid, memory, layout, saved, wanted, landing: None, deferred: Vec::new(), course })
     }
@@ -286,20 +337,23 @@ impl Connecting {
         let regs = stopped.regs()?;
         let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
         let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
-        setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
-            .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
-        let leader = Some(stopped.resume(Resume::Cont, 0)?);
-        let remote_socket = wanted.unwrap_or(remote_socket);
-        Ok(Agent {
-            layout,
-            memory,
-            socket,
-            remote_socket,
-            leader,
-            saved,
-            deferred,
-            landing,
-            is_stopping: false,
-        })
+        let leader = stopped.resume(Resume::Cont, 0)?;
+        let agent = Agent::new(memory, layout, saved, socket, wanted.unwrap_or(remote_socket), leader)?;
+        Ok(Agent { deferred, landing, ..agent })
     }
+}
+
+/// Sets a stopped thread so that it serves from an entry on.
+fn enter(
+    stopped: &Stopped,
+    memory: &Memory,
+    layout: Layout,
+    saved: &Saved,
+    slot: &Slot,
+    entry: u64,
+) -> Result<(), AgentError> {
+    memory.write(layout.slot(0), slot.as_bytes())?;
+    let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
+    stopped.set_regs(&regs::entering(&saved.regs, layout.base + entry, layout.stack_top(), args))?;
+    Ok(stopped.set_sigmask(ALL_SIGNALS)?)
 }
