@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, setpgid};
 use zdtm::workload::{Context, Failure, Verdict};
 use zdtm::{ensure, ensure_eq};
@@ -84,14 +85,15 @@ fn visitor(cx: &mut Context) -> Verdict {
     Ok(())
 }
 
-pub(crate) fn run(cx: &mut Context) -> Verdict {
+/// Is a daemon, before and after the dump.
+fn daemon(cx: &mut Context, wait: impl FnOnce(&mut Context) -> Verdict) -> Verdict {
     let (mut some, mut empty) = (Served::new(cx, "some")?, Served::new(cx, "empty")?);
     fs::create_dir_all(some.place.join("shown/inner"))?;
     fs::create_dir_all(some.place.join("first"))?;
     fill(&some.place.join("first"))?;
     let visitor = cx.child(visitor)?;
     cx.wait_for("visitor")?;
-    mounting::barrier(cx)?;
+    wait(cx)?;
     let mut names: Vec<_> =
         fs::read_dir(&some.place)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_, Failure>>()?;
     names.sort();
@@ -100,4 +102,26 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     ensure_eq!(some.serve()?, "key", "what the daemon is asked for");
     ensure_eq!(empty.serve()?, "late", "what the other daemon is asked for");
     visitor.join()
+}
+
+pub(crate) fn run(cx: &mut Context) -> Verdict {
+    daemon(cx, mounting::barrier)
+}
+
+/// In a mount namespace of a child.
+pub(crate) fn part(cx: &mut Context) -> Verdict {
+    let child = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mounting::change(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+        daemon(cx, |cx| {
+            let before = mounting::tree()?;
+            cx.post("daemon")?;
+            cx.park()?;
+            ensure_eq!(mounting::tree()?, before, "mounts");
+            Ok(())
+        })
+    })?;
+    cx.wait_for("daemon")?;
+    mounting::barrier(cx)?;
+    child.join()
 }
