@@ -46,6 +46,10 @@ pub struct Entry {
     /// A pair of network devices, one of which is in the target's network namespace.
     #[serde(default)]
     pub outer: Option<Outer>,
+    /// `workload` only: another one, with its arguments, that runs outside of the target: at the other end of `outer`, if there is
+    /// one. It is in the same directory, and has to succeed, too.
+    #[serde(default)]
+    pub peer: Option<Vec<String>>,
     /// Engine options for both dump and restore.
     #[serde(default)]
     pub options: Vec<String>,
@@ -322,6 +326,10 @@ fn check(entry: &Entry) -> Result<()> {
         (None, Some(command)) => {
             ensure!(!command.is_empty(), "`command` is empty");
             ensure!(entry.args.is_empty(), "`args` belongs to `workload`; put them into `command`");
+            ensure!(
+                entry.peer.is_none(),
+                "`peer` belongs to `workload`; `setup` can start what else is needed"
+            );
         }
         (Some(_), None) => {
             let only_for_commands = [

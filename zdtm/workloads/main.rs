@@ -292,6 +292,7 @@ mod socket_tcp_fin;
 mod socket_tcp_half;
 mod socket_tcp_in_flight;
 mod socket_tcp_local;
+mod socket_tcp_outside;
 mod socket_tcp_reuseport;
 mod socket_tcp_syn_sent;
 mod socket_tcp_talk;
@@ -325,6 +326,7 @@ mod tasks_many;
 mod tasks_shared;
 mod tcp;
 mod tcp_established;
+mod tcp_peer;
 mod tempfs;
 mod tempfs_overmounted;
 mod tempfs_overmounted01;
@@ -473,6 +475,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify01", run: inotify01::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_irmap", run: inotify_irmap::run },
+    Workload { name: "inotify_irmap-forget", run: inotify_irmap::forget },
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
@@ -671,6 +674,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "socket-tcp-half", run: socket_tcp_half::run },
     Workload { name: "socket-tcp-in-flight", run: socket_tcp_in_flight::run },
     Workload { name: "socket-tcp-local", run: socket_tcp_local::run },
+    Workload { name: "socket-tcp-outside", run: socket_tcp_outside::run },
     Workload { name: "socket-tcp-reuseport", run: socket_tcp_reuseport::run },
     Workload { name: "socket-tcp-syn-sent", run: socket_tcp_syn_sent::run },
     Workload { name: "socket-tcp-talk", run: socket_tcp_talk::run },
@@ -708,6 +712,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
+    Workload { name: "tcp-peer", run: tcp_peer::run },
     Workload { name: "tempfs", run: tempfs::run },
     Workload { name: "tempfs_overmounted", run: tempfs_overmounted::run },
     Workload { name: "tempfs_overmounted01", run: tempfs_overmounted01::run },

@@ -38,8 +38,10 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
         fs_types::has_archive(&mount.fstype, &options.enabled) && !from_outside.contains(&mount.dev)
     };
     let mut missing: BTreeSet<u32> = all().filter(is_kept).map(|mount| mount.dev).collect();
-    // First those that can be seen as a whole somewhere, then what there is of the others.
+    // First those that can be seen as a whole somewhere, then what there is of the others. Parts of a devtmpfs are bound device
+    // nodes, as container engines give them to user namespaces: the machine has them.
     for whole in [true, false] {
+        missing.retain(|dev| whole || !all().any(|mount| mount.dev == *dev && mount.fstype == "devtmpfs"));
         for member in members {
             let mut jobs = Vec::new();
             for mount in &member.namespace.mounts {

@@ -84,6 +84,12 @@ pub enum NetRefusal {
     /// A tunable that has another value, or is not there.
     #[error("{0}")]
     Sysctl(SysError),
+    /// A text that only a program can write.
+    #[error("there is no program {0}")]
+    NoProgram(String),
+    /// A program that failed.
+    #[error("{0} said: {1}")]
+    Said(String, String),
     /// A text that only a program can read.
     #[error("the images hold the text of {0}, and {1} did not take it")]
     Program(&'static str, &'static str),
@@ -93,7 +99,7 @@ impl Explain for NetRefusal {
     fn class(&self) -> Class {
         match self {
             Self::Sysctl(error) => error.class(),
-            Self::Program(..) => Class::Environment,
+            Self::Program(..) | Self::NoProgram(_) | Self::Said(..) => Class::Environment,
             _ => Class::Refused,
         }
     }
@@ -104,7 +110,8 @@ impl Explain for NetRefusal {
             Self::NoOuterEnd => "pass --external veth[IN]:OUT or veth[IN]:OUT@BRIDGE".into(),
             Self::Sysctl(_) => "pass --weak-sysctls to go on without it".into(),
             Self::Program(_, program) => format!("install {program} here"),
-            Self::SysctlPath | Self::Circle => return None,
+            Self::NoProgram(program) => format!("install {program} here"),
+            Self::SysctlPath | Self::Circle | Self::Said(..) => return None,
             _ => "remove it first".into(),
         })
     }
@@ -270,8 +277,9 @@ fn dump_space(cx: NamespaceDump<'_>, id: u32, images: &mut NewImages) -> Result<
     addresses::dump(&mut netlink, id, images)?;
     routes::dump(&mut netlink, id, images)?;
     neighbours::dump(&mut netlink, id, images)?;
-    nftables::dump(id, images)?;
-    xtables::dump(id, images)?;
+    let tables = nftables::dump(id, images)?;
+    let families = xtables::dump(id, images)?;
+    programs::dump(cx.options.inside.home.as_ref(), id, &tables, &families, images)?;
     conntrack::dump(id, images)
 }
 
