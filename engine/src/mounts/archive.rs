@@ -83,11 +83,9 @@ impl<W: Write> Archive<W> {
     /// Adds a folder of the file system, given by a descriptor, with all that is in it, but nothing of what is mounted there.
     /// Changes the working directory.
     pub(super) fn add(&mut self, root: &OwnedFd, name: &Path, opens: Opens) -> Result<(), Problem> {
-        let mut folders = Vec::new();
+        let mut folders = vec![PathBuf::new()];
         fchdir(root).map_err(SysError::of("fchdir")).about(|| shown(name)).while_trying_to(STEP)?;
-        if self.add_member(Path::new("."), name)?.is_opened(opens) {
-            folders.push(PathBuf::new());
-        }
+        self.add_member(Path::new("."), name)?;
         while let Some(folder) = folders.pop() {
             for entry in enter(root, &folder).about(|| shown(&name.join(&folder)))? {
                 let inside = folder.join(&entry);

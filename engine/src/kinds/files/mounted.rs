@@ -18,10 +18,9 @@ use super::{FilesDump, FilesRestore, remap};
 use crate::dump::inspect::read_proc;
 use crate::error::{Problem, SysError};
 use crate::mount_spaces::MountSpaces;
-use crate::mounts::{autofs, procfs, read};
+use crate::mounts::{procfs, read};
 use crate::procfs::link::{self, Link, NamespaceType};
 use crate::procfs::mountinfo;
-use crate::sys::fcntl::borrow;
 use crate::sys::mount;
 
 /// Ids of the mounts of each mount namespace of the tree, by its id in the images, once they were read; and of those that we
@@ -183,17 +182,6 @@ pub(super) fn is_of_tasks(cx: &FilesRestore<'_>, image: &RegFileEntry) -> bool {
     let mount = image.mnt_id.and_then(|id| u32::try_from(id).ok()).filter(|id| *id != 0);
     let is_known = |mark: u32| mount.is_some_and(|mount| covered(cx, mount | mark).is_some());
     is_known(procfs::PLACE) || is_known(procfs::ROOT)
-}
-
-/// The root of an autofs, which only its daemon can open as long as there is nothing in it: that by which we control it.
-pub(super) fn autofs_root(cx: &FilesRestore<'_>, path: &Path) -> Option<OwnedFd> {
-    let wanted = nix::sys::stat::stat(path).ok()?;
-    let controls = cx.options.inside.covered.iter().filter(|(id, _)| id & autofs::CONTROL != 0);
-    let mut controls = controls.filter_map(|(_, fd)| borrow(*fd));
-    let is_it = |fd: &BorrowedFd<'_>| {
-        nix::sys::stat::fstat(fd).is_ok_and(|is| (is.st_dev, is.st_ino) == (wanted.st_dev, wanted.st_ino))
-    };
-    controls.find(is_it)?.try_clone_to_owned().ok()
 }
 
 /// Whether an image has a file that must be found by its mount.

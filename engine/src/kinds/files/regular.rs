@@ -213,11 +213,7 @@ impl FileKind for Regular {
         }
         let other = device::elsewhere(cx, image)?;
         let path = other.as_deref().unwrap_or(Path::new(&image.name));
-        let opened = reopen(path, image).or_else(|problem| {
-            let root = mounted::autofs_root(cx, path).ok_or(problem)?;
-            set_common(root.as_fd(), image.flags, Some(&image.fown)).map(|()| root)
-        });
-        opened.about(|| Object::Path(path.into())).while_trying_to("open the file again")
+        reopen(path, image).about(|| Object::Path(path.into())).while_trying_to("open the file again")
     }
 }
 

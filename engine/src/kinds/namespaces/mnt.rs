@@ -225,6 +225,7 @@ impl NamespaceKind for MntNamespace {
         "ids of mounts",
         "contents of file systems other than tmpfs, ramfs and devtmpfs",
         "mounts that are locked against a user namespace",
+        "of an autofs: symbolic links in folders that have no folders; and who waits for a mount, who asks for it again",
         "ids that a mount maps",
         "the terminal behind a mounted slave whose master is outside of the tree: nobody is at its other end",
     ];
