@@ -125,3 +125,15 @@ pub(crate) fn part(cx: &mut Context) -> Verdict {
     mounting::barrier(cx)?;
     child.join()
 }
+
+/// One that is a place to mount something at itself.
+pub(crate) fn direct(cx: &mut Context) -> Verdict {
+    let place = mounting::folder(cx, "place")?;
+    let (reader, writer) = nix::unistd::pipe()?;
+    let options = format!("fd={},minproto=5,maxproto=5,direct", writer.as_raw_fd());
+    mount(Some("zdtm"), &place, Some("autofs"), MsFlags::empty(), Some(options.as_str()))?;
+    cx.barrier()?;
+    ensure!(mounting::is_mounted(&place)?, "it was unmounted");
+    drop(reader);
+    Ok(())
+}
