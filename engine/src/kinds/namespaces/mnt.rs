@@ -285,8 +285,8 @@ const ESTABLISHED: u32 = 1;
 fn removed(images: &Images) -> Result<BTreeSet<u32>, Problem> {
     let image = &REMAP_FPATH;
     let all: Vec<RemapFilePathEntry> = if images.has(image, 0) { images.read(image, 0)? } else { Vec::new() };
-    let ghosts = all.iter().filter(|entry| entry.remap_type() == RemapType::Ghost);
-    Ok(ghosts.map(|entry| entry.orig_id).collect())
+    let removed = all.iter().filter(|entry| entry.remap_type() != RemapType::Procfs);
+    Ok(removed.map(|entry| entry.orig_id).collect())
 }
 
 /// Files that the images know by their mounts: others cover their names.
