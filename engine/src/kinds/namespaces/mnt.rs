@@ -224,6 +224,7 @@ impl NamespaceKind for MntNamespace {
     const NOT_SAVED: &'static [&'static str] = &[
         "ids of mounts",
         "contents of file systems other than tmpfs, ramfs and devtmpfs",
+        "a sysfs or mqueue of another network or ipc namespace than the root's: it is of the root's then",
         "mounts that are locked against a user namespace",
         "of an autofs: symbolic links in folders that have no folders; and who waits for a mount, who asks for it again",
         "ids that a mount maps",
