@@ -29,6 +29,17 @@ pub struct MountSpaces {
     all: Vec<MountSpace>,
 }
 
+/// Takes note of those that all tasks are in, by their pids. Ids in the images, by what the links in `/proc` say.
+pub fn of_tree<'a>(
+    cx: &mut FilesDump<'_>,
+    tasks: impl Iterator<Item = (i32, &'a NamespaceLinks)>,
+) -> Vec<(PathBuf, u32)> {
+    for (pid, links) in tasks {
+        note(cx, pid, links);
+    }
+    cx.state::<MountSpaces>().all.iter().map(|space| (space.link.clone(), space.id)).collect()
+}
+
 /// Takes note of the one that a task is in.
 pub fn note(cx: &mut FilesDump<'_>, pid: i32, links: &NamespaceLinks) {
     let options = cx.options;

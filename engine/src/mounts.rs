@@ -9,6 +9,7 @@
 //! mounts with mapped ids; in-memory state of cgroup, mqueue and devpts, which other kinds keep.
 
 mod archive;
+pub mod autofs;
 mod below;
 mod binfmt;
 pub mod build;

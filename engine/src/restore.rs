@@ -6,6 +6,7 @@
 //!
 //! Should we die on the way, the kernel kills everything that we made (`PTRACE_O_EXITKILL`).
 
+mod autofs;
 mod births;
 pub mod cradle;
 mod fill;
@@ -145,6 +146,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
+        autofs::wake(&mut stubs, &tasks, images, options, &files)?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
         state::settings(&mut stubs, &tasks)?;
         files.release()?;

@@ -8,6 +8,7 @@
     reason = "the module is private to the crate; `pub` says which functions its files offer"
 )]
 
+pub mod autofs;
 pub mod bpf;
 pub mod fanotify;
 pub mod fcntl;

@@ -388,6 +388,8 @@ use zdtm::workload::Workload;
 static WORKLOADS: &[Workload] = &[
     Workload { name: "aio", run: aio::run },
     Workload { name: "autofs", run: autofs::run },
+    Workload { name: "autofs_direct", run: autofs::direct },
+    Workload { name: "autofs_part", run: autofs::part },
     Workload { name: "bind-mount", run: bind_mount::run },
     Workload { name: "binfmt_misc", run: binfmt_misc::run },
     Workload { name: "bpf_map", run: bpf_map::run },

@@ -1,4 +1,4 @@
-//! In a mount namespace of a child that its parent does not see, files that were removed: open, without a name ever, mapped, in a
+//! In a mount namespace of a child that its parent does not see, files that were removed: open, with another name, without one ever, mapped, in a
 //! folder that was removed, too, and a folder as working directory; and fifos.
 
 use std::fs::{self, File, OpenOptions};
@@ -60,6 +60,9 @@ fn child(cx: &mut Context, own: &Path) -> Verdict {
     let memory = Mapping::file(&mapped, 6, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE)?;
     let mut unnamed = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(own)?;
     unnamed.write_all(b"no name")?;
+    let linked = file(&own.join("before"), "one name is left")?;
+    fs::hard_link(own.join("before"), own.join("after"))?;
+    fs::remove_file(own.join("before"))?;
     let (named, removed) = (fifo(&own.join("named"))?, fifo(&own.join("removed"))?);
     drop(mapped);
     nix::unistd::chdir(&place)?;
@@ -82,8 +85,12 @@ fn child(cx: &mut Context, own: &Path) -> Verdict {
     ensure_in(&named)?;
     ensure_in(&removed)?;
     ensure_eq!((named.metadata()?.nlink(), removed.metadata()?.nlink()), (1, 0), "names of fifos");
+    let (is, was) = (linked.metadata()?, fs::metadata(own.join("after"))?);
+    ensure_eq!((is.ino(), is.dev(), is.nlink()), (was.ino(), was.dev(), 1), "the file with another name");
     let names = fs::read_dir(own)?.map(|entry| Ok(entry?.file_name()));
-    ensure_eq!(names.collect::<Result<Vec<_>, Failure>>()?, ["named"], "what has a name");
+    let mut names = names.collect::<Result<Vec<_>, Failure>>()?;
+    names.sort();
+    ensure_eq!(names, ["after", "named"], "what has a name");
     Ok(())
 }
 

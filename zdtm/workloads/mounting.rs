@@ -101,6 +101,10 @@ pub(crate) fn tree() -> Result<Vec<String>, Failure> {
 
 /// Peer groups get numbers in the order in which they are seen.
 fn with_own_number<'a>(word: &'a str, groups: &mut Vec<&'a str>) -> String {
+    // A pipe that is made again has another number.
+    if let Some((others, _pipe)) = word.split_once(",pipe_ino=") {
+        return others.to_owned();
+    }
     let Some((kind @ ("shared" | "master"), group)) = word.split_once(':') else {
         return word.to_owned();
     };

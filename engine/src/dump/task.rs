@@ -20,7 +20,7 @@ use crate::kinds::files::{FilesDump, Table, Tables};
 use crate::kinds::mm::{self, aio, bounds, extra};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
-use crate::mount_spaces::{self, MountSpaces};
+use crate::mount_spaces;
 use crate::net_spaces;
 use crate::options::DumpOptions;
 use crate::pid_spaces::{self, PidInside, PidSpaces};
@@ -156,11 +156,8 @@ pub(super) fn look(
     problems: &mut Vec<Problem>,
 ) -> Vec<TaskImages> {
     let ids = namespaces::ids_of_tree(&files.options.inside.types);
-    for facts in facts.iter().flatten() {
-        mount_spaces::note(files, facts.pid, &facts.namespaces);
-    }
-    let mounts = files.state::<MountSpaces>().all().iter().map(|space| (space.link.clone(), space.id));
-    let mut sharing = Sharing::new(facts, ids, mounts.collect());
+    let links = facts.iter().flatten().map(|facts| (facts.pid, &facts.namespaces));
+    let mut sharing = Sharing::new(facts, ids, mount_spaces::of_tree(files, links));
     let home = HomeLinks::read(files.options);
     let mut images = Vec::new();
     let mut tables = Tables::of(facts);

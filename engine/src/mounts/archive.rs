@@ -41,6 +41,28 @@ pub(super) struct Archive<W: Write> {
     linked: HashMap<u64, PathBuf>,
 }
 
+/// Which folders are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opens {
+    /// All.
+    All,
+    /// Those that have others: whoever opens an empty one of an autofs waits for its daemon.
+    Inner,
+}
+
+/// A file that was added.
+struct Added {
+    is_folder: bool,
+    links: u64,
+}
+
+impl Added {
+    /// Whether it is a folder to look into. One without others has two links: its name, and its own dot.
+    fn is_opened(&self, opens: Opens) -> bool {
+        self.is_folder && (opens == Opens::All || self.links > 2)
+    }
+}
+
 /// One file, and where it is.
 struct Member<'a> {
     /// Its name in the archive; empty for the root.
@@ -60,14 +82,14 @@ impl<W: Write> Archive<W> {
 
     /// Adds a folder of the file system, given by a descriptor, with all that is in it, but nothing of what is mounted there.
     /// Changes the working directory.
-    pub(super) fn add(&mut self, root: &OwnedFd, name: &Path) -> Result<(), Problem> {
+    pub(super) fn add(&mut self, root: &OwnedFd, name: &Path, opens: Opens) -> Result<(), Problem> {
         let mut folders = vec![PathBuf::new()];
         fchdir(root).map_err(SysError::of("fchdir")).about(|| shown(name)).while_trying_to(STEP)?;
         self.add_member(Path::new("."), name)?;
         while let Some(folder) = folders.pop() {
             for entry in enter(root, &folder).about(|| shown(&name.join(&folder)))? {
                 let inside = folder.join(&entry);
-                if self.add_member(Path::new(&entry), &name.join(&inside))? {
+                if self.add_member(Path::new(&entry), &name.join(&inside))?.is_opened(opens) {
                     folders.push(inside);
                 }
             }
@@ -82,15 +104,15 @@ impl<W: Write> Archive<W> {
         self.add_member(last, Path::new(name)).map(drop)
     }
 
-    /// Adds one file or folder of the working directory; whether it is a folder.
-    fn add_member(&mut self, last: &Path, name: &Path) -> Result<bool, Problem> {
-        let mut add = || -> Result<bool, Problem> {
+    /// Adds one file or folder of the working directory.
+    fn add_member(&mut self, last: &Path, name: &Path) -> Result<Added, Problem> {
+        let mut add = || -> Result<Added, Problem> {
             let stat = fstatat(nix::fcntl::AT_FDCWD, last, AtFlags::AT_SYMLINK_NOFOLLOW);
             let stat = stat.map_err(SysError::of("fstatat"))?;
             let attributes = attributes(last)?;
             let member = Member { path: name, stat, attributes };
             self.append(&member, last)?;
-            Ok(stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+            Ok(Added { is_folder: stat.st_mode & libc::S_IFMT == libc::S_IFDIR, links: stat.st_nlink })
         };
         add().about(|| shown(name)).while_trying_to(STEP)
     }

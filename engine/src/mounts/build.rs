@@ -32,7 +32,7 @@ use super::refusal::MountRefusal;
 use super::removed::Removed;
 use super::sockets::{self, WantedSocket};
 use super::yard::{self, Yard, open_path};
-use super::{below, binfmt, procfs};
+use super::{autofs, below, binfmt, procfs};
 use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
@@ -102,7 +102,7 @@ pub fn build(
     let ids = own_ids()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy(MsFlags::MS_PRIVATE).while_trying_to(step)?;
-    let made = make(plan, outside, &ids)?;
+    let (made, mut controls) = make(plan, outside, &ids, &archives)?;
     register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
     let (removed, masters) = (BTreeMap::new(), RefCell::default());
@@ -111,7 +111,8 @@ pub fn build(
     builder.make_removed()?;
     builder.put_groups()?;
     let built = plan.namespaces.iter().map(|namespace| builder.build(namespace));
-    let built = built.collect::<Result<Vec<_>, _>>()?;
+    let mut built = built.collect::<Result<Vec<_>, _>>()?;
+    built.iter_mut().take(1).for_each(|first| first.opened.extend(std::mem::take(&mut controls)));
     builder.removed.values().try_for_each(Removed::remove)?;
     // The first is the root's, in which we stay.
     built.first().map_or(Ok(()), |first| yard::enter(&first.namespace))?;
@@ -146,17 +147,30 @@ fn own_ids() -> Result<IdMaps, Problem> {
     Ok(IdMaps { uids: read("uid_map")?, gids: read("gid_map")? })
 }
 
-/// Makes the file systems, each mounted nowhere.
-fn make(plan: &Plan, outside: OutsideMounts, ids: &IdMaps) -> Result<Vec<Option<OwnedFd>>, Problem> {
+/// Makes the file systems, each mounted nowhere; and descriptors by which they are controlled, by their mounts.
+fn make(
+    plan: &Plan,
+    outside: OutsideMounts,
+    ids: &IdMaps,
+    archives: &BTreeMap<String, File>,
+) -> Result<(Vec<Option<OwnedFd>>, Numbered), Problem> {
     let mut outside = outside.into_fds().into_iter();
+    let mut controls = Vec::new();
     let make = |source: &Source| match &source.kind {
+        SourceKind::Inside(file_system, archive) if file_system.fstype == autofs::TYPE => {
+            let archive = archive.as_ref().and_then(|name| archives.get(name));
+            let [mount, root] = autofs::make(file_system, archive).about(|| source.object.clone())?;
+            controls.extend(source.mounts.first().map(|id| (id | autofs::CONTROL, root)));
+            Ok(Some(mount))
+        }
         SourceKind::Inside(file_system, _) => {
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
         SourceKind::Outside(..) | SourceKind::Covered(_) | SourceKind::Machine(..) => Ok(outside.next()),
     };
-    plan.sources.iter().map(make).collect()
+    let made = plan.sources.iter().map(make).collect::<Result<_, Problem>>()?;
+    Ok((made, controls))
 }
 
 /// Registers interpreters, while procfs is in sight.
@@ -217,7 +231,9 @@ impl Builder<'_> {
         for (i, (source, mount)) in self.plan.sources.iter().zip(made).enumerate() {
             let Some(mount) = mount else { continue };
             let archive = match &source.kind {
-                SourceKind::Inside(_, Some(name)) => Some((name, Place::Empty)),
+                SourceKind::Inside(file_system, Some(name)) if file_system.fstype != autofs::TYPE => {
+                    Some((name, Place::Empty))
+                }
                 SourceKind::Machine(_, Some(name)) => Some((name, Place::Filled)),
                 _ => None,
             };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::autofs;
 use super::fs_types::{self, Origin};
 use super::home;
 use super::model::{Mount, Namespace};
@@ -154,7 +155,11 @@ fn stands_in_the_way(
             let may_enable = mount.source.starts_with('/');
             Some(MountRefusal::Outside { fstype, mountpoint, may_enable })
         }
-        Origin::Archive | Origin::Layers if surroundings.has_device(mount.dev) => {
+        Origin::Daemon if autofs::is_direct(&mount.options) => {
+            let reason = "only those that are asked for what is in them can be made";
+            Some(MountRefusal::Never { fstype, reason, mountpoint })
+        }
+        Origin::Archive | Origin::Daemon | Origin::Layers if surroundings.has_device(mount.dev) => {
             Some(MountRefusal::Used { fstype, mountpoint })
         }
         _ => None,

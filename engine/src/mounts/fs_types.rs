@@ -14,6 +14,8 @@ pub(super) enum Origin {
     Inside,
     /// Made new in the new namespaces, and filled from an archive.
     Archive,
+    /// Made new in the new namespaces, with its folders, and given back to its daemon in the tree.
+    Daemon,
     /// Made of folders that other mounts of the namespace have.
     Layers,
     /// There is one of it for the whole machine, or for all who may mount it.
@@ -46,7 +48,7 @@ const TYPES: &[(&str, Fstype, Origin)] = &[
     ("aufs", Fstype::Aufs, Origin::Outside),
     ("mqueue", Fstype::Mqueue, Origin::Inside),
     ("overlay", Fstype::Overlayfs, Origin::Layers),
-    ("autofs", Fstype::Autofs, Origin::Never("the daemon that mounts what is used holds its other end")),
+    ("autofs", Fstype::Autofs, Origin::Daemon),
     ("fuse", Fstype::Fuse, Origin::Never("the program that serves it holds its other end")),
     ("fuseblk", Fstype::Unsupported, Origin::Never("the program that serves it holds its other end")),
     ("nsfs", Fstype::Unsupported, Origin::Never("it keeps a namespace, which has no name elsewhere")),
@@ -84,7 +86,7 @@ pub(super) fn origin(fstype: &str, enabled: &[String]) -> Origin {
 /// Whether images have the contents of a file system of this type.
 pub(super) fn has_archive(fstype: &str, enabled: &[String]) -> bool {
     // There is one for the machine, but what the tree made in it may not be there any more.
-    origin(fstype, enabled) == Origin::Archive || fstype == "devtmpfs"
+    matches!(origin(fstype, enabled), Origin::Archive | Origin::Daemon) || fstype == "devtmpfs"
 }
 
 /// Options that the kernel shows for a file system of this type but does not take.

@@ -272,7 +272,7 @@ impl<'a> Planner<'a> {
             let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
             let kind = match fs_types::origin(&mount.fstype, &self.options.enabled) {
                 Origin::Inside => Ok(SourceKind::Inside(file_system, None)),
-                Origin::Archive => Ok(SourceKind::Inside(file_system, self.archive(mount))),
+                Origin::Archive | Origin::Daemon => Ok(SourceKind::Inside(file_system, self.archive(mount))),
                 // Its folders were, and are, where the namespace comes from.
                 Origin::Layers if self.is_a_root(mount) => Ok(SourceKind::Machine(file_system, None)),
                 Origin::Layers => Ok(SourceKind::Layers(file_system)),

@@ -17,7 +17,7 @@ use nix::unistd::{chroot, fchdir};
 use prost::Message;
 use proto::messages::BinfmtMiscEntry;
 
-use super::archive::Archive;
+use super::archive::{Archive, Opens};
 use super::below;
 use super::binfmt;
 use super::envoy::{self, Namespaces};
@@ -48,6 +48,8 @@ pub(super) struct Job<'a> {
 pub(super) enum Contents<'a> {
     /// A file system, or those parts of it that there are mounts of.
     FileSystem(Vec<&'a Mount>),
+    /// The folders of an autofs.
+    Folders(Vec<&'a Mount>),
     /// The file, or the empty folder, that is the root of a mount and was removed.
     Removed(&'a Mount),
 }
@@ -96,7 +98,7 @@ fn write_inside(proc: &Proc, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<
         }
     }
     let wanted = jobs.iter().flat_map(|job| match &job.what {
-        Contents::FileSystem(mounts) => mounts.as_slice(),
+        Contents::FileSystem(mounts) | Contents::Folders(mounts) => mounts.as_slice(),
         Contents::Removed(_) => &[],
     });
     let wanted: Vec<&Mount> = wanted.copied().collect();
@@ -116,12 +118,16 @@ fn write_inside(proc: &Proc, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<
         take_off(&copy, &originals, &mut roots)?;
     }
     for job in jobs {
-        let Contents::FileSystem(mounts) = &job.what else { continue };
+        let (mounts, opens) = match &job.what {
+            Contents::FileSystem(mounts) => (mounts, Opens::All),
+            Contents::Folders(mounts) => (mounts, Opens::Inner),
+            Contents::Removed(_) => continue,
+        };
         let mut archive = Archive::new(&job.file);
         for mount in mounts {
             let root = roots.get(&mount.id).ok_or_else(|| covered(mount))?;
             let name = Path::new(&mount.root).strip_prefix("/").unwrap_or(Path::new(""));
-            archive.add(root, name).about(|| mount.object())?;
+            archive.add(root, name, opens).about(|| mount.object())?;
         }
         archive.finish()?;
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proto::catalogue::{BINFMT_MISC, MNTS, TMPFS_DEV, TMPFS_IMG};
 use proto::messages::MntEntry;
 
+use super::autofs;
 use super::binfmt;
 use super::fs_types;
 use super::model::{Mount, Namespace};
@@ -46,7 +47,11 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
             for mount in &member.namespace.mounts {
                 if (!whole || (mount.root == "/" && !mount.removed)) && missing.remove(&mount.dev) {
                     let file = images.create_file(&TMPFS_DEV.file_name(mount.dev.into()))?;
-                    jobs.push(Job { file, what: Contents::FileSystem(widest(member.namespace, mount.dev)) });
+                    let mounts = widest(member.namespace, mount.dev);
+                    let is_waited_for = mount.fstype == autofs::TYPE;
+                    let what =
+                        if is_waited_for { Contents::Folders(mounts) } else { Contents::FileSystem(mounts) };
+                    jobs.push(Job { file, what });
                 }
                 if whole && mount.removed {
                     let file = images.create_file(&TMPFS_IMG.file_name(mount.id.into()))?;

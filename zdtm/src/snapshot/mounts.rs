@@ -19,6 +19,10 @@ pub(super) fn read() -> Result<BTreeMap<String, String>> {
 
 /// Peer groups get numbers in the order in which they are seen.
 fn with_own_number(word: &str, groups: &mut Vec<String>) -> String {
+    // A pipe that is made again has another number.
+    if let Some((others, _pipe)) = word.split_once(",pipe_ino=") {
+        return others.to_owned();
+    }
     let Some((kind @ ("shared" | "master" | "propagate_from"), group)) = word.split_once(':') else {
         return word.to_owned();
     };

@@ -69,7 +69,12 @@ pub(super) fn find(
                 remap::note_removed(cx, id, seen)?;
                 text(path)?
             }
-            _ => return Err(Problem::new(NameRefusal::LinkedElsewhere)),
+            Link::Deleted(path) => {
+                let (name, root) = (text(path)?, root_of(seen)?);
+                remap::note_linked(cx, id, Path::new(&name), seen, Some(remap::Elsewhere { root, mount }))?;
+                name
+            }
+            _ => return Err(Problem::new(NameRefusal::Unreachable)),
         };
         return Ok(Some((name, mount)));
     }
@@ -128,6 +133,14 @@ fn is_in_others(cx: &mut FilesDump<'_>, mount: i32) -> Result<bool, Problem> {
         }
     }
     Ok(known.values().any(|ids| ids.contains(&mount)))
+}
+
+/// A path to the root of the mount namespace of a file's user, who must have that for a root directory.
+fn root_of(seen: &Seen<'_>) -> Result<PathBuf, Problem> {
+    let pid = seen.reach.split('/').nth(2).unwrap_or_default();
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let link = nix::fcntl::readlink(&root).map_err(SysError::of("readlink"))?;
+    if link == "/" { Ok(root) } else { Err(Problem::new(NameRefusal::LinkedElsewhere)) }
 }
 
 fn is_of_procfs(seen: &Seen<'_>) -> bool {

@@ -58,10 +58,8 @@ pub enum NameRefusal {
         /// The name.
         name: Vec<u8>,
     },
-    /// It has other names, in another mount namespace.
-    #[error(
-        "its name was removed, but it has others, and is in another mount namespace than the root of the tree"
-    )]
+    /// It has other names, in another mount namespace, of which its user sees a part only.
+    #[error("its name was removed, but it has others, in a mount namespace whose root its user has left")]
     LinkedElsewhere,
     /// Images hold names as UTF-8.
     #[error("its name is not UTF-8, which images cannot hold")]
@@ -109,7 +107,7 @@ pub(super) fn of_file(cx: &mut FilesDump<'_>, id: u32, seen: &Seen<'_>) -> Resul
         Standing::Leads(_) => {}
         Standing::Ended(_, pid) => remap::note_ended(cx, id, pid),
         Standing::Removed(_) => remap::note_removed(cx, id, seen)?,
-        Standing::Elsewhere(_) => remap::note_linked(cx, id, Path::new(&text), seen)?,
+        Standing::Elsewhere(_) => remap::note_linked(cx, id, Path::new(&text), seen, None)?,
     }
     Ok(text)
 }

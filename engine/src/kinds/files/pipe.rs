@@ -14,6 +14,8 @@ use super::pipe_data::{self, Contents};
 use super::{FdFacts, FileKind, FilesDump, FilesRestore, policy, set_common};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
+use crate::mount_spaces::MountSpaces;
+use crate::mounts::{autofs, read};
 use crate::options::Unsupported;
 use crate::procfs::link::Link;
 
@@ -107,6 +109,8 @@ impl FileKind for Pipe {
         for seen in pipes.values() {
             match is_held_outside(seen) {
                 Ok(false) => {}
+                // Its other end is held by a mount, which is made again.
+                Ok(true) if is_of_autofs(cx, seen.inode) => {}
                 Ok(true) if policy::is_external_pipe(&cx.options.files, seen.inode) => {
                     policy::note_external(cx, format!("pipe:[{}]", seen.inode as u32));
                 }
@@ -180,6 +184,26 @@ fn is_held_outside(seen: &Seen) -> Result<bool, Problem> {
     nix::poll::poll(&mut polled, PollTimeout::ZERO).map_err(SysError::of("poll"))?;
     let [polled] = polled;
     Ok(!polled.revents().unwrap_or(PollFlags::empty()).contains(gone))
+}
+
+/// Whether the kernel asks a daemon by it, for a mount that the tree has for itself.
+fn is_of_autofs(cx: &mut FilesDump<'_>, inode: u64) -> bool {
+    let spaces = cx.state::<MountSpaces>().all().iter();
+    let namespaces = spaces.map(|space| read::namespace(space.pid, space.id)).collect::<Result<Vec<_>, _>>();
+    // What cannot be read now is refused when it is to be kept.
+    namespaces.is_ok_and(|all| autofs::daemons(&all).iter().any(|daemon| daemon.pipe == inode))
+}
+
+/// Whether a file is the end to write to of a pipe.
+pub fn is_writer(cx: &FilesRestore<'_>, id: u32, inode: u64) -> bool {
+    let pipe = cx.entries.get(&id).and_then(|entry| entry.pipe.as_ref());
+    pipe.is_some_and(|pipe| u64::from(pipe.pipe_id) == inode && pipe_data::ends(pipe.flags as i32).1)
+}
+
+/// The end to write to of a pipe that was made again, if the tree has it.
+pub fn writer<'a>(cx: &'a FilesRestore<'_>, inode: u64) -> Option<&'a OwnedFd> {
+    let made = cx.peek::<Restored>()?.0.get(&u32::try_from(inode).ok()?);
+    made.map(|ends| &ends.writer)
 }
 
 /// Both ends of a pipe that was made again; an end that nobody takes is closed with this.

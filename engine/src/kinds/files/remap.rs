@@ -92,12 +92,22 @@ pub(super) fn note_ended(cx: &mut FilesDump<'_>, id: u32, pid: i32) {
     cx.state::<Dumped>().remaps.push(entry(id, pid as u32, RemapType::Procfs));
 }
 
+/// Where a file is that is in another mount namespace than we are.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    /// A path to the root of that.
+    pub root: PathBuf,
+    /// The mount that the file is on.
+    pub mount: i32,
+}
+
 /// Notes that file `id`, once called `name`, has other names only.
 pub(super) fn note_linked(
     cx: &mut FilesDump<'_>,
     id: u32,
     name: &Path,
     seen: &Seen<'_>,
+    elsewhere: Option<Elsewhere>,
 ) -> Result<(), Problem> {
     if !cx.options.files.link_remap {
         return Err(Problem::new(RemapRefusal::LinkedElsewhere(seen.stat.st_nlink)));
@@ -105,22 +115,31 @@ pub(super) fn note_linked(
     let known = cx.state::<Dumped>().links.get(&seen.inode()).map(|link| link.id);
     let link = match known {
         Some(link) => link,
-        None => new_link(cx, name, seen)?,
+        None => new_link(cx, name, seen, elsewhere)?,
     };
     cx.state::<Dumped>().remaps.push(entry(id, link, RemapType::Linked));
     Ok(())
 }
 
-fn new_link(cx: &mut FilesDump<'_>, name: &Path, seen: &Seen<'_>) -> Result<u32, Problem> {
-    let folder = name.parent().unwrap_or(Path::new("/"));
-    let same_device = nix::sys::stat::stat(folder).is_ok_and(|stat| stat.st_dev == seen.stat.st_dev);
+fn new_link(
+    cx: &mut FilesDump<'_>,
+    name: &Path,
+    seen: &Seen<'_>,
+    elsewhere: Option<Elsewhere>,
+) -> Result<u32, Problem> {
+    let root = elsewhere.as_ref().map_or(Path::new("/"), |elsewhere| &elsewhere.root);
+    let folder =
+        root.join(name.parent().and_then(|folder| folder.strip_prefix("/").ok()).unwrap_or(Path::new("")));
+    let same_device = nix::sys::stat::stat(&folder).is_ok_and(|stat| stat.st_dev == seen.stat.st_dev);
     if !same_device {
         return Err(Problem::new(RemapRefusal::NoFolder));
     }
     let id = cx.new_id();
-    let path = free_name(folder, |n| format!("link_remap.{}", u64::from(id) + n));
-    let text = path.to_string_lossy().into_owned();
-    let reg = regular::describe(id, &text, 0, 0, proto::messages::FownEntry::default(), seen.stat);
+    let path = free_name(&folder, |n| format!("link_remap.{}", u64::from(id) + n));
+    let shown = Path::new("/").join(path.strip_prefix(root).unwrap_or(&path));
+    let text = shown.to_string_lossy().into_owned();
+    let mut reg = regular::describe(id, &text, 0, 0, proto::messages::FownEntry::default(), seen.stat);
+    reg.mnt_id = elsewhere.map(|elsewhere| elsewhere.mount);
     cx.push(FileEntry { r#type: FdTypes::Reg.into(), id, reg: Some(Box::new(reg)), ..FileEntry::default() });
     cx.state::<Dumped>().links.insert(seen.inode(), Link { id, reach: seen.reach.clone(), path });
     Ok(id)
@@ -235,7 +254,8 @@ pub(super) fn check(cx: &FilesRestore<'_>, image: &RegFileEntry) -> Result<(), P
         Some(Remap::Linked(link)) => {
             let link = cx.regular(*link)?;
             let gone = || Problem::new(RemapRefusal::LinkGone(link.name.clone()));
-            fs::symlink_metadata(&link.name).map(|_| ()).map_err(|_gone| gone())
+            let path = mounted::path(cx, link).unwrap_or_else(|| link.name.clone().into());
+            fs::symlink_metadata(path).map(|_| ()).map_err(|_gone| gone())
         }
         Some(Remap::Ended(_)) if OfProcess::parse(&image.name).is_some_and(OfProcess::is_everyones) => Ok(()),
         Some(Remap::Ended(_)) => Err(Problem::new(RemapRefusal::EndedThread)),
@@ -255,9 +275,16 @@ pub(super) fn open(cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<Op
                 ghost::make(cx.images, &cx.options.files, ghost, &users, folder.as_deref())?
             }
             Remap::Linked(link) => {
-                let path = PathBuf::from(&cx.regular(link)?.name);
-                cx.remaps.spent.push(path.clone());
-                open_linked(&path, &users)?
+                let link = cx.regular(link)?;
+                let folder = users.first().and_then(|user| mounted::folder(cx, user));
+                let name = Path::new(&link.name);
+                let spent = match (&folder, name.file_name()) {
+                    (Some(folder), Some(last)) => folder.join(last),
+                    _ => name.to_owned(),
+                };
+                let path = mounted::path(cx, link).unwrap_or_else(|| spent.clone());
+                cx.remaps.spent.push(spent);
+                open_linked(&path, &users, folder.as_deref())?
             }
             Remap::Ended(pid) => ended::open(pid as i32, &users)?,
         };
@@ -268,11 +295,20 @@ pub(super) fn open(cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<Op
 }
 
 /// Gives a file with a temporary name its old one for a moment.
-fn open_linked(path: &Path, users: &[RegFileEntry]) -> Result<Vec<(u32, OwnedFd)>, Problem> {
+fn open_linked(
+    path: &Path,
+    users: &[RegFileEntry],
+    folder: Option<&Path>,
+) -> Result<Vec<(u32, OwnedFd)>, Problem> {
     let Some(first) = users.first() else { return Ok(Vec::new()) };
     let name = Path::new(&first.name);
+    let name =
+        folder.zip(name.file_name()).map_or_else(|| name.to_owned(), |(folder, last)| folder.join(last));
+    let name = name.as_path();
     let cwd = nix::fcntl::AT_FDCWD;
-    let moment = match nix::unistd::linkat(cwd, path, cwd, name, AtFlags::empty()) {
+    // What is known by its mount is open, under a link in `/proc`.
+    let how = if folder.is_some() { AtFlags::AT_SYMLINK_FOLLOW } else { AtFlags::empty() };
+    let moment = match nix::unistd::linkat(cwd, path, cwd, name, how) {
         Ok(()) => Some(Moment(name.to_owned())),
         // Somebody has the name, or its folder is gone.
         Err(Errno::EEXIST | Errno::ENOENT | Errno::ENOTDIR) => None,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proto::catalogue::{FILES, IDS, PSTREE, REMAP_FPATH, STASIS_SOCKETS};
 use proto::messages::{
@@ -18,9 +18,10 @@ use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
+use crate::mounts::autofs::{self, Daemon};
 use crate::mounts::build::{BuildFiles, Built, Numbered, Wanted, WantedKind};
 use crate::mounts::classify::Whose;
-use crate::mounts::model::Namespace;
+use crate::mounts::model::{Mount, Namespace};
 use crate::mounts::outside::OutsideMounts;
 use crate::mounts::plan::{CgroupRoot, Plan};
 use crate::mounts::procfs::{self, Later};
@@ -64,8 +65,35 @@ fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
         classify::classify(&mut namespaces, &Surroundings::read()?, &options, Whose::Parts)
     };
     problems.extend(procfs::check(&namespaces));
+    problems.extend(without_daemons(&namespaces, cx.pids));
     let pids = cx.mounts.iter().map(|space| space.pid);
     Ok(Classified { namespaces: namespaces.into_iter().zip(pids).collect(), problems })
+}
+
+/// File systems whose daemons are not in the tree.
+fn without_daemons(namespaces: &[Namespace], pids: &[i32]) -> Vec<Problem> {
+    let daemons = autofs::daemons(namespaces);
+    if daemons.is_empty() {
+        return Vec::new();
+    }
+    let folders = pids.iter().filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let links: BTreeSet<PathBuf> =
+        folders.flatten().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).collect();
+    let outside =
+        daemons.iter().filter(|daemon| !links.contains(Path::new(&format!("pipe:[{}]", daemon.pipe))));
+    let mounts = || namespaces.iter().flat_map(|namespace| &namespace.mounts);
+    let mounts = outside.filter_map(|daemon| mounts().find(|mount| mount.id == daemon.mount));
+    let refusal = |mount: &Mount| MountRefusal::Never {
+        fstype: mount.fstype.clone(),
+        reason: "the daemon that mounts what is used is not in the tree",
+        mountpoint: mount.mountpoint.clone(),
+    };
+    mounts.map(|mount| Problem::new(refusal(mount)).object(mount.object())).collect()
+}
+
+/// Daemons of file systems in namespaces with these ids.
+pub fn daemons(options: &RestoreOptions, images: &Images, ids: &[u32]) -> Result<Vec<Daemon>, Problem> {
+    Ok(autofs::daemons(&plan::read(images, ids, &options.mounts)?))
 }
 
 /// What was asked for is for the root of the tree, which is at home.
@@ -196,7 +224,9 @@ impl NamespaceKind for MntNamespace {
     const NOT_SAVED: &'static [&'static str] = &[
         "ids of mounts",
         "contents of file systems other than tmpfs, ramfs and devtmpfs",
+        "a sysfs or mqueue of another network or ipc namespace than the root's: it is of the root's then",
         "mounts that are locked against a user namespace",
+        "of an autofs: symbolic links in folders that have no folders; and who waits for a mount, who asks for it again",
         "ids that a mount maps",
         "the terminal behind a mounted slave whose master is outside of the tree: nobody is at its other end",
     ];
@@ -256,8 +286,8 @@ const ESTABLISHED: u32 = 1;
 fn removed(images: &Images) -> Result<BTreeSet<u32>, Problem> {
     let image = &REMAP_FPATH;
     let all: Vec<RemapFilePathEntry> = if images.has(image, 0) { images.read(image, 0)? } else { Vec::new() };
-    let ghosts = all.iter().filter(|entry| entry.remap_type() == RemapType::Ghost);
-    Ok(ghosts.map(|entry| entry.orig_id).collect())
+    let removed = all.iter().filter(|entry| entry.remap_type() != RemapType::Procfs);
+    Ok(removed.map(|entry| entry.orig_id).collect())
 }
 
 /// Files that the images know by their mounts: others cover their names.
