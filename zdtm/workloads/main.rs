@@ -98,6 +98,7 @@ mod ipc_namespace;
 mod lazy_thp;
 mod link10;
 mod loginuid;
+mod macvlan_outside;
 mod mapping;
 mod maps00;
 mod maps007;
@@ -479,6 +480,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
+    Workload { name: "macvlan_outside", run: macvlan_outside::run },
+    Workload { name: "macvlan_outside-peer", run: macvlan_outside::peer },
     Workload { name: "maps00", run: maps00::run },
     Workload { name: "maps007", run: maps007::run },
     Workload { name: "maps008", run: maps008::run },
@@ -740,6 +743,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unshared", run: unshared::run },
     Workload { name: "uprobes", run: uprobes::run },
     Workload { name: "tun_ns", run: tun_ns::run },
+    Workload { name: "tun_queues", run: tun_ns::queues },
     Workload { name: "utsname", run: utsname::run },
     Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
