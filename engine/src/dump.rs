@@ -24,7 +24,7 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
-use crate::net_spaces::NetSpaces;
+use crate::net_spaces::{self, NetSpaces};
 use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::stats::DumpStats;
@@ -76,6 +76,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
+    problems.extend(net_spaces::find_mounted(&pids, &mut files).err());
     namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut problems);
     task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);

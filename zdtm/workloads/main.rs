@@ -167,6 +167,7 @@ mod namespace_files;
 mod namespaces;
 mod nanosleep;
 mod netns_lock;
+mod netns_named;
 mod netns_sub;
 mod netns_sub_sysctl;
 mod netns_sub_tcp;
@@ -642,6 +643,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
     Workload { name: "netns_lock", run: netns_lock::run },
+    Workload { name: "netns_named", run: netns_named::run },
     Workload { name: "netns_sub", run: netns_sub::run },
     Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
     Workload { name: "netns_sub_tcp", run: netns_sub_tcp::run },

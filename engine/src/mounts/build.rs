@@ -69,6 +69,8 @@ pub struct Wanted {
 pub struct BuildFiles {
     /// Those that others cover.
     pub wanted: Vec<Wanted>,
+    /// Network namespaces, by the ids under which images know them.
+    pub spaces: Vec<(u32, OwnedFd)>,
     /// Masters of pseudo-terminals, as far as their slaves are mounted somewhere.
     pub masters: Vec<Master>,
 }
@@ -91,7 +93,7 @@ pub fn build(
     let ids = own_ids()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy().while_trying_to(step)?;
-    let made = make(plan, outside, &ids)?;
+    let made = make(plan, outside, &ids, &files.spaces)?;
     register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
     let (removed, masters) = (BTreeMap::new(), RefCell::default());
@@ -135,16 +137,29 @@ fn own_ids() -> Result<IdMaps, Problem> {
 }
 
 /// Makes the file systems, each mounted nowhere.
-fn make(plan: &Plan, outside: OutsideMounts, ids: &IdMaps) -> Result<Vec<Option<OwnedFd>>, Problem> {
+fn make(
+    plan: &Plan,
+    outside: OutsideMounts,
+    ids: &IdMaps,
+    spaces: &[(u32, OwnedFd)],
+) -> Result<Vec<Option<OwnedFd>>, Problem> {
     let mut outside = outside.into_fds().into_iter();
     let make = |source: &Source| match &source.kind {
         SourceKind::Inside(file_system, _) => {
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
+        SourceKind::NetSpace(id) => net_space(*id, spaces).map(Some).about(|| source.object.clone()),
         SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.next()),
     };
     plan.sources.iter().map(make).collect()
+}
+
+/// A mount that keeps a network namespace.
+fn net_space(id: u32, spaces: &[(u32, OwnedFd)]) -> Result<OwnedFd, Problem> {
+    let found = spaces.iter().find(|(known, _)| *known == id);
+    let (_, space) = found.ok_or_else(|| Problem::new(MountRefusal::NoNetSpace(id)))?;
+    Ok(sys::clone_at(space, Path::new(""), Depth::One)?)
 }
 
 /// Registers interpreters, while procfs is in sight.

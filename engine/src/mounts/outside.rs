@@ -48,7 +48,7 @@ fn open_source(source: &Source) -> Result<Option<OwnedFd>, Problem> {
     match &source.kind {
         SourceKind::Outside(path, is_mount_point) => clone(path, *is_mount_point).map(Some),
         SourceKind::Machine(file_system) => file_system::make(file_system, &IdMaps::default()).map(Some),
-        SourceKind::Inside(..) | SourceKind::Layers(_) => Ok(None),
+        SourceKind::Inside(..) | SourceKind::Layers(_) | SourceKind::NetSpace(_) => Ok(None),
     }
 }
 

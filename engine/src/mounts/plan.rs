@@ -41,6 +41,8 @@ pub enum SourceKind {
     Layers(FileSystem),
     /// One that is there once for the machine.
     Machine(FileSystem),
+    /// A network namespace that images know under this id.
+    NetSpace(u32),
     /// What is at this path outside; with `true`, it must be a mount point.
     Outside(PathBuf, bool),
 }
@@ -224,6 +226,10 @@ impl<'a> Planner<'a> {
         let mut problems = Vec::new();
         for mount in self.mounts() {
             if self.source_of(mount).is_some() {
+                continue;
+            }
+            if let Some(id) = mount.net_space() {
+                self.add_source(SourceKind::NetSpace(id), mount, mount.root.clone());
                 continue;
             }
             let file_system = FileSystem {

@@ -13,7 +13,7 @@ use proto::messages::{FileEntry, PstreeEntry, StasisSocketEntry, TaskKobjIdsEntr
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
-use crate::error::Problem;
+use crate::error::{Problem, SysError};
 use crate::image::{Images, NewImages};
 use crate::mounts::build::{BuildFiles, Wanted};
 use crate::mounts::model::Namespace;
@@ -25,6 +25,7 @@ use crate::mounts::sockets::WantedSocket;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
+use crate::net_spaces;
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::pid_spaces;
 use crate::procfs::link::NamespaceType;
@@ -86,6 +87,13 @@ fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
         let inits = pid_spaces::inits(cx.root, cx.pids);
         for (namespace, member) in namespaces.iter_mut().zip(&members) {
             procfs::mark(namespace, member.pid, &inits)?;
+        }
+    }
+    for mount in namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts) {
+        let ino =
+            Some(&mount.root).filter(|_| mount.fstype == "nsfs").and_then(|r| net_spaces::mounted_ino(r));
+        if let Some(id) = ino.and_then(|ino| net_spaces::id_of_ino(cx.spaces, ino)) {
+            mount.set_net_space(id);
         }
     }
     let surroundings = &cx.options.inside.surroundings;
@@ -203,7 +211,8 @@ impl NamespaceKind for MntNamespace {
         let (plan, later) = planned(cx).map_err(first)?;
         let mut wanted = wanted(cx)?;
         wanted.extend(later.iter().map(Later::place));
-        let files = BuildFiles { wanted, masters: terminals::masters(cx.images)? };
+        let files =
+            BuildFiles { wanted, spaces: net_spaces_of(cx)?, masters: terminals::masters(cx.images)? };
         let (built, masters) = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &files)?;
         cx.masters.borrow_mut().extend(masters);
         for built in built {
@@ -214,6 +223,18 @@ impl NamespaceKind for MntNamespace {
         }
         Ok(())
     }
+}
+
+/// The network namespaces of the tree, that of its root among them.
+fn net_spaces_of(cx: NamespaceRestore<'_>) -> Result<Vec<(u32, OwnedFd)>, Problem> {
+    let mut all = Vec::new();
+    if let Some(id) = super::id(&super::ids_of_tree(cx.types), NamespaceType::Net) {
+        all.push((id, net_spaces::here()?.into()));
+    }
+    for (id, fd) in cx.spaces.borrow().iter() {
+        all.push((*id, fd.try_clone().map_err(SysError::io("fcntl(F_DUPFD_CLOEXEC)"))?));
+    }
+    Ok(all)
 }
 
 /// `TCP_ESTABLISHED` of `include/net/tcp_states.h`, which unix sockets have, too.
