@@ -136,6 +136,7 @@ mod mnt_ext_root;
 mod mnt_ro_bind;
 mod mnt_ro_root;
 mod mnt_root_ext;
+mod mnt_root_shared;
 mod mntns_deleted;
 mod mntns_ghost;
 mod mntns_ghost01;
@@ -522,6 +523,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mnt_ro_bind", run: mnt_ro_bind::run },
     Workload { name: "mnt_ro_root", run: mnt_ro_root::run },
     Workload { name: "mnt_root_ext", run: mnt_root_ext::run },
+    Workload { name: "mnt_root_shared", run: mnt_root_shared::run },
     Workload { name: "mntns_deleted", run: mntns_deleted::run },
     Workload { name: "mntns_ghost", run: mntns_ghost::run },
     Workload { name: "mntns_ghost01", run: mntns_ghost01::run },

@@ -72,9 +72,14 @@ impl Yard {
         open_path(Path::new("/").join(name))
     }
 
+    /// Enters it, who may be in a copy.
+    pub(super) fn enter(&self) -> Result<(), SysError> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))
+    }
+
     /// Enters a new copy of it.
     pub(super) fn copy(&self) -> Result<(), SysError> {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))?;
+        self.enter()?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))
     }
 }
