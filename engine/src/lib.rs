@@ -16,6 +16,7 @@ pub mod inside;
 pub mod kinds;
 pub mod logging;
 pub mod made_files;
+pub mod mount_spaces;
 pub mod mounts;
 pub mod net_lock;
 pub mod net_spaces;

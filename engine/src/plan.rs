@@ -16,7 +16,8 @@ use crate::kinds::files::socket_reading::Sorts;
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
 use crate::kinds::namespaces;
-use crate::net_spaces::{self, NetSpaces};
+use crate::mount_spaces;
+use crate::net_spaces;
 use crate::options::PlanOptions;
 use crate::pid_spaces::{self, PidSpaces};
 use crate::procfs::{self, status::Status};
@@ -89,7 +90,7 @@ impl Plan {
         plan.refused.extend(files.state::<PidSpaces>().without_init());
         plan.refused.extend(files.state::<TaskSpaces>().without_members());
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
-        namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
+        namespaces::look(&mut files, &pids, &mut plan.refused);
         Ok(plan)
     }
 
@@ -126,6 +127,7 @@ impl TaskPlan {
             return Ok(plan);
         }
         plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
+        mount_spaces::note(files, pid, &links);
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
         plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());

@@ -36,9 +36,13 @@ pub struct Entry {
     /// Where it can run; the first of them is used unless the runner is told otherwise (`--flavor`).
     #[serde(default = "default_flavors")]
     pub flavors: Vec<Flavor>,
-    /// A file system of the host that a target with a root of its own has mounted, as `outside` in its directory.
+    /// A file system of the host that is mounted as `outside` in the directory of the target: of one with a root of its own, or
+    /// with `own_mounts`.
     #[serde(default)]
     pub outside: Option<Outside>,
+    /// In flavor `host`, the trial has a mount namespace for itself, in which nobody else mounts anything.
+    #[serde(default)]
+    pub own_mounts: bool,
     /// A pair of network devices, one of which is in the target's network namespace.
     #[serde(default)]
     pub outer: Option<Outer>,

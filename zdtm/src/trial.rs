@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::Cell;
+use crate::cell::{self, Cell};
 use crate::engine::{self, Place};
 use crate::entry::{self, Entry, Exclusive, Expect, Moves, Stop};
 use crate::need;
@@ -67,7 +67,11 @@ const STEP: Duration = Duration::from_mins(10);
 pub fn carry_out(order: &Order) -> Outcome {
     let mut phase = Phase::Runner;
     let result = entry::load(&order.file).and_then(|entry| {
-        order.cell.iter().try_for_each(Cell::prepare)?;
+        match &order.cell {
+            Some(cell) => cell.prepare()?,
+            None if entry.own_mounts => cell::prepare_host(&order.dir, entry.outside)?,
+            None => {}
+        }
         let _alone = wait_until_alone(&entry.exclusive)?;
         let watch = Watch::start(Duration::from_secs(order.timeout))?;
         let port = target::free_port()?;
@@ -506,7 +510,11 @@ impl Trial<'_> {
         self.nothing_left()?;
         let dir = self.order.dir.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        if let Some(mount) = mounts.lines().find(|line| line.contains(&dir)) {
+        // What is outside is ours, and ends with us.
+        let outside = format!("{dir}/outside");
+        // Another entry's directory may begin like this one's.
+        let is_here = |line: &&str| [' ', '/'].iter().any(|end| line.contains(&format!("{dir}{end}")));
+        if let Some(mount) = mounts.lines().find(|line| is_here(line) && !line.contains(&outside)) {
             bail!("a mount was left behind: {mount}");
         }
         self.no_lock_left()?;

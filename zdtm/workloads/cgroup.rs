@@ -184,10 +184,13 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounts.iter().try_for_each(|place| unmount(place))
 }
 
-/// Mounts the hierarchies that these words name groups of: a target with a root of its own has none.
+/// Mounts the hierarchies that these words name groups of, unless they say so themselves: a target with a root of its own has
+/// none.
 fn mount_missing(cx: &Context, args: &[Vec<String>]) -> Verdict {
+    let will_be =
+        |hierarchy: &str| args.iter().any(|words| words.iter().map(String::as_str).eq(["mount", hierarchy]));
     for (hierarchy, _) in args.iter().filter_map(|words| words.get(1)?.split_once(':')) {
-        if mounted(hierarchy).is_err() {
+        if !will_be(hierarchy) && mounted(hierarchy).is_err() {
             mount(cx, hierarchy)?;
         }
     }

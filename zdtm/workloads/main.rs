@@ -143,10 +143,13 @@ mod mntns_ghost01;
 mod mntns_link_ghost;
 mod mntns_link_remap;
 mod mntns_open;
+mod mntns_overlay;
 mod mntns_overmount;
+mod mntns_part;
 mod mntns_pivot_root;
 mod mntns_pivot_root_ro;
 mod mntns_remap;
+mod mntns_removed;
 mod mntns_ro_root;
 mod mntns_root_bind;
 mod mntns_root_bind02;
@@ -530,9 +533,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mntns_link_ghost", run: mntns_link_ghost::run },
     Workload { name: "mntns_link_remap", run: mntns_link_remap::run },
     Workload { name: "mntns_open", run: mntns_open::run },
+    Workload { name: "mntns_overlay", run: mntns_overlay::run },
+    Workload { name: "mntns_part", run: mntns_part::run },
     Workload { name: "mntns_overmount", run: mntns_overmount::run },
     Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
     Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
+    Workload { name: "mntns_removed", run: mntns_removed::run },
     Workload { name: "mntns_remap", run: mntns_remap::run },
     Workload { name: "mntns_ro_root", run: mntns_ro_root::run },
     Workload { name: "mntns_root_bind", run: mntns_root_bind::run },
@@ -548,6 +554,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mqueue", run: mqueue::run },
     Workload { name: "mqueue_notify", run: mqueue::notify },
+    Workload { name: "mqueue_removed", run: mqueue::removed },
     Workload { name: "mqueue_part", run: mqueue::part },
     Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },

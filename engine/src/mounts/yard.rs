@@ -24,11 +24,16 @@ pub(super) struct Yard {
     namespace: OwnedFd,
 }
 
-/// Enters a copy of the namespace that we are in, whose mounts have no peers elsewhere.
-pub(super) fn enter_copy() -> Result<(), SysError> {
+/// Enters a copy of the namespace that we are in, whose mounts have no peers elsewhere: they are private, or slaves.
+pub(super) fn enter_copy(kind: MsFlags) -> Result<(), SysError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))?;
-    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    mount(none, "/", none, private, none).map_err(SysError::of("mount(MS_PRIVATE)"))
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | kind, none).map_err(SysError::of("mount(MS_REC)"))
+}
+
+/// Enters a mount namespace.
+pub(super) fn enter(namespace: &OwnedFd) -> Result<(), SysError> {
+    setns(namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))
 }
 
 impl Yard {
@@ -72,14 +77,14 @@ impl Yard {
         open_path(Path::new("/").join(name))
     }
 
-    /// Enters it, who may be in a copy.
-    pub(super) fn enter(&self) -> Result<(), SysError> {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))
+    /// The yard itself, of which there are copies.
+    pub(super) fn namespace(&self) -> &OwnedFd {
+        &self.namespace
     }
 
     /// Enters a new copy of it.
     pub(super) fn copy(&self) -> Result<(), SysError> {
-        self.enter()?;
+        enter(&self.namespace)?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::kinds::task::sleep as task_sleep;
 use crate::options::{Afterwards, RestoreOptions};
 use crate::pid_spaces::{self, PidInside};
-use crate::supervise::Guardian;
+use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::Resume;
 use crate::tracee::agent::{self, Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
@@ -172,7 +172,8 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
         agent.send_deferred(pid)?;
     }
     let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
-    let guardian = Guardian::of(&pids).while_trying_to("guard the release of the tree")?;
+    let guardian =
+        Guardian::of(&pids, &LastDeeds::default()).while_trying_to("guard the release of the tree")?;
     // The root last: as the init of a pid namespace, which no guardian inside can kill, it takes the others along.
     for (thread, _) in ready.iter().rev() {
         thread.set_options(0)?;
