@@ -24,6 +24,7 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
+use crate::net_spaces;
 use crate::options::{Afterwards, DumpOptions};
 use crate::room;
 use crate::side_by_side;
@@ -71,6 +72,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
+    problems.extend(net_spaces::find_mounted(&pids, &mut files).err());
     namespaces::look(&mut files, &pids, &mut problems);
     task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);

@@ -1,16 +1,19 @@
-//! The network namespaces of a tree beyond that of its root: those that tasks went into, and those that sockets and
-//! descriptors are of, be anybody in there or not.
+//! The network namespaces of a tree beyond that of its root: those that tasks went into, and those that sockets, descriptors and
+//! mounts are of, be anybody in there or not.
 //!
 //! What is asked or made about a socket is asked or made in its namespace: we go there for the moment, and come back.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use proto::messages::FileEntry;
 
+use crate::dump::inspect::read_proc;
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::kinds::files::{ErasedFileKind, FdFacts, FilesDump, FilesRestore, kind_of};
@@ -18,6 +21,7 @@ use crate::kinds::namespaces;
 use crate::made_files::MadeFiles;
 use crate::options::Inside;
 use crate::procfs::link::NamespaceType;
+use crate::procfs::mountinfo;
 use crate::sys::socket;
 use crate::visit::{self, Visit};
 
@@ -98,6 +102,48 @@ impl NetSpaces {
     pub fn beside_home(&self, id: u32) -> Option<&File> {
         self.0.iter().skip(1).find(|space| space.id == id).map(|space| &space.file)
     }
+}
+
+/// The number in what mountinfo calls the root of a mount that keeps a network namespace (`ns_dname` of fs/nsfs.c).
+pub fn mounted_ino(root: &str) -> Option<u64> {
+    root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The id of the namespace with this inode number, if it is one of these.
+pub fn id_of_ino(spaces: &[NetSpace], ino: u64) -> Option<u32> {
+    spaces.iter().find(|space| space.ino == ino).map(|space| space.id)
+}
+
+/// Notes the namespaces that something mounted keeps, as those that ip-netns(8) names. Those that are not the tree's, or not to be
+/// seen, are refused as mounts.
+pub fn find_mounted(pids: &[i32], files: &mut FilesDump<'_>) -> Result<(), Problem> {
+    let inside = &files.options.inside;
+    if !inside.has(NamespaceType::Net) || !inside.has(NamespaceType::Mnt) {
+        return Ok(());
+    }
+    let mut seen = Vec::new();
+    for pid in pids {
+        // A zombie has none.
+        let Ok(link) = std::fs::read_link(format!("/proc/{pid}/ns/mnt")) else { continue };
+        if seen.contains(&link) {
+            continue;
+        }
+        seen.push(link);
+        for mount in read_proc(format!("/proc/{pid}/mountinfo"), mountinfo::parse)? {
+            let root = String::from_utf8_lossy(&mount.root);
+            let Some(ino) = mounted_ino(&root).filter(|_| mount.fstype == b"nsfs") else { continue };
+            let place = mount.mountpoint.strip_prefix(b"/").unwrap_or(&mount.mountpoint);
+            let path = Path::new("/proc").join(pid.to_string()).join("root").join(OsStr::from_bytes(place));
+            let Some(file) = File::open(path).ok().filter(|file| ino_of(file).is_ok_and(|is| is == ino))
+            else {
+                continue;
+            };
+            if let Err(problem) = files.state::<NetSpaces>().id(file, inside) {
+                log::debug!("the namespace at {}: {}", mount.mountpoint.escape_ascii(), problem.cause);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The id of the namespace that a task is in.

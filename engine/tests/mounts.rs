@@ -146,7 +146,7 @@ fn restore(
     let mountinfo = ok(envoy::fork(|| {
         prepare();
         let own = std::fs::File::open("/proc/self").unwrap();
-        let files = build::BuildFiles { wanted: Vec::new(), masters: Vec::new() };
+        let files = build::BuildFiles { wanted: Vec::new(), spaces: Vec::new(), masters: Vec::new() };
         let (built, _masters) = build::build(&plan, outside, &images, &files)?;
         let mut all = Vec::new();
         for one in built {

@@ -274,6 +274,8 @@ catalogue! {
     STASIS_NEIGHBOURS = common("stasis-neighbours-%u.img", "STASIS_NEIGHBOURS", 0x5374_6163, Payload::All("stasis_netlink_message"));
     /// `stasis-rules6-%u.img`: Rules that choose between tables of routes of IPv6.
     STASIS_RULES6 = common("stasis-rules6-%u.img", "STASIS_RULES6", 0x5374_6166, Payload::All("stasis_netlink_message"));
+    /// `stasis-nexthops-%u.img`: Next hops that have numbers of their own.
+    STASIS_NEXTHOPS = common("stasis-nexthops-%u.img", "STASIS_NEXTHOPS", 0x5374_6168, Payload::All("stasis_netlink_message"));
     /// `stasis-tun.img`: State of descriptors of TUN and TAP devices that has no place elsewhere.
     STASIS_TUN = common("stasis-tun.img", "STASIS_TUN", 0x5374_6167, Payload::All("stasis_tun_entry"));
     /// `stasis-nftables-%u.img`: Tables of nftables, and all that is in them.

@@ -93,7 +93,10 @@ impl Cell {
 
     /// Gives an init the inner end of its pair of network devices, if it is to have one.
     pub fn connect(&self, init: i32) -> Result<()> {
-        let Some(Outer { inner, outer, bridge }) = &self.outer else { return Ok(()) };
+        let Some(Outer { inner, outer, bridge, macvlan }) = &self.outer else { return Ok(()) };
+        if *macvlan {
+            return ip(&format!("link add {inner} link {outer} netns {init} type macvlan mode bridge"));
+        }
         ip(&format!("link add {outer} type veth peer name {inner} netns {init}"))?;
         if let Some(bridge) = bridge {
             ip(&format!("link set {outer} master {bridge}"))?;

@@ -130,6 +130,9 @@ pub struct Outer {
     /// The name of a bridge that the outer end becomes a port of; its address is 192.0.2.254.
     #[serde(default)]
     pub bridge: Option<String>,
+    /// Whether the inner one is a macvlan on top of the outer one instead, which is the bridge.
+    #[serde(default)]
+    pub macvlan: bool,
 }
 
 impl Flavor {

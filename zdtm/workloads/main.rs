@@ -98,6 +98,7 @@ mod ipc_namespace;
 mod lazy_thp;
 mod link10;
 mod loginuid;
+mod macvlan_outside;
 mod mapping;
 mod maps00;
 mod maps007;
@@ -135,6 +136,7 @@ mod mnt_ext_root;
 mod mnt_ro_bind;
 mod mnt_ro_root;
 mod mnt_root_ext;
+mod mnt_root_shared;
 mod mntns_deleted;
 mod mntns_ghost;
 mod mntns_ghost01;
@@ -169,6 +171,7 @@ mod namespace_files;
 mod namespaces;
 mod nanosleep;
 mod netns_lock;
+mod netns_named;
 mod netns_sub;
 mod netns_sub_sysctl;
 mod netns_sub_tcp;
@@ -484,6 +487,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "lazy-thp", run: lazy_thp::run },
     Workload { name: "link10", run: link10::run },
     Workload { name: "loginuid", run: loginuid::run },
+    Workload { name: "macvlan_outside", run: macvlan_outside::run },
+    Workload { name: "macvlan_outside-peer", run: macvlan_outside::peer },
     Workload { name: "maps00", run: maps00::run },
     Workload { name: "maps007", run: maps007::run },
     Workload { name: "maps008", run: maps008::run },
@@ -523,6 +528,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mnt_ro_bind", run: mnt_ro_bind::run },
     Workload { name: "mnt_ro_root", run: mnt_ro_root::run },
     Workload { name: "mnt_root_ext", run: mnt_root_ext::run },
+    Workload { name: "mnt_root_shared", run: mnt_root_shared::run },
     Workload { name: "mntns_deleted", run: mntns_deleted::run },
     Workload { name: "mntns_ghost", run: mntns_ghost::run },
     Workload { name: "mntns_ghost01", run: mntns_ghost01::run },
@@ -648,6 +654,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sigtrap01", run: sigtrap01::run },
     Workload { name: "sk-freebind", run: sk_freebind::run },
     Workload { name: "netns_lock", run: netns_lock::run },
+    Workload { name: "netns_named", run: netns_named::run },
     Workload { name: "netns_sub", run: netns_sub::run },
     Workload { name: "netns_sub_sysctl", run: netns_sub_sysctl::run },
     Workload { name: "netns_sub_tcp", run: netns_sub_tcp::run },
@@ -749,6 +756,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "unshared", run: unshared::run },
     Workload { name: "uprobes", run: uprobes::run },
     Workload { name: "tun_ns", run: tun_ns::run },
+    Workload { name: "tun_queues", run: tun_ns::queues },
     Workload { name: "utsname", run: utsname::run },
     Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },

@@ -20,7 +20,15 @@ const TUNSETOWNER: u64 = 0x4004_54cc;
 const TUNGETIFF: u64 = 0x8004_54d2;
 const IFF_TUN: u16 = 1;
 const IFF_TAP: u16 = 2;
+const IFF_MULTI_QUEUE: u16 = 0x0100;
+const IFF_DETACH_QUEUE: u16 = 0x0400;
 const IFF_NO_PI: u16 = 0x1000;
+const IFF_VNET_HDR: u16 = 0x4000;
+const TUNGETSNDBUF: u64 = 0x8004_54d3;
+const TUNSETSNDBUF: u64 = 0x4004_54d4;
+const TUNGETVNETHDRSZ: u64 = 0x8004_54d7;
+const TUNSETVNETHDRSZ: u64 = 0x4004_54d8;
+const TUNSETQUEUE: u64 = 0x4004_54d9;
 const OWNER: u64 = 7;
 
 /// `struct ifreq`: a name, and flags behind it.
@@ -108,4 +116,34 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     drop(file);
     ensure!(!ip("-o link")?.contains("tunnel"), "the device outlives its descriptor");
     attach(&unattached, "tap", IFF_TAP | IFF_NO_PI)
+}
+
+/// A number that a device has, or is given.
+fn number(file: &File, what: u64, mut value: i32) -> Result<i32, Errno> {
+    // SAFETY: the kernel reads or writes one number.
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), what, &raw mut value) })?;
+    Ok(value)
+}
+
+/// Three queues of one device, one of which is out of use; sizes that are not those that it began with.
+pub(crate) fn queues(cx: &mut Context) -> Verdict {
+    let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    let files = [open()?, open()?, open()?];
+    files.iter().try_for_each(|file| attach(file, "many", flags))?;
+    let mut detach = request("", IFF_DETACH_QUEUE);
+    // SAFETY: the kernel reads `struct ifreq`, which has 40 bytes.
+    Errno::result(unsafe { libc::ioctl(files[1].as_raw_fd(), TUNSETQUEUE, detach.as_mut_ptr()) })?;
+    number(&files[0], TUNSETSNDBUF, 54_321)?;
+    number(&files[0], TUNSETVNETHDRSZ, 12)?;
+    let view = || -> Result<_, Failure> {
+        let each = files.iter().map(attached).collect::<Result<Vec<_>, _>>()?;
+        let sizes = [TUNGETSNDBUF, TUNGETVNETHDRSZ].map(|what| number(&files[2], what, 0));
+        Ok((each, sizes, ip("-d -o link show many")?))
+    };
+    let before = view()?;
+    cx.barrier()?;
+    ensure_eq!(view()?, before, "queues and sizes");
+    drop(files);
+    ensure!(!ip("-o link")?.contains("many"), "the device outlives its descriptors");
+    Ok(())
 }

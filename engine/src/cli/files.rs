@@ -52,7 +52,9 @@ const EXTERNAL: [&str; 8] = ["file[", "macvlan[", "mnt[", "pipe[", "pipe:[", "tt
 
 /// Whether a resource of this key may not be outside of the tree yet.
 pub(super) fn is_unfinished_external(key: &str) -> bool {
-    !EXTERNAL.iter().any(|sort| key.starts_with(sort)) && !super::namespaces::is_external(key)
+    // A program that has no such resource says so with no value (LXC: `console:`).
+    let is_nothing = key.strip_suffix(':').is_some_and(|name| !name.is_empty() && !name.contains(['[', ':']));
+    !is_nothing && !EXTERNAL.iter().any(|sort| key.starts_with(sort)) && !super::namespaces::is_external(key)
 }
 
 /// Whether a descriptor of ours may stand for a resource of this name. Paths may be written without their first slash.

@@ -29,6 +29,8 @@ pub(super) fn options(given: &Given) -> Result<MountOptions, UsageError> {
     for value in given.values::<String>("ext-mount-map") {
         match value.split_once(':') {
             _ if value == AUTO => options.auto = options.auto.or(Some(AutoMounts::default())),
+            // A program that has no such mount says so with no value (LXC, of its console).
+            Some((key, "")) if !key.is_empty() && !key.starts_with('/') => {}
             Some((key, to)) if !key.is_empty() && !to.is_empty() => {
                 options.external.push((key.to_owned(), to.to_owned()));
             }

@@ -251,6 +251,10 @@ fn what_is_missing_is_refused_by_name(#[case] line: &str, #[case] sentence: &str
      --external veth[eth0]:v@br"
 )]
 #[case(
+    "restore --ext-mount-map auto -D /d --cgroup-root cpu:/x --root /r --restore-detached --restore-sibling \
+     --ext-mount-map console: --external console: --lsm-profile apparmor:x"
+)]
+#[case(
     "dump --tree 1 --leave-stopped --empty-ns net --cpu-cap --file-validation filesize --stream --tcp-close"
 )]
 #[case(

@@ -80,6 +80,8 @@ pub enum WantedKind {
 pub struct BuildFiles {
     /// Those that others cover.
     pub wanted: Vec<Wanted>,
+    /// Network namespaces, by the ids under which images know them.
+    pub spaces: Vec<(u32, OwnedFd)>,
     /// Masters of pseudo-terminals, as far as their slaves are mounted somewhere.
     pub masters: Vec<Master>,
 }
@@ -102,7 +104,7 @@ pub fn build(
     let ids = own_ids()?;
     let step = "make a place for the mounts of the new namespaces";
     yard::enter_copy(MsFlags::MS_PRIVATE).while_trying_to(step)?;
-    let (made, mut controls) = make(plan, outside, &ids, &archives)?;
+    let (made, mut controls) = make(plan, outside, &ids, &archives, &files.spaces)?;
     register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
     let (removed, masters) = (BTreeMap::new(), RefCell::default());
@@ -153,6 +155,7 @@ fn make(
     outside: OutsideMounts,
     ids: &IdMaps,
     archives: &BTreeMap<String, File>,
+    spaces: &[(u32, OwnedFd)],
 ) -> Result<(Vec<Option<OwnedFd>>, Numbered), Problem> {
     let mut outside = outside.into_fds().into_iter();
     let mut controls = Vec::new();
@@ -167,10 +170,18 @@ fn make(
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
+        SourceKind::NetSpace(id) => net_space(*id, spaces).map(Some).about(|| source.object.clone()),
         SourceKind::Outside(..) | SourceKind::Covered(_) | SourceKind::Machine(..) => Ok(outside.next()),
     };
     let made = plan.sources.iter().map(make).collect::<Result<_, Problem>>()?;
     Ok((made, controls))
+}
+
+/// A mount that keeps a network namespace.
+fn net_space(id: u32, spaces: &[(u32, OwnedFd)]) -> Result<OwnedFd, Problem> {
+    let found = spaces.iter().find(|(known, _)| *known == id);
+    let (_, space) = found.ok_or_else(|| Problem::new(MountRefusal::NoNetSpace(id)))?;
+    Ok(sys::clone_at(space, Path::new(""), Depth::One)?)
 }
 
 /// Registers interpreters, while procfs is in sight.
@@ -298,6 +309,7 @@ impl Builder<'_> {
 
     /// Builds one namespace.
     fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
+        let carrier = self.carrier_of_root(namespace).while_trying_to("make another mount namespace")?;
         self.yard.copy().while_trying_to("make another mount namespace")?;
         let mut tree =
             Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new(), opened: Vec::new() };
@@ -313,12 +325,30 @@ impl Builder<'_> {
         }
         for planned in &namespace.mounts {
             let Some(mount) = tree.cloned.get(&planned.mount.id) else { continue };
-            self.finish(planned, mount).about(|| planned.mount.object())?;
+            let is_later = carrier.as_ref().is_some_and(|(root, _)| root.mount.id == planned.mount.id);
+            let group = planned.group.filter(|_| !is_later);
+            self.finish(planned, group, mount).about(|| planned.mount.object())?;
         }
         if let Some(root) = tree.root() {
             yard::become_root(root).while_trying_to("make its root the root of a mount namespace")?;
+            if let Some((planned, carrier)) = carrier {
+                self.join(planned, &carrier, root).about(|| planned.mount.object())?;
+            }
         }
         Ok(Built { id: namespace.id, namespace: self.yard.proc().namespace()?, opened: tree.opened })
+    }
+
+    /// What has the peer group of the root, in the yard itself: a mount that has peers cannot become the root (pivot_root(2)), and
+    /// when it is, the copy of the yard is gone.
+    fn carrier_of_root<'a>(
+        &self,
+        namespace: &'a PlannedNamespace,
+    ) -> Result<Option<(&'a PlannedMount, OwnedFd)>, SysError> {
+        let root = namespace.order.first().and_then(|at| namespace.mounts.get(*at));
+        let Some((root, at)) = root.and_then(|root| Some((root, root.group?))) else { return Ok(None) };
+        yard::enter(self.yard.namespace())?;
+        let name = group_name(at);
+        if Yard::has(&name) { Ok(Some((root, Yard::get(&name)?))) } else { Ok(None) }
     }
 
     /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
@@ -460,22 +490,29 @@ impl Builder<'_> {
     }
 
     /// Gives a mount its flags and its group.
-    fn finish(&self, planned: &PlannedMount, mount: &OwnedFd) -> Result<(), Problem> {
+    fn finish(&self, planned: &PlannedMount, group: Option<usize>, mount: &OwnedFd) -> Result<(), Problem> {
         let (set, clear) = flags::attributes(planned.mount.flags);
         sys::set_attributes(mount.as_fd(), set, clear).while_trying_to("set its flags")?;
-        if let Some(at) = planned.group {
-            let carrier = Yard::get(&group_name(at))?;
-            match sys::set_group(carrier.as_fd(), mount.as_fd()) {
-                // Whether something outside has peers, only an attempt tells.
-                Err(SysError { errno: Errno::EINVAL, .. }) if self.is_outside(at) => {
-                    log::warn!("{}: what it is outside propagates no events now", planned.mount.object());
-                }
-                done => done.while_trying_to("make it a member of its peer group")?,
-            }
+        if let Some(at) = group {
+            self.join(planned, &Yard::get(&group_name(at))?, mount)?;
         } else if flags::is_unbindable(planned.mount.flags) {
             sys::set_propagation(mount.as_fd(), MsFlags::MS_UNBINDABLE.bits())?;
         }
         Ok(())
+    }
+
+    /// Makes a mount a member of its group, which something else has.
+    fn join(&self, planned: &PlannedMount, carrier: &OwnedFd, mount: &OwnedFd) -> Result<(), Problem> {
+        match sys::set_group(carrier.as_fd(), mount.as_fd()) {
+            // Whether something outside has peers, only an attempt tells.
+            Err(SysError { errno: Errno::EINVAL, .. })
+                if planned.group.is_some_and(|at| self.is_outside(at)) =>
+            {
+                log::warn!("{}: what it is outside propagates no events now", planned.mount.object());
+                Ok(())
+            }
+            done => done.while_trying_to("make it a member of its peer group"),
+        }
     }
 
     fn is_outside(&self, group: usize) -> bool {

@@ -148,6 +148,9 @@ fn stands_in_the_way(
     surroundings: &Surroundings,
     options: &MountOptions,
 ) -> Option<MountRefusal> {
+    if mount.net_space().is_some() {
+        return None;
+    }
     let (fstype, mountpoint) = (mount.fstype.clone(), mount.mountpoint.clone());
     match fs_types::origin(&mount.fstype, &options.enabled) {
         Origin::Never(reason) => Some(MountRefusal::Never { fstype, reason, mountpoint }),

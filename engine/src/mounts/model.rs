@@ -13,6 +13,10 @@ use crate::procfs::mountinfo;
 /// What the kernel puts behind the root of a mount whose file or folder was removed (`seq_dentry`, fs/d_path.c).
 const REMOVED: &[u8] = b"//deleted";
 
+/// What images call the root of a mount that keeps a network namespace, before its id; the kernel's own word has no slash, and
+/// a number of the day.
+const NET_SPACE: &str = "/net:[";
+
 /// The option that images have for a mount that shares events with what it comes from, outside.
 const PEERS_OUTSIDE: &str = "peers-outside";
 
@@ -68,6 +72,17 @@ impl Mount {
     /// Whether it shows control groups.
     pub fn is_of_cgroups(&self) -> bool {
         matches!(self.fstype.as_str(), "cgroup" | "cgroup2")
+    }
+
+    /// The id under which images know the network namespace that it keeps, if it is one that they have.
+    pub fn net_space(&self) -> Option<u32> {
+        let number = self.root.strip_prefix(NET_SPACE)?.strip_suffix(']')?;
+        number.parse().ok().filter(|_| self.fstype == "nsfs")
+    }
+
+    /// Says that it keeps a network namespace that images know under this id.
+    pub fn set_net_space(&mut self, id: u32) {
+        self.root = format!("{NET_SPACE}{id}]");
     }
 
     /// From a line of mountinfo.

@@ -63,7 +63,9 @@ fn open_source(source: &Source, here: &Surroundings) -> Result<Option<OwnedFd>, 
     match &source.kind {
         SourceKind::Outside(path, demand) => clone(path, demand, here).map(Some),
         SourceKind::Machine(file_system, _) => file_system::make(file_system, &IdMaps::default()).map(Some),
-        SourceKind::Covered(_) | SourceKind::Inside(..) | SourceKind::Layers(_) => Ok(None),
+        SourceKind::Covered(_) | SourceKind::Inside(..) | SourceKind::Layers(_) | SourceKind::NetSpace(_) => {
+            Ok(None)
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub enum SourceKind {
     Inside(FileSystem, Option<String>),
     /// One that is made of folders of the others.
     Layers(FileSystem),
+    /// A network namespace that images know under this id.
+    NetSpace(u32),
     /// One that is made outside: it is there once for the machine, or is made of folders that are there.
     /// What an archive has that is not there is made.
     Machine(FileSystem, Option<String>),
@@ -261,6 +263,10 @@ impl<'a> Planner<'a> {
         let mut problems = Vec::new();
         for mount in self.mounts() {
             if self.source_of(mount).is_some() {
+                continue;
+            }
+            if let Some(id) = mount.net_space() {
+                self.add_source(SourceKind::NetSpace(id), mount, mount.root.clone());
                 continue;
             }
             let file_system = FileSystem {

@@ -90,6 +90,9 @@ pub enum MountRefusal {
         /// The place, from the root of the parent.
         place: String,
     },
+    /// What it keeps is not in the images.
+    #[error("it keeps the network namespace {0}, which the images do not have")]
+    NoNetSpace(u32),
     /// Peer groups that cannot be made.
     #[error("its peer group has parts of a file system that no mount has in common")]
     Scattered,
@@ -136,9 +139,12 @@ impl Explain for MountRefusal {
             }
             Self::NoRoot => Some("pass --root DIR, a folder on which its root is mounted".into()),
             Self::NoPlace { .. } => Some("make the missing folder or file in what it is mounted on".into()),
-            Self::OtherPids(_) | Self::NotUtf8 | Self::NotThere { .. } | Self::Scattered | Self::Covered => {
-                None
-            }
+            Self::OtherPids(_)
+            | Self::NoNetSpace(_)
+            | Self::NotUtf8
+            | Self::NotThere { .. }
+            | Self::Scattered
+            | Self::Covered => None,
         }
     }
 }

@@ -69,7 +69,7 @@ fn build(
     envoy::fork_for_files(|| {
         let outside = planned.open_outside().map_err(first)?;
         users.iter().try_for_each(Namespaces::enter_as_root)?;
-        let (built, masters) = planned.build(outside, images)?;
+        let (built, masters) = planned.build(outside, images, Vec::new())?;
         let mut opened = Vec::new();
         let mut mounts = Vec::new();
         for built in built {

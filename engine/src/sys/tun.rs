@@ -25,7 +25,9 @@ const TUNSETOWNER: libc::c_ulong = 0x4004_54cc;
 const TUNSETGROUP: libc::c_ulong = 0x4004_54ce;
 const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const TUNGETSNDBUF: libc::c_ulong = 0x8004_54d3;
+const TUNSETSNDBUF: libc::c_ulong = 0x4004_54d4;
 const TUNGETVNETHDRSZ: libc::c_ulong = 0x8004_54d7;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const TUNSETQUEUE: libc::c_ulong = 0x4004_54d9;
 const TUNSETIFINDEX: libc::c_ulong = 0x4004_54da;
 
@@ -124,4 +126,18 @@ pub fn sizes(file: impl AsFd) -> Result<(i32, i32), SysError> {
     let got = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), TUNGETVNETHDRSZ, &raw mut header) };
     Errno::result(got).map_err(SysError::of("ioctl(TUNGETVNETHDRSZ)"))?;
     Ok((room, header))
+}
+
+/// Says how many bytes of packets may wait to be sent by a device.
+pub fn set_room(file: impl AsFd, room: i32) -> Result<(), SysError> {
+    // SAFETY: the kernel reads one number.
+    let set = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), TUNSETSNDBUF, &raw const room) };
+    Errno::result(set).map(drop).map_err(SysError::of("ioctl(TUNSETSNDBUF)"))
+}
+
+/// Says how long the header in front of packets of a device is.
+pub fn set_header(file: impl AsFd, header: i32) -> Result<(), SysError> {
+    // SAFETY: the kernel reads one number.
+    let set = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), TUNSETVNETHDRSZ, &raw const header) };
+    Errno::result(set).map(drop).map_err(SysError::of("ioctl(TUNSETVNETHDRSZ)"))
 }

@@ -17,13 +17,13 @@ pub(super) fn read() -> Result<BTreeMap<String, String>> {
     Ok(facts)
 }
 
-/// Peer groups get numbers in the order in which they are seen.
+/// Peer groups, and namespaces that a mount keeps, get numbers in the order in which they are seen.
 fn with_own_number(word: &str, groups: &mut Vec<String>) -> String {
     // A pipe that is made again has another number.
     if let Some((others, _pipe)) = word.split_once(",pipe_ino=") {
         return others.to_owned();
     }
-    let Some((kind @ ("shared" | "master" | "propagate_from"), group)) = word.split_once(':') else {
+    let Some((kind @ ("shared" | "master" | "propagate_from" | "net"), group)) = word.split_once(':') else {
         return word.to_owned();
     };
     let known = groups.iter().position(|known| known == group).unwrap_or_else(|| {

@@ -25,11 +25,6 @@ pub enum TunRefusal {
     /// Its device is one of the machine.
     #[error("its device {0} is in a network namespace that is not the tree's own")]
     Outside(String),
-    /// Sizes that the format knows, and we do not restore.
-    #[error(
-        "its device {0} has a limit of packets that wait to be sent, or a longer header in front of packets"
-    )]
-    Sizes(String),
     /// Filters of packets.
     #[error("the images do not say how it was attached to {0}")]
     Unknown(String),
@@ -81,14 +76,14 @@ impl FileKind for Tun {
         let fown = fd.owner().while_trying_to("read the owner of its signals")?;
         let flags = fd.flags() as u32;
         let mut entry = TunfileEntry { id, ..TunfileEntry::default() };
-        let mut own = StasisTunEntry { id, flags, fown, device_flags: None };
+        let mut own = StasisTunEntry { id, flags, fown, ..StasisTunEntry::default() };
         if let Some((name, device_flags)) = attached {
             if !cx.options.inside.has(NamespaceType::Net) {
                 return Err(Problem::new(TunRefusal::Outside(name)));
             }
-            if tun::sizes(fd.dup()?)? != (i32::MAX, tun::DEFAULT_HEADER as i32) {
-                return Err(Problem::new(TunRefusal::Sizes(name)));
-            }
+            let (room, header) = tun::sizes(fd.dup()?)?;
+            own.sndbuf = Some(room).filter(|room| *room != i32::MAX);
+            own.vnethdr = Some(header).filter(|header| *header != tun::DEFAULT_HEADER as i32);
             own.device_flags = Some(device_flags);
             entry.detached = (device_flags & tun::IFF_DETACH_QUEUE != 0).then_some(true);
             entry.netdev = Some(name);
@@ -128,6 +123,12 @@ fn make(image: &TunfileEntry, own: Option<&StasisTunEntry>) -> Result<OwnedFd, P
         }
         // While nobody was attached, it stayed by itself.
         tun::set_persistent(&fd, flags & tun::IFF_PERSIST != 0)?;
+        if let Some(room) = own.and_then(|own| own.sndbuf) {
+            tun::set_room(&fd, room)?;
+        }
+        if let Some(header) = own.and_then(|own| own.vnethdr) {
+            tun::set_header(&fd, header)?;
+        }
     }
     if let Some(own) = own {
         set_common(fd.as_fd(), own.flags, Some(&own.fown))?;

@@ -16,7 +16,7 @@ use proto::messages::{
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
-use crate::error::Problem;
+use crate::error::{Problem, SysError};
 use crate::image::{Images, NewImages};
 use crate::mounts::autofs::{self, Daemon};
 use crate::mounts::build::{BuildFiles, Built, Numbered, Wanted, WantedKind};
@@ -30,6 +30,7 @@ use crate::mounts::sockets::WantedSocket;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
+use crate::net_spaces;
 use crate::options::{MountOptions, RestoreOptions};
 use crate::pid_spaces;
 use crate::procfs::link::NamespaceType;
@@ -54,6 +55,13 @@ fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
         let inits = pid_spaces::inits(cx.root, cx.pids);
         for (namespace, space) in namespaces.iter_mut().zip(cx.mounts) {
             procfs::mark(namespace, space.pid, &inits)?;
+        }
+    }
+    for mount in namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts) {
+        let ino =
+            Some(&mount.root).filter(|_| mount.fstype == "nsfs").and_then(|r| net_spaces::mounted_ino(r));
+        if let Some(id) = ino.and_then(|ino| net_spaces::id_of_ino(cx.spaces, ino)) {
+            mount.set_net_space(id);
         }
     }
     let mut problems = if cx.options.inside.has(NamespaceType::Mnt) {
@@ -157,11 +165,17 @@ impl Planned {
         OutsideMounts::open(&self.plan)
     }
 
-    /// Builds the namespaces, in a process of their own. With them come the masters of terminals that were opened.
-    pub fn build(&self, outside: OutsideMounts, images: &Images) -> Result<(Vec<Built>, Numbered), Problem> {
+    /// Builds the namespaces, in a process of their own; these network namespaces may be mounted in them. With them come the masters
+    /// of terminals that were opened.
+    pub fn build(
+        &self,
+        outside: OutsideMounts,
+        images: &Images,
+        spaces: Numbered,
+    ) -> Result<(Vec<Built>, Numbered), Problem> {
         let mut wanted = wanted(images)?;
         wanted.extend(self.later.iter().map(Later::place));
-        let files = BuildFiles { wanted, masters: terminals::masters(images)? };
+        let files = BuildFiles { wanted, spaces, masters: terminals::masters(images)? };
         build::build(&self.plan, outside, images, &files)
     }
 }
@@ -259,7 +273,8 @@ impl NamespaceKind for MntNamespace {
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
         let planned = planned(cx).map_err(first)?;
-        let (built, masters) = planned.build(OutsideMounts::from_fds(cx.brought)?, cx.images)?;
+        let outside = OutsideMounts::from_fds(cx.brought)?;
+        let (built, masters) = planned.build(outside, cx.images, net_spaces_of(cx)?)?;
         cx.masters.borrow_mut().extend(masters);
         for built in built {
             cx.opened.borrow_mut().extend(built.opened);
@@ -269,6 +284,18 @@ impl NamespaceKind for MntNamespace {
         }
         Ok(())
     }
+}
+
+/// The network namespaces of the tree, that of its root among them.
+fn net_spaces_of(cx: NamespaceRestore<'_>) -> Result<Vec<(u32, OwnedFd)>, Problem> {
+    let mut all = Vec::new();
+    if let Some(id) = super::id(&super::ids_of_tree(cx.types), NamespaceType::Net) {
+        all.push((id, net_spaces::here()?.into()));
+    }
+    for (id, fd) in cx.spaces.borrow().iter() {
+        all.push((*id, fd.try_clone().map_err(SysError::io("fcntl(F_DUPFD_CLOEXEC)"))?));
+    }
+    Ok(all)
 }
 
 /// All of a tree that has one for itself.

@@ -8,6 +8,7 @@ mod conntrack;
 mod link_kinds;
 mod links;
 mod neighbours;
+mod nexthops;
 mod nftables;
 mod outside;
 mod programs;
@@ -66,9 +67,6 @@ pub enum NetRefusal {
     /// Devices on top of each other.
     #[error("it is on top of a device that is missing or on top of it")]
     Circle,
-    /// Routes by numbers of next hops.
-    #[error("next hops with numbers of their own (ip nexthop) are not supported yet")]
-    NextHops,
     /// A table that ends with a socket.
     #[error("it belongs to the program that made it, and ends with that, which is not supported yet")]
     OwnedTable,
@@ -249,7 +247,6 @@ fn look_around(cx: NamespaceDump<'_>, id: u32, problems: &mut Vec<Problem>) -> R
     let space = space_of(&mut netlink, cx, id)?;
     let links = links::list(&mut netlink)?;
     links::look(&links, &space, problems);
-    routes::look(&mut netlink, problems);
     nftables::look(problems);
     xtables::look(problems);
     Ok(())
@@ -275,6 +272,7 @@ fn dump_space(cx: NamespaceDump<'_>, id: u32, images: &mut NewImages) -> Result<
     images.write(&STASIS_LINKS, id.into(), &more)?;
     tunables.dump(id, images)?;
     addresses::dump(&mut netlink, id, images)?;
+    nexthops::dump(&mut netlink, id, images)?;
     routes::dump(&mut netlink, id, images)?;
     neighbours::dump(&mut netlink, id, images)?;
     let tables = nftables::dump(id, images)?;
@@ -295,6 +293,7 @@ fn fill(
     addresses::restore(netlink, &addresses)?;
     tunables.let_addresses_be_made(failing)?;
     addresses::prune(netlink, &addresses)?;
+    nexthops::restore(netlink, images, id)?;
     neighbours::restore(netlink, images, id)?;
     routes::restore(netlink, images, id)?;
     nftables::restore(images, id)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proto::catalogue::{ImageType, ROUTE, ROUTE6, RULE, STASIS_RULES6};
 use proto::messages::StasisNetlinkMessage;
 
-use super::{NetRefusal, saved};
+use super::saved;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages};
 use crate::netlink::{APPEND, CHANGE, CREATE, Message, Netlink, attribute, number, push, without};
@@ -20,11 +20,8 @@ const GETROUTE: u16 = 26;
 const NEWRULE: u16 = 32;
 const DELRULE: u16 = 33;
 const GETRULE: u16 = 34;
-const GETNEXTHOP: u16 = 106;
 /// `struct rtmsg` and `struct fib_rule_hdr`.
 const HEADER: usize = 12;
-/// `struct nhmsg`.
-const NEXTHOP_HEADER: usize = 8;
 const DST: u16 = 1;
 const OIF: u16 = 4;
 const GATEWAY: u16 = 5;
@@ -32,7 +29,10 @@ const MULTIPATH: u16 = 9;
 const CACHEINFO: u16 = 12;
 const TABLE: u16 = 15;
 const VIA: u16 = 18;
+const ENCAP_TYPE: u16 = 21;
+const ENCAP: u16 = 22;
 const EXPIRES: u16 = 23;
+const NH_ID: u16 = 30;
 /// Where flags are in `struct rtmsg`, and what they say of a moment: dead, or link down, or offloaded; or a copy of a route.
 const FLAGS_AT: usize = 8;
 const MOMENTARY: u32 = 0x1 | 0x8 | 0x10 | 0x20 | 0x40 | 0x4000 | 0x8000 | 0x2000_0000;
@@ -40,16 +40,6 @@ const CLONED: u32 = 0x200;
 /// First words of images.
 const ROUTE_MAGIC: u32 = 0x4531_1224;
 const RULE_MAGIC: u32 = 0x7170_6986;
-
-/// Finds what cannot be dumped.
-pub(super) fn look(netlink: &mut Netlink, problems: &mut Vec<Problem>) {
-    match netlink.list("RTM_GETNEXTHOP", GETNEXTHOP, &[0; NEXTHOP_HEADER]) {
-        Ok(found) if found.is_empty() => {}
-        Ok(_) => problems.push(Problem::new(NetRefusal::NextHops)),
-        // Linux before 5.3 has none.
-        Err(_) => {}
-    }
-}
 
 fn list(netlink: &mut Netlink, family: i32) -> Result<Vec<Message>, SysError> {
     let mut request = [0; HEADER];
@@ -152,6 +142,10 @@ fn for_adding(payload: &[u8]) -> Vec<u8> {
     const EXPIRES_AT: usize = 8;
     const TICKS: i32 = 100;
     let mut route = key(payload);
+    if attribute(&route, HEADER, NH_ID).is_some() {
+        // What it stands for is told, too, and not taken.
+        route = without(&route, HEADER, &[OIF, GATEWAY, MULTIPATH, VIA, ENCAP_TYPE, ENCAP]);
+    }
     let left = attribute(payload, HEADER, CACHEINFO).and_then(|value| number(value, EXPIRES_AT));
     let left = left.map_or(0, |ticks| ticks as i32 / TICKS);
     if left > 0 {
