@@ -33,6 +33,7 @@ use crate::task_spaces::TaskSpaces;
 use crate::time_spaces::TimeSpaces;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
+use crate::user_spaces::UserSpaces;
 
 use vm_flags::VmFlagsReader;
 
@@ -90,6 +91,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
+        files.state::<UserSpaces>().write(&mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;

@@ -36,5 +36,6 @@ pub mod tcp_repair;
 pub mod terminals;
 pub mod time_spaces;
 pub mod tracee;
+pub mod user_spaces;
 pub mod verify;
 pub mod visit;

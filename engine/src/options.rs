@@ -175,6 +175,8 @@ pub struct Inside {
     pub masters: MadeFiles,
     /// Network namespaces that were made beyond that of the root.
     pub spaces: MadeFiles,
+    /// User namespaces that were made below that of the root.
+    pub users: MadeFiles,
 }
 
 impl Inside {

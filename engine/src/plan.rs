@@ -24,6 +24,7 @@ use crate::sys::pidfd;
 use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces;
 use crate::tracee::freeze::task_name;
+use crate::user_spaces;
 
 /// What becomes of one object.
 #[derive(Debug)]
@@ -88,6 +89,7 @@ impl Plan {
         files.check(&mut plan.refused);
         plan.refused.extend(files.state::<PidSpaces>().without_init());
         plan.refused.extend(files.state::<TaskSpaces>().without_members());
+        user_spaces::check(&mut files, &mut plan.refused);
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
         namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
         Ok(plan)
@@ -129,8 +131,11 @@ impl TaskPlan {
         plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
         plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
-        let mut ids = namespaces::our_ids();
+        // Nothing is said here of what tasks share.
+        let mut ids = namespaces::ids_of_tree(&files.options.inside.types);
+        ids.fs_id = pid.cast_unsigned();
         plan.refused.extend(task_spaces::of_task(files, pid, &links, &mut ids).err());
+        plan.refused.extend(user_spaces::of_task(files, pid, &links, &mut ids, &mut Vec::new()).err());
         for vma in read_smaps(pid)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

@@ -11,6 +11,7 @@ pub mod cradle;
 mod fill;
 mod finish;
 mod heirlooms;
+mod last_pid;
 mod membership;
 mod memory;
 mod own_pids;
@@ -22,6 +23,7 @@ mod stub;
 mod task_spaces;
 mod time_spaces;
 mod tree;
+pub mod user_spaces;
 
 use std::time::Instant;
 
@@ -34,6 +36,7 @@ use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
 use crate::task_spaces::Members;
+use crate::user_spaces::MadeUserSpaces;
 use heirlooms::Heirlooms;
 
 /// A tree that runs again.
@@ -120,26 +123,29 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         // What we make belongs to the root of the tree's user namespace, if it has one.
         let _owner = AsOwner::of(&options.inside.ids)?;
         cgroups.make()?;
+        let users = user_spaces::there(&tasks, options, images)?;
+        files.state::<MadeUserSpaces>().0 = users.clone();
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
         state::mount_later(&tasks, images, options)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
-        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups)?;
+        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups, &users)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, images, &heirlooms, &mut stats)?;
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
+        user_spaces::enter(&mut stubs, &tasks, &users)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
-        state::create_threads(&mut stubs, &tasks)?;
+        state::create_threads(&mut stubs, &tasks, &users)?;
         pid_spaces::for_children(&mut stubs, &tasks)?;
         membership::enter_threads(&tasks, cgroups)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         state::descriptors(&mut stubs, &tasks, &mut files)?;
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
-        state::settings(&mut stubs, &tasks)?;
+        state::settings(&mut stubs, &tasks, &users)?;
         files.release()?;
         files.close()?;
         finish::go(stubs, &tasks, options)

@@ -360,6 +360,7 @@ mod unlink_mmap01;
 mod unlink_regular00;
 mod unshared;
 mod uprobes;
+mod userns;
 mod utsname;
 mod vdso00;
 mod vdso01;
@@ -736,6 +737,8 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "uprobes", run: uprobes::run },
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "userns_owned", run: userns::owned },
+    Workload { name: "userns_part", run: userns::part },
     Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },

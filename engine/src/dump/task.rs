@@ -32,6 +32,7 @@ use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::{self, Entrance};
 use crate::tracee::batch::{Batch, Output};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
+use crate::user_spaces;
 
 /// `task_core_entry.task_state` of a task that runs, of a zombie, and of a stopped task.
 const TASK_ALIVE: u32 = 1;
@@ -177,6 +178,7 @@ pub(super) fn look(
     refuse_outside_leaders(&images, tree, files.options, problems);
     problems.extend(files.state::<PidSpaces>().without_init());
     problems.extend(files.state::<TaskSpaces>().without_members());
+    user_spaces::check(files, problems);
     images
 }
 
@@ -261,6 +263,8 @@ fn look_at_task(
     let pids = pid_spaces::of_task(files, facts.pid, &facts.namespaces, status)?;
     shared.ids.pid_ns_id = pids.own.or(shared.ids.pid_ns_id);
     task_spaces::of_task(files, facts.pid, &facts.namespaces, &mut shared.ids)?;
+    user_spaces::of_task(files, facts.pid, &facts.namespaces, &mut shared.ids, problems)?;
+    problems.extend(user_spaces::refuse_threads(facts, files.options, &shared.ids));
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -431,7 +435,7 @@ pub(crate) fn refuse_namespaces(
 ) -> Vec<Problem> {
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Time, NamespaceType::Pid].contains(&kind)
+        [NamespaceType::Time, NamespaceType::Pid, NamespaceType::User].contains(&kind)
             || task_spaces::TYPES.contains(&kind)
             || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
     };

@@ -52,6 +52,8 @@ pub struct NamespaceRestore<'a> {
     pub types: &'a [NamespaceType],
     /// Network namespaces that the root made beside its own.
     pub spaces: &'a RefCell<Vec<(u32, OwnedFd)>>,
+    /// User namespaces below that of the root.
+    pub users: &'a RefCell<Vec<(u32, OwnedFd)>>,
     /// The id under which images know the namespace.
     pub id: u32,
     /// What `before_birth` opened.

@@ -116,9 +116,18 @@ pub fn fork<W>(work: W) -> Result<Vec<u8>, Problem>
 where
     W: FnOnce() -> Result<Vec<u8>, Problem>,
 {
-    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+    hold(work, Ok)
+}
+
+/// Has a fork of ours do some work, and stay until we have done something with its answer.
+pub fn hold<W, T>(work: W, then: impl FnOnce(Vec<u8>) -> Result<T, Problem>) -> Result<T, Problem>
+where
+    W: FnOnce() -> Result<Vec<u8>, Problem>,
+{
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"));
+    let ((reader, writer), (until, release)) = (pipe()?, pipe()?);
     let Some(pid) = process::fork()? else {
-        drop(reader);
+        drop((reader, release));
         // A panic must not unwind into what is ours: there it would undo what is not finished.
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
             let cause = Told { class: Class::Bug, text: "it panicked".into(), help: None };
@@ -130,17 +139,20 @@ where
         };
         // Who cannot be told sees the end of the pipe.
         let _told = File::from(writer).write_all(&told);
+        // The other end is closed when we are to go, or when nobody is left who could say so.
+        let _released = nix::unistd::read(&until, &mut [0]);
         process::exit_now(0)
     };
-    drop(writer);
+    drop((writer, until));
     let mut told = Vec::new();
     let read = File::from(reader).read_to_end(&mut told).map_err(SysError::io("read"));
-    process::wait(pid)?;
-    read?;
-    match told.split_first() {
-        Some((&SUCCESS, bytes)) => Ok(bytes.to_vec()),
+    let done = read.map_err(Problem::new).and_then(|_bytes| match told.split_first() {
+        Some((&SUCCESS, bytes)) => then(bytes.to_vec()),
         _ => Err(Problem::new(Told::decode(&told))),
-    }
+    });
+    drop(release);
+    process::wait(pid)?;
+    done
 }
 
 #[cfg(test)]

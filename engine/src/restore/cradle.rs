@@ -32,6 +32,7 @@ use crate::sys::{namespace, pidfd};
 
 use super::nothing_restored;
 use super::own_pids::OwnPids;
+use super::user_spaces;
 
 /// Which process this is.
 #[derive(Debug)]
@@ -201,6 +202,8 @@ struct Plan<'a> {
     masters: RefCell<Vec<(u32, OwnedFd)>>,
     /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
     spaces: RefCell<Vec<(u32, OwnedFd)>>,
+    /// User namespaces below that of the root, which makes them.
+    users: RefCell<Vec<(u32, OwnedFd)>>,
     /// Of these, those that are joined.
     joined: Vec<(NamespaceType, File)>,
 }
@@ -230,6 +233,7 @@ impl<'a> Plan<'a> {
             types,
             joined,
             spaces: RefCell::default(),
+            users: RefCell::default(),
             opened: RefCell::default(),
             mounts: RefCell::default(),
             masters: RefCell::default(),
@@ -282,6 +286,7 @@ impl<'a> Plan<'a> {
                     images: self.images,
                     types: &self.types,
                     spaces: &self.spaces,
+                    users: &self.users,
                     id,
                     brought: &[],
                     opened: &self.opened,
@@ -367,7 +372,9 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     }
     tell(&begin)?;
     let Some(spaces) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    let Some(users) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     plan.spaces.replace(spaces);
+    plan.users.replace(users);
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
     let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
@@ -395,12 +402,13 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             covered: numbers(opened),
             mounts: numbers(mounts),
             spaces: plan.spaces.take().into(),
+            users: plan.users.take().into(),
             masters: masters.into(),
             ..Inside::default()
         })));
     };
     // They are for the other one to hold.
-    drop((plan.spaces.take(), opened, mounts, masters));
+    drop((plan.spaces.take(), plan.users.take(), opened, mounts, masters));
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
         newborn.forget();
@@ -413,8 +421,18 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 /// Files that others are told of stay open: the root goes on in here until somebody takes it, and empties it.
 fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &File) -> Result<(), Problem> {
     hear(go)?;
-    plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
+    let (user, others): (Vec<_>, Vec<_>) =
+        plan.kinds().partition(|(kind, _)| kind.namespace_type() == NamespaceType::User);
+    let begin = |(kind, cx): &(&dyn ErasedNamespaceKind, NamespaceRestore<'_>)| {
+        kind.begin(*cx).while_trying_to("make its namespaces")
+    };
+    user.iter().try_for_each(begin)?;
+    // Others may belong to those below it.
+    let home = id(&plan.ids, NamespaceType::User).unwrap_or_default();
+    plan.users.replace(user_spaces::make(plan.images, home)?);
+    others.iter().try_for_each(begin)?;
     tell_of(filled, &plan.spaces.borrow())?;
+    tell_of(filled, &plan.users.borrow())?;
     hear(go)?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };

@@ -27,7 +27,7 @@ use crate::options::{Parent, RestoreOptions};
 use crate::pid_spaces::PidInside;
 use crate::sys::process;
 use crate::tracee::agent::{self, Agent, AgentError, Layout};
-use crate::tracee::batch::{Batch, Word};
+use crate::tracee::batch::{Batch, CallId, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
 
 /// From `include/uapi/linux/rseq.h`.
@@ -513,7 +513,7 @@ fn options_limit() -> Duration {
 }
 
 /// Adds a `clone3` of a traced task or thread with certain numbers in its pid namespaces, the innermost first.
-pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tids: &[i32]) {
+pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tids: &[i32]) -> CallId {
     let tid_at = |at: usize| tids.get(at).copied().unwrap_or(0);
     let set_tid = batch.input(&[tid_at(0), tid_at(1)]);
     // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
@@ -521,10 +521,12 @@ pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tid
     let mut words = [Word::Value(0); 11];
     words[0] = Word::Value(flags);
     words[4] = Word::Value(exit_signal as u64);
-    words[8] = Word::Pointer(set_tid);
+    if !tids.is_empty() {
+        words[8] = Word::Pointer(set_tid);
+    }
     words[9] = Word::Value(tids.len().min(2) as u64);
     let clone_args = batch.input_words(&words);
-    batch.call("clone3(set_tid)", libc::SYS_clone3, args![clone_args, 88]);
+    batch.call("clone3(set_tid)", libc::SYS_clone3, args![clone_args, 88])
 }
 
 /// Waits until a clone, which is traced from birth, is at its first stop.

@@ -32,6 +32,7 @@ use crate::kinds::files::tcp;
 use crate::net_spaces::{self, NetSpace};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
+use crate::restore::user_spaces::{self, Owners};
 use space::{Other, Space};
 use sysctls::{Failing, Sysctls};
 
@@ -156,11 +157,21 @@ impl NamespaceKind for NetNamespace {
 
     fn begin(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         make_one()?;
-        let home = net_spaces::here()?;
+        let (home, owners) = (net_spaces::here()?, Owners::read(cx.images)?);
         for id in cx.images.ids_of(&NETNS) {
             let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
-            make_one()?;
-            cx.spaces.borrow_mut().push((id, net_spaces::here()?.into()));
+            let space = match owners.of(NamespaceType::Net, id) {
+                Some(owner) => {
+                    let users = cx.users.borrow();
+                    let user = users.iter().find(|(id, _)| *id == owner.id).map(|(_, fd)| fd.as_fd());
+                    user_spaces::make_owned(user, NamespaceType::Net)?
+                }
+                None => {
+                    make_one()?;
+                    net_spaces::here()?.into()
+                }
+            };
+            cx.spaces.borrow_mut().push((id, space));
         }
         setns(&home, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"))?;
         Ok(())

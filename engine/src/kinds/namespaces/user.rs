@@ -43,16 +43,21 @@ pub fn maps(pid: i32) -> Result<IdMaps, Problem> {
 }
 
 fn read(pid: i32, name: &str) -> Result<Vec<UidGidExtent>, Problem> {
-    let map = read_proc(format!("/proc/{pid}/{name}"), id_map::parse)?;
+    Ok(extents(&read_proc(format!("/proc/{pid}/{name}"), id_map::parse)?))
+}
+
+/// A map as images have it.
+pub fn extents(map: &[id_map::Extent]) -> Vec<UidGidExtent> {
     let extent = |extent: &id_map::Extent| UidGidExtent {
         first: extent.inside,
         lower_first: extent.outside,
         count: extent.count,
     };
-    Ok(map.iter().map(extent).collect())
+    map.iter().map(extent).collect()
 }
 
-fn write(pid: i32, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
+/// Writes a map of the user namespace that a process is in, by its name in `/proc`.
+pub fn write(pid: &str, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
     let path = format!("/proc/{pid}/{name}");
     let line = |e: &UidGidExtent| format!("{} {} {}\n", e.first, e.lower_first, e.count);
     let lines = map.iter().map(line).collect::<Vec<_>>().concat();
@@ -92,8 +97,9 @@ impl NamespaceKind for UserNamespace {
 
     fn act_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
         let entry: UsernsEntry = cx.images.read_single(&USERNS, cx.id.into())?;
-        write(root, "uid_map", &entry.uid_map)?;
-        write(root, "gid_map", &entry.gid_map)
+        let root = root.to_string();
+        write(&root, "uid_map", &entry.uid_map)?;
+        write(&root, "gid_map", &entry.gid_map)
     }
 
     /// Makes us root there, who owns what is made from now on.

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use proto::messages::CredsEntry;
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore, UserSpaceEntry};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -76,15 +76,15 @@ impl TaskKind for Creds {
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
         let creds = cx.thread()?.creds.as_ref().ok_or_else(|| cx.invalid("it has no credentials"))?;
         let prctl = libc::SYS_prctl;
-        // 1. Ids change, capabilities stay: neither does a change of uid clear them, nor does it touch the fs ids' sets.
-        let bits = KEEP_CAPS | NO_SETUID_FIXUP;
-        batch.call("prctl(PR_SET_SECUREBITS)", prctl, args![libc::PR_SET_SECUREBITS, bits]);
-        let groups = batch.input(creds.groups.as_slice());
-        batch.call("setgroups", libc::SYS_setgroups, args![creds.groups.len(), groups]);
-        batch.call("setresgid", libc::SYS_setresgid, args![creds.gid, creds.egid, creds.sgid]);
-        batch.call("setfsgid", libc::SYS_setfsgid, args![creds.fsgid]);
-        batch.call("setresuid", libc::SYS_setresuid, args![creds.uid, creds.euid, creds.suid]);
-        batch.call("setfsuid", libc::SYS_setfsuid, args![creds.fsuid]);
+        // 1. Ids are those of the root's user namespace, so they come before one below it is entered, where all capabilities of that
+        // are there again.
+        if cx.user_space != UserSpaceEntry::Done {
+            set_ids(creds, batch);
+        }
+        if let UserSpaceEntry::By(fd) = cx.user_space {
+            batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWUSER]);
+            batch.call("close", libc::SYS_close, args![fd]);
+        }
         // 2. The bounding set shrinks, which needs CAP_SETPCAP.
         let bounding = whole(&creds.cap_bnd);
         for cap in (0..=last_capability()).filter(|cap| bounding & (1 << cap) == 0) {
@@ -112,6 +112,25 @@ impl TaskKind for Creds {
         }
         Ok(())
     }
+}
+
+/// Adds the calls with which a thread takes its ids, and keeps its capabilities.
+pub fn add_ids(core: &ThreadImage, batch: &mut Batch<'_>) {
+    if let Some(creds) = core.thread_core.as_ref().and_then(|thread| thread.creds.as_ref()) {
+        set_ids(creds, batch);
+    }
+}
+
+/// Ids change, capabilities stay: neither does a change of uid clear them, nor does it touch the fs ids' sets.
+fn set_ids(creds: &CredsEntry, batch: &mut Batch<'_>) {
+    let bits = KEEP_CAPS | NO_SETUID_FIXUP;
+    batch.call("prctl(PR_SET_SECUREBITS)", libc::SYS_prctl, args![libc::PR_SET_SECUREBITS, bits]);
+    let groups = batch.input(creds.groups.as_slice());
+    batch.call("setgroups", libc::SYS_setgroups, args![creds.groups.len(), groups]);
+    batch.call("setresgid", libc::SYS_setresgid, args![creds.gid, creds.egid, creds.sgid]);
+    batch.call("setfsgid", libc::SYS_setfsgid, args![creds.fsgid]);
+    batch.call("setresuid", libc::SYS_setresuid, args![creds.uid, creds.euid, creds.suid]);
+    batch.call("setfsuid", libc::SYS_setfsuid, args![creds.fsuid]);
 }
 
 /// The highest capability that this kernel has (`/proc/sys/kernel/cap_last_cap`).

@@ -1,0 +1,74 @@
+//! Numbers of threads whose maker may not choose them.
+//!
+//! `clone3` with `set_tid` takes `CAP_CHECKPOINT_RESTORE` over each pid namespace in which a number is chosen, and a task in a user
+//! namespace below that of the tree has none over the outer ones. The kernel gives numbers in ascending order, though, and we may say
+//! which it gave last (`ns_last_pid`, Documentation/admin-guide/sysctl/kernel.rst). Whoever else makes a process between that and the
+//! clone takes the number away: then the thread, which has not run yet, ends, and we try again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::stub::Stub;
+use super::tree::{add_clone, wait_for_clone};
+use crate::error::{Context as _, Object, Problem, SysError};
+use crate::sys::ptrace::Resume;
+use crate::tracee::batch::Batch;
+use crate::tracee::stopped::{Stopped, TraceError};
+
+const PATH: &str = "/proc/sys/kernel/ns_last_pid";
+/// How often somebody else may be faster.
+const TRIES: u32 = 2000;
+const LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of the instruction `syscall`, behind which a clone begins.
+const SYSCALL_LENGTH: u64 = 2;
+
+/// The number that was given last in our pid namespace.
+#[derive(Debug)]
+pub(super) struct LastPid(File);
+
+impl LastPid {
+    /// Opens it.
+    pub(super) fn open() -> Result<Self, Problem> {
+        let file = File::options().write(true).open(PATH).map_err(SysError::io("open"));
+        file.map(Self).about(|| Object::Path(PATH.into()))
+    }
+
+    fn set(&self, pid: i32) -> Result<(), Problem> {
+        let written = self.0.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
+        written.about(|| Object::Path(PATH.into()))
+    }
+
+    /// Has a stub clone a thread with this number; the flags are those of clone(2).
+    pub(super) fn clone_thread(&self, stub: &mut Stub, flags: i32, tid: i32) -> Result<Stopped, Problem> {
+        for _ in 0..TRIES {
+            let mut batch = Batch::new();
+            let call = add_clone(&mut batch, flags as u64, 0, &[]);
+            self.set(tid - 1)?;
+            let replies = stub.run("create its threads", &batch)?;
+            let got = replies.result(call)? as i32;
+            let thread = wait_for_clone(got)?;
+            if got == tid {
+                return Ok(thread);
+            }
+            log::debug!("{}: a thread got {got} instead of {tid}", stub.name);
+            end(thread).while_trying_to("end a thread with the wrong number")?;
+        }
+        Err(Problem::new(SysError { call: "clone3", errno: Errno::EEXIST }))
+    }
+}
+
+/// Ends a thread that has not run yet: the instruction in front of it becomes its exit.
+fn end(thread: Stopped) -> Result<(), TraceError> {
+    let mut regs = thread.regs()?;
+    regs.rip -= SYSCALL_LENGTH;
+    (regs.rax, regs.orig_rax, regs.rdi) = (libc::SYS_exit as u64, u64::MAX, 0);
+    thread.set_regs(&regs)?;
+    match thread.resume(Resume::Cont, 0)?.wait(LIMIT) {
+        Err(TraceError::Died { .. }) => Ok(()),
+        Err(e) => Err(e),
+        Ok((thread, stop)) => Err(TraceError::Unexpected { tid: thread.tid(), stop }),
+    }
+}

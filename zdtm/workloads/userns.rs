@@ -1,0 +1,218 @@
+//! User namespaces below that of the tree's root: `userns part` has several with what tasks have in them, `userns owned` one to which
+//! other namespaces belong.
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use zdtm::workload::{Context, Failure, Verdict, status_line};
+use zdtm::{ensure, ensure_eq};
+
+use crate::{capability, msgque, utsname};
+
+/// From linux/nsfs.h.
+const NS_GET_USERNS: libc::c_ulong = 0xb701;
+const NS_GET_PARENT: libc::c_ulong = 0xb702;
+const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
+
+fn open(pid: &str, kind: &str) -> Result<File, Failure> {
+    Ok(File::open(format!("/proc/{pid}/ns/{kind}"))?)
+}
+
+/// The inode number of a namespace that another one leads to.
+fn related(space: &File, request: libc::c_ulong) -> Result<u64, Failure> {
+    // SAFETY: takes no argument.
+    let fd = Errno::result(unsafe { libc::ioctl(space.as_raw_fd(), request) })?;
+    // SAFETY: the kernel just made it.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(file.metadata()?.ino())
+}
+
+fn ino(pid: &str, kind: &str) -> Result<u64, Failure> {
+    Ok(open(pid, kind)?.metadata()?.ino())
+}
+
+/// Who made a namespace, as we number users.
+fn maker(space: &File) -> Result<u32, Failure> {
+    let mut uid = 0_u32;
+    // SAFETY: the kernel writes one number.
+    Errno::result(unsafe { libc::ioctl(space.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) })?;
+    Ok(uid)
+}
+
+/// All that a task sees of its user namespace, its ids and its capabilities.
+fn look() -> Result<Vec<String>, Failure> {
+    let mut seen = Vec::new();
+    for name in ["uid_map", "gid_map", "setgroups"] {
+        seen.push(fs::read_to_string(format!("/proc/self/{name}"))?);
+    }
+    for key in ["Uid", "Gid", "Groups", "NoNewPrivs"] {
+        seen.push(status_line("/proc/thread-self/status", key)?);
+    }
+    seen.extend(capability::shown()?);
+    seen.push(format!("securebits {:#x}", Errno::result(securebits())?));
+    Ok(seen)
+}
+
+fn securebits() -> i32 {
+    // SAFETY: takes no arguments.
+    unsafe { libc::prctl(libc::PR_GET_SECUREBITS) }
+}
+
+/// Stays until the barrier has been passed, and sees what it saw.
+fn stay(cx: &Context, name: &str) -> Verdict {
+    let before = look()?;
+    cx.post(name)?;
+    cx.park()?;
+    ensure_eq!(look()?, before, format!("what {name} sees"));
+    Ok(())
+}
+
+fn map(pid: Pid, uids: &str, gids: &str) -> Verdict {
+    fs::write(format!("/proc/{pid}/uid_map"), uids)?;
+    fs::write(format!("/proc/{pid}/gid_map"), gids)?;
+    Ok(())
+}
+
+fn become_root() -> Verdict {
+    setgroups(&[])?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
+    Ok(())
+}
+
+/// Everybody may leave files there.
+fn open_doors(cx: &Context) -> Verdict {
+    let dir = cx.path(".");
+    if fs::metadata(&dir)?.permissions().mode() & 0o777 != 0o777 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+    }
+    Ok(())
+}
+
+fn go_below(cx: &Context, made: &str) -> Verdict {
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    cx.post(made)?;
+    cx.wait_for("mapped")
+}
+
+/// As a user of the namespace, whose groups have no place in its maps.
+fn member(cx: &mut Context) -> Verdict {
+    setgroups(&[Gid::from_raw(9)])?;
+    go_below(cx, "first made")?;
+    let same = cx.child(|cx| {
+        let (user, group) = (Uid::from_raw(11), Gid::from_raw(1));
+        setresgid(group, group, group)?;
+        setresuid(user, user, Uid::from_raw(0))?;
+        nix::sys::prctl::set_dumpable(true)?;
+        stay(cx, "user")
+    })?;
+    // Nobody writes maps for this one; it has given up what it could.
+    let deeper = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", "5 0 1")?;
+        let below = cx.child(|cx| stay(cx, "lowest"))?;
+        let sets = capability::get()?;
+        let kept = 1 << capability::CHOWN | 1 << capability::KILL;
+        capability::set(capability::Sets { effective: 1 << capability::KILL, permitted: kept, ..sets })?;
+        stay(cx, "deeper")?;
+        below.join()
+    })?;
+    let thread = cx.thread(|cx| {
+        let tid = nix::unistd::gettid();
+        stay(cx, "thread")?;
+        ensure_eq!(nix::unistd::gettid(), tid, "the thread's id");
+        Ok(())
+    });
+    let spaces = |pid: Pid| ino(&pid.to_string(), "user");
+    let parent = |pid: Pid| related(&open(&pid.to_string(), "user")?, NS_GET_PARENT);
+    let before = maker(&open(&deeper.pid.to_string(), "user")?)?;
+    stay(cx, "member")?;
+    let own = ino("self", "user")?;
+    ensure_eq!(spaces(same.pid)?, own, "the namespace of a child in the same");
+    ensure_eq!(parent(deeper.pid)?, own, "the parent of the deeper one");
+    ensure_eq!(maker(&open(&deeper.pid.to_string(), "user")?)?, before, "who made it");
+    thread.join()?;
+    same.join()?;
+    deeper.join()
+}
+
+pub(crate) fn part(cx: &mut Context) -> Verdict {
+    open_doors(cx)?;
+    let member = cx.child(member)?;
+    // Made by another user than root.
+    let other = cx.child(|cx| {
+        let user = Uid::from_raw(7);
+        setresuid(user, user, user)?;
+        nix::sys::prctl::set_dumpable(true)?;
+        go_below(cx, "second made")?;
+        stay(cx, "other")
+    })?;
+    cx.wait_for("first made")?;
+    cx.wait_for("second made")?;
+    map(member.pid, "0 0 5\n10 20 3\n", "0 0 2\n")?;
+    map(other.pid, "0 7 1\n", "0 0 1\n")?;
+    cx.post("mapped")?;
+    for name in ["user", "lowest", "deeper", "thread", "member", "other"] {
+        cx.wait_for(name)?;
+    }
+    let path = |pid: Pid| open(&pid.to_string(), "user");
+    let space = path(other.pid)?;
+    let makers = || Ok::<_, Failure>([maker(&path(member.pid)?)?, maker(&path(other.pid)?)?]);
+    ensure_eq!(makers()?, [0, 7], "who made them, before");
+    cx.barrier()?;
+    ensure_eq!(makers()?, [0, 7], "who made them");
+    let own = ino("self", "user")?;
+    ensure_eq!(related(&space, NS_GET_PARENT)?, own, "the parent of where the descriptor leads");
+    ensure_eq!(space.metadata()?.ino(), ino(&other.pid.to_string(), "user")?, "where the descriptor leads");
+    ensure!(ino(&member.pid.to_string(), "user")? != own, "the first is in our user namespace");
+    // What is ours is below us still.
+    setns(&space, CloneFlags::CLONE_NEWUSER)?;
+    ensure_eq!(fs::read_to_string("/proc/self/uid_map")?.split_whitespace().last(), Some("1"), "its map");
+    member.join()?;
+    other.join()
+}
+
+/// Whether namespaces of a task belong to its user namespace.
+fn ensure_owned(kinds: &[&str]) -> Verdict {
+    for kind in kinds {
+        let owner = related(&open("self", kind)?, NS_GET_USERNS)?;
+        ensure_eq!(owner, ino("self", "user")?, format!("whose its {kind} namespace is"));
+    }
+    Ok(())
+}
+
+pub(crate) fn owned(cx: &mut Context) -> Verdict {
+    open_doors(cx)?;
+    let before = utsname::names()?;
+    let child = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?;
+        cx.post("made")?;
+        cx.wait_for("mapped")?;
+        become_root()?;
+        utsname::set("below.example", "below")?;
+        fs::write("/proc/sys/kernel/msgmax", "4096")?;
+        let queue = msgque::make(7)?;
+        msgque::send(queue, 1, b"below")?;
+        stay(cx, "child")?;
+        ensure_owned(&["uts", "ipc"])?;
+        ensure_eq!(utsname::names()?, ["below.example", "below"], "names");
+        utsname::set("again", "below")?;
+        ensure_eq!(fs::read_to_string("/proc/sys/kernel/msgmax")?.trim(), "4096", "a tunable");
+        fs::write("/proc/sys/kernel/msgmax", "2048")?;
+        ensure_eq!(msgque::receive(queue, 0)?, (1, b"below".to_vec()), "the message");
+        Ok(())
+    })?;
+    cx.wait_for("made")?;
+    // Its root is none outside.
+    map(child.pid, "0 5 1\n", "0 5 1\n")?;
+    cx.post("mapped")?;
+    cx.wait_for("child")?;
+    cx.barrier()?;
+    ensure_eq!(utsname::names()?, before, "names outside");
+    child.join()
+}
