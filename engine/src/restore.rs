@@ -38,6 +38,7 @@ use crate::stats::RestoreStats;
 use crate::task_spaces::Members;
 use crate::user_spaces::MadeUserSpaces;
 use heirlooms::Heirlooms;
+use user_spaces::Users;
 
 /// A tree that runs again.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,11 +124,11 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         // What we make belongs to the root of the tree's user namespace, if it has one.
         let _owner = AsOwner::of(&options.inside.ids)?;
         cgroups.make()?;
-        let users = user_spaces::there(&tasks, options, images)?;
-        files.state::<MadeUserSpaces>().0 = users.clone();
+        let users = Users::of(&tasks, options, images)?;
+        files.state::<MadeUserSpaces>().0 = users.made.clone();
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
-        let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
+        let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files, &users)?;
         state::mount_later(&tasks, images, options)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
         task_spaces::restore(&mut stubs, &tasks, images, options, cgroups, &users)?;

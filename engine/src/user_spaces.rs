@@ -31,7 +31,8 @@ use crate::tracee::freeze::task_name;
 use crate::visit;
 
 /// Types of namespaces that may belong to one below the root's.
-pub const OWNED: [NamespaceType; 3] = [NamespaceType::Uts, NamespaceType::Ipc, NamespaceType::Net];
+pub const OWNED: [NamespaceType; 4] =
+    [NamespaceType::Uts, NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Pid];
 
 /// Why a user namespace cannot be dumped.
 #[derive(Debug, thiserror::Error)]

@@ -216,3 +216,95 @@ pub(crate) fn owned(cx: &mut Context) -> Verdict {
     ensure_eq!(utsname::names()?, before, "names outside");
     child.join()
 }
+
+/// Numbers in the namespace, and those outside.
+fn numbers() -> Result<Vec<String>, Failure> {
+    ["NSpid", "NSpgid", "NSsid", "PPid"]
+        .into_iter()
+        .map(|key| status_line("/proc/self/status", key))
+        .collect()
+}
+
+/// The init of a pid namespace that belongs to our user namespace, and others in there.
+fn init(cx: &mut Context) -> Verdict {
+    cx.wait_for("mapped")?;
+    become_root()?;
+    nix::sys::prctl::set_dumpable(true)?;
+    let session = cx.child(|cx| {
+        nix::unistd::setsid()?;
+        let child = cx.child(|cx| stay_numbered(cx, "grandchild"))?;
+        let user = Uid::from_raw(2);
+        setgroups(&[Gid::from_raw(1)])?;
+        setresuid(user, user, user)?;
+        stay_numbered(cx, "session")?;
+        child.join()
+    })?;
+    // A sandbox in the sandbox.
+    let deeper = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        stay_numbered(cx, "deeper")
+    })?;
+    let threads = cx.child(|cx| {
+        let thread = cx.thread(|cx| stay_numbered(cx, "thread"));
+        stay_numbered(cx, "threads")?;
+        thread.join()
+    })?;
+    let zombie = cx.child(|_| zdtm::workload::exit_now(5))?;
+    stay_numbered(cx, "init")?;
+    ensure_owned(&["pid"])?;
+    let ended = nix::sys::wait::waitpid(zombie.pid, None)?;
+    ensure_eq!(ended, nix::sys::wait::WaitStatus::Exited(zombie.pid, 5), "the zombie");
+    session.join()?;
+    threads.join()?;
+    deeper.join()
+}
+
+fn stay_numbered(cx: &Context, name: &str) -> Verdict {
+    let before = numbers()?;
+    stay(cx, name)?;
+    ensure_eq!(numbers()?, before, format!("numbers of {name}"));
+    Ok(())
+}
+
+const INSIDE: [&str; 6] = ["init", "session", "grandchild", "deeper", "threads", "thread"];
+
+/// As `clone(CLONE_NEWUSER | CLONE_NEWPID)` does it: nobody but those in the pid namespace is in the user namespace.
+pub(crate) fn pids(cx: &mut Context) -> Verdict {
+    open_doors(cx)?;
+    let child = cx.cloned_child(libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::SIGCHLD, init)?;
+    map(child.pid, "0 5 9\n", "0 5 9\n")?;
+    cx.post("mapped")?;
+    INSIDE.into_iter().try_for_each(|name| cx.wait_for(name))?;
+    let numbers = || status_line(&format!("/proc/{}/status", child.pid), "NSpid");
+    let before = numbers()?;
+    cx.barrier()?;
+    ensure_eq!(numbers()?, before, "numbers of the init");
+    child.join()
+}
+
+/// As `unshare --user --pid --fork` does it: the init's parent is in the user namespace, too.
+pub(crate) fn forked(cx: &mut Context) -> Verdict {
+    open_doors(cx)?;
+    let child = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)?;
+        cx.post("made")?;
+        let child = cx.child(init)?;
+        let second = cx.child(|cx| {
+            cx.wait_for("mapped")?;
+            stay_numbered(cx, "second")
+        })?;
+        cx.wait_for("mapped")?;
+        let space = open("self", "pid_for_children")?;
+        stay(cx, "outside")?;
+        ensure_eq!(related(&space, NS_GET_USERNS)?, ino("self", "user")?, "whose the pid namespace is");
+        ensure_eq!(space.metadata()?.ino(), ino("self", "pid_for_children")?, "where children will be");
+        second.join()?;
+        child.join()
+    })?;
+    cx.wait_for("made")?;
+    map(child.pid, "0 5 9\n", "0 5 9\n")?;
+    cx.post("mapped")?;
+    INSIDE.into_iter().chain(["second", "outside"]).try_for_each(|name| cx.wait_for(name))?;
+    cx.barrier()?;
+    child.join()
+}

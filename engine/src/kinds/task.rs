@@ -169,6 +169,8 @@ pub struct ThreadRestore<'a> {
     pub pid: i32,
     /// How it comes into its user namespace.
     pub user_space: UserSpaceEntry,
+    /// What it has had since its birth, if that was in one below that of the root.
+    pub born_below: Option<&'a creds::BornBelow>,
 }
 
 impl ThreadRestore<'_> {

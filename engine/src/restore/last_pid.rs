@@ -20,7 +20,7 @@ use crate::tracee::stopped::{Stopped, TraceError};
 
 const PATH: &str = "/proc/sys/kernel/ns_last_pid";
 /// How often somebody else may be faster.
-const TRIES: u32 = 2000;
+pub(super) const TRIES: u32 = 2000;
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the instruction `syscall`, behind which a clone begins.
 const SYSCALL_LENGTH: u64 = 2;
@@ -36,19 +36,26 @@ impl LastPid {
         file.map(Self).about(|| Object::Path(PATH.into()))
     }
 
-    fn set(&self, pid: i32) -> Result<(), Problem> {
+    /// Has the next process or thread get the number behind this one.
+    pub(super) fn set(&self, pid: i32) -> Result<(), Problem> {
         let written = self.0.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
         written.about(|| Object::Path(PATH.into()))
     }
 
-    /// Has a stub clone a thread with this number; the flags are those of clone(2).
-    pub(super) fn clone_thread(&self, stub: &mut Stub, flags: i32, tid: i32) -> Result<Stopped, Problem> {
+    /// Has a stub clone a thread with this number, and with those that it chooses; the flags are those of clone(2).
+    pub(super) fn clone_thread(
+        &self,
+        stub: &mut Stub,
+        flags: i32,
+        tid: i32,
+        inside: &[i32],
+    ) -> Result<Stopped, Problem> {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
-            let call = add_clone(&mut batch, flags as u64, 0, &[]);
+            add_clone(&mut batch, flags as u64, 0, inside);
             self.set(tid - 1)?;
-            let replies = stub.run("create its threads", &batch)?;
-            let got = replies.result(call)? as i32;
+            stub.run("create its threads", &batch)?;
+            let got = newest(stub).ok_or(SysError { call: "find its thread", errno: Errno::ESRCH })?;
             let thread = wait_for_clone(got)?;
             if got == tid {
                 return Ok(thread);
@@ -58,6 +65,14 @@ impl LastPid {
         }
         Err(Problem::new(SysError { call: "clone3", errno: Errno::EEXIST }))
     }
+}
+
+/// The thread that a stub made last.
+fn newest(stub: &Stub) -> Option<i32> {
+    let known: Vec<i32> = stub.threads.iter().flatten().map(Stopped::tid).chain([stub.pid]).collect();
+    let names = std::fs::read_dir(format!("/proc/{}/task", stub.pid)).ok()?.flatten();
+    let mut tids = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
+    tids.find(|tid| !known.contains(tid))
 }
 
 /// Ends a thread that has not run yet: the instruction in front of it becomes its exit.

@@ -159,7 +159,7 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
 }
 
 /// Pids that nobody has, neither here nor in the images: for helpers. The highest, which the kernel gives last.
-fn free_pids(tasks: &[Task]) -> impl Iterator<Item = i32> {
+pub(super) fn free_pids(tasks: &[Task]) -> impl Iterator<Item = i32> {
     /// `PID_MAX_DEFAULT` of `include/linux/threads.h`.
     const PID_MAX: i32 = 0x8000;
     let mut taken: HashSet<i32> =

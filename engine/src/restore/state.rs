@@ -9,13 +9,14 @@ use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs, add_setns};
 use super::tree::{add_clone, wait_for_clone};
-use super::user_spaces;
+use super::user_spaces::{self, Users};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask};
 use crate::kinds::mm::bounds;
 use crate::kinds::namespaces::mnt;
+use crate::kinds::task::creds::BornBelow;
 use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, UserSpaceEntry, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::made_files::MadeFiles;
@@ -166,7 +167,7 @@ fn install(
 }
 
 /// Makes all threads but the leaders; they stay stopped.
-pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &MadeFiles) -> Result<(), Problem> {
+pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     const FLAGS: i32 = libc::CLONE_VM
         | libc::CLONE_FS
         | libc::CLONE_FILES
@@ -178,10 +179,12 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &MadeFile
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let others: Vec<i32> = task.threads.iter().skip(1).map(|thread| thread.tid).collect();
         let step = "create its threads";
-        if !others.is_empty() && user_spaces::of_task(task, users).is_some() {
+        if !others.is_empty() && users.is_below(task) {
             let last = LastPid::open()?;
             for tid in others {
-                let thread = last.clone_thread(stub, FLAGS, tid);
+                let mut inside = numbers.to_set(tid);
+                inside.pop();
+                let thread = last.clone_thread(stub, FLAGS, tid, &inside);
                 stub.threads.push(Some(thread.of_task(&stub.name).while_trying_to(step)?));
             }
             continue;
@@ -202,16 +205,16 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &MadeFile
 }
 
 /// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else.
-pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &MadeFiles) -> Result<(), Problem> {
+pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         suspend_filters(stub, task).of_task(&stub.name).while_trying_to("suspend its seccomp filters")?;
-        let user_space = user_spaces::hand_out(stub, task, users)?;
-        settle(stub, task, Moment::Prepare, user_space)?;
-        settle(stub, task, Moment::Restore, user_space)?;
+        let how = (user_spaces::hand_out(stub, task, users)?, users.born_below(task));
+        settle(stub, task, Moment::Prepare, how)?;
+        settle(stub, task, Moment::Restore, how)?;
     }
     stubs.collect()?;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
-        settle(stub, task, Moment::Start, UserSpaceEntry::Done)?;
+        settle(stub, task, Moment::Start, (UserSpaceEntry::Done, None))?;
     }
     stubs.collect()
 }
@@ -229,12 +232,15 @@ fn suspend_filters(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
     Ok(())
 }
 
+/// How a task comes into its user namespace, and what it has had since its birth in another one.
+type UserSpace<'a> = (UserSpaceEntry, Option<&'a BornBelow>);
+
 /// Has the threads of one task set what kinds say. The leader comes first where it prepares what others need, and else
 /// last, since what is set may be a limit for it.
-fn settle(stub: &mut Stub, task: &Task, moment: Moment, user_space: UserSpaceEntry) -> Result<(), Problem> {
+fn settle(stub: &mut Stub, task: &Task, moment: Moment, users: UserSpace<'_>) -> Result<(), Problem> {
     let step = "restore its settings";
     let all: Vec<_> = task.threads.iter().map(|thread| &thread.core).collect();
-    let how = (moment, user_space);
+    let how = (moment, users);
     if moment == Moment::Prepare {
         settle_leader(stub, task, &all, how)?;
     }
@@ -269,7 +275,7 @@ fn settle_leader(
     stub: &mut Stub,
     task: &Task,
     all: &[&ThreadImage],
-    how: (Moment, UserSpaceEntry),
+    how: (Moment, UserSpace<'_>),
 ) -> Result<(), Problem> {
     let step = "restore its settings";
     let Some(leader) = task.threads.first() else { return Ok(()) };
@@ -285,12 +291,12 @@ fn batch_of(
     task: &Task,
     all: &[&ThreadImage],
     thread: &Thread,
-    (moment, user_space): (Moment, UserSpaceEntry),
+    (moment, (user_space, born_below)): (Moment, UserSpace<'_>),
 ) -> Result<Batch<'static>, Problem> {
     /// Calls of a kind, at most, that does not make room for more itself.
     const CALLS: usize = 120;
     let (core, leader) = (&thread.core, task.core());
-    let cx = ThreadRestore { core, leader, all, tid: thread.tid, pid: task.pid, user_space };
+    let cx = ThreadRestore { core, leader, all, tid: thread.tid, pid: task.pid, user_space, born_below };
     let is_leader = thread.tid == task.pid;
     let mut batch = Batch::new();
     for kind in TASK_KINDS.iter().filter(|kind| is_leader || kind.scope() == Scope::Thread) {

@@ -14,14 +14,13 @@ use proto::catalogue::{IPC_VAR, UTSNS};
 use super::plan::PlanRefusal;
 use super::set::Task;
 use super::stub::{Stub, Stubs, add_setns};
-use super::user_spaces::{self, Owners};
+use super::user_spaces::{self, Owners, Users};
 use crate::args;
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::namespaces::{self, ErasedNamespaceKind, NamespaceRestore};
-use crate::made_files::MadeFiles;
 use crate::mounts::envoy::{self, Namespaces};
 use crate::options::RestoreOptions;
 use crate::procfs::link::NamespaceType;
@@ -62,7 +61,7 @@ pub(super) fn restore(
     images: &Images,
     options: &RestoreOptions,
     cgroups: &CgroupsRestore,
-    users: &MadeFiles,
+    users: &Users,
 ) -> Result<(), Problem> {
     let owners = Owners::read(images)?;
     for kind in NAMESPACE_KINDS.iter().filter(|kind| TYPES.contains(&kind.namespace_type())) {

@@ -4,6 +4,8 @@
 //! space share it with all their agents too, so each has an agent of its own at a place of its own; those that share a
 //! descriptor table have numbers of their own for the agents' sockets.
 
+mod below;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -19,6 +21,7 @@ use super::pid_spaces::{self, Crossing, Numbers};
 use super::plan::{self, PlanRefusal};
 use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs, add_setns};
+use super::user_spaces::Users;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::Images;
@@ -54,6 +57,7 @@ pub(super) fn create(
     images: &Images,
     heirlooms: &mut Heirlooms,
     files: &mut FilesRestore<'_>,
+    users: &Users,
 ) -> Result<Stubs, Problem> {
     let options = files.options;
     process::hold_child_signal()?;
@@ -69,6 +73,7 @@ pub(super) fn create(
         stubs: Stubs(vec![root(root_task, layout, options)?]),
         places: HashMap::from([(root_task.pid, 0)]),
         numbers: Numbers::of(tasks),
+        users: users.clone(),
         early_leaders: false,
         spaces: vec![BTreeSet::from([0])],
         tables: 1,
@@ -109,6 +114,8 @@ struct Nursery<'a, 'f> {
     places: HashMap<i32, usize>,
     /// What pid namespaces below that of the root call them.
     numbers: Numbers,
+    /// User namespaces below that of the root, and who is born there.
+    users: Users,
     /// Whether somebody led a group before all were born, and may have had children since.
     early_leaders: bool,
     /// Numbers of the places that agents have in each address space.
@@ -162,7 +169,10 @@ impl Nursery<'_, '_> {
             self.make_heirlooms(maker)?;
         }
         let by = self.pid(by);
-        let is_apart = new.iter().any(|child| self.numbers.crossing(by, self.pid(*child)) != Crossing::None);
+        let is_apart = new.iter().any(|child| {
+            let child = self.pid(*child);
+            self.numbers.crossing(by, child) != Crossing::None || self.is_born_below(child, by)
+        });
         for new in new.chunks(if flags == 0 && !is_apart { CLONES_AT_ONCE } else { 1 }) {
             let tasks = self.tasks;
             let new: Vec<NewTask<'_>> = new
@@ -192,6 +202,11 @@ impl Nursery<'_, '_> {
     }
 
     fn clone_tasks(&mut self, new: &[NewTask<'_>], by: i32, flags: i32) -> Result<(), Problem> {
+        if let [alone] = new
+            && self.is_born_below(alone.pid, by)
+        {
+            return self.bear_below(alone, by, flags);
+        }
         let Stub { space: makers_space, agent_place, .. } = *self.stub(by)?;
         let mut batch = Batch::new();
         let place = if flags & libc::CLONE_VM == 0 {
@@ -316,11 +331,7 @@ impl Nursery<'_, '_> {
                 let other = self.layout.at_place(*other);
                 batch.call("munmap", libc::SYS_munmap, args![other.base, Layout::size(other.threads)]);
             }
-            let actor = |pid: i32| {
-                let task = self.tasks.iter().position(|task| task.pid == pid);
-                task.map_or(Actor::Helper(pid), Actor::Task)
-            };
-            self.heirlooms.disclaim(actor(new.pid), actor(by), self.tasks, &mut batch);
+            self.heirlooms.disclaim(self.actor(new.pid), self.actor(by), self.tasks, &mut batch);
             self.spaces.push(BTreeSet::from([place]));
         }
         self.places.insert(new.pid, self.stubs.0.len());
@@ -434,6 +445,9 @@ pub(super) fn socket_number(used: BTreeSet<i32>) -> i32 {
 pub(super) fn add_forget(batch: &mut Batch<'_>, signal: i32) {
     let ignore = batch.input(&[libc::SIG_IGN as u64, 0, 0, 0]);
     batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, ignore, 0, 8]);
+    // Who ignores it has no zombies to wait for.
+    let default = batch.input(&[0_u64; 4]);
+    batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
 }
 
 /// A task to be cloned.

@@ -9,9 +9,10 @@
 //!   credentials (`kinds/task/creds.rs`). Nobody may enter who has several, so such a task goes before it has them, and they get
 //!   their numbers in another way (`last_pid.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::unistd::{Gid, Uid};
 use proto::catalogue::{STASIS_USERNS, USERNS};
@@ -24,10 +25,12 @@ use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, invalid};
 use crate::kinds::namespaces::user;
-use crate::kinds::task::{UserSpaceEntry, creds};
+use crate::kinds::task::UserSpaceEntry;
+use crate::kinds::task::creds::{self, BornBelow};
 use crate::made_files::MadeFiles;
 use crate::mounts::envoy;
 use crate::options::RestoreOptions;
+use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 use crate::sys::namespace;
 use crate::tracee::batch::Batch;
@@ -151,13 +154,97 @@ fn lowest(map: &[UidGidExtent]) -> u32 {
     map.iter().map(|extent| extent.first).min().unwrap_or(0)
 }
 
-/// All of them: whoever has made namespaces for the tree has made these as well; else we do, at home.
-pub(super) fn there(tasks: &[Task], options: &RestoreOptions, images: &Images) -> Result<MadeFiles, Problem> {
-    if !options.inside.types.is_empty() {
-        return Ok(options.inside.users.clone());
+/// User namespaces below that of the root that are there, and who is in which.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Users {
+    /// What leads to them.
+    pub made: MadeFiles,
+    /// Where tasks and helpers are born that are not born in the root's: all in a pid namespace that belongs to one.
+    born: HashMap<i32, u32>,
+    /// What they have had since, by pid namespaces.
+    below: HashMap<u32, Rc<BornBelow>>,
+}
+
+impl Users {
+    /// All of them: whoever has made namespaces for the tree has made these as well; else we do, at home.
+    pub(super) fn of(tasks: &[Task], options: &RestoreOptions, images: &Images) -> Result<Self, Problem> {
+        let home = tasks.first().and_then(|root| root.alive.as_ref()?.ids.user_ns_id);
+        let made = if options.inside.types.is_empty() {
+            make(images, home.unwrap_or_default())?.into()
+        } else {
+            options.inside.users.clone()
+        };
+        let (entries, owners) = (read(images)?, Owners::read(images)?);
+        let mut below = HashMap::new();
+        for init in tasks.iter().filter(|task| task.inside().is_init()) {
+            let Some(space) = init.space() else { continue };
+            let Some(owner) = owners.of(NamespaceType::Pid, space.ns_id) else { continue };
+            let ids = init.core().thread_core.as_ref().and_then(|thread| thread.creds.clone());
+            let maps = maps_down_to(images, &entries, owner.id)?;
+            below.insert(space.ns_id, Rc::new(BornBelow { ids: ids.unwrap_or_default(), maps }));
+        }
+        let born = births(tasks, &owners).into_iter().collect();
+        Ok(Self { made, born, below })
     }
-    let home = tasks.first().and_then(|root| root.alive.as_ref()?.ids.user_ns_id);
-    make(images, home.unwrap_or_default()).map(MadeFiles::from)
+
+    /// What leads to one.
+    pub(super) fn get(&self, id: u32) -> Option<BorrowedFd<'_>> {
+        self.made.get(id)
+    }
+
+    /// Where somebody is born; none in that of the root.
+    pub(super) fn born_in(&self, pid: i32) -> Option<u32> {
+        self.born.get(&pid).copied()
+    }
+
+    /// Takes note of a helper that somebody makes.
+    pub(super) fn add_helper(&mut self, pid: i32, by: i32) {
+        if let Some(space) = self.born_in(by) {
+            self.born.insert(pid, space);
+        }
+    }
+
+    /// What a task has had since its birth, if that was below.
+    pub(super) fn born_below(&self, task: &Task) -> Option<&BornBelow> {
+        self.born_in(task.pid)?;
+        self.below.get(&task.space()?.ns_id).map(|born| &**born)
+    }
+
+    /// The user namespace that a task goes into; none if it stays in that in which it is born.
+    fn of_task(&self, task: &Task) -> Option<BorrowedFd<'_>> {
+        let id = task.alive.as_ref()?.ids.user_ns_id?;
+        self.get(id).filter(|_| self.born_in(task.pid) != Some(id))
+    }
+
+    /// Whether it has no power any more over what is outside when it gets its threads.
+    pub(super) fn is_below(&self, task: &Task) -> bool {
+        self.born_in(task.pid).is_some() || (is_early(task) && self.of_task(task).is_some())
+    }
+}
+
+/// Who is born below, and where: the init of a pid namespace that belongs there, and all whose parents are in it.
+fn births<'a>(tasks: &'a [Task], owners: &Owners) -> Vec<(i32, u32)> {
+    let is_in = |task: &'a Task, space: u32| task.space().is_some_and(|own| own.ns_id == space);
+    let born = |task: &'a Task| {
+        let space = task.space()?.ns_id;
+        let owner = owners.of(NamespaceType::Pid, space)?;
+        let parent = task.parent.and_then(|parent| tasks.get(parent));
+        (task.begins(space) || parent.is_some_and(|parent| is_in(parent, space)))
+            .then_some((task.pid, owner.id))
+    };
+    tasks.iter().filter_map(born).collect()
+}
+
+/// Maps from the root's user namespace down to one.
+fn maps_down_to(images: &Images, all: &[StasisUsernsEntry], id: u32) -> Result<Vec<IdMaps>, Problem> {
+    let (mut maps, mut at) = (Vec::new(), all.iter().find(|entry| entry.id == id));
+    while let Some(space) = at {
+        let entry: UsernsEntry = images.read_single(&USERNS, space.id.into())?;
+        maps.push(IdMaps { uids: user::ranges(&entry.uid_map), gids: user::ranges(&entry.gid_map) });
+        at = all.iter().take_while(|other| other.id != space.id).find(|other| other.id == space.parent);
+    }
+    maps.reverse();
+    Ok(maps)
 }
 
 fn make_one(
@@ -242,22 +329,17 @@ fn write(name: &str, entry: &StasisUsernsEntry, maps: &UsernsEntry) -> Result<()
     Ok(())
 }
 
-/// The user namespace that a task goes into; none if that is the root's.
-pub(super) fn of_task<'a>(task: &Task, spaces: &'a MadeFiles) -> Option<BorrowedFd<'a>> {
-    spaces.get(task.alive.as_ref()?.ids.user_ns_id?)
-}
-
 /// Whether a task goes there before it has what it has: nobody may who has threads, and what is unshared belongs there.
 pub(super) fn is_early(task: &Task) -> bool {
     task.threads.len() > 1 || task.core().own.pid_ns_for_children == Some(0)
 }
 
 /// Takes those there who must go before they have threads.
-pub(super) fn enter(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeFiles) -> Result<(), Problem> {
+pub(super) fn enter(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| is_early(task)) {
-        let Some(space) = of_task(task, spaces) else { continue };
+        let Some(space) = users.of_task(task) else { continue };
         let mut batch = Batch::new();
-        creds::add_ids(task.core(), &mut batch);
+        creds::add_ids(task.core(), users.born_below(task), &mut batch);
         add_setns(&mut batch, space, libc::CLONE_NEWUSER);
         stub.run("go into its user namespace", &batch)?;
     }
@@ -265,8 +347,8 @@ pub(super) fn enter(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeFiles) -> Re
 }
 
 /// Hands a stub what it will go into with its credentials, and says under which number that is.
-pub(super) fn hand_out(stub: &mut Stub, task: &Task, spaces: &MadeFiles) -> Result<UserSpaceEntry, Problem> {
-    let Some(space) = of_task(task, spaces) else { return Ok(UserSpaceEntry::Stays) };
+pub(super) fn hand_out(stub: &mut Stub, task: &Task, users: &Users) -> Result<UserSpaceEntry, Problem> {
+    let Some(space) = users.of_task(task) else { return Ok(UserSpaceEntry::Stays) };
     if is_early(task) {
         return Ok(UserSpaceEntry::Done);
     }

@@ -56,6 +56,16 @@ pub fn extents(map: &[id_map::Extent]) -> Vec<UidGidExtent> {
     map.iter().map(extent).collect()
 }
 
+/// A map that images have.
+pub fn ranges(map: &[UidGidExtent]) -> Vec<id_map::Extent> {
+    let range = |extent: &UidGidExtent| id_map::Extent {
+        inside: extent.first,
+        outside: extent.lower_first,
+        count: extent.count,
+    };
+    map.iter().map(range).collect()
+}
+
 /// Writes a map of the user namespace that a process is in, by its name in `/proc`.
 pub fn write(pid: &str, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
     let path = format!("/proc/{pid}/{name}");
