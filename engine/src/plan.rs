@@ -128,12 +128,20 @@ impl TaskPlan {
             return Ok(plan);
         }
         plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
-        plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
-        plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
-        plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
         // Nothing is said here of what tasks share.
         let mut ids = namespaces::ids_of_tree(&files.options.inside.types);
-        ids.fs_id = pid.cast_unsigned();
+        for id in [&mut ids.fs_id, &mut ids.files_id, &mut ids.vm_id] {
+            *id = pid.cast_unsigned();
+        }
+        match net_spaces::id_of_task(files, pid, &links) {
+            Ok(id) => ids.net_ns_id = Some(id),
+            Err(problem) => plan.refused.push(problem),
+        }
+        plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
+        match pid_spaces::of_task(files, pid, &links, &status) {
+            Ok(pids) => ids.pid_ns_id = pids.own.or(ids.pid_ns_id),
+            Err(problem) => plan.refused.push(problem),
+        }
         plan.refused.extend(task_spaces::of_task(files, pid, &links, &mut ids).err());
         plan.refused.extend(user_spaces::of_task(files, pid, &links, &mut ids, &mut Vec::new()).err());
         for vma in read_smaps(pid)? {

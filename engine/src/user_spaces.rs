@@ -31,8 +31,8 @@ use crate::tracee::freeze::task_name;
 use crate::visit;
 
 /// Types of namespaces that may belong to one below the root's.
-pub const OWNED: [NamespaceType; 4] =
-    [NamespaceType::Uts, NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Pid];
+pub const OWNED: [NamespaceType; 5] =
+    [NamespaceType::Uts, NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Pid, NamespaceType::Mnt];
 
 /// Why a user namespace cannot be dumped.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,16 @@ pub enum UserSpaceRefusal {
         "it shares its root and working directory with pid {0}, and is in a user namespace below that of the root of the tree"
     )]
     SharesDirectories(i32),
+    /// It shares something with somebody who is not there.
+    #[error(
+        "it shares its {0} with a task outside of its pid namespace, which belongs to a user namespace below that of the root"
+    )]
+    Shares(&'static str),
+    /// Nobody who is born there may enter it.
+    #[error(
+        "its {0} namespace does not belong to the user namespace that its pid namespace belongs to, nor to one below that"
+    )]
+    Foreign(&'static str),
     /// A thread with other ids than the leader.
     #[error(
         "a thread of it has other ids than its leader, and it is in a user namespace below that of the root of the tree"
@@ -86,8 +96,15 @@ pub struct UserSpaces {
     asked: HashSet<PathBuf>,
     /// Who owns what, if that is none of the root's.
     owned: Vec<(u32, NamespaceType, u32)>,
-    /// Tasks, with the numbers of what they share.
-    members: Vec<(TaskName, i32, u32, bool)>,
+    members: Vec<Member>,
+}
+
+/// A task, and all ids that it has.
+#[derive(Debug)]
+struct Member {
+    name: TaskName,
+    pid: i32,
+    ids: TaskKobjIdsEntry,
 }
 
 /// Those that a restore has made, for files that lead to them.
@@ -129,7 +146,9 @@ pub fn check(cx: &mut FilesDump<'_>, problems: &mut Vec<Problem>) {
     for net in nets.0.iter().skip(1) {
         problems.extend(spaces.learn_owner(options, NamespaceType::Net, net.id, &net.file).err());
     }
-    problems.extend(spaces.refuse_shared());
+    let home = namespaces::ids_of_tree(&options.inside.types);
+    problems.extend(spaces.refuse_shared(&home));
+    problems.extend(spaces.refuse_born_below(&home));
     *cx.state::<NetSpaces>() = nets;
 }
 
@@ -197,9 +216,8 @@ impl UserSpaces {
         };
         self.known.insert(link.to_owned(), id);
         ids.user_ns_id = Some(id);
-        let is_below = Some(id) != home.user_ns_id;
         if let Some(name) = task_name(pid) {
-            self.members.push((name, pid, ids.fs_id, is_below));
+            self.members.push(Member { name, pid, ids: *ids });
         }
         for kind in NamespaceType::ALL.into_iter().filter(|kind| *kind != NamespaceType::User) {
             let (Some(link), Some(id)) = (links.of(kind), namespaces::id(ids, kind)) else { continue };
@@ -239,13 +257,39 @@ impl UserSpaces {
     }
 
     /// Refusals of tasks below that share what nobody may share who goes into a user namespace.
-    fn refuse_shared(&self) -> Vec<Problem> {
-        let below = self.members.iter().filter(|(.., is_below)| *is_below);
-        let refusal = |(name, pid, fs, _): &(TaskName, i32, u32, bool)| {
-            let other = self.members.iter().find(|(_, other, of_other, _)| of_other == fs && other != pid)?;
-            Some(Problem::new(UserSpaceRefusal::SharesDirectories(other.1)).task(name))
+    fn refuse_shared(&self, home: &TaskKobjIdsEntry) -> Vec<Problem> {
+        let below = self.members.iter().filter(|member| member.ids.user_ns_id != home.user_ns_id);
+        let refusal = |member: &Member| {
+            let shares = |other: &&Member| other.ids.fs_id == member.ids.fs_id && other.pid != member.pid;
+            let other = self.members.iter().find(shares)?;
+            Some(Problem::new(UserSpaceRefusal::SharesDirectories(other.pid)).task(&member.name))
         };
         below.filter_map(refusal).collect()
+    }
+
+    /// Refusals of tasks that are born in such a user namespace, since their pid namespace belongs to it.
+    fn refuse_born_below(&self, home: &TaskKobjIdsEntry) -> Vec<Problem> {
+        let owns = |kind, id| self.owned.iter().any(|(_, known, own)| (*known, Some(*own)) == (kind, id));
+        let mut problems = Vec::new();
+        for member in self.members.iter().filter(|member| owns(NamespaceType::Pid, member.ids.pid_ns_id)) {
+            let ids = &member.ids;
+            let mut refuse = |refusal| problems.push(Problem::new(refusal).task(&member.name));
+            let others = || self.members.iter().filter(|other| other.ids.pid_ns_id != ids.pid_ns_id);
+            if others().any(|other| other.ids.vm_id == ids.vm_id) {
+                refuse(UserSpaceRefusal::Shares("address space"));
+            }
+            if others().any(|other| other.ids.files_id == ids.files_id) {
+                refuse(UserSpaceRefusal::Shares("descriptors"));
+            }
+            let apart = |kind: &NamespaceType| {
+                let id = namespaces::id(ids, *kind);
+                *kind != NamespaceType::User && id != namespaces::id(home, *kind) && !owns(*kind, id)
+            };
+            for kind in NamespaceType::ALL.into_iter().filter(apart) {
+                refuse(UserSpaceRefusal::Foreign(kind.name()));
+            }
+        }
+        problems
     }
 
     /// Writes the images of all of them.

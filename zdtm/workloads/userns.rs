@@ -2,16 +2,20 @@
 //! other namespaces belong.
 
 use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use zdtm::workload::{Context, Failure, Verdict, status_line};
 use zdtm::{ensure, ensure_eq};
 
-use crate::{capability, msgque, utsname};
+use crate::commands::ip;
+use crate::{capability, mounting, msgque, utsname};
 
 /// From linux/nsfs.h.
 const NS_GET_USERNS: libc::c_ulong = 0xb701;
@@ -249,6 +253,8 @@ fn init(cx: &mut Context) -> Verdict {
         stay_numbered(cx, "threads")?;
         thread.join()
     })?;
+    let sharing = cx.cloned_child(libc::CLONE_FILES | libc::SIGCHLD, |cx| stay_numbered(cx, "sharing"))?;
+    cx.wait_for("sharing")?;
     let zombie = cx.child(|_| zdtm::workload::exit_now(5))?;
     stay_numbered(cx, "init")?;
     ensure_owned(&["pid"])?;
@@ -256,7 +262,10 @@ fn init(cx: &mut Context) -> Verdict {
     ensure_eq!(ended, nix::sys::wait::WaitStatus::Exited(zombie.pid, 5), "the zombie");
     session.join()?;
     threads.join()?;
-    deeper.join()
+    sharing.join()?;
+    deeper.join()?;
+    // With the init all others end.
+    cx.wait_for("leave")
 }
 
 fn stay_numbered(cx: &Context, name: &str) -> Verdict {
@@ -279,6 +288,7 @@ pub(crate) fn pids(cx: &mut Context) -> Verdict {
     let before = numbers()?;
     cx.barrier()?;
     ensure_eq!(numbers()?, before, "numbers of the init");
+    cx.post("leave")?;
     child.join()
 }
 
@@ -299,6 +309,7 @@ pub(crate) fn forked(cx: &mut Context) -> Verdict {
         ensure_eq!(related(&space, NS_GET_USERNS)?, ino("self", "user")?, "whose the pid namespace is");
         ensure_eq!(space.metadata()?.ino(), ino("self", "pid_for_children")?, "where children will be");
         second.join()?;
+        cx.post("leave")?;
         child.join()
     })?;
     cx.wait_for("made")?;
@@ -306,5 +317,72 @@ pub(crate) fn forked(cx: &mut Context) -> Verdict {
     cx.post("mapped")?;
     INSIDE.into_iter().chain(["second", "outside"]).try_for_each(|name| cx.wait_for(name))?;
     cx.barrier()?;
+    child.join()
+}
+
+/// Mounts, a network, names and processes of a sandbox, all of its own.
+fn sandboxed(cx: &mut Context) -> Verdict {
+    cx.wait_for("mapped")?;
+    become_root()?;
+    nix::sys::prctl::set_dumpable(true)?;
+    let all = [CloneFlags::CLONE_NEWNS, CloneFlags::CLONE_NEWNET, CloneFlags::CLONE_NEWUTS];
+    unshare(all.into_iter().collect())?;
+    let root = Path::new("/");
+    mounting::change(root, MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+    let files = mounting::new_tmpfs(cx, "files")?;
+    fs::write(files.join("text"), "kept")?;
+    nix::unistd::chown(&files.join("text"), Some(Uid::from_raw(3)), Some(Gid::from_raw(4)))?;
+    let shared = mounting::new_tmpfs(cx, "shared")?;
+    mounting::change(&shared, MsFlags::MS_SHARED)?;
+    let peer = mounting::folder(cx, "peer")?;
+    mounting::bind(&shared, &peer)?;
+    mounting::remount(&peer, MsFlags::MS_RDONLY | MsFlags::MS_NOATIME)?;
+    // It shows those who are there, so it can be mounted only when they are: as the last.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)?;
+    ip("link set lo up")?;
+    fs::write("/proc/sys/net/ipv4/ip_default_ttl", "44")?;
+    utsname::set("sandbox", "none")?;
+    let door = TcpListener::bind("127.0.0.1:7001")?;
+    let inner = cx.child(|cx| stay_numbered(cx, "inner"))?;
+    let facts = || {
+        let meta = fs::metadata(files.join("text"))?;
+        Ok::<_, Failure>((mounting::tree()?, meta.uid(), meta.gid(), shown()?))
+    };
+    let before = facts()?;
+    ensure_eq!((before.1, before.2), (3, 4), "the owner of a file");
+    stay_numbered(cx, "sandboxed")?;
+    ensure_eq!(facts()?, before, "mounts, owners and processes");
+    ensure_owned(&["mnt", "net", "uts", "pid"])?;
+    mounting::ensure_text(&files.join("text"), "kept")?;
+    fs::create_dir(shared.join("below"))?;
+    mounting::tmpfs(&shared.join("below"), "size=64k")?;
+    ensure!(mounting::is_mounted(&peer.join("below"))?, "nothing propagates to a peer");
+    mounting::unmount(&files)?;
+    TcpStream::connect("127.0.0.1:7001")?;
+    door.accept()?;
+    ensure_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl")?.trim(), "44", "a tunable");
+    fs::write("/proc/sys/net/ipv4/ip_default_ttl", "45")?;
+    ensure_eq!(utsname::names()?, ["sandbox", "none"], "names");
+    inner.join()
+}
+
+/// Numbers that a procfs shows, in order.
+fn shown() -> Result<Vec<i32>, Failure> {
+    let names = fs::read_dir("/proc")?.flatten();
+    let mut shown: Vec<i32> = names.filter_map(|name| name.file_name().to_str()?.parse().ok()).collect();
+    shown.sort_unstable();
+    Ok(shown)
+}
+
+pub(crate) fn sandbox(cx: &mut Context) -> Verdict {
+    open_doors(cx)?;
+    let before = mounting::tree()?;
+    let child = cx.cloned_child(libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::SIGCHLD, sandboxed)?;
+    map(child.pid, "0 5 9\n", "0 5 9\n")?;
+    cx.post("mapped")?;
+    ["inner", "sandboxed"].into_iter().try_for_each(|name| cx.wait_for(name))?;
+    cx.barrier()?;
+    ensure_eq!(mounting::tree()?, before, "mounts outside");
     child.join()
 }

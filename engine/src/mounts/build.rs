@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chroot, fchdir};
 use proto::catalogue::BINFMT_MISC;
 use proto::messages::BinfmtMiscEntry;
@@ -71,6 +72,8 @@ pub struct BuildFiles {
     pub wanted: Vec<Wanted>,
     /// Masters of pseudo-terminals, as far as their slaves are mounted somewhere.
     pub masters: Vec<Master>,
+    /// User namespaces below ours, by the numbers of the mount namespaces that belong to them.
+    pub owners: Vec<(u32, OwnedFd)>,
 }
 
 /// Files by numbers.
@@ -179,6 +182,8 @@ struct Tree<'a> {
     attached: BTreeSet<u32>,
     /// Files that were wanted.
     opened: Vec<(u32, OwnedFd)>,
+    /// Its namespace, if that is no copy of the yard that things can be cloned in.
+    apart: Option<OwnedFd>,
 }
 
 impl Tree<'_> {
@@ -263,11 +268,18 @@ impl Builder<'_> {
 
     /// Builds one namespace.
     fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
-        self.yard.copy().while_trying_to("make another mount namespace")?;
-        let mut tree =
-            Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new(), opened: Vec::new() };
+        let step = "make another mount namespace";
+        let owner = self.files.owners.iter().find(|(id, _)| *id == namespace.id);
+        let apart = match owner {
+            Some((_, owner)) => Some(self.yard.copy_for(owner.as_fd()).while_trying_to(step)?),
+            None => self.yard.copy().map(|()| None).while_trying_to(step)?,
+        };
+        let (cloned, attached) = (BTreeMap::new(), BTreeSet::new());
+        let mut tree = Tree { namespace, cloned, attached, opened: Vec::new(), apart };
         loop {
+            self.enter_yard(&tree)?;
             let missing = self.clone_mounts(&mut tree)?;
+            Self::enter_tree(&tree)?;
             Self::attach_mounts(&mut tree)?;
             // What is made of folders of others waits until the others are there; so does the slave of a terminal.
             let Some(missing) = missing else { break };
@@ -276,14 +288,30 @@ impl Builder<'_> {
                 None => self.make_layers(missing, &tree)?,
             }
         }
-        for planned in &namespace.mounts {
+        self.enter_yard(&tree)?;
+        let carriers =
+            namespace.mounts.iter().map(|planned| planned.group.map(|at| Yard::get(&group_name(at))));
+        let carriers = carriers.map(Option::transpose).collect::<Result<Vec<_>, _>>()?;
+        Self::enter_tree(&tree)?;
+        for (planned, carrier) in namespace.mounts.iter().zip(carriers) {
             let Some(mount) = tree.cloned.get(&planned.mount.id) else { continue };
-            self.finish(planned, mount).about(|| planned.mount.object())?;
+            self.finish(planned, mount, carrier).about(|| planned.mount.object())?;
         }
         if let Some(root) = tree.root() {
             yard::become_root(root).while_trying_to("make its root the root of a mount namespace")?;
         }
         Ok(Built { id: namespace.id, namespace: self.yard.proc().namespace()?, opened: tree.opened })
+    }
+
+    /// Goes where things can be cloned.
+    fn enter_yard(&self, tree: &Tree<'_>) -> Result<(), SysError> {
+        if tree.apart.is_some() { self.yard.enter() } else { Ok(()) }
+    }
+
+    /// Goes where they are put on each other.
+    fn enter_tree(tree: &Tree<'_>) -> Result<(), SysError> {
+        let enter = |space| setns(space, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"));
+        tree.apart.as_ref().map_or(Ok(()), enter)
     }
 
     /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
@@ -402,16 +430,21 @@ impl Builder<'_> {
             inside(tree, || file_system::make(file_system, &IdMaps::default()))
         };
         let made = make().about(|| source.object.clone())?;
+        self.enter_yard(tree)?;
         Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
         self.put_groups()
     }
 
     /// Gives a mount its flags and its group.
-    fn finish(&self, planned: &PlannedMount, mount: &OwnedFd) -> Result<(), Problem> {
+    fn finish(
+        &self,
+        planned: &PlannedMount,
+        mount: &OwnedFd,
+        carrier: Option<OwnedFd>,
+    ) -> Result<(), Problem> {
         let (set, clear) = flags::attributes(planned.mount.flags);
         sys::set_attributes(mount.as_fd(), set, clear).while_trying_to("set its flags")?;
-        if let Some(at) = planned.group {
-            let carrier = Yard::get(&group_name(at))?;
+        if let (Some(at), Some(carrier)) = (planned.group, carrier) {
             match sys::set_group(carrier.as_fd(), mount.as_fd()) {
                 // Whether something outside has peers, only an attempt tells.
                 Err(SysError { errno: Errno::EINVAL, .. }) if self.is_outside(at) => {

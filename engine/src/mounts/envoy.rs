@@ -71,10 +71,11 @@ impl Told {
 pub struct Namespaces(Vec<(OwnedFd, CloneFlags)>);
 
 impl Namespaces {
-    /// The mount namespace of a process, and its user namespace where that is not ours. Looked up while it surely lives.
-    pub fn of(pid: i32) -> Result<Self, Problem> {
+    /// The mount namespace of a process, and the user namespace of a tree's root where that is not ours, which numbers users as
+    /// images do. Looked up while they surely live.
+    pub fn of(root: i32, pid: i32) -> Result<Self, Problem> {
         let mut all = Vec::new();
-        let user = format!("/proc/{pid}/ns/user");
+        let user = format!("/proc/{root}/ns/user");
         // Entering the one that we are in is refused.
         if std::fs::read_link(&user).ok() != std::fs::read_link("/proc/self/ns/user").ok() {
             all.push((open(&user)?, CloneFlags::CLONE_NEWUSER));
@@ -83,9 +84,9 @@ impl Namespaces {
         Ok(Self(all))
     }
 
-    /// The namespace of a type that a process is in, and its user namespace where that is not ours.
-    pub fn of_type(pid: i32, kind: NamespaceType) -> Result<Self, Problem> {
-        let mut all = Self::of(pid)?;
+    /// The namespace of a type that a process is in, and the user namespace of a tree's root where that is not ours.
+    pub fn of_type(root: i32, pid: i32, kind: NamespaceType) -> Result<Self, Problem> {
+        let mut all = Self::of(root, pid)?;
         all.0.retain(|(_, flag)| *flag == CloneFlags::CLONE_NEWUSER);
         let flag = CloneFlags::from_bits_retain(kind.clone_flag());
         all.0.push((open(&format!("/proc/{pid}/ns/{}", kind.name()))?, flag));

@@ -27,18 +27,25 @@ const SYSCALL_LENGTH: u64 = 2;
 
 /// The number that was given last in our pid namespace.
 #[derive(Debug)]
-pub(super) struct LastPid(File);
+pub(super) struct LastPid {
+    file: File,
+    /// What it was, and is to be again: else those who are made next would take numbers of the tree, should it be dumped.
+    before: i32,
+}
 
 impl LastPid {
     /// Opens it.
     pub(super) fn open() -> Result<Self, Problem> {
         let file = File::options().write(true).open(PATH).map_err(SysError::io("open"));
-        file.map(Self).about(|| Object::Path(PATH.into()))
+        let file = file.about(|| Object::Path(PATH.into()))?;
+        let text = std::fs::read_to_string(PATH).map_err(SysError::io("read"));
+        let before = text.about(|| Object::Path(PATH.into()))?.trim().parse().unwrap_or_default();
+        Ok(Self { file, before })
     }
 
     /// Has the next process or thread get the number behind this one.
     pub(super) fn set(&self, pid: i32) -> Result<(), Problem> {
-        let written = self.0.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
+        let written = self.file.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
         written.about(|| Object::Path(PATH.into()))
     }
 
@@ -64,6 +71,14 @@ impl LastPid {
             end(thread).while_trying_to("end a thread with the wrong number")?;
         }
         Err(Problem::new(SysError { call: "clone3", errno: Errno::EEXIST }))
+    }
+}
+
+impl Drop for LastPid {
+    fn drop(&mut self) {
+        if let Err(problem) = self.set(self.before) {
+            log::warn!("the number of the last process: {}", problem.cause);
+        }
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn restore(
     users: &Users,
 ) -> Result<(), Problem> {
     let owners = Owners::read(images)?;
+    let home = tasks.first().map_or(0, |root| root.pid);
     for kind in NAMESPACE_KINDS.iter().filter(|kind| TYPES.contains(&kind.namespace_type())) {
         let of_type = kind.namespace_type();
         let mut made: BTreeMap<u32, File> = BTreeMap::new();
@@ -79,7 +80,7 @@ pub(super) fn restore(
                 let space = user_spaces::make_owned(users.get(owner.id), of_type).of_task(&stub.name)?;
                 add_setns(&mut batch, space.as_fd(), of_type.clone_flag());
                 stub.run("go into its namespace", &batch)?;
-                fill(*kind, (id, owner.root), stub, images, options).of_task(&stub.name)?;
+                fill(*kind, (id, owner.root), (home, stub), images, options).of_task(&stub.name)?;
                 made.insert(id, space.into());
                 continue;
             }
@@ -90,7 +91,7 @@ pub(super) fn restore(
             stub.run("make its namespace", &batch)?;
             let space = open(stub, of_type).of_task(&stub.name)?;
             if of_type != NamespaceType::Cgroup {
-                fill(*kind, (id, 0), stub, images, options).of_task(&stub.name)?;
+                fill(*kind, (id, 0), (home, stub), images, options).of_task(&stub.name)?;
             }
             made.insert(id, space);
         }
@@ -107,7 +108,7 @@ fn open(stub: &Stub, kind: NamespaceType) -> Result<File, Problem> {
 fn fill(
     kind: &dyn ErasedNamespaceKind,
     (id, root): (u32, u32),
-    stub: &Stub,
+    (root_pid, stub): (i32, &Stub),
     images: &Images,
     options: &RestoreOptions,
 ) -> Result<(), Problem> {
@@ -124,7 +125,7 @@ fn fill(
         mounts: &mounts,
         masters: &masters,
     };
-    let namespaces = Namespaces::of_type(stub.pid, kind.namespace_type())?;
+    let namespaces = Namespaces::of_type(root_pid, stub.pid, kind.namespace_type())?;
     let filled = envoy::fork(|| {
         namespaces.enter_as_root()?;
         // Tunables are only for the root of the user namespace that it belongs to.

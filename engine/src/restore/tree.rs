@@ -207,15 +207,8 @@ impl Nursery<'_, '_> {
         {
             return self.bear_below(alone, by, flags);
         }
-        let Stub { space: makers_space, agent_place, .. } = *self.stub(by)?;
         let mut batch = Batch::new();
-        let place = if flags & libc::CLONE_VM == 0 {
-            agent_place
-        } else {
-            let place = lowest_not_in(self.spaces.get(makers_space).unwrap_or(&BTreeSet::new()));
-            self.layout.at_place(place).add_map(&mut batch);
-            place
-        };
+        let place = self.place_of_agent(by, flags, &mut batch)?;
         let mut flags_here = flags | libc::CLONE_PTRACE;
         let spaces = self.cross(new, by)?;
         if let Some([there, _]) = &spaces {
@@ -237,6 +230,17 @@ impl Nursery<'_, '_> {
             self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
         }
         Ok(())
+    }
+
+    /// The place of the agent of somebody who is about to be cloned; another one where the memory is shared.
+    fn place_of_agent(&mut self, by: i32, flags: i32, batch: &mut Batch<'_>) -> Result<usize, Problem> {
+        let Stub { space, agent_place, .. } = *self.stub(by)?;
+        if flags & libc::CLONE_VM == 0 {
+            return Ok(agent_place);
+        }
+        let place = lowest_not_in(self.spaces.get(space).unwrap_or(&BTreeSet::new()));
+        self.layout.at_place(place).add_map(batch);
+        Ok(place)
     }
 
     /// Takes note of helpers that are about to be made; where a clone is to be born in another pid namespace, what leads there

@@ -24,7 +24,7 @@ use super::stub::{Stub, Stubs, add_setns};
 use crate::args;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, invalid};
-use crate::kinds::namespaces::user;
+use crate::kinds::namespaces::{self, user};
 use crate::kinds::task::UserSpaceEntry;
 use crate::kinds::task::creds::{self, BornBelow};
 use crate::made_files::MadeFiles;
@@ -68,6 +68,22 @@ impl Owners {
             }
         }
         Ok(owners)
+    }
+
+    /// What leads to the owners of all namespaces of a type, by the ids of these.
+    pub(crate) fn of_type(
+        &self,
+        kind: NamespaceType,
+        users: &[(u32, OwnedFd)],
+    ) -> Result<Vec<(u32, OwnedFd)>, Problem> {
+        let of_type = self.0.iter().filter(|(known, ..)| *known == kind);
+        let pairs = of_type.map(|(_, id, owner)| {
+            let none =
+                || invalid(&STASIS_USERNS, 0, "a namespace belongs to a user namespace that is not there");
+            let (_, user) = users.iter().find(|(known, _)| *known == owner.id).ok_or_else(none)?;
+            Ok((*id, user.try_clone().map_err(SysError::io("dup"))?))
+        });
+        pairs.collect()
     }
 
     /// The owner of a namespace; none if that is the root's user namespace.
@@ -125,6 +141,41 @@ pub(super) fn check(tasks: &[Task], images: &Images) -> Vec<Problem> {
         let fs = |task: &Task| task.alive.as_ref().map(|alive| alive.ids.fs_id);
         if tasks.iter().enumerate().any(|(other, task)| other != at && fs(task) == Some(own.fs_id)) {
             refuse(PlanRefusal::LostSharing { what: "root and working directory" });
+        }
+    }
+    match Owners::read(images) {
+        Ok(owners) => problems.extend(check_births(tasks, &owners)),
+        Err(problem) => problems.push(problem),
+    }
+    problems
+}
+
+/// Finds those who are born below, and could not come to what they have.
+fn check_births(tasks: &[Task], owners: &Owners) -> Vec<Problem> {
+    let root = tasks.first().and_then(|root| root.alive.as_ref());
+    let mut problems = Vec::new();
+    for (pid, _) in births(tasks, owners) {
+        let Some(task) = tasks.iter().find(|task| task.pid == pid) else { continue };
+        let (Some(alive), Some(root)) = (&task.alive, root) else { continue };
+        let mut refuse = |refusal| problems.push(Problem::new(refusal).task(&task.name()));
+        let space = |task: &Task| task.space().map(|space| space.ns_id);
+        let outside = tasks.iter().filter(|other| space(other) != space(task));
+        let shares = |other: &Task| {
+            other.alive.as_ref().is_some_and(|other| {
+                other.ids.vm_id == alive.ids.vm_id || other.ids.files_id == alive.ids.files_id
+            })
+        };
+        if outside.into_iter().any(shares) {
+            refuse(PlanRefusal::LostSharing { what: "address space, or descriptors" });
+        }
+        let id = namespaces::id;
+        let apart = |kind: &NamespaceType| {
+            let own = id(&alive.ids, *kind);
+            let is_owned = own.is_some_and(|own| owners.of(*kind, own).is_some());
+            *kind != NamespaceType::User && own != id(&root.ids, *kind) && !is_owned
+        };
+        if let Some(kind) = NamespaceType::ALL.into_iter().find(apart) {
+            refuse(PlanRefusal::OtherNamespace(kind.name()));
         }
     }
     problems
@@ -288,6 +339,7 @@ pub(crate) fn make_owned(owner: Option<BorrowedFd<'_>>, kind: NamespaceType) -> 
     let owner = owner.ok_or_else(none)?;
     let go = || {
         namespace::enter(owner, libc::CLONE_NEWUSER)?;
+        nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
         unshare(kind)?;
         own_name()
     };

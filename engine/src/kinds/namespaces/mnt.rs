@@ -28,6 +28,7 @@ use crate::mounts::{build, classify, plan, read};
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::pid_spaces;
 use crate::procfs::link::NamespaceType;
+use crate::restore::user_spaces::Owners;
 use crate::sys::fcntl::borrow;
 use crate::terminals;
 
@@ -80,12 +81,12 @@ struct Classified {
 
 fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
     let members = of_tasks(cx.options, cx.id, cx.pids);
-    let namespaces = members.iter().map(|member| read::namespace(member.pid, member.id));
+    let namespaces = members.iter().map(|member| read::namespace(cx.root, member.pid, member.id));
     let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
     if procfs::are_several(&namespaces) {
         let inits = pid_spaces::inits(cx.root, cx.pids);
         for (namespace, member) in namespaces.iter_mut().zip(&members) {
-            procfs::mark(namespace, member.pid, &inits)?;
+            procfs::mark(namespace, (cx.root, member.pid), &inits)?;
         }
     }
     let surroundings = &cx.options.inside.surroundings;
@@ -183,7 +184,11 @@ impl NamespaceKind for MntNamespace {
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         let classified = classified(cx)?;
-        let members = classified.namespaces.iter().map(|(namespace, pid)| Member { namespace, pid: *pid });
+        let members = classified.namespaces.iter().map(|(namespace, pid)| Member {
+            namespace,
+            pid: *pid,
+            root: cx.root,
+        });
         write::write(&members.collect::<Vec<_>>(), &cx.options.mounts, images)
     }
 
@@ -203,7 +208,9 @@ impl NamespaceKind for MntNamespace {
         let (plan, later) = planned(cx).map_err(first)?;
         let mut wanted = wanted(cx)?;
         wanted.extend(later.iter().map(Later::place));
-        let files = BuildFiles { wanted, masters: terminals::masters(cx.images)? };
+        let masters = terminals::masters(cx.images)?;
+        let owners = Owners::read(cx.images)?.of_type(NamespaceType::Mnt, &cx.users.borrow())?;
+        let files = BuildFiles { wanted, masters, owners };
         let (built, masters) = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &files)?;
         cx.masters.borrow_mut().extend(masters);
         for built in built {

@@ -160,16 +160,13 @@ impl NamespaceKind for NetNamespace {
         let (home, owners) = (net_spaces::here()?, Owners::read(cx.images)?);
         for id in cx.images.ids_of(&NETNS) {
             let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
-            let space = match owners.of(NamespaceType::Net, id) {
-                Some(owner) => {
-                    let users = cx.users.borrow();
-                    let user = users.iter().find(|(id, _)| *id == owner.id).map(|(_, fd)| fd.as_fd());
-                    user_spaces::make_owned(user, NamespaceType::Net)?
-                }
-                None => {
-                    make_one()?;
-                    net_spaces::here()?.into()
-                }
+            let space = if let Some(owner) = owners.of(NamespaceType::Net, id) {
+                let users = cx.users.borrow();
+                let user = users.iter().find(|(id, _)| *id == owner.id).map(|(_, fd)| fd.as_fd());
+                user_spaces::make_owned(user, NamespaceType::Net)?
+            } else {
+                make_one()?;
+                net_spaces::here()?.into()
             };
             cx.spaces.borrow_mut().push((id, space));
         }

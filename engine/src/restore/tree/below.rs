@@ -71,12 +71,9 @@ impl Nursery<'_, '_> {
 
     /// Has `by` clone a child of `parent`, until that has its number.
     fn clone_below(&mut self, new: &NewTask<'_>, by: i32, parent: i32, flags: i32) -> Result<(), Problem> {
-        let maker = self.stub(by)?;
-        let place = maker.agent_place;
-        if flags & libc::CLONE_VM != 0 {
-            // What shares memory has an agent of its own: such are made by those who may choose numbers.
-            return Err(Problem::new(SysError { call: "clone3(CLONE_VM)", errno: Errno::EPERM }).step(STEP));
-        }
+        let mut batch = Batch::new();
+        let place = self.place_of_agent(by, flags, &mut batch)?;
+        self.stub(by)?.run(STEP, &batch)?;
         let signal = if flags & libc::CLONE_PARENT == 0 { new.exit_signal } else { 0 };
         let inside: Vec<i32> = self.numbers.to_set(new.pid).into_iter().take(1).collect();
         let last = LastPid::open()?;
