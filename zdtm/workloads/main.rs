@@ -568,6 +568,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidfd_outside", run: pidfd_outside::run },
     Workload { name: "pidfd_self", run: pidfd_self::run },
     Workload { name: "pidns_deep", run: pidns::deep },
+    Workload { name: "pidns_deep_fresh", run: pidns::deep_fresh },
     Workload { name: "pidns_fresh", run: pidns::fresh },
     Workload { name: "pidns_kids", run: pidns::kids },
     Workload { name: "pidns_nested", run: pidns::nested },

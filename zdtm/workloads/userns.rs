@@ -255,6 +255,16 @@ fn init(cx: &mut Context) -> Verdict {
     })?;
     let sharing = cx.cloned_child(libc::CLONE_FILES | libc::SIGCHLD, |cx| stay_numbered(cx, "sharing"))?;
     cx.wait_for("sharing")?;
+    // A pid namespace in the pid namespace, which belongs to a user namespace below.
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::SIGCHLD;
+    let boxed = cx.cloned_child(flags, |cx| {
+        let below = cx.child(|cx| stay_numbered(cx, "in the box"))?;
+        cx.wait_for("in the box")?;
+        stay_numbered(cx, "box")?;
+        ensure_owned(&["pid"])?;
+        below.join()
+    })?;
+    cx.wait_for("box")?;
     let zombie = cx.child(|_| zdtm::workload::exit_now(5))?;
     stay_numbered(cx, "init")?;
     ensure_owned(&["pid"])?;
@@ -263,6 +273,7 @@ fn init(cx: &mut Context) -> Verdict {
     session.join()?;
     threads.join()?;
     sharing.join()?;
+    boxed.join()?;
     deeper.join()?;
     // With the init all others end.
     cx.wait_for("leave")

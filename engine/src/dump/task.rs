@@ -279,7 +279,7 @@ fn look_at_task(
         core.own.pid_ns_for_children = pids.children;
     }
     for (thread, core) in facts.threads.iter().zip(&mut cores) {
-        core.own.pid_space = pids.numbers(thread.inside, status);
+        pids.number(&thread.status.ns_pid, status, &mut core.own);
     }
     let mm = if shared.first_vm {
         let mut mm = bounds::look(facts, files)?;
@@ -297,12 +297,13 @@ fn look_at_task(
     let fdinfo = shared.first_files.then(|| files.dump_table(facts, -1, problems));
     let ended_leader = facts.ended_leader.as_ref().map(|leader| StasisThreadEntry {
         tid: leader.pid as u32,
-        pid_space: pids.numbers(leader.inside, status),
         exit_signal: u32::try_from(leader.stat.exit_signal).ok(),
         ended_name: Some(String::from_utf8_lossy(&leader.stat.comm).into_owned()),
         ended_status: Some(leader.stat.exit_code as u32),
         ..StasisThreadEntry::default()
     });
+    let mut ended_leader = ended_leader;
+    ended_leader.iter_mut().for_each(|leader| pids.number(&status.ns_tgid, status, leader));
     let ended = ended_leader.iter().map(|leader| leader.tid);
     let pstree = PstreeEntry {
         pid,
@@ -387,10 +388,10 @@ fn look_at_zombie(pid: i32, files: &mut FilesDump<'_>) -> Result<TaskImages, Pro
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse)?;
     let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
     let pids = pid_spaces::of_task(files, pid, &NamespaceLinks::read(pid), &status)?;
-    let pid_space = pids.numbers(PidInside::innermost(&status.ns_pid, pid), &status);
     let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
     let exit_signal = u32::try_from(stat.exit_signal).ok();
-    let own = StasisThreadEntry { tid: pid as u32, exit_signal, pid_space, ..StasisThreadEntry::default() };
+    let mut own = StasisThreadEntry { tid: pid as u32, exit_signal, ..StasisThreadEntry::default() };
+    pids.number(&status.ns_pid, &status, &mut own);
     let mut core = ThreadImage { core, own, ..ThreadImage::default() };
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
@@ -563,10 +564,12 @@ fn ask_about_children(tree: &mut FrozenTree, images: &mut [TaskImages]) -> Resul
     /// Questions in one batch.
     const AT_ONCE: usize = 64;
     let mut children: BTreeMap<usize, Vec<(usize, PidInside)>> = BTreeMap::new();
-    let space = |at: usize| images.get(at).and_then(|image| image.cores.first()?.own.pid_space);
+    let own = |at: usize| images.get(at).and_then(|image| Some(&image.cores.first()?.own));
+    let space = |at: usize| own(at).and_then(|own| Some(own.pid_space?.ns_id));
     for (at, task) in tree.tasks.iter().enumerate().filter(|(_, task)| task.state != TaskState::Zombie) {
         if let Some(parent) = task.parent {
-            let pid = pid_spaces::seen_from(space(parent), task.pid, space(at));
+            let Some(seen) = own(at) else { continue };
+            let pid = pid_spaces::seen_from(space(parent), seen);
             children.entry(parent).or_default().push((at, pid));
         }
     }

@@ -45,8 +45,8 @@ pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
             signals.insert(libc::SIGCHLD);
         }
         if child.stopped.is_some() && child.core().own.stop_seen == Some(true) {
-            let parents = tasks.get(parent).and_then(Task::space);
-            seen.push(pid_spaces::seen_from(parents, child.pid, child.space()));
+            let parents = tasks.get(parent).and_then(Task::space).map(|space| space.ns_id);
+            seen.push(pid_spaces::seen_from(parents, &child.core().own));
         }
     }
     for (parent, (signals, seen)) in told {

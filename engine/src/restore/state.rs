@@ -208,7 +208,7 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &Users) -
 pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         suspend_filters(stub, task).of_task(&stub.name).while_trying_to("suspend its seccomp filters")?;
-        let how = (user_spaces::hand_out(stub, task, users)?, users.born_below(task));
+        let how = (user_spaces::hand_out(stub, task, users)?, users.born_below(task.pid));
         settle(stub, task, Moment::Prepare, how)?;
         settle(stub, task, Moment::Restore, how)?;
     }

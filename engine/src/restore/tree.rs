@@ -532,8 +532,7 @@ fn options_limit() -> Duration {
 
 /// Adds a `clone3` of a traced task or thread with certain numbers in its pid namespaces, the innermost first.
 pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tids: &[i32]) -> CallId {
-    let tid_at = |at: usize| tids.get(at).copied().unwrap_or(0);
-    let set_tid = batch.input(&[tid_at(0), tid_at(1)]);
+    let set_tid = batch.input(tids);
     // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     // set_tid_size, cgroup.
     let mut words = [Word::Value(0); 11];
@@ -542,7 +541,7 @@ pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tid
     if !tids.is_empty() {
         words[8] = Word::Pointer(set_tid);
     }
-    words[9] = Word::Value(tids.len().min(2) as u64);
+    words[9] = Word::Value(tids.len() as u64);
     let clone_args = batch.input_words(&words);
     batch.call("clone3(set_tid)", libc::SYS_clone3, args![clone_args, 88])
 }

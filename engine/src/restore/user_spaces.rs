@@ -9,7 +9,7 @@
 //!   credentials (`kinds/task/creds.rs`). Nobody may enter who has several, so such a task goes before it has them, and they get
 //!   their numbers in another way (`last_pid.rs`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -154,12 +154,12 @@ pub(super) fn check(tasks: &[Task], images: &Images) -> Vec<Problem> {
 fn check_births(tasks: &[Task], owners: &Owners) -> Vec<Problem> {
     let root = tasks.first().and_then(|root| root.alive.as_ref());
     let mut problems = Vec::new();
-    for (pid, _) in births(tasks, owners) {
+    let births = births(tasks, owners);
+    for pid in births.keys().copied() {
         let Some(task) = tasks.iter().find(|task| task.pid == pid) else { continue };
         let (Some(alive), Some(root)) = (&task.alive, root) else { continue };
         let mut refuse = |refusal| problems.push(Problem::new(refusal).task(&task.name()));
-        let space = |task: &Task| task.space().map(|space| space.ns_id);
-        let outside = tasks.iter().filter(|other| space(other) != space(task));
+        let outside = tasks.iter().filter(|other| !births.contains_key(&other.pid));
         let shares = |other: &Task| {
             other.alive.as_ref().is_some_and(|other| {
                 other.ids.vm_id == alive.ids.vm_id || other.ids.files_id == alive.ids.files_id
@@ -211,9 +211,7 @@ pub(super) struct Users {
     /// What leads to them.
     pub made: MadeFiles,
     /// Where tasks and helpers are born that are not born in the root's: all in a pid namespace that belongs to one.
-    born: HashMap<i32, u32>,
-    /// What they have had since, by pid namespaces.
-    below: HashMap<u32, Rc<BornBelow>>,
+    born: HashMap<i32, (u32, Rc<BornBelow>)>,
 }
 
 impl Users {
@@ -225,17 +223,17 @@ impl Users {
         } else {
             options.inside.users.clone()
         };
-        let (entries, owners) = (read(images)?, Owners::read(images)?);
-        let mut below = HashMap::new();
-        for init in tasks.iter().filter(|task| task.inside().is_init()) {
-            let Some(space) = init.space() else { continue };
-            let Some(owner) = owners.of(NamespaceType::Pid, space.ns_id) else { continue };
-            let ids = init.core().thread_core.as_ref().and_then(|thread| thread.creds.clone());
-            let maps = maps_down_to(images, &entries, owner.id)?;
-            below.insert(space.ns_id, Rc::new(BornBelow { ids: ids.unwrap_or_default(), maps }));
+        let entries = read(images)?;
+        let (mut born, mut of_inits) = (HashMap::new(), HashMap::new());
+        for (pid, birth) in births(tasks, &Owners::read(images)?) {
+            let init = tasks.iter().find(|task| task.pid == birth.init);
+            let creds = init.and_then(|init| init.core().thread_core.as_ref()?.creds.clone());
+            let maps = maps_down_to(images, &entries, birth.user)?;
+            let below = || Rc::new(BornBelow { ids: creds.unwrap_or_default(), maps });
+            let below = Rc::clone(of_inits.entry(birth.init).or_insert_with(below));
+            born.insert(pid, (birth.user, below));
         }
-        let born = births(tasks, &owners).into_iter().collect();
-        Ok(Self { made, born, below })
+        Ok(Self { made, born })
     }
 
     /// What leads to one.
@@ -245,20 +243,19 @@ impl Users {
 
     /// Where somebody is born; none in that of the root.
     pub(super) fn born_in(&self, pid: i32) -> Option<u32> {
-        self.born.get(&pid).copied()
+        self.born.get(&pid).map(|(user, _)| *user)
     }
 
     /// Takes note of a helper that somebody makes.
     pub(super) fn add_helper(&mut self, pid: i32, by: i32) {
-        if let Some(space) = self.born_in(by) {
-            self.born.insert(pid, space);
+        if let Some(born) = self.born.get(&by).cloned() {
+            self.born.insert(pid, born);
         }
     }
 
-    /// What a task has had since its birth, if that was below.
-    pub(super) fn born_below(&self, task: &Task) -> Option<&BornBelow> {
-        self.born_in(task.pid)?;
-        self.below.get(&task.space()?.ns_id).map(|born| &**born)
+    /// What somebody has had since birth, if that was below.
+    pub(super) fn born_below(&self, pid: i32) -> Option<&BornBelow> {
+        self.born.get(&pid).map(|(_, born)| &**born)
     }
 
     /// The user namespace that a task goes into; none if it stays in that in which it is born.
@@ -273,17 +270,26 @@ impl Users {
     }
 }
 
-/// Who is born below, and where: the init of a pid namespace that belongs there, and all whose parents are in it.
-fn births<'a>(tasks: &'a [Task], owners: &Owners) -> Vec<(i32, u32)> {
-    let is_in = |task: &'a Task, space: u32| task.space().is_some_and(|own| own.ns_id == space);
-    let born = |task: &'a Task| {
-        let space = task.space()?.ns_id;
-        let owner = owners.of(NamespaceType::Pid, space)?;
+/// Where somebody is born, and the init with whose ids.
+#[derive(Debug, Clone, Copy)]
+struct Birth {
+    user: u32,
+    init: i32,
+}
+
+/// Who is born below: the init of a pid namespace that belongs there, and all who descend from it.
+fn births(tasks: &[Task], owners: &Owners) -> BTreeMap<i32, Birth> {
+    let mut births: BTreeMap<i32, Birth> = BTreeMap::new();
+    for task in tasks {
         let parent = task.parent.and_then(|parent| tasks.get(parent));
-        (task.begins(space) || parent.is_some_and(|parent| is_in(parent, space)))
-            .then_some((task.pid, owner.id))
-    };
-    tasks.iter().filter_map(born).collect()
+        let parents = parent.and_then(|parent| births.get(&parent.pid)).copied();
+        let space = task.space().map(|space| space.ns_id).filter(|space| task.begins(*space));
+        let owner = space.and_then(|space| owners.of(NamespaceType::Pid, space)).map(|owner| owner.id);
+        let own = owner.filter(|owner| parents.is_none_or(|parents| parents.user != *owner));
+        let birth = own.map(|user| Birth { user, init: task.pid }).or(parents);
+        births.extend(birth.map(|birth| (task.pid, birth)));
+    }
+    births
 }
 
 /// Maps from the root's user namespace down to one.
@@ -391,7 +397,7 @@ pub(super) fn enter(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| is_early(task)) {
         let Some(space) = users.of_task(task) else { continue };
         let mut batch = Batch::new();
-        creds::add_ids(task.core(), users.born_below(task), &mut batch);
+        creds::add_ids(task.core(), users.born_below(task.pid), &mut batch);
         add_setns(&mut batch, space, libc::CLONE_NEWUSER);
         stub.run("go into its user namespace", &batch)?;
     }

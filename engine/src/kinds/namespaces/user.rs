@@ -86,8 +86,12 @@ pub fn become_root() -> Result<(), SysError> {
 
 impl NamespaceKind for UserNamespace {
     const NAME: &'static str = "user-namespace";
-    const NOT_SAVED: &'static [&'static str] =
-        &["limits in /proc/sys/user", "whether setgroups(2) is denied in that of the root", "which group made it", "keyrings"];
+    const NOT_SAVED: &'static [&'static str] = &[
+        "limits in /proc/sys/user",
+        "whether setgroups(2) is denied in that of the root",
+        "which group made it",
+        "keyrings",
+    ];
     const TYPE: NamespaceType = NamespaceType::User;
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {

@@ -36,9 +36,10 @@ impl Nursery<'_, '_> {
             self.numbers.add_helper(new.pid, by);
             self.users.add_helper(new.pid, by);
         }
-        if self.numbers.crossing(by, new.pid) != Crossing::Begins {
-            self.clone_below(new, by, by, flags)?;
-            return Ok(());
+        let begins = self.numbers.crossing(by, new.pid) == Crossing::Begins;
+        if self.users.born_in(new.pid) == self.users.born_in(by) {
+            let flags = if begins { flags | libc::CLONE_NEWPID } else { flags };
+            return self.clone_below(new, by, by, flags);
         }
         let helper = plan::free_pids(self.tasks).next().unwrap_or_default();
         let mut stand_in = NewTask::helper(helper);
@@ -47,7 +48,7 @@ impl Nursery<'_, '_> {
         self.clone_tasks(&[stand_in], by, 0)?;
         let mut batch = Batch::new();
         if let Some(task) = new.task {
-            creds::add_ids(task.core(), None, &mut batch);
+            creds::add_ids(task.core(), self.users.born_below(by), &mut batch);
         }
         let users = self.users.clone();
         if let Some(space) = users.born_in(new.pid).and_then(|id| users.get(id)) {
@@ -75,7 +76,8 @@ impl Nursery<'_, '_> {
         let place = self.place_of_agent(by, flags, &mut batch)?;
         self.stub(by)?.run(STEP, &batch)?;
         let signal = if flags & libc::CLONE_PARENT == 0 { new.exit_signal } else { 0 };
-        let inside: Vec<i32> = self.numbers.to_set(new.pid).into_iter().take(1).collect();
+        let mut inside = self.numbers.to_set(new.pid);
+        inside.pop();
         let last = LastPid::open()?;
         for _ in 0..TRIES {
             let mut batch = Batch::new();
