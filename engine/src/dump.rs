@@ -24,8 +24,10 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
+use crate::last_pids;
 use crate::net_spaces::NetSpaces;
 use crate::options::{Afterwards, DumpOptions};
+use crate::pid_spaces::PidSpaces;
 use crate::room;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
@@ -92,6 +94,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
         files.state::<UserSpaces>().write(&mut images)?;
+        last_pids::write(files.state::<PidSpaces>(), &options.inside, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;

@@ -14,6 +14,7 @@ pub mod error;
 pub mod image;
 pub mod inside;
 pub mod kinds;
+pub mod last_pids;
 pub mod logging;
 pub mod made_files;
 pub mod mounts;

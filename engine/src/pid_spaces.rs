@@ -108,7 +108,8 @@ struct PidSpace {
     nested: Vec<u32>,
     /// Whoever led us to it first.
     found_by: Option<TaskName>,
-    has_init: bool,
+    /// Its init, if that is of the tree.
+    init: Option<i32>,
 }
 
 /// Those of a tree that is being dumped.
@@ -191,7 +192,8 @@ impl PidSpaces {
         }
         let at = self.all.iter().position(|space| space.link == link).unwrap_or_else(|| {
             let found_by = found_by.and_then(task_name);
-            self.all.push(PidSpace { link: link.to_owned(), nested: Vec::new(), found_by, has_init: false });
+            let (link, nested) = (link.to_owned(), Vec::new());
+            self.all.push(PidSpace { link, nested, init: None, found_by });
             self.all.len() - 1
         });
         Some(FIRST_FREE_ID + at as u32)
@@ -218,7 +220,7 @@ impl PidSpaces {
         if let (Some(id), Some(INIT)) = (own, status.ns_pid.last().map(|last| PidInside(*last)))
             && let Some(space) = self.all.get_mut((id - FIRST_FREE_ID) as usize)
         {
-            space.has_init = true;
+            space.init = Some(pid);
         }
         // A zombie has none. The link is dangling as long as the namespace has no init.
         let is_elsewhere = !matches!(status.state, crate::procfs::stat::State::Zombie)
@@ -259,7 +261,7 @@ impl PidSpaces {
 
     /// A refusal for each namespace whose init is not of the tree, when all tasks were looked at.
     pub fn without_init(&self) -> Vec<Problem> {
-        let without = self.all.iter().filter(|space| !space.has_init);
+        let without = self.all.iter().filter(|space| space.init.is_none());
         without
             .map(|space| {
                 let problem = Problem::new(PidSpaceRefusal::NoInit);
@@ -271,6 +273,16 @@ impl PidSpaces {
     /// Ids of all that were met.
     pub fn ids(&self) -> BTreeSet<u32> {
         (FIRST_FREE_ID..).take(self.all.len()).collect()
+    }
+
+    /// What leads to each, and its id.
+    pub fn files(&self) -> impl Iterator<Item = (Result<File, Problem>, u32)> {
+        let inits = self.all.iter().zip(FIRST_FREE_ID..).filter_map(|(space, id)| Some((space.init?, id)));
+        inits.map(|(init, id)| {
+            let path = format!("/proc/{init}/ns/pid");
+            let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()));
+            (file, id)
+        })
     }
 
     /// What the link of a namespace says, and its id.

@@ -149,7 +149,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         state::settings(&mut stubs, &tasks, &users)?;
         files.release()?;
         files.close()?;
-        finish::go(stubs, &tasks, options)
+        finish::go(stubs, &tasks, options, images)
     };
     let root = build().map_err(one)?;
     files.succeeded();

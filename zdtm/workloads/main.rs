@@ -571,6 +571,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidns_deep_fresh", run: pidns::deep_fresh },
     Workload { name: "pidns_fresh", run: pidns::fresh },
     Workload { name: "pidns_kids", run: pidns::kids },
+    Workload { name: "pidns_last", run: pidns::last },
     Workload { name: "pidns_nested", run: pidns::nested },
     Workload { name: "pidns_proc", run: pidns::proc },
     Workload { name: "pipe00", run: pipe00::run },

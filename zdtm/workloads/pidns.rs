@@ -357,3 +357,40 @@ pub(crate) fn deep_fresh(cx: &mut Context) -> Verdict {
     cx.barrier()?;
     child.join()
 }
+
+const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+
+/// The number that the next child gets.
+fn next_number(cx: &Context) -> Result<i32, Failure> {
+    let child = cx.child(|_| Ok(()))?;
+    let number = child.pid.as_raw();
+    child.join()?;
+    Ok(number)
+}
+
+/// A number behind the one that was given last; some are taken by those who look at the tree.
+fn ensure_behind(cx: &Context, last: i32) -> Verdict {
+    let next = next_number(cx)?;
+    ensure!((last + 1..last + 9).contains(&next), "the next number is {next}, behind {last}");
+    Ok(())
+}
+
+/// Numbers that were given last, here and in a namespace below.
+pub(crate) fn last(cx: &mut Context) -> Verdict {
+    let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, |cx| {
+        std::fs::write(LAST, "500")?;
+        cx.post("init")?;
+        cx.park()?;
+        ensure_behind(cx, 500)
+    })?;
+    cx.wait_for("init")?;
+    let has_own = getppid().as_raw() <= 1;
+    if has_own {
+        std::fs::write(LAST, "1500")?;
+    }
+    cx.barrier()?;
+    if has_own {
+        ensure_behind(cx, 1500)?;
+    }
+    child.join()
+}

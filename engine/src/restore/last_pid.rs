@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::pid_spaces::Wanted;
 use super::stub::Stub;
 use super::tree::{add_clone, wait_for_clone};
 use crate::error::{Context as _, Object, Problem, SysError};
+use crate::last_pids;
 use crate::sys::ptrace::Resume;
 use crate::tracee::batch::Batch;
 use crate::tracee::stopped::{Stopped, TraceError};
@@ -43,31 +45,37 @@ impl LastPid {
         Ok(Self { file, before })
     }
 
-    /// Has the next process or thread get the number behind this one.
-    pub(super) fn set(&self, pid: i32) -> Result<(), Problem> {
+    /// Has the next process or thread get the numbers that its maker does not choose.
+    pub(super) fn prepare(&self, wanted: &Wanted) -> Result<(), Problem> {
+        for (init, number) in &wanted.others {
+            last_pids::set_inside(*init, (number - 1).cast_unsigned())?;
+        }
+        self.set(wanted.all.first().map_or(0, |pid| pid - 1))
+    }
+
+    fn set(&self, pid: i32) -> Result<(), Problem> {
         let written = self.file.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
         written.about(|| Object::Path(PATH.into()))
     }
 
-    /// Has a stub clone a thread with this number, and with those that it chooses; the flags are those of clone(2).
+    /// Has a stub clone a thread with these numbers; the flags are those of clone(2).
     pub(super) fn clone_thread(
         &self,
         stub: &mut Stub,
         flags: i32,
-        tid: i32,
-        inside: &[i32],
+        wanted: &Wanted,
     ) -> Result<Stopped, Problem> {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
-            add_clone(&mut batch, flags as u64, 0, inside);
-            self.set(tid - 1)?;
-            stub.run("create its threads", &batch)?;
+            let call = add_clone(&mut batch, flags as u64, 0, &wanted.chosen);
+            self.prepare(wanted)?;
+            stub.run("create its threads", &batch)?.result(call)?;
             let got = newest(stub).ok_or(SysError { call: "find its thread", errno: Errno::ESRCH })?;
             let thread = wait_for_clone(got)?;
-            if got == tid {
+            if wanted.are_those_of(&format!("/proc/{}/task/{got}/status", stub.pid))? {
                 return Ok(thread);
             }
-            log::debug!("{}: a thread got {got} instead of {tid}", stub.name);
+            log::debug!("{}: a thread got {got} instead of {:?}", stub.name, wanted.all);
             end(thread).while_trying_to("end a thread with the wrong number")?;
         }
         Err(Problem::new(SysError { call: "clone3", errno: Errno::EEXIST }))

@@ -14,9 +14,11 @@ use proto::messages::StasisPidSpace;
 use super::set::{Task, Thread};
 use super::stub::{Stubs, add_setns};
 use crate::args;
+use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::invalid;
 use crate::pid_spaces::{self, PidInside};
+use crate::procfs;
 use crate::tracee::batch::Batch;
 
 /// How a task is born, as seen by its maker.
@@ -28,6 +30,24 @@ pub(super) enum Crossing {
     Begins,
     /// Into one below that of its maker.
     Joins(u32),
+}
+
+/// The numbers of somebody who is to be made.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Those that are chosen, the innermost first.
+    pub chosen: Vec<i32>,
+    /// Those that are not, but for that in the root's namespace: each with the init of its namespace.
+    pub others: Vec<(i32, i32)>,
+    /// All of them, the outermost first.
+    pub all: Vec<i32>,
+}
+
+impl Wanted {
+    /// Whether somebody has all of them, by its `status` file.
+    pub(super) fn are_those_of(&self, status: &str) -> Result<bool, Problem> {
+        Ok(read_proc(status.to_owned(), procfs::status::parse)?.ns_pid == self.all)
+    }
 }
 
 /// A namespace, and the number that somebody has in it.
@@ -128,6 +148,20 @@ impl Numbers {
     pub(super) fn to_set(&self, pid: i32) -> Vec<i32> {
         let inside = self.places.get(&pid).into_iter().flatten().map(|(_, inside)| inside.number());
         inside.chain([pid]).collect()
+    }
+
+    /// The numbers that somebody is to be given by a maker who may choose those in some namespaces only.
+    pub(super) fn wanted(&self, pid: i32, may_choose: impl Fn(u32) -> bool) -> Wanted {
+        let places = self.places.get(&pid).map(Vec::as_slice).unwrap_or_default();
+        let chosen = places.iter().take_while(|(space, _)| may_choose(*space)).count();
+        let number = |(_, inside): &Place| inside.number();
+        let others = places.iter().skip(chosen);
+        let others = others.filter_map(|place| Some((*self.inits.get(&place.0)?, number(place))));
+        Wanted {
+            chosen: places.iter().take(chosen).map(number).collect(),
+            others: others.collect(),
+            all: places.iter().map(number).chain([pid]).rev().collect(),
+        }
     }
 
     /// Leads to a namespace, whose init is there.

@@ -182,9 +182,9 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &Users) -
         if !others.is_empty() && users.is_below(task) {
             let last = LastPid::open()?;
             for tid in others {
-                let mut inside = numbers.to_set(tid);
-                inside.pop();
-                let thread = last.clone_thread(stub, FLAGS, tid, &inside);
+                let user = users.where_threads_are_made(task);
+                let wanted = numbers.wanted(tid, |space| users.pid_owner(space) == user);
+                let thread = last.clone_thread(stub, FLAGS, &wanted);
                 stub.threads.push(Some(thread.of_task(&stub.name).while_trying_to(step)?));
             }
             continue;

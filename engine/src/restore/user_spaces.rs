@@ -212,6 +212,8 @@ pub(super) struct Users {
     pub made: MadeFiles,
     /// Where tasks and helpers are born that are not born in the root's: all in a pid namespace that belongs to one.
     born: HashMap<i32, (u32, Rc<BornBelow>)>,
+    /// Which pid namespaces belong to which.
+    pid_owners: HashMap<u32, u32>,
 }
 
 impl Users {
@@ -223,9 +225,9 @@ impl Users {
         } else {
             options.inside.users.clone()
         };
-        let entries = read(images)?;
+        let (entries, owners) = (read(images)?, Owners::read(images)?);
         let (mut born, mut of_inits) = (HashMap::new(), HashMap::new());
-        for (pid, birth) in births(tasks, &Owners::read(images)?) {
+        for (pid, birth) in births(tasks, &owners) {
             let init = tasks.iter().find(|task| task.pid == birth.init);
             let creds = init.and_then(|init| init.core().thread_core.as_ref()?.creds.clone());
             let maps = maps_down_to(images, &entries, birth.user)?;
@@ -233,7 +235,9 @@ impl Users {
             let below = Rc::clone(of_inits.entry(birth.init).or_insert_with(below));
             born.insert(pid, (birth.user, below));
         }
-        Ok(Self { made, born })
+        let pids = owners.0.iter().filter(|(kind, ..)| *kind == NamespaceType::Pid);
+        let pid_owners = pids.map(|(_, id, owner)| (*id, owner.id)).collect();
+        Ok(Self { made, born, pid_owners })
     }
 
     /// What leads to one.
@@ -244,6 +248,17 @@ impl Users {
     /// Where somebody is born; none in that of the root.
     pub(super) fn born_in(&self, pid: i32) -> Option<u32> {
         self.born.get(&pid).map(|(user, _)| *user)
+    }
+
+    /// The user namespace that a pid namespace belongs to, if that is below the root's.
+    pub(super) fn pid_owner(&self, space: u32) -> Option<u32> {
+        self.pid_owners.get(&space).copied()
+    }
+
+    /// The user namespace that a task is in when it makes its threads, if that is below the root's.
+    pub(super) fn where_threads_are_made(&self, task: &Task) -> Option<u32> {
+        let own = task.alive.as_ref().and_then(|alive| alive.ids.user_ns_id);
+        own.filter(|_| is_early(task) && self.of_task(task).is_some()).or_else(|| self.born_in(task.pid))
     }
 
     /// Takes note of a helper that somebody makes.

@@ -76,16 +76,16 @@ impl Nursery<'_, '_> {
         let place = self.place_of_agent(by, flags, &mut batch)?;
         self.stub(by)?.run(STEP, &batch)?;
         let signal = if flags & libc::CLONE_PARENT == 0 { new.exit_signal } else { 0 };
-        let mut inside = self.numbers.to_set(new.pid);
-        inside.pop();
+        let user = self.users.born_in(new.pid);
+        let wanted = self.numbers.wanted(new.pid, |space| self.users.pid_owner(space) == user);
         let last = LastPid::open()?;
         for _ in 0..TRIES {
             let mut batch = Batch::new();
-            add_clone(&mut batch, (flags | libc::CLONE_PTRACE) as u64, signal, &inside);
-            last.set(new.pid - 1)?;
-            self.stub(by)?.run(STEP, &batch)?;
+            let call = add_clone(&mut batch, (flags | libc::CLONE_PTRACE) as u64, signal, &wanted.chosen);
+            last.prepare(&wanted)?;
+            self.stub(by)?.run(STEP, &batch)?.result(call)?;
             let got = youngest(parent).ok_or(SysError { call: "find its child", errno: Errno::ESRCH })?;
-            if got == new.pid {
+            if wanted.are_those_of(&format!("/proc/{got}/status"))? {
                 let agents = self.enter_clones(std::slice::from_ref(new), by, flags, place)?;
                 for agent in agents {
                     self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
