@@ -94,7 +94,7 @@ impl Explain for PidSpaceRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::NoInit => Some("dump a tree that has the init of that namespace, too".into()),
-            _ => None,
+            Self::Thread => None,
         }
     }
 }

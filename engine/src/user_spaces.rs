@@ -60,11 +60,6 @@ pub enum UserSpaceRefusal {
         "its {0} namespace does not belong to the user namespace that its pid namespace belongs to, nor to one below that"
     )]
     Foreign(&'static str),
-    /// Its number could not be chosen.
-    #[error(
-        "its pid namespace belongs to a user namespace below that of the root, but is in one that does not, nor is the root's"
-    )]
-    Between,
     /// A thread with other ids than the leader.
     #[error(
         "a thread of it has other ids than its leader, and it is in a user namespace below that of the root of the tree"
@@ -257,23 +252,8 @@ impl UserSpaces {
         if !OWNED.contains(&kind) {
             return Err(Problem::new(UserSpaceRefusal::Owned(kind.name())));
         }
-        if kind == NamespaceType::Pid {
-            self.refuse_between(options, file)?;
-        }
         self.owned.push((owner, kind, id));
         Ok(())
-    }
-
-    /// Refuses a pid namespace in another one below the root's that does not belong below: nobody below could choose numbers there.
-    fn refuse_between(&mut self, options: &DumpOptions, space: &File) -> Result<(), Problem> {
-        let parent = File::from(namespace::parent(space)?);
-        let owner = self.id(options, File::from(namespace::owning_user_namespace(&parent)?))?;
-        let home = namespaces::ids_of_tree(&options.inside.types).user_ns_id;
-        let is_roots = ino_of(&parent)? == ino_of(&open(options.tree, NamespaceType::Pid)?)?;
-        if is_roots || Some(owner) != home {
-            return Ok(());
-        }
-        Err(Problem::new(UserSpaceRefusal::Between))
     }
 
     /// Refusals of tasks below that share what nobody may share who goes into a user namespace.

@@ -397,3 +397,24 @@ pub(crate) fn sandbox(cx: &mut Context) -> Verdict {
     ensure_eq!(mounting::tree()?, before, "mounts outside");
     child.join()
 }
+
+/// The same in a pid namespace that belongs to us.
+pub(crate) fn within(cx: &mut Context) -> Verdict {
+    open_doors(cx)?;
+    let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, |cx| {
+        let child = cx.cloned_child(libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::SIGCHLD, init)?;
+        // The procfs is that of the outermost.
+        let own = fs::read_link("/proc/self")?;
+        let own = own.display();
+        let outer: i32 = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?.trim().parse()?;
+        map(Pid::from_raw(outer), "0 5 9\n", "0 5 9\n")?;
+        cx.post("mapped")?;
+        INSIDE.into_iter().try_for_each(|name| cx.wait_for(name))?;
+        stay_numbered(cx, "between")?;
+        cx.post("leave")?;
+        child.join()
+    })?;
+    cx.wait_for("between")?;
+    cx.barrier()?;
+    child.join()
+}

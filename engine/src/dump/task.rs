@@ -302,8 +302,10 @@ fn look_at_task(
         ended_status: Some(leader.stat.exit_code as u32),
         ..StasisThreadEntry::default()
     });
-    let mut ended_leader = ended_leader;
-    ended_leader.iter_mut().for_each(|leader| pids.number(&status.ns_tgid, status, leader));
+    let ended_leader = ended_leader.map(|mut leader| {
+        pids.number(&status.ns_tgid, status, &mut leader);
+        leader
+    });
     let ended = ended_leader.iter().map(|leader| leader.tid);
     let pstree = PstreeEntry {
         pid,
