@@ -93,7 +93,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         files.finish(&mut images)?;
         namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
         files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
-        files.state::<UserSpaces>().write(&mut images)?;
+        files.state::<UserSpaces>().write(options, &mut images)?;
         last_pids::write(files.state::<PidSpaces>(), &options.inside, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use proto::catalogue::{STASIS_USERNS, USERNS};
 use proto::messages::{StasisOwnedNamespace, StasisUsernsEntry, TaskKobjIdsEntry, UsernsEntry};
 
-use crate::dump::inspect::{TaskFacts, ThreadFacts};
+use crate::dump::inspect::{TaskFacts, ThreadFacts, read_proc};
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError, TaskName};
 use crate::image::NewImages;
@@ -24,6 +24,7 @@ use crate::made_files::MadeFiles;
 use crate::mounts::envoy;
 use crate::net_spaces::NetSpaces;
 use crate::options::DumpOptions;
+use crate::procfs;
 use crate::procfs::id_map;
 use crate::procfs::link::NamespaceType;
 use crate::sys::namespace;
@@ -292,12 +293,28 @@ impl UserSpaces {
         problems
     }
 
+    /// What is kept of that of the root, if it is its own and nobody in it may change groups.
+    fn roots(&self, options: &DumpOptions) -> Result<Option<StasisUsernsEntry>, Problem> {
+        let root = options.tree.to_string();
+        if !options.inside.has(NamespaceType::User) || !user::are_groups_denied(&root) {
+            return Ok(None);
+        }
+        let status = read_proc(format!("/proc/{root}/status"), procfs::status::parse)?;
+        Ok(Some(StasisUsernsEntry {
+            id: namespaces::ids_of_tree(&options.inside.types).user_ns_id.unwrap_or_default(),
+            owner: namespace::owner(open(&root, NamespaceType::User)?)?,
+            groups_denied: Some(true),
+            groups: status.groups,
+            ..StasisUsernsEntry::default()
+        }))
+    }
+
     /// Writes the images of all of them.
-    pub fn write(&self, images: &mut NewImages) -> Result<(), Problem> {
-        if self.below.is_empty() {
+    pub fn write(&self, options: &DumpOptions, images: &mut NewImages) -> Result<(), Problem> {
+        let mut entries: Vec<StasisUsernsEntry> = self.roots(options)?.into_iter().collect();
+        if self.below.is_empty() && entries.is_empty() {
             return Ok(());
         }
-        let mut entries = Vec::new();
         for space in &self.below {
             let (entry, maps) = space.read().while_trying_to("look into a user namespace")?;
             let owned = self.owned.iter().filter(|(owner, ..)| *owner == space.id);

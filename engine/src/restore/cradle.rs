@@ -13,9 +13,11 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::unistd::Gid;
 use proto::catalogue::{CORE, IDS, INVENTORY, NETNS, PIDNS, PSTREE};
 use proto::messages::{CoreEntry, InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, TaskKobjIdsEntry};
 
@@ -24,11 +26,13 @@ use crate::error::{Class, Context as _, Explain, Object, Problem, Result, SysErr
 use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
+use crate::kinds::namespaces::user::become_root;
 use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
 use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
+use crate::visit;
 
 use super::nothing_restored;
 use super::own_pids::OwnPids;
@@ -67,6 +71,17 @@ enum CradleRefusal {
     /// Nobody hands it in.
     #[error("the {kind} namespace \"{name}\" is external, and nobody hands it in")]
     NotHandedIn { kind: &'static str, name: String },
+    /// A user namespace can only take the place of another one.
+    #[error(
+        "a user namespace is joined, and the tree has no {0} namespace of its own, which would belong to it"
+    )]
+    JoinsUser(&'static str),
+    /// Whoever makes the root is not its parent's child.
+    #[error("a user namespace is joined, and the root is to be a sibling of ours")]
+    JoinsUserAsSibling,
+    /// It is the one that we are in.
+    #[error("the user namespace that is to be joined is the one that stasis is in")]
+    JoinsOurs,
     /// The pid is taken there.
     #[error("pid {0} is taken in the pid namespace that is joined")]
     PidTaken(u32),
@@ -81,6 +96,8 @@ impl Explain for CradleRefusal {
         match self {
             Self::NotHandedIn { name, .. } => Some(format!("open it, and pass --inherit-fd fd[N]:{name}")),
             Self::PidTaken(_) => Some("end that process".into()),
+            Self::JoinsUser(_) | Self::JoinsOurs => Some("leave out --join-ns user:…".into()),
+            Self::JoinsUserAsSibling => Some("leave out --restore-sibling".into()),
         }
     }
 }
@@ -96,6 +113,9 @@ fn joined(
     let mut joined = Vec::new();
     for (kind, path) in &options.namespaces.join {
         let file = File::open(path).map_err(SysError::io("open")).about(|| Object::Path(path.clone()))?;
+        if *kind == NamespaceType::User {
+            check_user(&file, options, types)?;
+        }
         joined.push((*kind, file));
         if !types.contains(kind) {
             types.push(*kind);
@@ -126,6 +146,54 @@ fn joined(
     Ok(joined)
 }
 
+/// Whether a user namespace can take the place of that of the tree.
+fn check_user(file: &File, options: &RestoreOptions, types: &[NamespaceType]) -> Result<(), Problem> {
+    let ino = |file: &File| file.metadata().map(|data| data.ino()).map_err(SysError::io("fstat"));
+    let missing = [NamespaceType::User, NamespaceType::Pid].into_iter().find(|kind| !types.contains(kind));
+    Err(Problem::new(match missing {
+        Some(kind) => CradleRefusal::JoinsUser(kind.name()),
+        None if options.parent == Parent::Sibling => CradleRefusal::JoinsUserAsSibling,
+        None if ino(file)? == ino(&visit::here(NamespaceType::User)?)? => CradleRefusal::JoinsOurs,
+        None => return Ok(()),
+    }))
+}
+
+/// Forks the root, which is born in a user namespace that is joined: nobody can come back from there, so a small process of ours goes,
+/// and makes the root as its sibling.
+fn fork_in(plan: &Plan<'_>, user: &File, flags: i32) -> Result<Option<i32>, Problem> {
+    let (heard, told) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+    let Some(midwife) = process::fork()? else {
+        drop(heard);
+        let go = || -> Result<Option<i32>, Problem> {
+            // There it may be that nobody may change them.
+            let home = user_spaces::home(plan.images)?.filter(|home| home.groups_denied());
+            set_groups(&home.unwrap_or_default().groups)?;
+            namespace::enter(user, libc::CLONE_NEWUSER)?;
+            become_root()?;
+            Ok(super::plan::fork_when_free(plan.root.pid as i32, flags | libc::CLONE_PARENT)?)
+        };
+        let root = match go() {
+            Ok(None) => return Ok(None),
+            Ok(Some(root)) => root,
+            Err(problem) => {
+                log::error!("{}", problem.cause);
+                0
+            }
+        };
+        // Who cannot be told sees the end of the pipe.
+        let _told = nix::unistd::write(&told, &root.to_ne_bytes());
+        process::exit_now(0)
+    };
+    drop(told);
+    let mut root = [0; 4];
+    let read = nix::unistd::read(&heard, &mut root).map_err(SysError::of("read"));
+    while let Ok(Waited::Stopped(_)) = process::wait(midwife) {}
+    match i32::from_ne_bytes(root) {
+        root if root > 0 && read? == 4 => Ok(Some(root)),
+        _ => Err(Problem::new(NotFilled)),
+    }
+}
+
 /// A stay in namespaces that are joined, from which we come back: of a pid namespace, it is our children that are in it.
 #[derive(Debug)]
 struct Visit {
@@ -142,12 +210,13 @@ impl Visit {
             let home = File::open(&path).map_err(SysError::io("open"));
             Ok((*kind, home.about(|| Object::Path(path.into()))?))
         };
-        let mut visit = Self { homes: joined.iter().map(home).collect::<Result<_, Problem>>()?, dirs: None };
+        let visited = joined.iter().filter(|(kind, _)| *kind != NamespaceType::User);
+        let mut visit = Self { homes: visited.map(home).collect::<Result<_, Problem>>()?, dirs: None };
         if joined.iter().any(|(kind, _)| *kind == NamespaceType::Mnt) {
             let dir = |path: &str| File::open(path).map_err(SysError::io("open"));
             visit.dirs = Some([dir("/")?, dir(".")?]);
         }
-        for (kind, file) in joined {
+        for (kind, file) in joined.iter().filter(|(kind, _)| *kind != NamespaceType::User) {
             namespace::enter(file, kind.clone_flag()).while_trying_to("join its namespaces")?;
         }
         Ok(visit)
@@ -344,11 +413,11 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         flags |= libc::CLONE_PARENT;
     }
     let visit = Visit::pay(&plan.joined)?;
-    let forked = super::plan::fork_when_free(plan.root.pid as i32, flags);
-    let forked = forked.map_err(|e| match e.errno {
-        Errno::EEXIST => Problem::new(CradleRefusal::PidTaken(plan.root.pid)),
-        _ => Problem::new(e),
-    });
+    let user = plan.joined.iter().find(|(kind, _)| *kind == NamespaceType::User).map(|(_, file)| file);
+    let forked = match user {
+        Some(user) => fork_in(plan, user, flags),
+        None => fork_root(plan, flags),
+    };
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         visit.stay();
         drop((begin, done));
@@ -414,6 +483,28 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         newborn.forget();
     }
     Ok(Side::Outside { root, ended })
+}
+
+/// Forks the root, with the groups that it is to keep if nobody may change them where it is born.
+fn fork_root(plan: &Plan<'_>, flags: i32) -> Result<Option<i32>, Problem> {
+    let denied = user_spaces::home(plan.images)?.filter(|home| home.groups_denied());
+    let ours = nix::unistd::getgroups().map_err(SysError::of("getgroups"))?;
+    if let Some(home) = &denied {
+        set_groups(&home.groups)?;
+    }
+    let forked = super::plan::fork_when_free(plan.root.pid as i32, flags);
+    if denied.is_some() && !matches!(forked, Ok(None)) {
+        set_groups(&ours.into_iter().map(Gid::as_raw).collect::<Vec<_>>())?;
+    }
+    forked.map_err(|e| match e.errno {
+        Errno::EEXIST => Problem::new(CradleRefusal::PidTaken(plan.root.pid)),
+        _ => Problem::new(e),
+    })
+}
+
+fn set_groups(groups: &[u32]) -> Result<(), SysError> {
+    let groups: Vec<Gid> = groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    nix::unistd::setgroups(&groups).map_err(SysError::of("setgroups"))
 }
 
 /// In the root: fills the namespaces, when all is done that is to be done from outside.

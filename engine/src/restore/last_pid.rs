@@ -28,33 +28,47 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SYSCALL_LENGTH: u64 = 2;
 
 /// The number that was given last in our pid namespace.
+///
+/// It is another one for no longer than a clone takes, and is put back then: else those who are made next would take numbers that a tree
+/// had which is in images just now. Nor does another restore see it: it is locked.
 #[derive(Debug)]
-pub(super) struct LastPid {
-    file: File,
-    /// What it was, and is to be again: else those who are made next would take numbers of the tree, should it be dumped.
-    before: i32,
-}
+pub(super) struct LastPid(File);
 
 impl LastPid {
     /// Opens it.
     pub(super) fn open() -> Result<Self, Problem> {
-        let file = File::options().write(true).open(PATH).map_err(SysError::io("open"));
-        let file = file.about(|| Object::Path(PATH.into()))?;
-        let text = std::fs::read_to_string(PATH).map_err(SysError::io("read"));
-        let before = text.about(|| Object::Path(PATH.into()))?.trim().parse().unwrap_or_default();
-        Ok(Self { file, before })
+        let file = File::options().read(true).write(true).open(PATH).map_err(SysError::io("open"));
+        file.map(Self).about(|| Object::Path(PATH.into()))
     }
 
-    /// Has the next process or thread get the numbers that its maker does not choose.
-    pub(super) fn prepare(&self, wanted: &Wanted) -> Result<(), Problem> {
+    /// Has a clone get the numbers that its maker does not choose.
+    pub(super) fn for_clone<T>(
+        &self,
+        wanted: &Wanted,
+        clone: impl FnOnce() -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         for (init, number) in &wanted.others {
             last_pids::set_inside(*init, (number - 1).cast_unsigned())?;
         }
-        self.set(wanted.all.first().map_or(0, |pid| pid - 1))
+        self.0.lock().map_err(SysError::io("flock")).about(|| Object::Path(PATH.into()))?;
+        let before = self.read()?;
+        self.set(wanted.all.first().map_or(0, |pid| pid - 1))?;
+        let cloned = clone();
+        self.set(before)?;
+        self.0.unlock().map_err(SysError::io("flock")).about(|| Object::Path(PATH.into()))?;
+        cloned
+    }
+
+    fn read(&self) -> Result<i32, Problem> {
+        let mut text = [0; 16];
+        let read = self.0.read_at(&mut text, 0).map_err(SysError::io("read"));
+        let read = read.about(|| Object::Path(PATH.into()))?;
+        let text = text.get(..read).and_then(|text| std::str::from_utf8(text).ok());
+        Ok(text.and_then(|text| text.trim().parse().ok()).unwrap_or_default())
     }
 
     fn set(&self, pid: i32) -> Result<(), Problem> {
-        let written = self.file.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
+        let written = self.0.write_all_at(pid.to_string().as_bytes(), 0).map_err(SysError::io("write"));
         written.about(|| Object::Path(PATH.into()))
     }
 
@@ -68,8 +82,7 @@ impl LastPid {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
             let call = add_clone(&mut batch, flags as u64, 0, &wanted.chosen);
-            self.prepare(wanted)?;
-            stub.run("create its threads", &batch)?.result(call)?;
+            self.for_clone(wanted, || Ok(stub.run("create its threads", &batch)?.result(call)?))?;
             let got = newest(stub).ok_or(SysError { call: "find its thread", errno: Errno::ESRCH })?;
             let thread = wait_for_clone(got)?;
             if wanted.are_those_of(&format!("/proc/{}/task/{got}/status", stub.pid))? {
@@ -79,14 +92,6 @@ impl LastPid {
             end(thread).while_trying_to("end a thread with the wrong number")?;
         }
         Err(Problem::new(SysError { call: "clone3", errno: Errno::EEXIST }))
-    }
-}
-
-impl Drop for LastPid {
-    fn drop(&mut self) {
-        if let Err(problem) = self.set(self.before) {
-            log::warn!("the number of the last process: {}", problem.cause);
-        }
     }
 }
 

@@ -124,6 +124,11 @@ impl Numbers {
         self.places.insert(pid, places);
     }
 
+    /// Forgets a helper.
+    pub(super) fn forget(&mut self, helper: i32) {
+        self.places.remove(&helper);
+    }
+
     /// How somebody numbers another one, or a group or session; none if that is outside of its namespace.
     pub(super) fn seen_from(&self, viewer: i32, pid: i32) -> Option<PidInside> {
         let Some(own) = self.space(viewer) else { return Some(PidInside::new(pid)) };

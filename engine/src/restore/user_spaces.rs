@@ -16,12 +16,13 @@ use std::rc::Rc;
 
 use nix::unistd::{Gid, Uid};
 use proto::catalogue::{STASIS_USERNS, USERNS};
-use proto::messages::{StasisUsernsEntry, UidGidExtent, UsernsEntry};
+use proto::messages::{CredsEntry, StasisUsernsEntry, UidGidExtent, UsernsEntry};
 
 use super::plan::PlanRefusal;
 use super::set::Task;
 use super::stub::{Stub, Stubs, add_setns};
 use crate::args;
+use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, invalid};
 use crate::kinds::namespaces::{self, user};
@@ -30,15 +31,25 @@ use crate::kinds::task::creds::{self, BornBelow};
 use crate::made_files::MadeFiles;
 use crate::mounts::envoy;
 use crate::options::RestoreOptions;
-use crate::procfs::id_map::IdMaps;
+use crate::procfs;
+use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
 use crate::sys::namespace;
 use crate::tracee::batch::Batch;
 use crate::user_spaces::OWNED;
 
-/// The namespaces of a set, parents before their children.
-pub(super) fn read(images: &Images) -> Result<Vec<StasisUsernsEntry>, Problem> {
+fn read_all(images: &Images) -> Result<Vec<StasisUsernsEntry>, Problem> {
     if images.has(&STASIS_USERNS, 0) { images.read(&STASIS_USERNS, 0) } else { Ok(Vec::new()) }
+}
+
+/// The namespaces of a set below the root's, parents before their children.
+pub(super) fn read(images: &Images) -> Result<Vec<StasisUsernsEntry>, Problem> {
+    Ok(read_all(images)?.into_iter().filter(|entry| entry.parent != 0).collect())
+}
+
+/// What is kept of that of the root.
+pub(crate) fn home(images: &Images) -> Result<Option<StasisUsernsEntry>, Problem> {
+    Ok(read_all(images)?.into_iter().find(|entry| entry.parent == 0))
 }
 
 /// Which namespaces of other types belong to one of these, with who is root there.
@@ -212,6 +223,8 @@ pub(super) struct Users {
     pub made: MadeFiles,
     /// Where tasks and helpers are born that are not born in the root's: all in a pid namespace that belongs to one.
     born: HashMap<i32, (u32, Rc<BornBelow>)>,
+    /// What all others have, if nobody in the root's may change groups.
+    denied: Option<Rc<BornBelow>>,
     /// Which pid namespaces belong to which.
     pid_owners: HashMap<u32, u32>,
 }
@@ -237,7 +250,8 @@ impl Users {
         }
         let pids = owners.0.iter().filter(|(kind, ..)| *kind == NamespaceType::Pid);
         let pid_owners = pids.map(|(_, id, owner)| (*id, owner.id)).collect();
-        Ok(Self { made, born, pid_owners })
+        let denied = groups_of_all(tasks, options, images)?.map(Rc::new);
+        Ok(Self { made, born, pid_owners, denied })
     }
 
     /// What leads to one.
@@ -268,9 +282,14 @@ impl Users {
         }
     }
 
-    /// What somebody has had since birth, if that was below.
+    /// Forgets a helper.
+    pub(super) fn forget(&mut self, helper: i32) {
+        self.born.remove(&helper);
+    }
+
+    /// What somebody has had since birth, if that was below, or where nobody may change groups.
     pub(super) fn born_below(&self, pid: i32) -> Option<&BornBelow> {
-        self.born.get(&pid).map(|(_, born)| &**born)
+        self.born.get(&pid).map(|(_, born)| born).or(self.denied.as_ref()).map(|born| &**born)
     }
 
     /// The user namespace that a task goes into; none if it stays in that in which it is born.
@@ -283,6 +302,25 @@ impl Users {
     pub(super) fn is_below(&self, task: &Task) -> bool {
         self.born_in(task.pid).is_some() || (is_early(task) && self.of_task(task).is_some())
     }
+}
+
+/// The ids of root, with the groups that all stubs inherit, if nobody in the user namespace of the root may change them.
+fn groups_of_all(
+    tasks: &[Task],
+    options: &RestoreOptions,
+    images: &Images,
+) -> Result<Option<BornBelow>, Problem> {
+    let root = match tasks.first() {
+        Some(root) if !options.inside.types.is_empty() => root.pid.to_string(),
+        _ => "self".to_owned(),
+    };
+    let were_denied = home(images)?.is_some_and(|home| home.groups_denied());
+    if !were_denied && !user::are_groups_denied(&root) {
+        return Ok(None);
+    }
+    let status = read_proc(format!("/proc/{root}/status"), procfs::status::parse)?;
+    let groups = status.groups.iter().map(|id| id_map::inside(&options.inside.ids.gids, *id)).collect();
+    Ok(Some(BornBelow { ids: CredsEntry { groups, ..CredsEntry::default() }, maps: Vec::new() }))
 }
 
 /// Where somebody is born, and the init with whose ids.
@@ -391,8 +429,7 @@ fn open(name: &str, kind: NamespaceType) -> Result<OwnedFd, Problem> {
 /// Writes what may be written once, in this order: groups can be denied as long as there is no map of them.
 fn write(name: &str, entry: &StasisUsernsEntry, maps: &UsernsEntry) -> Result<(), Problem> {
     if entry.groups_denied() {
-        let path = format!("/proc/{name}/setgroups");
-        std::fs::write(&path, "deny").map_err(SysError::io("write")).about(|| Object::Path(path.into()))?;
+        user::deny_groups(name)?;
     }
     for (file, map) in [("uid_map", &maps.uid_map), ("gid_map", &maps.gid_map)] {
         if !map.is_empty() {

@@ -61,7 +61,11 @@ impl Nursery<'_, '_> {
         self.heirlooms.disclaim(new, parent, self.tasks, &mut batch);
         let pid = self.pid(new);
         self.stub(pid)?.post("empty the new process", batch)?;
-        self.end_helper(helper, by)
+        self.end_helper(helper, by)?;
+        // The next one has the same number, and may be elsewhere.
+        self.numbers.forget(helper);
+        self.users.forget(helper);
+        Ok(())
     }
 
     /// Who has a pid.
@@ -82,8 +86,7 @@ impl Nursery<'_, '_> {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
             let call = add_clone(&mut batch, (flags | libc::CLONE_PTRACE) as u64, signal, &wanted.chosen);
-            last.prepare(&wanted)?;
-            self.stub(by)?.run(STEP, &batch)?.result(call)?;
+            last.for_clone(&wanted, || Ok(self.stub(by)?.run(STEP, &batch)?.result(call)?))?;
             let got = youngest(parent).ok_or(SysError { call: "find its child", errno: Errno::ESRCH })?;
             if wanted.are_those_of(&format!("/proc/{got}/status"))? {
                 let agents = self.enter_clones(std::slice::from_ref(new), by, flags, place)?;
