@@ -294,7 +294,7 @@ impl UserSpaces {
     }
 
     /// What is kept of that of the root, if it is its own and nobody in it may change groups.
-    fn roots(&self, options: &DumpOptions) -> Result<Option<StasisUsernsEntry>, Problem> {
+    fn of_root(options: &DumpOptions) -> Result<Option<StasisUsernsEntry>, Problem> {
         let root = options.tree.to_string();
         if !options.inside.has(NamespaceType::User) || !user::are_groups_denied(&root) {
             return Ok(None);
@@ -311,7 +311,7 @@ impl UserSpaces {
 
     /// Writes the images of all of them.
     pub fn write(&self, options: &DumpOptions, images: &mut NewImages) -> Result<(), Problem> {
-        let mut entries: Vec<StasisUsernsEntry> = self.roots(options)?.into_iter().collect();
+        let mut entries: Vec<StasisUsernsEntry> = Self::of_root(options)?.into_iter().collect();
         if self.below.is_empty() && entries.is_empty() {
             return Ok(());
         }

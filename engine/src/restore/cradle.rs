@@ -19,7 +19,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::Gid;
 use proto::catalogue::{CORE, IDS, INVENTORY, NETNS, PIDNS, PSTREE};
-use proto::messages::{CoreEntry, InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, TaskKobjIdsEntry};
+use proto::messages::{
+    CoreEntry, InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, StasisUsernsEntry, TaskKobjIdsEntry,
+};
 
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Class, Context as _, Explain, Object, Problem, Result, SysError};
@@ -166,7 +168,7 @@ fn fork_in(plan: &Plan<'_>, user: &File, flags: i32) -> Result<Option<i32>, Prob
         drop(heard);
         let go = || -> Result<Option<i32>, Problem> {
             // There it may be that nobody may change them.
-            let home = user_spaces::home(plan.images)?.filter(|home| home.groups_denied());
+            let home = user_spaces::home(plan.images)?.filter(StasisUsernsEntry::groups_denied);
             set_groups(&home.unwrap_or_default().groups)?;
             namespace::enter(user, libc::CLONE_NEWUSER)?;
             become_root()?;
@@ -487,7 +489,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
 
 /// Forks the root, with the groups that it is to keep if nobody may change them where it is born.
 fn fork_root(plan: &Plan<'_>, flags: i32) -> Result<Option<i32>, Problem> {
-    let denied = user_spaces::home(plan.images)?.filter(|home| home.groups_denied());
+    let denied = user_spaces::home(plan.images)?.filter(StasisUsernsEntry::groups_denied);
     let ours = nix::unistd::getgroups().map_err(SysError::of("getgroups"))?;
     if let Some(home) = &denied {
         set_groups(&home.groups)?;

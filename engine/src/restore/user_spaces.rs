@@ -251,7 +251,7 @@ impl Users {
         let pids = owners.0.iter().filter(|(kind, ..)| *kind == NamespaceType::Pid);
         let pid_owners = pids.map(|(_, id, owner)| (*id, owner.id)).collect();
         let denied = groups_of_all(tasks, options, images)?.map(Rc::new);
-        Ok(Self { made, born, pid_owners, denied })
+        Ok(Self { made, born, denied, pid_owners })
     }
 
     /// What leads to one.
