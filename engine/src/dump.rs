@@ -25,10 +25,10 @@ use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
 use crate::last_pids;
-use crate::net_spaces::NetSpaces;
 use crate::options::{Afterwards, DumpOptions};
 use crate::pid_spaces::PidSpaces;
 use crate::room;
+use crate::side_by_side;
 use crate::stats::DumpStats;
 use crate::supervise::Lifeline;
 use crate::task_spaces::TaskSpaces;
@@ -37,6 +37,7 @@ use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
 use crate::user_spaces::UserSpaces;
 
+use memory::Writing;
 use vm_flags::VmFlagsReader;
 
 /// Dumps the tree at `options.tree`, and says what it cost. When the lifeline is cut before the images are complete,
@@ -53,13 +54,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
 
     target::check(options.tree).map_err(untouched)?;
     room::make_ours(0).map_err(untouched)?;
-    let mut images = NewImages::new(&options.images_dir);
-    if options.skip_checksums {
-        images = images.without_checksums();
-    }
-    if options.afterwards == Afterwards::LeaveRunning {
-        images = images.freeing_later();
-    }
+    let mut images = new_images(options);
     let mut cgroups = CgroupsDump::new(&options.cgroups, hierarchies).map_err(untouched)?;
     let vm_flags = VmFlagsReader::for_tree(options.tree);
     if options.afterwards == Afterwards::LeaveRunning {
@@ -79,19 +74,25 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     let mut tasks = task::look(&tree, &facts, &mut files, &mut problems);
     files.check(&mut problems);
     let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
-    namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut problems);
+    namespaces::look(&mut files, &pids, &mut problems);
     task::find_cgroups(&tree, &facts, &mut tasks, &mut cgroups, &mut problems);
     task::without_closed(&mut tasks, &mut files);
     if !problems.is_empty() {
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
-    task::ask(&mut tree, &facts, &mut tasks, lifeline).map_err(running)?;
+    let written = {
+        let modest = memory::modest(&tree, &facts, &tasks);
+        let write = || memory::write_modest(&modest, &mut images, &mut stats, lifeline);
+        let (written, asked) =
+            side_by_side::both(write, || task::ask(&mut tree, &facts, &mut tasks, lifeline));
+        asked.and(written).map_err(running)?
+    };
     descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;
     let inventory = task::inventory(cgroups.own_set());
-    let mut write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
+    let write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
         files.finish(&mut images)?;
-        namespaces::dump(options, &pids, &files.state::<NetSpaces>().0, &mut images)?;
+        namespaces::dump(&mut files, &pids, &mut images)?;
         files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
         files.state::<UserSpaces>().write(options, &mut images)?;
         last_pids::write(files.state::<PidSpaces>(), &options.inside, &mut images)?;
@@ -99,7 +100,8 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;
         }
-        let copies = memory::write(tree, &facts, &tasks, options, &mut images, &mut stats, lifeline)?;
+        let writing = Writing::new(&mut images, &mut stats, lifeline, memory::estimate_large(&facts));
+        let copies = memory::write(tree, &facts, &tasks, written, options, writing)?;
         settle::settle(tree, &facts, &mut tasks)?;
         task::write(&mut tasks, files.state::<TimeSpaces>(), &mut images)?;
         Ok(copies)
@@ -124,6 +126,17 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
     }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
     Ok(stats)
+}
+
+fn new_images(options: &DumpOptions) -> NewImages {
+    let mut images = NewImages::new(&options.images_dir);
+    if options.skip_checksums {
+        images = images.without_checksums();
+    }
+    if options.afterwards == Afterwards::LeaveRunning {
+        images = images.freeing_later();
+    }
+    images
 }
 
 /// Ends the tree, whose images are complete: should we die from here on, it dies with us.

@@ -8,6 +8,7 @@
 //! The command stays where it was, and waits. It is needed to end a tree, too: nobody inside of a pid namespace can kill its
 //! init, and when that is killed, whoever is inside dies with it.
 
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 
 use crate::dump::inspect::read_proc;
@@ -229,6 +231,32 @@ impl Kept {
     }
 }
 
+/// The mounts of those who called us: programs that we run are to be theirs, for one of a container need not be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// What leads to the mount namespace, wherever we are.
+    mounts: PathBuf,
+    /// And to the root directory.
+    root: PathBuf,
+}
+
+impl Home {
+    /// Of descriptors of ours, which stay open.
+    pub fn new(mounts: &File, root: &Kept) -> Self {
+        Self { mounts: PathBuf::from(format!("/proc/self/fd/{}", mounts.as_raw_fd())), root: root.path() }
+    }
+
+    /// Goes there, in a fork of ours that does not come back.
+    pub fn return_to(&self) -> Result<(), SysError> {
+        // Opened while we are here: paths lead elsewhere in a moment.
+        let root = Kept::open(&self.root)?;
+        let mounts = File::open(&self.mounts).map_err(SysError::io("open"))?;
+        nix::sched::setns(mounts, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))?;
+        nix::unistd::fchdir(&root.0).map_err(SysError::of("fchdir"))?;
+        nix::unistd::chroot(".").map_err(SysError::of("chroot"))
+    }
+}
+
 /// The procfs of those who called us, which knows the pids that they know.
 #[derive(Debug)]
 pub struct Outside(Kept);
@@ -242,6 +270,12 @@ impl Outside {
     /// Where the kernel lists its timers, which a container's own procfs often hides.
     pub fn timer_list(&self) -> PathBuf {
         self.0.path().join("timer_list")
+    }
+
+    /// Tunables of the namespaces that whoever opens one is in (proc_sys(5)); a container's own procfs often does not let them be
+    /// written.
+    pub fn tunables(&self) -> PathBuf {
+        self.0.path().join("sys")
     }
 
     /// Names a task by its pid outside, too.

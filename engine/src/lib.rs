@@ -17,6 +17,7 @@ pub mod kinds;
 pub mod last_pids;
 pub mod logging;
 pub mod made_files;
+pub mod mount_spaces;
 pub mod mounts;
 pub mod net_lock;
 pub mod net_spaces;

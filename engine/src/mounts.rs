@@ -5,7 +5,7 @@
 //! nobody else keeps ([`write`]). A restore plans what is mounted from what ([`plan`]), opens what comes from outside while it
 //! still sees it ([`outside`]), and builds the trees in a process of its own inside the new namespaces ([`build`]).
 //!
-//! Not saved: contents of file systems other than tmpfs and ramfs; which mounts are locked against a less privileged user;
+//! Not saved: contents of file systems other than tmpfs, ramfs and devtmpfs; which mounts are locked against a less privileged user;
 //! mounts with mapped ids; in-memory state of cgroup, mqueue and devpts, which other kinds keep.
 
 mod archive;
@@ -18,6 +18,8 @@ mod extract;
 mod file_system;
 mod flags;
 mod fs_types;
+mod home;
+mod members;
 pub mod model;
 pub mod outside;
 mod pax;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cgroups::wanted::Props;
+use crate::inside::Home;
 use crate::made_files::MadeFiles;
 use crate::mounts::surroundings::Surroundings;
 use crate::procfs::id_map::IdMaps;
@@ -171,6 +172,10 @@ pub struct Inside {
     pub outer_net: Option<u64>,
     /// Where the kernel lists its timers, if that is elsewhere than in the procfs here.
     pub timer_list: Option<PathBuf>,
+    /// Where tunables can be written, if that is elsewhere than in the procfs here: a container's is often read-only.
+    pub tunables: Option<PathBuf>,
+    /// The mounts of those who called the command, if the tree has its own.
+    pub home: Option<Home>,
     /// Masters of pseudo-terminals that were opened while mounts were built.
     pub masters: MadeFiles,
     /// Network namespaces that were made beyond that of the root.

@@ -16,7 +16,8 @@ use crate::kinds::files::socket_reading::Sorts;
 use crate::kinds::files::{self, FdFacts, FilesDump};
 use crate::kinds::mm;
 use crate::kinds::namespaces;
-use crate::net_spaces::{self, NetSpaces};
+use crate::mount_spaces;
+use crate::net_spaces;
 use crate::options::PlanOptions;
 use crate::pid_spaces::{self, PidSpaces};
 use crate::procfs::{self, status::Status};
@@ -91,7 +92,7 @@ impl Plan {
         plan.refused.extend(files.state::<TaskSpaces>().without_members());
         user_spaces::check(&mut files, &mut plan.refused);
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
-        namespaces::look(options, &pids, &files.state::<NetSpaces>().0, &mut plan.refused);
+        namespaces::look(&mut files, &pids, &mut plan.refused);
         Ok(plan)
     }
 
@@ -133,6 +134,7 @@ impl TaskPlan {
         for id in [&mut ids.fs_id, &mut ids.files_id, &mut ids.vm_id] {
             *id = pid.cast_unsigned();
         }
+        mount_spaces::note(files, pid, &links);
         match net_spaces::id_of_task(files, pid, &links) {
             Ok(id) => ids.net_ns_id = Some(id),
             Err(problem) => plan.refused.push(problem),

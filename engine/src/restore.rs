@@ -14,6 +14,7 @@ mod heirlooms;
 mod last_pid;
 mod membership;
 mod memory;
+mod mount_spaces;
 mod own_pids;
 mod pid_spaces;
 mod plan;
@@ -70,7 +71,11 @@ pub fn check(options: &RestoreOptions, images: &Images) -> std::result::Result<F
     CgroupsRestore::read(images, &options.cgroups)?;
     let has_namespaces = cradle::check(options, images)?;
     let tasks = set::read(images).map_err(one)?;
-    if has_namespaces {
+    let are_of_part = !has_namespaces && mount_spaces::are_of_part(&tasks, options);
+    if are_of_part {
+        mount_spaces::check(&tasks, images, options)?;
+    }
+    if has_namespaces || are_of_part {
         return plan::check_images(&tasks, images).map(|()| Foreseen::Namespaces);
     }
     let files = FilesRestore::read(options, images, members(&tasks)).map_err(one)?;
@@ -118,18 +123,21 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
     let mut stats = RestoreStats::begin();
 
     let tasks = set::read(images).map_err(one)?;
+    let made = user_spaces::there(&tasks, options, images).map_err(one)?;
+    let with_mounts = mount_spaces::make(&tasks, images, options, &made).map_err(fail)?;
+    let options = with_mounts.as_ref().unwrap_or(options);
     let mut files = FilesRestore::read(options, images, members(&tasks)).map_err(one)?;
     let births = plan::check(&tasks, &files).map_err(fail)?;
     let mut build = || -> std::result::Result<i32, Problem> {
         // What we make belongs to the root of the tree's user namespace, if it has one.
         let _owner = AsOwner::of(&options.inside.ids)?;
         cgroups.make()?;
-        let users = Users::of(&tasks, options, images)?;
+        let users = Users::of(made.clone(), &tasks, options, images)?;
         files.state::<MadeUserSpaces>().0 = users.made.clone();
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
         let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files, &users)?;
-        state::mount_later(&tasks, images, options)?;
+        state::mount_later(&tasks, images, options, &mut files)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
         task_spaces::restore(&mut stubs, &tasks, images, options, cgroups, &users)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;

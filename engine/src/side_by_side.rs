@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -22,7 +23,23 @@ const WAITING: usize = 2;
 const EARLY: usize = 8;
 
 fn threads(count: usize) -> usize {
-    if count < FEW { 1 } else { thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS) }
+    if count < FEW { 1 } else { processors().min(MOST_THREADS) }
+}
+
+/// How many threads can run at a time. To find that out takes longer than many a thing that is done by one: it is in files of
+/// the control group.
+fn processors() -> usize {
+    static FOUND: OnceLock<usize> = OnceLock::new();
+    *FOUND.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// What both make: the calling thread does `own`, and another one `other`.
+pub fn both<T: Send, O>(other: impl FnOnce() -> T + Send, own: impl FnOnce() -> O) -> (T, O) {
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let own = own();
+        (other.join().unwrap_or_else(|panic| resume_unwind(panic)), own)
+    })
 }
 
 /// What `work` makes of each item, in their order.
@@ -109,8 +126,7 @@ pub fn work_off<E: Send>(
     work: impl Fn() -> Option<Result<u64, E>> + Sync,
     told: &mut dyn FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_COPYING);
-    let threads = if bytes > ALONE { threads } else { 1 };
+    let threads = if bytes > ALONE { processors().min(MOST_COPYING) } else { 1 };
     let (by_others, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let (work, by_others, has_failed) = (&work, &by_others, &has_failed);
     let run = move |told: &mut dyn FnMut(u64) -> Result<(), E>| {

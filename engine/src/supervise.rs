@@ -52,13 +52,15 @@ impl Lifeline {
     }
 }
 
-/// What a guardian does before it kills the tasks.
-#[derive(Debug, Default)]
+/// What a guardian does before it kills the tasks, and what it leaves until then.
+#[derive(Debug, Default, Clone)]
 pub struct LastDeeds {
     /// Netlink sockets of ours, and what is written to them: that holds back the packets of connections.
     pub locks: Vec<(RawFd, Vec<u8>)>,
     /// TCP sockets (our duplicates) that are silenced, so that they end without a word to their peers.
     pub silenced: Vec<RawFd>,
+    /// Our ends of agents' sockets: a task whose agent sees that closed goes on, so they are closed when all are killed.
+    pub agents: Vec<RawFd>,
 }
 
 /// A small process that ends a group of tasks should we die, for as long as `PTRACE_O_EXITKILL` alone does not do.
@@ -70,13 +72,11 @@ pub struct LastDeeds {
 pub struct Guardian(Option<(OwnedFd, i32)>);
 
 impl Guardian {
-    /// Guards these tasks.
-    pub fn of(tasks: &[i32]) -> Result<Self, SysError> {
-        if tasks.len() < 2 { Ok(Self(None)) } else { Self::with_deeds(tasks, &LastDeeds::default()) }
-    }
-
-    /// Guards these tasks, even a single one, and does this before it kills them.
-    pub fn with_deeds(tasks: &[i32], deeds: &LastDeeds) -> Result<Self, SysError> {
+    /// Guards these tasks, and does this before it kills them. A single one needs it only for what is to be done.
+    pub fn of(tasks: &[i32], deeds: &LastDeeds) -> Result<Self, SysError> {
+        if tasks.len() < 2 && deeds.silenced.is_empty() {
+            return Ok(Self(None));
+        }
         // Opened while they surely live, so that no stranger who gets such a pid later can be meant.
         let tasks = tasks.iter().map(|pid| pidfd::open(*pid)).collect::<Result<Vec<_>, _>>()?;
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;

@@ -154,7 +154,7 @@ impl TaskSpaces {
             let (Some(kind), Some((file, member))) = (kind, &space.member) else { continue };
             let _there = Visit::pay(file, space.kind).while_trying_to("look into a namespace")?;
             let (root, id) = (*member, space.id);
-            kind.dump(NamespaceDump { options, root, pids, id, spaces: &[] }, images)?;
+            kind.dump(NamespaceDump { options, root, pids, id, spaces: &[], mounts: &[] }, images)?;
         }
         Ok(())
     }

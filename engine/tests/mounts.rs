@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use engine::error::Problem;
 use engine::image::{Images, NewImages};
-use engine::mounts::classify::classify;
+use engine::mounts::classify::{Whose, classify};
 use engine::mounts::model::{Mount, Namespace};
 use engine::mounts::outside::OutsideMounts;
 use engine::mounts::surroundings::Surroundings;
@@ -118,7 +118,7 @@ fn ok<T>(result: Result<T, Problem>) -> T {
 fn dump(pids: &[i32], options: &MountOptions, dir: &Path) -> Vec<Namespace> {
     let mut namespaces: Vec<Namespace> =
         pids.iter().zip(1..).map(|(pid, id)| ok(read::namespace(*pid, *pid, id))).collect();
-    let problems = classify(&mut namespaces, &ok(Surroundings::read()), options);
+    let problems = classify(&mut namespaces, &ok(Surroundings::read()), options, Whose::Trees);
     assert!(problems.is_empty(), "{}", text(&problems));
     let mut images = NewImages::new(dir);
     let members: Vec<Member<'_>> = namespaces
@@ -347,7 +347,7 @@ fn what_cannot_be_brought_back_is_told_at_once() {
     let mut namespaces = [ok(read::namespace(shell.pid(), shell.pid(), 1))];
     let surroundings = ok(Surroundings::read());
     let missing = MountOptions { external: vec![("/nowhere".into(), "x".into())], ..MountOptions::default() };
-    let said = text(&classify(&mut namespaces, &surroundings, &missing));
+    let said = text(&classify(&mut namespaces, &surroundings, &missing, Whose::Trees));
     for part in [
         "mount /usr (ext4",
         "its file system (ext4) is outside",
@@ -360,7 +360,7 @@ fn what_cannot_be_brought_back_is_told_at_once() {
     }
     let mut namespaces = [ok(read::namespace(shell.pid(), shell.pid(), 1))];
     let skip = MountOptions { skip: vec!["/n/net".into()], ..auto() };
-    assert_eq!(text(&classify(&mut namespaces, &surroundings, &skip)), "");
+    assert_eq!(text(&classify(&mut namespaces, &surroundings, &skip, Whose::Trees)), "");
     assert!(namespaces[0].mounts.iter().all(|mount| mount.mountpoint != "/n/net"));
 }
 
@@ -380,4 +380,59 @@ fn a_root_that_is_no_mount_point_is_refused() {
     let problems =
         OutsideMounts::open(&plan.unwrap_or_else(|problems| panic!("{}", text(&problems)))).unwrap_err();
     assert!(text(&problems).contains("which is not a mount point"), "{}", text(&problems));
+}
+
+#[test]
+fn what_was_made_in_devtmpfs_is_made_again() {
+    if !is_root() {
+        return;
+    }
+    let name = format!("stasis-{}", std::process::id());
+    let script = format!(
+        "mount -t devtmpfs devtmpfs /tmp; mkdir -m 750 /tmp/{name}; mknod /tmp/{name}/node c 1 3
+        ln -s node /tmp/{name}/link; echo text > /tmp/{name}/file"
+    );
+    let shell = Shell::start(&[], &script);
+    let images = tempfile::tempdir().unwrap();
+    dump(&[shell.pid()], &auto(), images.path());
+    // Another machine has no such things.
+    let remove = format!("mount -t devtmpfs devtmpfs /mnt && rm -r /mnt/{name}");
+    let removed =
+        || Command::new("unshare").args(["--mount", "sh", "-c", &remove]).status().unwrap().success();
+    assert!(removed());
+    let check = format!(
+        "test -c /tmp/{name}/link; test $(cat /tmp/{name}/file) = text; test $(stat -c %a /tmp/{name}) = 750; test -c /tmp/null"
+    );
+    restore(1, &auto(), images.path(), &|| (), &check);
+    assert!(removed(), "it was not made");
+}
+
+#[test]
+fn archives_of_gnu_tar_with_sparse_files_are_read() {
+    if !is_root()
+        || !Command::new("tar").arg("--version").output().is_ok_and(|output| output.status.success())
+    {
+        return;
+    }
+    for format in ["gnu", "posix"] {
+        let shell = Shell::start(&[], "mkdir /f; mount -t tmpfs f /f; echo data > /f/data");
+        let images = tempfile::tempdir().unwrap();
+        let was = dump(&[shell.pid()], &auto(), images.path());
+        let device = was[0].mounts.iter().find(|mount| mount.mountpoint == "/f").unwrap().dev;
+        let contents = tempfile::tempdir().unwrap();
+        let script = "for i in $(seq 0 30); do printf part-$i | dd of=sparse bs=1M seek=$i conv=notrunc 2> /dev/null; done
+            truncate -s 1G sparse; truncate -s 5M empty; echo behind > z";
+        let done = Command::new("sh").args(["-c", script]).current_dir(&contents).status().unwrap();
+        assert!(done.success());
+        let archive = images.path().join(format!("tmpfs-dev-{device}.tar.gz.img"));
+        let words = ["--create", "--gzip", "--sparse", "--numeric-owner", "--format", format, "--file"];
+        let tar =
+            Command::new("tar").args(words).arg(archive).arg("-C").arg(contents.path()).arg(".").status();
+        assert!(tar.unwrap().success());
+        let check = "cd /f; test ! -e data; test $(stat -c %s sparse) = 1073741824; test $(stat -c %s empty) = 5242880
+            for i in $(seq 0 30); do test $(dd if=sparse bs=1M skip=$i count=1 2> /dev/null | tr -d '\\0') = part-$i; done
+            test $(du -k sparse | cut -f1) -lt 1000; test $(cat z) = behind";
+        std::fs::remove_file(images.path().join("stasis-checksums.img")).unwrap();
+        restore(1, &auto(), images.path(), &|| (), check);
+    }
 }

@@ -229,6 +229,14 @@ fn fork_alone() -> nix::Result<ForkResult> {
     unsafe { fork() }
 }
 
+/// For a target that runs as is: makes a mount namespace that ends with this process, and mounts in the test's directory what is
+/// outside.
+pub fn prepare_host(dir: &Path, outside: Option<Outside>) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+    outside.map_or(Ok(()), |sort| make_outside(&dir.join("outside"), sort))
+}
+
 /// A file system with a file and a folder, mounted where the engine sees it.
 fn make_outside(path: &Path, sort: Outside) -> Result<()> {
     fs::create_dir(path)?;

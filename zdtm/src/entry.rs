@@ -36,12 +36,20 @@ pub struct Entry {
     /// Where it can run; the first of them is used unless the runner is told otherwise (`--flavor`).
     #[serde(default = "default_flavors")]
     pub flavors: Vec<Flavor>,
-    /// A file system of the host that a target with a root of its own has mounted, as `outside` in its directory.
+    /// A file system of the host that is mounted as `outside` in the directory of the target: of one with a root of its own, or
+    /// with `own_mounts`.
     #[serde(default)]
     pub outside: Option<Outside>,
+    /// In flavor `host`, the trial has a mount namespace for itself, in which nobody else mounts anything.
+    #[serde(default)]
+    pub own_mounts: bool,
     /// A pair of network devices, one of which is in the target's network namespace.
     #[serde(default)]
     pub outer: Option<Outer>,
+    /// `workload` only: another one, with its arguments, that runs outside of the target: at the other end of `outer`, if there is
+    /// one. It is in the same directory, and has to succeed, too.
+    #[serde(default)]
+    pub peer: Option<Vec<String>>,
     /// Engine options for both dump and restore.
     #[serde(default)]
     pub options: Vec<String>,
@@ -318,6 +326,10 @@ fn check(entry: &Entry) -> Result<()> {
         (None, Some(command)) => {
             ensure!(!command.is_empty(), "`command` is empty");
             ensure!(entry.args.is_empty(), "`args` belongs to `workload`; put them into `command`");
+            ensure!(
+                entry.peer.is_none(),
+                "`peer` belongs to `workload`; `setup` can start what else is needed"
+            );
         }
         (Some(_), None) => {
             let only_for_commands = [

@@ -50,12 +50,12 @@ pub enum Need {
     Python3,
     /// TUN and TAP devices.
     Tun,
-    /// IPv6-in-IPv4 tunnels, which a module may have to be loaded for.
-    Sit,
     /// That it is restored: what it expects, only a restore does.
     Restore,
     /// A program on the search path.
     Program(String),
+    /// Network devices of a kind, as ip(8) names it.
+    Link(String),
 }
 
 const WORDS: &[(&str, Need)] = &[
@@ -79,7 +79,6 @@ const WORDS: &[(&str, Need)] = &[
     ("net-prio", Need::NetPrio),
     ("python3", Need::Python3),
     ("tun", Need::Tun),
-    ("sit", Need::Sit),
     ("restore", Need::Restore),
 ];
 
@@ -90,17 +89,22 @@ impl TryFrom<String> for Need {
         if let Some(name) = word.strip_prefix("program:").filter(|name| !name.is_empty()) {
             return Ok(Self::Program(name.to_owned()));
         }
+        if let Some(kind) = word.strip_prefix("link:").filter(|kind| !kind.is_empty()) {
+            return Ok(Self::Link(kind.to_owned()));
+        }
         WORDS.iter().find(|(known, _)| *known == word).map(|(_, need)| need.clone()).ok_or_else(|| {
             let known: Vec<&str> = WORDS.iter().map(|(known, _)| *known).collect();
-            format!("unknown need `{word}`; known: {}, program:NAME", known.join(", "))
+            format!("unknown need `{word}`; known: {}, program:NAME, link:KIND", known.join(", "))
         })
     }
 }
 
 impl std::fmt::Display for Need {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Self::Program(name) = self {
-            return write!(f, "program:{name}");
+        match self {
+            Self::Program(name) => return write!(f, "program:{name}"),
+            Self::Link(kind) => return write!(f, "link:{kind}"),
+            _ => {}
         }
         let word = WORDS.iter().find(|(_, need)| need == self).map_or("", |(word, _)| word);
         f.write_str(word)
@@ -117,7 +121,7 @@ impl JsonSchema for Need {
         json_schema!({
             "description": "What the machine must have.",
             "type": "string",
-            "pattern": format!("^({}|program:.+)$", known.join("|")),
+            "pattern": format!("^({}|program:.+|link:.+)$", known.join("|")),
         })
     }
 }
@@ -153,15 +157,13 @@ impl Need {
                 "no uprobes, or tracefs is not mounted at /sys/kernel/tracing",
             ),
             Self::Tun => absent("/dev/net/tun", "no /dev/net/tun"),
-            Self::Sit => {
-                absent("/proc/sys/net/ipv4/conf/sit0", "the kernel has no sit tunnels (modprobe sit)")
-            }
             Self::Rseq => (!libc_registers_rseq()).then(|| "the C library registers no rseq area".to_owned()),
             Self::Cgroup1 => without_cgroups("cgroup"),
             Self::Cgroup2 => without_cgroups("cgroup2"),
             Self::NetPrio => without_lone_controller("net_prio"),
             Self::Python3 => without_program("python3"),
             Self::Program(name) => without_program(name),
+            Self::Link(kind) => without_link(kind),
         }
     }
 }
@@ -231,6 +233,16 @@ fn libc_registers_rseq() -> bool {
     let size = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()) };
     // SAFETY: glibc documents __rseq_size as an object of type const unsigned int.
     !size.is_null() && unsafe { *size.cast::<u32>() } != 0
+}
+
+/// Asks for a device without what it needs, in a network namespace for this alone, which has a module loaded if need be: the kernel has
+/// other words for that than for a kind that it does not know.
+fn without_link(kind: &str) -> Option<String> {
+    let mut ask = std::process::Command::new("unshare");
+    let output = ask.args(["--net", "ip", "link", "add", "name", "probe", "type", kind]).output();
+    let is_unknown =
+        output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("Unknown device type"));
+    is_unknown.then(|| format!("the kernel has no network devices of kind {kind}"))
 }
 
 fn without_program(name: &str) -> Option<String> {

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::Cell;
+use crate::cell::{self, Cell};
 use crate::engine::{self, Place};
 use crate::entry::{self, Entry, Exclusive, Expect, Moves, Stop};
 use crate::need;
@@ -67,14 +67,19 @@ const STEP: Duration = Duration::from_mins(10);
 pub fn carry_out(order: &Order) -> Outcome {
     let mut phase = Phase::Runner;
     let result = entry::load(&order.file).and_then(|entry| {
-        order.cell.iter().try_for_each(Cell::prepare)?;
+        match &order.cell {
+            Some(cell) => cell.prepare()?,
+            None if entry.own_mounts => cell::prepare_host(&order.dir, entry.outside)?,
+            None => {}
+        }
         let _alone = wait_until_alone(&entry.exclusive)?;
         let watch = Watch::start(Duration::from_secs(order.timeout))?;
         let port = target::free_port()?;
         let here = order.file.parent().unwrap_or(Path::new("/")).to_owned();
         let values = Values { port, dir: order.dir.clone(), name: order.name.clone(), here };
         let cleanup: Vec<Vec<String>> = entry.cleanup.iter().map(|words| values.expand_all(words)).collect();
-        let done = Trial { order, entry: &entry, values, watch, phase: &mut phase, root: 0 }.run();
+        let done =
+            Trial { order, entry: &entry, values, watch, phase: &mut phase, root: 0, peer: None }.run();
         kill_all_descendants();
         done.and(clean_up(&cleanup))
     });
@@ -119,6 +124,8 @@ struct Trial<'a> {
     watch: Watch,
     phase: &'a mut Phase,
     root: i32,
+    /// The workload that runs outside of the target.
+    peer: Option<i32>,
 }
 
 impl Trial<'_> {
@@ -149,6 +156,7 @@ impl Trial<'_> {
         let dir = &self.order.dir;
         if let Some(workload) = &entry.workload {
             *self.phase = Phase::Start;
+            self.start_peer()?;
             let mut words = vec![self.order.workloads.display().to_string(), workload.clone()];
             words.extend(self.values.expand_all(&entry.args));
             self.root = match &self.order.cell {
@@ -183,6 +191,14 @@ impl Trial<'_> {
         for probe in &entry.before {
             probe::check(&mut self.watch, probe, &self.values)?;
         }
+        Ok(())
+    }
+
+    fn start_peer(&mut self) -> Result<()> {
+        let Some(peer) = &self.entry.peer else { return Ok(()) };
+        let mut words = vec![self.order.workloads.display().to_string(), "--peer".to_owned()];
+        words.extend(self.values.expand_all(peer));
+        self.peer = Some(target::start(&words, &self.order.dir, &self.entry.env, PEER_LOG)?);
         Ok(())
     }
 
@@ -425,6 +441,9 @@ impl Trial<'_> {
         if exit != Exit::Code(0) || result.trim() != "pass" {
             bail!("the workload {exit}: {}", self.words_of_workload());
         }
+        let Some(peer) = self.peer else { return Ok(()) };
+        let exit = self.watch.wait_exit(peer, "the peer ends")?;
+        ensure!(exit == Exit::Code(0), "the peer {exit} (its output is in {PEER_LOG})");
         Ok(())
     }
 
@@ -452,8 +471,10 @@ impl Trial<'_> {
 
     fn nothing_left(&mut self) -> Result<()> {
         let mut left = Vec::new();
+        let peer = self.peer;
         let empty = self.watch.until("no process is left", GRACE, |_| {
             left = procfs::descendants(procfs::own_pid());
+            left.retain(|pid| Some(*pid) != peer);
             Ok(left.is_empty().then_some(()))
         });
         empty.with_context(|| {
@@ -489,7 +510,11 @@ impl Trial<'_> {
         self.nothing_left()?;
         let dir = self.order.dir.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        if let Some(mount) = mounts.lines().find(|line| line.contains(&dir)) {
+        // What is outside is ours, and ends with us.
+        let outside = format!("{dir}/outside");
+        // Another entry's directory may begin like this one's.
+        let is_here = |line: &&str| [' ', '/'].iter().any(|end| line.contains(&format!("{dir}{end}")));
+        if let Some(mount) = mounts.lines().find(|line| is_here(line) && !line.contains(&outside)) {
             bail!("a mount was left behind: {mount}");
         }
         self.no_lock_left()?;
@@ -505,4 +530,5 @@ impl Trial<'_> {
 }
 
 const WORKLOAD_LOG: &str = "workload.log";
+const PEER_LOG: &str = "peer.log";
 const OUTPUT_LOG: &str = "output.log";

@@ -195,7 +195,10 @@ fn every_workload_is_in_the_zoo() {
     let list = Command::new(env!("CARGO_BIN_EXE_zdtm-workload")).arg("--list").output().unwrap();
     let programs: BTreeSet<String> = stdout(&list).lines().map(str::to_owned).collect();
     let entries = zdtm::zoo::load(&zdtm::zoo::built_in()).unwrap();
-    let named: BTreeSet<String> = entries.into_iter().filter_map(|named| named.entry.workload).collect();
+    let of = |entry: zdtm::entry::Entry| {
+        entry.workload.into_iter().chain(entry.peer.and_then(|words| words.into_iter().next()))
+    };
+    let named: BTreeSet<String> = entries.into_iter().flat_map(|named| of(named.entry)).collect();
     assert_eq!(programs, named);
 }
 

@@ -108,6 +108,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     let (mut here, mut settings, mut made, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut children, mut threads, mut moves) = (Vec::new(), Vec::new(), Vec::new());
     let (mut mounts, mut lost, mut owned) = (Vec::new(), Vec::new(), Vec::new());
+    mount_missing(cx, &args)?;
     for words in &args {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -181,6 +182,19 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     threads.into_iter().try_for_each(Thread::join)?;
     children.into_iter().try_for_each(Child::join)?;
     mounts.iter().try_for_each(|place| unmount(place))
+}
+
+/// Mounts the hierarchies that these words name groups of, unless they say so themselves: a target with a root of its own has
+/// none.
+fn mount_missing(cx: &Context, args: &[Vec<String>]) -> Verdict {
+    let will_be =
+        |hierarchy: &str| args.iter().any(|words| words.iter().map(String::as_str).eq(["mount", hierarchy]));
+    for (hierarchy, _) in args.iter().filter_map(|words| words.get(1)?.split_once(':')) {
+        if !will_be(hierarchy) && mounted(hierarchy).is_err() {
+            mount(cx, hierarchy)?;
+        }
+    }
+    Ok(())
 }
 
 /// Mounts a hierarchy of version 1 in the test's directory.

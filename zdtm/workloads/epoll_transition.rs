@@ -29,13 +29,14 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         }
         Ok(())
     })?;
-    let reader = cx.child(|_| {
+    let reader = cx.child(|cx| {
         let mut next = [0_u8; PIPES as usize];
         let mut open = PIPES;
         for (_, writer) in &pipes {
             // SAFETY: the child's copy of a descriptor, which it does not use otherwise, and never returns from here.
             unsafe { libc::close(std::os::fd::AsRawFd::as_raw_fd(writer)) };
         }
+        cx.post("reads")?;
         while open > 0 {
             let mut events = [EpollEvent::empty(); PIPES as usize];
             let count = match epoll.wait(&mut events, 5000_u16) {
@@ -47,20 +48,28 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
             for event in events.iter().take(count) {
                 let index = event.data() as usize;
                 let mut bytes = [0; 4096];
-                let length = read(&pipes[index].0, &mut bytes)?;
-                for byte in &bytes[..length] {
-                    ensure_eq!(*byte, next[index], "a byte of a pipe");
-                    next[index] = byte.wrapping_add(1);
-                }
-                if length == 0 {
-                    epoll.delete(&pipes[index].0)?;
-                    open -= 1;
+                loop {
+                    let length = read(&pipes[index].0, &mut bytes)?;
+                    for byte in &bytes[..length] {
+                        ensure_eq!(*byte, next[index], "a byte of a pipe");
+                        next[index] = byte.wrapping_add(1);
+                    }
+                    if length == 0 {
+                        epoll.delete(&pipes[index].0)?;
+                        open -= 1;
+                        break;
+                    }
+                    // Of a pipe whose writer has gone an edge is told no more, whatever is left in it.
+                    if !event.events().contains(EpollFlags::EPOLLHUP) {
+                        break;
+                    }
                 }
             }
         }
         Ok(())
     })?;
     drop(pipes);
+    cx.wait_for("reads")?;
     cx.barrier()?;
     writer.join()?;
     reader.join()

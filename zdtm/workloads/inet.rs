@@ -14,3 +14,12 @@ pub(crate) fn loopback(family: i32, port: u16) -> Vec<u8> {
     }
     bytes
 }
+
+/// The same of an address of version 4.
+pub(crate) fn address(address: std::net::SocketAddrV4) -> Vec<u8> {
+    let mut bytes = (libc::AF_INET as u16).to_ne_bytes().to_vec();
+    bytes.extend(address.port().to_be_bytes());
+    bytes.extend(address.ip().octets());
+    bytes.extend([0; 8]);
+    bytes
+}

@@ -141,10 +141,13 @@ mod mntns_ghost01;
 mod mntns_link_ghost;
 mod mntns_link_remap;
 mod mntns_open;
+mod mntns_overlay;
 mod mntns_overmount;
+mod mntns_part;
 mod mntns_pivot_root;
 mod mntns_pivot_root_ro;
 mod mntns_remap;
+mod mntns_removed;
 mod mntns_ro_root;
 mod mntns_root_bind;
 mod mntns_root_bind02;
@@ -289,6 +292,7 @@ mod socket_tcp_fin;
 mod socket_tcp_half;
 mod socket_tcp_in_flight;
 mod socket_tcp_local;
+mod socket_tcp_outside;
 mod socket_tcp_reuseport;
 mod socket_tcp_syn_sent;
 mod socket_tcp_talk;
@@ -322,6 +326,7 @@ mod tasks_many;
 mod tasks_shared;
 mod tcp;
 mod tcp_established;
+mod tcp_peer;
 mod tempfs;
 mod tempfs_overmounted;
 mod tempfs_overmounted01;
@@ -470,6 +475,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "inotify01", run: inotify01::run },
     Workload { name: "inotify04", run: inotify04::run },
     Workload { name: "inotify_irmap", run: inotify_irmap::run },
+    Workload { name: "inotify_irmap-forget", run: inotify_irmap::forget },
     Workload { name: "inotify_pending", run: inotify_pending::run },
     Workload { name: "ipc", run: ipc::run },
     Workload { name: "ipc_namespace", run: ipc_namespace::run },
@@ -522,9 +528,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mntns_link_ghost", run: mntns_link_ghost::run },
     Workload { name: "mntns_link_remap", run: mntns_link_remap::run },
     Workload { name: "mntns_open", run: mntns_open::run },
+    Workload { name: "mntns_overlay", run: mntns_overlay::run },
+    Workload { name: "mntns_part", run: mntns_part::run },
     Workload { name: "mntns_overmount", run: mntns_overmount::run },
     Workload { name: "mntns_pivot_root", run: mntns_pivot_root::run },
     Workload { name: "mntns_pivot_root_ro", run: mntns_pivot_root_ro::run },
+    Workload { name: "mntns_removed", run: mntns_removed::run },
     Workload { name: "mntns_remap", run: mntns_remap::run },
     Workload { name: "mntns_ro_root", run: mntns_ro_root::run },
     Workload { name: "mntns_root_bind", run: mntns_root_bind::run },
@@ -540,6 +549,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "mprotect00", run: mprotect00::run },
     Workload { name: "mqueue", run: mqueue::run },
     Workload { name: "mqueue_notify", run: mqueue::notify },
+    Workload { name: "mqueue_removed", run: mqueue::removed },
     Workload { name: "mqueue_part", run: mqueue::part },
     Workload { name: "msgque", run: msgque::run },
     Workload { name: "mtime_mmap", run: mtime_mmap::run },
@@ -666,6 +676,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "socket-tcp-half", run: socket_tcp_half::run },
     Workload { name: "socket-tcp-in-flight", run: socket_tcp_in_flight::run },
     Workload { name: "socket-tcp-local", run: socket_tcp_local::run },
+    Workload { name: "socket-tcp-outside", run: socket_tcp_outside::run },
     Workload { name: "socket-tcp-reuseport", run: socket_tcp_reuseport::run },
     Workload { name: "socket-tcp-syn-sent", run: socket_tcp_syn_sent::run },
     Workload { name: "socket-tcp-talk", run: socket_tcp_talk::run },
@@ -703,6 +714,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },
+    Workload { name: "tcp-peer", run: tcp_peer::run },
     Workload { name: "tempfs", run: tempfs::run },
     Workload { name: "tempfs_overmounted", run: tempfs_overmounted::run },
     Workload { name: "tempfs_overmounted01", run: tempfs_overmounted01::run },

@@ -1,12 +1,13 @@
 //! A file open in a mount namespace of a child that its parent does not see, with a working directory there, and a peer of its parent's.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use zdtm::ensure_eq;
+use nix::unistd::getpid;
 use zdtm::workload::{Context, Verdict};
+use zdtm::{ensure, ensure_eq};
 
 use crate::mounting;
 
@@ -19,6 +20,7 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         mounting::tmpfs(&own, "")?;
         fs::write(own.join("file"), "child")?;
         let mut file = fs::File::create(own.join("open"))?;
+        let mut status = fs::File::open("/proc/self/status")?;
         nix::unistd::chdir(&own)?;
         let before = mounting::tree()?;
         cx.post("child-ready")?;
@@ -28,6 +30,9 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
         file.write_all(b"text")?;
         mounting::ensure_text(&own.join("open"), "text")?;
         ensure_eq!(nix::unistd::getcwd()?, own, "working directory of the child");
+        let mut text = String::new();
+        status.read_to_string(&mut text)?;
+        ensure!(text.contains(&format!("\nPid:\t{}\n", getpid())), "an open status is another's:\n{text}");
         cx.post("child-looked")?;
         cx.wait_for("mounted")?;
         mounting::ensure_text(&shared.join("place/file"), "from the parent")
@@ -39,5 +44,6 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     mounting::tmpfs(&shared.join("place"), "")?;
     fs::write(shared.join("place/file"), "from the parent")?;
     cx.post("mounted")?;
-    child.join()
+    child.join()?;
+    mounting::unmount(&shared)
 }

@@ -107,6 +107,55 @@ pub(crate) fn part(cx: &mut Context) -> Verdict {
     child.join()
 }
 
+/// Somebody in another ipc namespace than that of a queue, with a message for himself.
+fn stranger(cx: &mut Context, queue: &OwnedFd, name: &'static str) -> Verdict {
+    send(queue, name, 3)?;
+    cx.post(name)?;
+    cx.park()?;
+    ensure_eq!(receive(queue)?, (name.to_owned(), 3), "the message of a queue of another namespace");
+    Ok(())
+}
+
+/// A queue that was removed; a child in a namespace of its own with a queue of the parent's, and that
+/// one's child, who is back, with a queue of it.
+pub(crate) fn removed(cx: &mut Context) -> Verdict {
+    const NAME: &CStr = c"/zdtm-mqueue-removed";
+    let make = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
+    let _not_there = remove(NAME);
+    let old = open(NAME, make, Some((4, 64)))?;
+    let reader = open(NAME, libc::O_RDONLY | libc::O_NONBLOCK, None)?;
+    fchmod(&old, Mode::from_bits_retain(0o604))?;
+    remove(NAME)?;
+    for text in ["old", "older"] {
+        send(&old, text, 1)?;
+    }
+    let home = std::fs::File::open("/proc/self/ns/ipc")?;
+    let outer = open(OTHER, make & !libc::O_EXCL, None)?;
+    let child = cx.child(|cx| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWIPC)?;
+        let inner = open(OTHER, make, None)?;
+        let back = cx.child(|cx| {
+            nix::sched::setns(home, nix::sched::CloneFlags::CLONE_NEWIPC)?;
+            stranger(cx, &inner, "back")
+        })?;
+        cx.wait_for("back")?;
+        stranger(cx, &outer, "away")?;
+        back.join()
+    })?;
+    cx.wait_for("away")?;
+    let look =
+        || Ok::<_, Failure>((owner(&old)?, attributes(&old)?, attributes(&reader)?, fstat(&old)?.st_nlink));
+    let before = look()?;
+    cx.barrier()?;
+    ensure_eq!(look()?, before, "the queue that was removed");
+    ensure_eq!(fstat(&old)?.st_ino, fstat(&reader)?.st_ino, "whether there is one only");
+    ensure_eq!(receive(&reader)?.0, "old", "a message");
+    send(&old, "last", 0)?;
+    ensure_eq!([receive(&reader)?.0, receive(&reader)?.0], ["older", "last"], "further messages");
+    child.join()?;
+    remove(OTHER)
+}
+
 /// Somebody waits to be told of a message.
 pub(crate) fn notify(cx: &mut Context) -> Verdict {
     let queue = open(JOBS, libc::O_CREAT | libc::O_RDWR, None)?;

@@ -133,6 +133,71 @@ const SCENES: &[Scene] = &[
         look: &["ip -o -d link", ADDRESSES, ROUTES[1]],
     },
     Scene {
+        name: "ipip",
+        setup: &[
+            "ip link add tunnel type ipip local 127.0.0.1 remote 127.0.0.2 ttl 5",
+            "ip addr add 192.0.2.1/24 dev tunnel",
+            "ip link set tunnel up",
+        ],
+        look: &["ip -o -d link", "ip -o -4 addr", ROUTES[0]],
+    },
+    Scene {
+        name: "gre",
+        setup: &[
+            "ip link add tunnel type gre local 127.0.0.1 remote 127.0.0.2 ttl 5 key 77",
+            "ip link add wire address 02:00:00:00:00:06 type gretap local 127.0.0.1 remote 127.0.0.3",
+            "ip addr add 192.0.2.1/24 dev tunnel",
+            "ip link set tunnel up",
+            "ip link set wire up",
+        ],
+        look: &["ip -o -d link", "ip -o -4 addr", ROUTES[0]],
+    },
+    Scene {
+        name: "vlan",
+        setup: &[
+            "ip link add low type veth peer name end",
+            "ip link add link low name low.5 type vlan id 5 reorder_hdr off ingress-qos-map 1:2 egress-qos-map 3:4",
+            "ip link add link low name outer type vlan id 6 protocol 802.1ad",
+            "ip addr add 192.0.2.3/24 dev low.5",
+            "ip link set low up",
+            "ip link set end up",
+            "ip link set low.5 up",
+        ],
+        look: &["ip -o -d link", "ip -o -4 addr", ROUTES[0]],
+    },
+    Scene {
+        name: "vxlan",
+        setup: &[
+            "ip link add low type veth peer name end",
+            "ip addr add 192.0.2.1/24 dev low",
+            "ip link set low up",
+            "ip link set end up",
+            "ip link add far address 02:00:00:00:00:05 type vxlan id 77 local 192.0.2.1 remote 192.0.2.9 dev low dstport 4789 ttl 7 nolearning",
+            "ip link add many address 02:00:00:00:00:07 type vxlan id 78 local 192.0.2.1 dstport 4790 srcport 5000 6000",
+            "bridge fdb append 00:00:00:00:00:00 dev many dst 192.0.2.7",
+            "bridge fdb append 00:00:00:00:00:00 dev many dst 192.0.2.8",
+            "bridge fdb add 02:00:00:00:00:77 dev many dst 192.0.2.9 vni 5",
+            "ip addr add 198.51.100.1/24 dev far",
+            "ip link set far up",
+            "ip link set many up",
+        ],
+        look: &[
+            "ip -o -d link",
+            "ip -o -4 addr",
+            "bridge fdb show dev far",
+            "bridge fdb show dev many",
+            ROUTES[0],
+        ],
+    },
+    Scene {
+        name: "ifb",
+        setup: &[
+            "ip link add in address 02:00:00:00:00:08 numtxqueues 2 numrxqueues 2 type ifb",
+            "ip link set in up",
+        ],
+        look: &["ip -o -d link"],
+    },
+    Scene {
         name: "netns-nf",
         setup: &[
             "iptables-legacy -A INPUT -p tcp --dport 7 -m comment --comment seven -j ACCEPT",
@@ -147,6 +212,20 @@ const SCENES: &[Scene] = &[
             TRAFFIC,
         ],
         look: &["iptables-legacy-save -c", "ip6tables-legacy-save -c", TRACKED],
+    },
+    // Text as CRIU keeps it has no counters of rules.
+    Scene {
+        name: "netns-nf-text",
+        setup: &[
+            "iptables-legacy -A INPUT -p tcp --dport 7 -m comment --comment seven -j ACCEPT",
+            "iptables-legacy -N own",
+            "iptables-legacy -A own -m conntrack --ctstate ESTABLISHED -j RETURN",
+            "iptables-legacy -P FORWARD DROP",
+            "iptables-legacy -t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE",
+            "ip6tables-legacy -A INPUT -s fd00::/16 -p udp -m multiport --dports 1,2,3 -j REJECT",
+        ],
+        // In the order in which they were made, tables are not.
+        look: &["iptables-legacy-save -t filter", "iptables-legacy-save -t nat", "ip6tables-legacy-save"],
     },
     Scene {
         name: "netns-expect",
@@ -256,8 +335,8 @@ fn settled(scene: &Scene) -> Result<Vec<Vec<String>>, Failure> {
 fn view(scene: &Scene) -> Result<Vec<Vec<String>>, Failure> {
     let look = |command: &&str| {
         let mut lines = lines(&shell(command)?);
-        // Routes of several devices to the same place are in the order in which the devices came up.
-        if command.starts_with("ip -6 route") {
+        // Routes of several devices to the same place are in the order in which the devices came up, addresses in that of hashes.
+        if command.starts_with("ip -6 route") || command.starts_with("bridge fdb") {
             lines.sort();
         }
         if *command == TRACKED {

@@ -2,6 +2,8 @@
 //! one, `pidns fresh` will.
 
 use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -233,8 +235,26 @@ fn with_proc(cx: &mut Context) -> Verdict {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)?;
     let child = cx.child(|cx| {
+        let mut own = File::open("/proc/self/status")?;
+        let mut parents = File::open("/proc/1/task/1/stat")?;
+        own.read_exact(&mut [0; 5])?;
+        let folder = File::open("/proc/self/fdinfo")?;
+        nix::unistd::chdir("/proc/1")?;
         cx.post("child")?;
         cx.park()?;
+        let text = |file: &mut File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map(|_| text)
+        };
+        ensure!(text(&mut own)?.contains("\nNSpid:\t2\n"), "its own open status is another's");
+        ensure!(text(&mut parents)?.starts_with("1 ("), "its parent's open stat is another's");
+        ensure_eq!(
+            std::fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))?,
+            Path::new("/proc/2/fdinfo"),
+            "an open folder"
+        );
+        ensure_eq!(nix::unistd::getcwd()?, Path::new("/proc/1"), "working directory");
+        ensure_eq!(status_line("status", "NSpid")?, "1", "whose the working directory is");
         ensure_eq!(std::fs::read_link("/proc/self")?.to_string_lossy(), "2", "the child in /proc");
         ensure_eq!(std::fs::read_link("/proc/thread-self")?.to_string_lossy(), "2/task/2", "its thread");
         ensure_eq!(status_line("/proc/self/status", "PPid")?, "1", "its parent in /proc");

@@ -14,10 +14,12 @@ use crate::tcp;
 
 /// Bytes before the dump.
 const FIRST: usize = 1000;
+/// Bytes that no queue holds.
+pub(crate) const SOME: usize = 1 << 20;
 
 pub(crate) fn run(cx: &mut Context) -> Verdict {
     let has = |word: &str| cx.args().iter().any(|arg| arg == word);
-    let (serves, len) = (has("server"), if has("much") { 24 << 20 } else { 1 << 20 });
+    let (serves, len) = (has("server"), if has("much") { 24 << 20 } else { SOME });
     let (listener, address) = tcp::listen(tcp::host(cx))?;
     let mut listener = Some(listener);
     tcp::outsider(cx, |cx| {
@@ -56,7 +58,13 @@ fn accept(listener: Option<&TcpListener>) -> Result<TcpStream, Failure> {
 }
 
 /// Writes all of the first pattern from `sent` on, and reads all of the second, of which some was `heard`; then both end.
-fn talk(stream: &TcpStream, seeds: [u64; 2], len: usize, mut heard: Vec<u8>, sent: usize) -> Verdict {
+pub(crate) fn talk(
+    stream: &TcpStream,
+    seeds: [u64; 2],
+    len: usize,
+    mut heard: Vec<u8>,
+    sent: usize,
+) -> Verdict {
     let [mine, yours] = seeds;
     let writer = stream.try_clone()?;
     let writer = std::thread::spawn(move || {

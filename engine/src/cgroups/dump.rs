@@ -46,14 +46,26 @@ impl<'a> CgroupsDump<'a> {
         (!self.sets.is_empty()).then_some(1)
     }
 
-    /// The ids of the combinations of a process's threads, `pid` standing for the process.
-    pub fn sets_of(&mut self, pid: i32, tids: &[i32]) -> Vec<Result<Option<u32>, Problem>> {
+    /// In which groups processes are, in their order; empty if groups are ignored.
+    pub fn memberships(&self, pids: &[i32]) -> Vec<Result<Vec<Membership>, Problem>> {
+        if self.sets.is_empty() {
+            return Vec::new();
+        }
+        side_by_side::map(pids, |pid| read(&pid.to_string(), self.options))
+    }
+
+    /// The ids of the combinations of a process's threads, `pid` standing for the process, which is in these groups; none if
+    /// groups are ignored.
+    pub fn sets_of(
+        &mut self,
+        pid: i32,
+        groups: Option<Result<Vec<Membership>, Problem>>,
+        tids: &[i32],
+    ) -> Vec<Result<Option<u32>, Problem>> {
         /// Fewer threads are looked up one by one.
         const MANY: usize = 16;
-        if self.sets.is_empty() {
-            return tids.iter().map(|_| Ok(None)).collect();
-        }
-        let own = read(&pid.to_string(), self.options).map(|set| self.id_of(set));
+        let Some(groups) = groups else { return tids.iter().map(|_| Ok(None)).collect() };
+        let own = groups.map(|set| self.id_of(set));
         let id = own.as_ref().ok().copied();
         let together = id.filter(|_| tids.len() >= MANY).and_then(|id| self.threads_in(id));
         let together = together.unwrap_or_default();

@@ -7,12 +7,14 @@ use nix::unistd::AccessFlags;
 
 use crate::cgroups::Hierarchies;
 use crate::error::{Action, Error, Problem, TargetState};
-use crate::inside::{self, Ended, Kept, Outside, Side};
+use crate::inside::{self, Ended, Home, Kept, Outside, Side};
 use crate::mounts::surroundings::Surroundings;
 use crate::options::{
     Afterwards, Connections, CpuCap, DumpOptions, ExternalUnix, Inside, NetworkLock, Timeout,
 };
+use crate::procfs::link::NamespaceType;
 use crate::supervise::{self, Lifeline, Role};
+use crate::visit;
 
 use super::grammar::Given;
 use super::{
@@ -162,6 +164,7 @@ pub(super) fn from_inside(
     let freezer = options.freeze_cgroup.as_deref().map(keep).transpose().map_err(fail)?;
     let outside = Outside::open().map_err(Problem::new).map_err(fail)?;
     let root = keep(Path::new("/")).map_err(fail)?;
+    let mounts = visit::here(NamespaceType::Mnt).map_err(Problem::new).map_err(fail)?;
     let surroundings = Surroundings::read().map_err(fail)?.seen_from(root.path());
     let inside = match inside::enter_for_dump(options, types, ends).map_err(fail)? {
         Side::Inside(inside) => *inside,
@@ -172,7 +175,8 @@ pub(super) fn from_inside(
     (options.images_dir, options.work_dir) = (images.path(), work.path());
     options.freeze_cgroup = freezer.as_ref().map(Kept::path);
     options.tree = inside.inner_pid;
-    options.inside = Inside { surroundings, timer_list: Some(outside.timer_list()), ..inside };
+    let home = inside.types.contains(&NamespaceType::Mnt).then(|| Home::new(&mounts, &root));
+    options.inside = Inside { surroundings, timer_list: Some(outside.timer_list()), home, ..inside };
     let named = |mut error: Error| {
         error.problems.iter_mut().flat_map(|problem| &mut problem.task).for_each(|task| outside.rename(task));
         error

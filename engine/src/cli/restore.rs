@@ -1,6 +1,6 @@
 //! `stasis restore`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, Pid};
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Error, SysError};
 use crate::image::Images;
-use crate::inside::{Ended, Kept};
+use crate::inside::{Ended, Kept, Outside};
 use crate::options::{Afterwards, Inside, Parent, RestoreOptions};
 use crate::restore::cradle::{self, Side};
 
@@ -84,13 +84,19 @@ pub(super) fn run(options: &RestoreOptions) -> Result<u8, Failure> {
     let images = crate::restore::open(options)?;
     crate::restore::processor(options, &images)?;
     let mut cgroups = crate::restore::cgroups(options, &images)?;
+    let outside = Outside::open().map_err(|cause| Failure::Place {
+        what: "procfs",
+        path: PathBuf::from("/proc"),
+        cause,
+    })?;
     let root = match cradle::enter(options, &images, &mut cgroups)? {
         Side::Home => restore(options, &images, &mut cgroups)?,
         Side::Inside(inside) => {
             let target = options.images_dir.display().to_string();
             let (images_dir, work_dir) = (images_dir.path(), work_dir.path());
             let images = images.reached_by(&images_dir);
-            let options = RestoreOptions { images_dir, work_dir, inside: *inside, ..options.clone() };
+            let inside = Inside { tunables: Some(outside.tunables()), ..*inside };
+            let options = RestoreOptions { images_dir, work_dir, inside, ..options.clone() };
             let named = |error| match error {
                 Failure::Engine(error) => Failure::Engine(Error { target, ..error }),
                 other => other,

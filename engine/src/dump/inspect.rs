@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 
 use super::namespace_links::{NamespaceLinks, ThreadLinks};
-use super::vm_flags::VmFlagsReader;
+use super::vm_flags::{Mapped, Places, VmFlagsReader};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
 use crate::pid_spaces::PidInside;
@@ -70,18 +71,67 @@ pub struct TaskFacts {
     pub ended_leader: Option<EndedLeader>,
     /// A descriptor for it.
     pub pidfd: OwnedFd,
+    /// Its memory, as its first thread has it.
+    pub memory: Memory,
     /// Its mappings.
     pub vmas: Vec<SmapsVma>,
+    /// Where the kernel has what it may share with others, if that was seen.
+    pub places: Option<Places>,
     /// Its resource limits.
     pub limits: procfs::limits::Limits,
     /// Its namespaces.
     pub namespaces: NamespaceLinks,
+    /// The auxiliary vector that the kernel gave to its program.
+    pub auxv: procfs::auxv::Auxv,
+    /// Where its executable, working directory and root are.
+    pub paths: Paths,
     /// Other files of `/proc/PID`, which kinds need.
     texts: Vec<(&'static str, Result<String, SysError>)>,
     /// Its threads that live, in the order of the frozen task's.
     pub threads: Vec<ThreadFacts>,
     /// Ids of its user namespace, if that is another than ours.
     pub ids: IdMaps,
+}
+
+/// A link of `/proc/PID` to a file, and what it leads to.
+#[derive(Debug)]
+pub struct PathLink {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says.
+    pub link: Vec<u8>,
+    /// `stat(2)` of what it leads to.
+    pub stat: libc::stat,
+}
+
+impl PathLink {
+    fn read(pid: i32, name: &'static str) -> Result<Self, Problem> {
+        let path = format!("/proc/{pid}/{name}");
+        let link = nix::fcntl::readlink(path.as_str()).map_err(SysError::of("readlink"));
+        let link = link.about(|| Object::Path(path.clone().into()))?.into_vec();
+        let stat = nix::sys::stat::stat(path.as_str()).map_err(SysError::of("stat"));
+        let kind = || Object::Named { kind: name, name: String::from_utf8_lossy(&link).into_owned() };
+        let stat = stat.about(kind)?;
+        Ok(Self { name, link, stat })
+    }
+}
+
+/// The links of a task.
+#[derive(Debug)]
+pub struct Paths {
+    /// Its executable.
+    pub exe: PathLink,
+    /// Its working directory.
+    pub cwd: PathLink,
+    /// Its root.
+    pub root: PathLink,
+}
+
+impl Paths {
+    fn read(pid: i32) -> Result<Self, Problem> {
+        let read = |name| PathLink::read(pid, name);
+        Ok(Self { exe: read("exe")?, cwd: read("cwd")?, root: read("root")? })
+    }
 }
 
 /// A leader that has ended before the other threads of its process: a zombie until they have ended too.
@@ -192,9 +242,10 @@ fn abort_rseq(memory: &Memory, rseq: RseqConfiguration, saved: &mut Saved) -> Re
 }
 
 /// What the stopped threads of a task tell.
-fn states_of(task: &FrozenTask) -> Result<Vec<Result<ThreadState, Problem>>, Problem> {
+fn states_of(task: &FrozenTask) -> Result<(Memory, Vec<Result<ThreadState, Problem>>), Problem> {
     let memory = Memory::open(task.first_tid())?;
-    Ok(task.threads.iter().map(|thread| ThreadState::read(&memory, thread)).collect())
+    let states = task.threads.iter().map(|thread| ThreadState::read(&memory, thread)).collect();
+    Ok((memory, states))
 }
 
 /// Where `/proc` tells of a thread.
@@ -232,18 +283,22 @@ impl Source {
 /// What `/proc` says about one task.
 #[derive(Debug)]
 struct TaskFiles {
-    vmas: Vec<SmapsVma>,
+    mapped: Mapped,
     limits: procfs::limits::Limits,
     namespaces: NamespaceLinks,
+    auxv: procfs::auxv::Auxv,
+    paths: Paths,
     texts: Vec<(&'static str, Result<String, SysError>)>,
 }
 
 impl TaskFiles {
     fn read(pid: i32, reader: &VmFlagsReader) -> Result<Self, Problem> {
         Ok(Self {
-            vmas: reader.mappings(pid)?,
+            mapped: reader.mappings(pid)?,
             limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
             namespaces: NamespaceLinks::of_process(&pid.to_string()),
+            auxv: read_proc(format!("/proc/{pid}/auxv"), procfs::auxv::parse)?,
+            paths: Paths::read(pid)?,
             texts: TASK_KINDS
                 .iter()
                 .flat_map(|kind| kind.reads())
@@ -299,17 +354,18 @@ impl TaskFacts {
         task: &FrozenTask,
         files: Result<TaskFiles, Problem>,
         threads: Vec<Result<ThreadFiles, Problem>>,
-        states: Result<Vec<Result<ThreadState, Problem>>, Problem>,
+        states: Result<(Memory, Vec<Result<ThreadState, Problem>>), Problem>,
         ids: &IdMaps,
     ) -> Result<Self, Problem> {
         let pid = task.first_tid();
         let about =
             |tid: i32| move |p: Problem| if tid == pid { p } else { p.object(Object::Thread { tid }) };
         let mut strayed = Vec::new();
+        let (memory, states) = states?;
         let threads: Vec<ThreadFacts> = task
             .threads
             .iter()
-            .zip(threads.into_iter().zip(states?))
+            .zip(threads.into_iter().zip(states))
             .map(|(thread, (files, state))| {
                 let facts = files.and_then(|mut files| {
                     strayed.extend(files.namespaces.take());
@@ -327,12 +383,27 @@ impl TaskFacts {
                 inside: PidInside::innermost(&ns_tgid, task.pid),
                 stat,
             });
-        let TaskFiles { vmas, limits, mut namespaces, texts } = files?;
+        let TaskFiles { mapped, limits, mut namespaces, auxv, paths, texts } = files?;
         for links in &strayed {
             namespaces.compare(links);
         }
         let (pidfd, ids) = (pidfd::open(pid)?, ids.clone());
-        Ok(Self { pid, ended_leader, pidfd, vmas, limits, namespaces, texts, threads, ids })
+        let Mapped { vmas, places } = mapped;
+        Ok(Self {
+            pid,
+            ended_leader,
+            pidfd,
+            memory,
+            vmas,
+            places,
+            limits,
+            namespaces,
+            auxv,
+            paths,
+            texts,
+            threads,
+            ids,
+        })
     }
 
     /// What a file under `/proc/PID` says that a kind has asked for ([`TaskKind::READS`]), without space around it.

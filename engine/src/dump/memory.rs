@@ -3,7 +3,11 @@
 //! A tree that is to run on need not wait for it: a fork inside each large task gives a copy of its private memory, the
 //! tree is let go, and the copies are written. What a fork does not give (`MADV_DONTFORK`, `MADV_WIPEONFORK`, hugetlb
 //! pages, which a fork may lose) is written while the tree is stopped; shared memory is, too, by its kinds.
+//!
+//! Tasks that have little are not worth a copy. Their memory is written while all are asked about themselves: the one thread that
+//! ptrace answers to has no time for it, and nothing of the agents is needed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Instant;
@@ -37,11 +41,11 @@ const AT_ONCE: usize = 64;
 /// What is there for whoever writes memory.
 pub(super) struct Writing<'a> {
     /// Where it goes.
-    pub images: &'a mut NewImages,
+    images: &'a mut NewImages,
     /// What it cost.
-    pub stats: &'a mut DumpStats,
+    stats: &'a mut DumpStats,
     /// Whether to go on.
-    pub lifeline: &'a Lifeline,
+    lifeline: &'a Lifeline,
     progress: Progress,
 }
 
@@ -63,6 +67,22 @@ struct Memory {
     probed: Vec<SmapsVma>,
     /// Properties that mappings have.
     extra: StasisMmEntry,
+    /// Guard regions that were found in it.
+    guards: Vec<(u64, u64)>,
+}
+
+impl Memory {
+    fn of(name: TaskName, pid: u64, facts: &TaskFacts) -> Self {
+        Self {
+            name,
+            pid,
+            ranges: ranges(facts, |_| true),
+            bytes: estimate(facts),
+            probed: uprobes::with_breakpoints(&facts.vmas),
+            extra: StasisMmEntry::default(),
+            guards: Vec::new(),
+        }
+    }
 }
 
 /// A task's pages, which are still to be written to their file.
@@ -73,6 +93,21 @@ struct Prepared<'m> {
     file_name: String,
     file: File,
 }
+
+/// A task with little memory.
+#[derive(Debug)]
+pub(super) struct Modest<'a> {
+    /// Its place in the tree.
+    at: usize,
+    name: TaskName,
+    /// Its pid in images.
+    pid: u64,
+    facts: &'a TaskFacts,
+}
+
+/// Tasks whose memory is written, by their places in the tree, and the guard regions that were found.
+#[derive(Debug, Default)]
+pub(super) struct Written(BTreeMap<usize, Vec<(u64, u64)>>);
 
 impl Prepared<'_> {
     /// Writes them; their checksums, if they are wanted.
@@ -93,20 +128,55 @@ struct Copy {
     begun: Option<(File, Vec<pages::Run>)>,
 }
 
-/// Writes the memory of every task, or takes copies of it.
+/// The tasks that have little memory.
+pub(super) fn modest<'a>(
+    tree: &FrozenTree,
+    facts: &'a [Option<TaskFacts>],
+    tasks: &[TaskImages],
+) -> Vec<Modest<'a>> {
+    let places = tree.tasks.iter().enumerate().zip(facts.iter().zip(tasks));
+    let modest = places.filter_map(|((at, task), (facts, image))| {
+        let facts = facts.as_ref().filter(|facts| image.has_memory() && estimate(facts) <= SMALL)?;
+        Some(Modest { at, name: task.name.clone(), pid: image.pid.into(), facts })
+    });
+    modest.collect()
+}
+
+/// Writes the memory of tasks that have little.
+pub(super) fn write_modest(
+    tasks: &[Modest<'_>],
+    images: &mut NewImages,
+    stats: &mut DumpStats,
+    lifeline: &Lifeline,
+) -> Result<Written, Problem> {
+    let total = tasks.iter().map(|task| estimate(task.facts)).sum();
+    let mut writing = Writing::new(images, stats, lifeline, total);
+    let mut written = Written::default();
+    for tasks in tasks.chunks(AT_ONCE) {
+        let mut prepared = Vec::with_capacity(tasks.len());
+        for Modest { at, name, pid, facts } in tasks {
+            let source = ForkedMemory::of_task(&facts.memory, &facts.vmas);
+            let mut memory = Memory::of(name.clone(), *pid, facts);
+            let runs = writing.find(facts.pid, &mut memory).of_task(name)?;
+            let (file_name, file) = writing.map(&memory, &runs).of_task(name)?;
+            prepared.push(Prepared { name: name.clone(), source, runs, file_name, file });
+            written.0.insert(*at, memory.guards);
+        }
+        writing.together(&prepared)?;
+    }
+    Ok(written)
+}
+
+/// Writes the memory of every task whose memory is not `written` yet, or takes copies of it.
 pub(super) fn write(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     tasks: &[TaskImages],
+    mut written: Written,
     options: &DumpOptions,
-    images: &mut NewImages,
-    stats: &mut DumpStats,
-    lifeline: &Lifeline,
+    mut writing: Writing<'_>,
 ) -> Result<Copies, Problem> {
-    let total = facts.iter().flatten().map(estimate).sum();
-    let progress = Progress::new("memory written", total);
-    let mut writing = Writing { images, stats, lifeline, progress };
-    let (mut copies, mut small) = (Copies::default(), Vec::new());
+    let mut copies = Copies::default();
     // Copies would be in the freezer with the tree.
     let copies_wanted = options.afterwards == Afterwards::LeaveRunning && !tree.was_frozen();
     let orphans_come_here = if copies_wanted { orphans_come_here(tree)? } else { Vec::new() };
@@ -115,33 +185,27 @@ pub(super) fn write(
         if !image.has_memory() {
             continue;
         }
-        lifeline.check()?;
+        writing.lifeline.check()?;
         let name = task.name.clone();
+        let mut extra = extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?;
+        if let Some(guards) = written.0.remove(&at) {
+            extra::add_guards(&mut extra, &guards);
+            extra::write(writing.images, image.pid.into(), &extra)?;
+            continue;
+        }
+        let memory = Memory { extra, ..Memory::of(name, image.pid.into(), facts) };
         // A copy has a socket pair of its own.
-        let has_room = room::free_numbers(facts.pid, image.descriptors(), facts.descriptors()) >= 2;
-        let memory = Memory {
-            pid: image.pid.into(),
-            ranges: ranges(facts, |_| true),
-            bytes: estimate(facts),
-            probed: uprobes::with_breakpoints(&facts.vmas),
-            extra: extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?,
-            name,
-        };
-        let may_copy = copies_wanted && memory.bytes > SMALL && has_room;
+        let may_copy =
+            copies_wanted && room::free_numbers(facts.pid, image.descriptors(), facts.descriptors()) >= 2;
         let copied = may_copy && orphans_come_here.get(at) == Some(&false);
         let copy = if copied { take_copy(facts.pid, agent, &memory.name)? } else { None };
         let agent: &Agent = agent;
         let source = ForkedMemory::of_task(agent.memory(), &facts.vmas);
         match copy {
             Some(snapshot) => copies.0.push(writing.begin(facts, &source, memory, snapshot)?),
-            None if memory.bytes <= SMALL => small.push(writing.prepare(facts.pid, source, memory)?),
             None => writing.whole(facts.pid, source, memory)?,
         }
-        if small.len() == AT_ONCE {
-            writing.together(std::mem::take(&mut small))?;
-        }
     }
-    writing.together(small)?;
     Ok(copies)
 }
 
@@ -170,8 +234,7 @@ impl Copies {
         lifeline: &Lifeline,
     ) -> Result<(), Problem> {
         let bytes = self.0.iter().map(|copy| copy.memory.bytes).sum();
-        let progress = Progress::new("memory written", bytes);
-        let mut writing = Writing { images, stats, lifeline, progress };
+        let mut writing = Writing::new(images, stats, lifeline, bytes);
         for Copy { snapshot, memory, begun } in self.0 {
             lifeline.check()?;
             let pid = snapshot.pid();
@@ -187,10 +250,24 @@ impl Copies {
     }
 }
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
+    /// Nothing is written yet, of about so many bytes.
+    pub(super) fn new(
+        images: &'a mut NewImages,
+        stats: &'a mut DumpStats,
+        lifeline: &'a Lifeline,
+        bytes: u64,
+    ) -> Self {
+        Self { images, stats, lifeline, progress: Progress::new("memory written", bytes) }
+    }
+
     /// Writes all of a task's memory. The process is the task, or a copy of it.
-    fn whole(&mut self, process: i32, source: ForkedMemory<'_>, memory: Memory) -> Result<(), Problem> {
-        let prepared = self.prepare(process, source, memory)?;
+    fn whole(&mut self, process: i32, source: ForkedMemory<'_>, mut memory: Memory) -> Result<(), Problem> {
+        let name = memory.name.clone();
+        let runs = self.find(process, &mut memory).of_task(&name)?;
+        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+        self.describe(&mut memory)?;
+        let prepared = Prepared { name, source, runs, file_name, file };
         let start = Instant::now();
         let with_sums = self.images.has_checksums();
         let Self { progress, lifeline, .. } = self;
@@ -203,24 +280,17 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Finds all of a task's pages, and writes the images that say where they belong.
-    fn prepare<'m>(
-        &mut self,
-        process: i32,
-        source: ForkedMemory<'m>,
-        mut memory: Memory,
-    ) -> Result<Prepared<'m>, Problem> {
-        let name = memory.name.clone();
-        let runs = self.find(process, &mut memory).of_task(&name)?;
-        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
-        Ok(Prepared { name, source, runs, file_name, file })
+    /// Writes what is said of mappings besides, with the guard regions that were found.
+    fn describe(&mut self, memory: &mut Memory) -> Result<(), Problem> {
+        extra::add_guards(&mut memory.extra, &std::mem::take(&mut memory.guards));
+        extra::write(self.images, memory.pid, &memory.extra)
     }
 
     /// Writes the memory of several tasks, which have little each, side by side.
-    fn together(&mut self, tasks: Vec<Prepared<'_>>) -> Result<(), Problem> {
+    fn together(&mut self, tasks: &[Prepared<'_>]) -> Result<(), Problem> {
         let start = Instant::now();
         let with_sums = self.images.has_checksums();
-        let sums = side_by_side::map(&tasks, |task| task.write(with_sums, &mut |_| Ok(())));
+        let sums = side_by_side::map(tasks, |task| task.write(with_sums, &mut |_| Ok(())));
         for (task, sums) in tasks.iter().zip(sums) {
             self.progress.add(task.runs.iter().map(pages::Run::len).sum());
             self.written(task, sums?);
@@ -252,6 +322,7 @@ impl Writing<'_> {
         }
         let runs = self.find(facts.pid, &mut memory).of_task(&name)?;
         let (_, file) = self.map(&memory, &runs).of_task(&name)?;
+        self.describe(&mut memory)?;
         let is_left_out = |run: &pages::Run| {
             let at = left_out.partition_point(|range| range.end <= run.start);
             left_out.get(at).is_some_and(|range| range.start < run.end)
@@ -274,7 +345,7 @@ impl Writing<'_> {
         let mut found = found.while_trying_to("find out which pages it owns")?;
         found.runs = uprobes::leave_breakpoints(found.runs, process, &memory.probed)?;
         pages::lay_out(&mut found.runs);
-        extra::add_guards(&mut memory.extra, &found.guards);
+        memory.guards = found.guards;
         let scanned = memory.ranges.iter().map(|range| (range.end - range.start) / pages::PAGE).sum();
         self.stats.pages_scanned(scanned, start.elapsed());
         Ok(found.runs)
@@ -284,7 +355,6 @@ impl Writing<'_> {
     fn map(&mut self, memory: &Memory, runs: &[pages::Run]) -> Result<(String, File), Problem> {
         let pages_id = self.images.next_pages_id();
         pages::write_map(self.images, memory.pid, pages_id, runs)?;
-        extra::write(self.images, memory.pid, &memory.extra)?;
         let name = proto::catalogue::PAGES.file_name(pages_id.into());
         let size = runs.last().map_or(0, |run| run.offset + run.len());
         let file = self.images.create_pages_file(&name, size)?;
@@ -314,6 +384,11 @@ fn orphans_come_here(tree: &mut FrozenTree) -> Result<Vec<bool>, Problem> {
         known.push(above || own);
     }
     Ok(known)
+}
+
+/// Bytes of those tasks' own pages that have more than little.
+pub(super) fn estimate_large(facts: &[Option<TaskFacts>]) -> u64 {
+    facts.iter().flatten().map(estimate).filter(|bytes| *bytes > SMALL).sum()
 }
 
 /// Bytes of a task's own pages, as far as `/proc` tells.

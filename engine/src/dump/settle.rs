@@ -2,17 +2,19 @@
 //!
 //! It is read last of all, and so that it fits together: a timer that has run out is not armed any more, but has a signal
 //! pending. Each is true of its own moment only. So the pending signals are read before and after the timers, until both
-//! are the same; then no timer ran out in between. As a rule there are none, which `/proc` tells.
+//! are the same; then no timer ran out in between. As a rule there are none, which the task tells while it is at it; which
+//! they are can be seen only while its thread is stopped.
 
 use proto::messages::SignalQueueEntry;
 
-use super::inspect::{TaskFacts, read_single};
+use super::inspect::TaskFacts;
 use super::task::TaskImages;
+use crate::args;
 use crate::error::{Context as _, Problem};
 use crate::kinds::TASK_KINDS;
 use crate::kinds::task::{Questions, ThreadImage};
-use crate::procfs;
 use crate::tracee::agent::Agent;
+use crate::tracee::batch::Output;
 use crate::tracee::freeze::{FrozenTask, FrozenTree};
 
 /// How often it is read, at most: somebody who sends signals all the time may not keep us.
@@ -31,7 +33,7 @@ pub(super) fn settle(
             continue;
         };
         let alone = ask_alone(task, facts, &mut agent, &mut image.cores);
-        let begun = alone.and_then(|()| begin(facts, &mut agent, &mut image.cores));
+        let begun = alone.and_then(|()| begin(facts, &mut agent, false, &mut image.cores));
         task.agent = Some(agent);
         asked.push(Some(begun.of_task(&task.name)?));
     }
@@ -46,18 +48,39 @@ pub(super) fn settle(
 struct Asked {
     has_pending: bool,
     questions: Vec<Questions>,
+    /// Which signals were pending for it, before all other questions and after them.
+    pending: [Output<u64>; 2],
 }
 
-/// Looks at a task, and asks it.
-fn begin(facts: &TaskFacts, agent: &mut Agent, cores: &mut [ThreadImage]) -> Result<Asked, Problem> {
-    let has_pending = has_pending(facts)?;
+/// Looks at a task, which `has_pending` signals as far as is known, and asks it.
+fn begin(
+    facts: &TaskFacts,
+    agent: &mut Agent,
+    has_pending: bool,
+    cores: &mut [ThreadImage],
+) -> Result<Asked, Problem> {
     look(facts, agent, has_pending, cores)?;
-    let questions = cores.first().map(Questions::last).map(Questions::into_parts).unwrap_or_default();
+    let mut questions = Questions::default();
+    let before = ask_what_is_pending(&mut questions);
+    if let Some(leader) = cores.first() {
+        questions.ask_last(leader);
+    }
+    let after = ask_what_is_pending(&mut questions);
+    let questions = questions.into_parts();
     // Further ones follow when this is answered: nobody reads so many answers that the agent never waits for room.
     if let Some(first) = questions.first() {
         agent.send(first.batch_ref()).while_trying_to(ABOUT_TIMERS)?;
     }
-    Ok(Asked { has_pending, questions })
+    Ok(Asked { has_pending, questions, pending: [before, after] })
+}
+
+/// Adds the question which signals are pending for the serving thread, or for its process: it blocks all.
+fn ask_what_is_pending(questions: &mut Questions) -> Output<u64> {
+    questions.room(1, size_of::<u64>());
+    let batch = questions.batch();
+    let pending = batch.output();
+    batch.call("rt_sigpending", libc::SYS_rt_sigpending, args![pending, size_of::<u64>()]);
+    pending
 }
 
 /// Takes what the task answers, and looks at it again: in vain as long as something has changed meanwhile.
@@ -68,33 +91,31 @@ fn end(
     mut asked: Asked,
 ) -> Result<(), Problem> {
     for round in 1.. {
-        let before = queues(cores);
+        let queues_before = queues(cores);
         let Some(leader) = cores.first_mut() else { break };
+        let last = asked.questions.len().saturating_sub(1);
+        let [before, after] = asked.pending;
+        let mut has_pending = asked.has_pending;
         for (at, questions) in asked.questions.into_iter().enumerate() {
             let batch = questions.batch_ref();
             let replies = if at == 0 { agent.receive(batch) } else { agent.run(batch) };
-            questions.answer(&replies.while_trying_to(ABOUT_TIMERS)?, leader)?;
+            let replies = replies.while_trying_to(ABOUT_TIMERS)?;
+            questions.answer(&replies, leader)?;
+            has_pending |= at == 0 && replies.output(before)? != 0;
+            has_pending |= at == last && replies.output(after)? != 0;
         }
-        let has_pending = asked.has_pending || has_pending(facts)?;
         look(facts, agent, has_pending, cores)?;
         // Whoever is asked must be heard: the last round asks nothing more.
-        if queues(cores) == before || round == MAX_ROUNDS {
+        if queues(cores) == queues_before || round == MAX_ROUNDS {
             break;
         }
-        asked = begin(facts, agent, cores)?;
+        asked = begin(facts, agent, has_pending, cores)?;
     }
     Ok(())
 }
 
 /// The step in which a task answers how its timers are.
 const ABOUT_TIMERS: &str = "ask it for its timers";
-
-/// Whether signals are pending for the serving thread, or for its process. That can be seen while the thread runs; which
-/// they are, only when it is stopped.
-fn has_pending(facts: &TaskFacts) -> Result<bool, Problem> {
-    let status = read_single(&format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
-    Ok(status.sig_pnd | status.shd_pnd != 0)
-}
 
 /// Takes what can be seen from outside. If the serving thread `has_pending` signals, it must be stopped for that, too.
 fn look(

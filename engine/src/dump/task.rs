@@ -16,10 +16,11 @@ use crate::args;
 use crate::cgroups::CgroupsDump;
 use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::image::NewImages;
-use crate::kinds::files::FilesDump;
+use crate::kinds::files::{FilesDump, Table, Tables};
 use crate::kinds::mm::{self, aio, bounds, extra};
 use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
+use crate::mount_spaces::{self, MountSpaces};
 use crate::net_spaces;
 use crate::options::DumpOptions;
 use crate::pid_spaces::{self, PidInside, PidSpaces};
@@ -156,17 +157,22 @@ pub(super) fn look(
     problems: &mut Vec<Problem>,
 ) -> Vec<TaskImages> {
     let ids = namespaces::ids_of_tree(&files.options.inside.types);
-    let pids: Vec<i32> = tree.tasks.iter().map(|task| task.pid).collect();
-    let mounts = namespaces::mnt::of_tasks(files.options, ids.mnt_ns_id.unwrap_or_default(), &pids);
-    let mounts = mounts.into_iter().map(|member| (member.link, member.id)).collect();
-    let mut sharing = Sharing::new(ids, mounts);
+    for facts in facts.iter().flatten() {
+        mount_spaces::note(files, facts.pid, &facts.namespaces);
+    }
+    let mounts = files.state::<MountSpaces>().all().iter().map(|space| (space.link.clone(), space.id));
+    let mut sharing = Sharing::new(facts, ids, mounts.collect());
     let home = HomeLinks::read(files.options);
     let mut images = Vec::new();
+    let mut tables = Tables::of(facts);
     for (task, facts) in tree.tasks.iter().zip(facts) {
         files.add_member(task.pid);
         let mut found = Vec::new();
         let image = match facts {
-            Some(facts) => look_at_task(facts, task.state, &home, &mut sharing, files, &mut found),
+            Some(facts) => {
+                let table = files.next_table(&mut tables);
+                look_at_task(facts, task.state, table, &home, &mut sharing, files, &mut found)
+            }
             None => look_at_zombie(task.pid, files),
         };
         match image {
@@ -192,11 +198,13 @@ pub(super) fn find_cgroups(
 ) {
     let kind = NamespaceType::Cgroup;
     let roots = facts.first().and_then(|root| root.as_ref()?.namespaces.of(kind));
+    let pids: Vec<i32> = facts.iter().flatten().map(|facts| facts.pid).collect();
+    let mut memberships = cgroups.memberships(&pids).into_iter();
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };
         let tids: Vec<i32> = facts.threads.iter().map(|thread| thread.tid).collect();
-        let sets = cgroups.sets_of(facts.pid, &tids);
+        let sets = cgroups.sets_of(facts.pid, memberships.next(), &tids);
         for ((thread, core), set) in facts.threads.iter().zip(&mut image.cores).zip(sets) {
             match set {
                 Ok(set) => {
@@ -243,9 +251,10 @@ fn refuse_outside_leaders(
     }
 }
 
-fn look_at_task(
-    facts: &TaskFacts,
+fn look_at_task<'t>(
+    facts: &'t TaskFacts,
     state: TaskState,
+    table: Option<Table<'t>>,
     home: &HomeLinks,
     sharing: &mut Sharing,
     files: &mut FilesDump<'_>,
@@ -290,11 +299,11 @@ fn look_at_task(
         None
     };
     let fs = FsEntry {
-        cwd_id: bounds::path_id(facts.pid, "cwd", files)?,
-        root_id: bounds::path_id(facts.pid, "root", files)?,
+        cwd_id: bounds::path_id(facts.pid, &facts.paths.cwd, files)?,
+        root_id: bounds::path_id(facts.pid, &facts.paths.root, files)?,
         umask: status.umask,
     };
-    let fdinfo = shared.first_files.then(|| files.dump_table(facts, -1, problems));
+    let fdinfo = table.filter(|_| shared.first_files).map(|table| files.dump_table(facts, table, problems));
     let ended_leader = facts.ended_leader.as_ref().map(|leader| StasisThreadEntry {
         tid: leader.pid as u32,
         exit_signal: u32::try_from(leader.stat.exit_signal).ok(),
@@ -438,9 +447,9 @@ pub(crate) fn refuse_namespaces(
 ) -> Vec<Problem> {
     // Tasks of a tree that has them for itself may be in several.
     let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Time, NamespaceType::Pid, NamespaceType::User].contains(&kind)
+        [NamespaceType::Time, NamespaceType::Pid, NamespaceType::Mnt, NamespaceType::User].contains(&kind)
             || task_spaces::TYPES.contains(&kind)
-            || ([NamespaceType::Mnt, NamespaceType::Net].contains(&kind) && options.inside.has(kind))
+            || (kind == NamespaceType::Net && options.inside.has(kind))
     };
     let other = |kind: &NamespaceType| {
         let known = if options.inside.types.contains(kind) { &home.roots } else { &home.ours };
@@ -541,7 +550,8 @@ fn put_agents_in(
         let room = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors());
         raised.push(room.of_task(&task.name)?);
         let saved = facts.threads.iter().map(|thread| thread.saved.clone()).collect();
-        entrances.push(Entrance { task, saved, vdso: facts.vdso(), code: facts.code() });
+        let memory = facts.memory.clone();
+        entrances.push(Entrance { task, saved, memory, vdso: facts.vdso(), code: facts.code() });
     }
     let mut agents = agent::inject_all(entrances).into_iter();
     drop(raised);

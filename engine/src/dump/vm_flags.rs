@@ -1,4 +1,4 @@
-//! What a stopped task has mapped, for tasks that have much.
+//! What stopped tasks have mapped, where that is much; and what they share with each other.
 //!
 //! `/proc/PID/smaps` is where the flags of mappings are documented, and it takes its time: it walks through all pages of each
 //! mapping, to count them, and writes twenty lines. A program of BPF that walks through the mappings of a task (`task_vma`,
@@ -7,6 +7,9 @@
 //! What the bits of that number mean is no part of the kernel's interface. So mappings of our own are looked at in both ways
 //! before, and only those bits are believed that `smaps` has shown to mean what we take them for. Without BTF, without
 //! `CAP_BPF`, or where a mapping has another bit, it is `smaps` that is read.
+//!
+//! The program tells by the way where the kernel has what tasks may share: what is in one place is one thing, as long as all
+//! are stopped. Else it takes `kcmp(2)` to find that out, some calls for each task that was seen before.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -15,6 +18,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::inspect::{read_smaps, read_text};
@@ -30,8 +34,8 @@ use crate::sys::{bpf, pidfd};
 const MANY_PAGES: u64 = 8192;
 /// Bytes of `/proc/PID/maps` that say that there are many mappings.
 const MANY_MAPPINGS: u64 = 64 << 10;
-/// Tasks of a tree that are looked at for the sake of it.
-const LOOKED_AT: usize = 64;
+/// Tasks that have much together.
+const MANY_TASKS: usize = 32;
 
 /// Where `vm_flags` has a flag: `VM_*` of include/linux/mm.h, as they were for long.
 const BITS: &[(u32, VmFlag)] = &[
@@ -72,6 +76,31 @@ const ADVICE: [i32; 7] = [
     libc::MADV_NOHUGEPAGE,
 ];
 
+/// Where the kernel has what a task may share with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Places {
+    /// Its address space.
+    pub vm: u64,
+    /// Its descriptor table.
+    pub files: u64,
+    /// Its directories and umask.
+    pub fs: u64,
+    /// Its signal handlers.
+    pub sighand: u64,
+    /// Not where, but what: flags that further mappings of it get (`mlockall(MCL_FUTURE)` among others).
+    pub flags_later: u64,
+}
+
+/// What a task has mapped.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    /// Its mappings.
+    pub vmas: Vec<SmapsVma>,
+    /// Where the kernel has what it may share, if that was seen.
+    pub places: Option<Places>,
+}
+
 /// What the program writes of each mapping.
 #[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -84,6 +113,8 @@ struct Raw {
     anon_vma: u64,
     root: u64,
     descendants: u64,
+    /// Whose it is.
+    places: Places,
 }
 
 impl Raw {
@@ -98,14 +129,21 @@ impl Raw {
 pub(super) struct VmFlagsReader {
     thread: Mutex<Option<JoinHandle<Option<Reader>>>>,
     made: OnceLock<Option<Reader>>,
+    /// A task has so much that two threads look at it.
+    has_large: bool,
 }
 
 impl VmFlagsReader {
-    /// Begins to make one, if a task of the tree has much.
+    /// Begins to make one, if the tree has much.
     pub(super) fn for_tree(root: i32) -> Self {
-        let make = || Reader::new().inspect_err(|why| log::debug!("smaps it is: {why}")).ok();
-        let thread = tree_has_much(root).then(|| thread::spawn(make));
-        Self { thread: Mutex::new(thread), made: OnceLock::new() }
+        let make = || {
+            // The kernel gives up on a program when a signal comes, and there comes one for each task that stops.
+            SigSet::all().thread_block().ok()?;
+            Reader::new().inspect_err(|why| log::debug!("smaps it is: {why}")).ok()
+        };
+        let much = tree_has_much(root);
+        let thread = much.map(|_| thread::spawn(make));
+        Self { thread: Mutex::new(thread), made: OnceLock::new(), has_large: much == Some(Much::InOne) }
     }
 
     /// Waits until it is made; none where that cannot be, or is not worth it.
@@ -115,22 +153,27 @@ impl VmFlagsReader {
     }
 
     /// What a stopped task has mapped.
-    pub(super) fn mappings(&self, pid: i32) -> Result<Vec<SmapsVma>, Problem> {
+    pub(super) fn mappings(&self, pid: i32) -> Result<Mapped, Problem> {
         let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
         let read = if is_wanted { self.read(pid) } else { None };
-        read.map_or_else(|| read_smaps(pid), Ok)
+        read.map_or_else(|| Ok(Mapped { vmas: read_smaps(pid)?, places: None }), Ok)
     }
 
     /// None if smaps must be asked.
-    fn read(&self, pid: i32) -> Option<Vec<SmapsVma>> {
+    fn read(&self, pid: i32) -> Option<Mapped> {
         let pidfd = pidfd::open(pid).ok()?;
-        let (vmas, raw) = thread::scope(|scope| {
-            let raw = scope.spawn(|| self.get()?.raw(pidfd.as_fd()).ok());
-            let text = read_text(&format!("/proc/{pid}/maps"));
-            let vmas = text.ok().and_then(|text| maps::parse(&text).ok());
-            (vmas, raw.join())
-        });
-        self.get()?.told(vmas?, raw.ok()??)
+        let raw = || self.get()?.raw(pidfd.as_fd()).ok();
+        let text = || maps::parse(&read_text(&format!("/proc/{pid}/maps")).ok()?).ok();
+        let (raw, vmas) = if self.has_large {
+            thread::scope(|scope| {
+                let raw = scope.spawn(raw);
+                let vmas = text();
+                (raw.join().ok().flatten(), vmas)
+            })
+        } else {
+            (raw(), text())
+        };
+        self.get()?.told(vmas?, raw?)
     }
 }
 
@@ -190,13 +233,14 @@ impl Reader {
     }
 
     /// Puts together what both tell.
-    fn told(&self, vmas: Vec<Vma>, raw: Vec<Raw>) -> Option<Vec<SmapsVma>> {
+    fn told(&self, vmas: Vec<Vma>, raw: Vec<Raw>) -> Option<Mapped> {
         let mut told = Vec::with_capacity(vmas.len());
+        let places = raw.first().map(|raw| raw.places);
         let mut raw = raw.into_iter();
         for vma in vmas {
             told.push(self.one(vma, &mut raw)?);
         }
-        Some(told).filter(|_| raw.next().is_none())
+        raw.next().is_none().then_some(Mapped { vmas: told, places })
     }
 
     fn one(&self, vma: Vma, raw: &mut impl Iterator<Item = Raw>) -> Option<SmapsVma> {
@@ -213,19 +257,27 @@ impl Reader {
     }
 }
 
-/// Whether it takes long to read what smaps says of a task of a tree.
-fn tree_has_much(root: i32) -> bool {
+/// Of what a tree has much, so that it takes long to read what smaps says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Much {
+    /// Mappings or pages, in one task.
+    InOne,
+    /// Tasks.
+    Tasks,
+}
+
+fn tree_has_much(root: i32) -> Option<Much> {
     let mut tasks = vec![root];
     let mut at = 0;
-    while let Some(pid) = tasks.get(at).copied().filter(|_| at < LOOKED_AT) {
+    while let Some(pid) = tasks.get(at).copied().filter(|_| at < MANY_TASKS) {
         if has_much(pid) {
-            return true;
+            return Some(Much::InOne);
         }
         let children = read_text(&format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         tasks.extend(procfs::children::parse(&children).unwrap_or_default());
         at += 1;
     }
-    false
+    (tasks.len() >= MANY_TASKS).then_some(Much::Tasks)
 }
 
 fn has_much(pid: i32) -> bool {
@@ -253,6 +305,8 @@ fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
     const VMA: u64 = 7;
     const SEQ: u64 = 8;
     const ANON_VMA: u64 = 9;
+    /// No longer needed when there is a mapping.
+    const TASK: u64 = CONTEXT;
     /// Where [`Raw`] is put together, below the frame pointer.
     const RECORD: i16 = -(size_of::<Raw>() as i16);
     /// `bpf_seq_write` of `include/uapi/linux/bpf.h`.
@@ -262,11 +316,14 @@ fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
         Wanted::Function("bpf_iter_task_vma"),
         Wanted::Structure("vm_area_struct"),
         Wanted::Structure("anon_vma"),
+        Wanted::Structure("task_struct"),
+        Wanted::Structure("mm_struct"),
     ];
-    let [walk, vma, anon_vma] = btf.find(wanted)?;
+    let [walk, vma, anon_vma, task, mm] = btf.find(wanted)?;
     let field = |structure, name| i16::try_from(btf.offset_of(structure, name)?).ok();
     let of_vma = |name| field(vma, name);
     let of_anon = |name| field(anon_vma, name);
+    let of_task = |name| field(task, name);
     // `struct bpf_iter__task_vma`: meta, task, vma; the first field of meta is the seq_file.
     let begin =
         [mov(CONTEXT, 1), load_word(VMA, CONTEXT, 16), load_word(SEQ, CONTEXT, 0), load_word(SEQ, SEQ, 0)];
@@ -279,11 +336,19 @@ fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
         // Read by way of nothing, a number is 0.
         &copy(ANON_VMA, of_anon("root")?, 32),
         &copy(ANON_VMA, of_anon("num_children")?, 40),
+        &copy(TASK, of_task("mm")?, 48),
+        &copy(TASK, of_task("files")?, 56),
+        &copy(TASK, of_task("fs")?, 64),
+        &copy(TASK, of_task("sighand")?, 72),
+        &[load_word(TASK, TASK, of_task("mm")?)],
+        &copy(TASK, field(mm, "def_flags")?, 80),
         &[mov(1, SEQ), mov(2, 10), add(2, RECORD), mov_number(3, size_of::<Raw>() as u32), call(SEQ_WRITE)],
     ]
     .concat();
-    let skip = jump_if_zero(VMA, body.len() as i16);
-    Some((walk, [&begin, [skip].as_slice(), &body, &[mov_number(0, 0), EXIT]].concat()))
+    let task = [load_word(TASK, CONTEXT, 8)];
+    let skip = |register, over: usize| [jump_if_zero(register, over as i16)];
+    let (no_mapping, no_task) = (skip(VMA, body.len() + 2), skip(TASK, body.len()));
+    Some((walk, [&begin, no_mapping.as_slice(), &task, &no_task, &body, &[mov_number(0, 0), EXIT]].concat()))
 }
 
 // Instructions (Documentation/bpf/standardization/instruction-set.rst): an operation, two registers, an offset, a number.
@@ -336,7 +401,7 @@ mod tests {
             let flags = |vmas: &[SmapsVma]| -> Vec<_> {
                 vmas.iter().map(|vma| (vma.vma.clone(), vma.flags.clone())).collect()
             };
-            flags(&shown) == flags(&told)
+            flags(&shown) == flags(&told.vmas)
         });
         assert!(same);
     }

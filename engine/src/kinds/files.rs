@@ -77,7 +77,7 @@ use crate::tracee::batch::{Batch, Replies};
 
 pub use description::set_common;
 pub use erased::{Erase, Erased, ErasedFileKind};
-pub use facts::{FdFacts, SocketFacts, list};
+pub use facts::{FdFacts, SocketFacts, Table, Tables, list};
 pub use seen_task::SeenTask;
 pub use states::States;
 
@@ -282,26 +282,29 @@ impl<'a> FilesDump<'a> {
         self.members.insert(pid);
     }
 
+    /// The table of the next of these tasks.
+    pub fn next_table<'t>(&self, tables: &mut Tables<'t>) -> Option<Table<'t>> {
+        tables.next(&self.sorts)
+    }
+
     /// Describes the whole descriptor table of a task; every refusal goes to `problems`.
-    pub fn dump_table(
+    pub fn dump_table<'t>(
         &mut self,
-        facts: &TaskFacts,
-        own_fd: i32,
+        facts: &'t TaskFacts,
+        table: Table<'t>,
         problems: &mut Vec<Problem>,
     ) -> Vec<FdinfoEntry> {
         self.tasks.push(SeenTask::of(facts));
-        let mut fds = list(facts.pid);
-        fds.retain(|fd| *fd != own_fd);
-        let mut table = Vec::with_capacity(fds.len());
+        let mut entries = Vec::with_capacity(table.len());
         let (options, sorts) = (self.options, Arc::clone(&self.sorts));
-        let read = facts::read_all(&options.files, &sorts, facts, &fds, |descriptor| {
+        let read = table.read(&options.files, &sorts, facts, |descriptor| {
             match descriptor.and_then(|descriptor| self.dump_known(&descriptor)) {
-                Ok(entry) => table.extend(entry),
+                Ok(entry) => entries.extend(entry),
                 Err(problem) => problems.push(problem),
             }
         });
         problems.extend(read.err());
-        table
+        entries
     }
 
     /// Descriptors of a task of which it must still be asked whether execve closes them.
@@ -552,6 +555,7 @@ impl<'a> FilesRestore<'a> {
         let entries = entries.into_iter().map(|e| (e.id, e)).collect();
         let mut states = States::default();
         *states.get() = socket_queue::Sockets::load(images)?;
+        *states.get() = posix_queue::Saved::read(images)?;
         let remaps = remap::Remaps::read(images)?;
         let policy = policy::Policy::read(images)?;
         let devices = device::Devices::read(images)?;

@@ -20,7 +20,10 @@ use proto::messages::TaskKobjIdsEntry;
 
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
-use crate::net_spaces::NetSpace;
+use crate::kinds::files::FilesDump;
+use crate::made_files::MadeFiles;
+use crate::mount_spaces::{MountSpace, MountSpaces};
+use crate::net_spaces::{NetSpace, NetSpaces};
 use crate::options::{DumpOptions, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 
@@ -39,6 +42,8 @@ pub struct NamespaceDump<'a> {
     pub id: u32,
     /// All network namespaces of the tree.
     pub spaces: &'a [NetSpace],
+    /// All mount namespaces of the tree that are kept.
+    pub mounts: &'a [MountSpace],
 }
 
 /// A namespace that is being restored.
@@ -53,7 +58,7 @@ pub struct NamespaceRestore<'a> {
     /// Network namespaces that the root made beside its own.
     pub spaces: &'a RefCell<Vec<(u32, OwnedFd)>>,
     /// User namespaces below that of the root.
-    pub users: &'a RefCell<Vec<(u32, OwnedFd)>>,
+    pub users: &'a RefCell<MadeFiles>,
     /// The id under which images know the namespace.
     pub id: u32,
     /// What `before_birth` opened.
@@ -171,29 +176,38 @@ pub fn own_types(ids: &TaskKobjIdsEntry, ours: &TaskKobjIdsEntry) -> Vec<Namespa
 }
 
 /// Finds what stands in the way of a dump of all namespaces that the tree has for itself.
-pub fn look(options: &DumpOptions, pids: &[i32], spaces: &[NetSpace], problems: &mut Vec<Problem>) {
-    for (kind, id) in of_dump(options) {
-        kind.look(NamespaceDump { options, root: options.tree, pids, id, spaces }, problems);
-    }
+pub fn look(files: &mut FilesDump<'_>, pids: &[i32], problems: &mut Vec<Problem>) {
+    let _never = each(files, pids, |kind, cx| {
+        kind.look(cx, problems);
+        Ok(())
+    });
 }
 
 /// Writes the images of all namespaces that the tree has for itself.
-pub fn dump(
-    options: &DumpOptions,
-    pids: &[i32],
-    spaces: &[NetSpace],
-    images: &mut NewImages,
-) -> Result<(), Problem> {
-    of_dump(options).try_for_each(|(kind, id)| {
-        kind.dump(NamespaceDump { options, root: options.tree, pids, id, spaces }, images)
-    })
+pub fn dump(files: &mut FilesDump<'_>, pids: &[i32], images: &mut NewImages) -> Result<(), Problem> {
+    each(files, pids, |kind, cx| kind.dump(cx, images))
 }
 
-fn of_dump(options: &DumpOptions) -> impl Iterator<Item = (&'static dyn ErasedNamespaceKind, u32)> {
+/// Calls `act` for the kind of each namespace that the tree has for itself; and for that of mounts, which knows those of a
+/// part of the tree, too.
+fn each(
+    files: &mut FilesDump<'_>,
+    pids: &[i32],
+    mut act: impl FnMut(&'static dyn ErasedNamespaceKind, NamespaceDump<'_>) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let options = files.options;
+    let mounts = files.state::<MountSpaces>().all().to_vec();
+    let spaces = &files.state::<NetSpaces>().0;
     let ids = ids_of_tree(&options.inside.types);
-    let own = super::NAMESPACE_KINDS.iter();
-    let own = own.filter(|kind| options.inside.types.contains(&kind.namespace_type()));
-    own.map(move |kind| (*kind, id(&ids, kind.namespace_type()).unwrap_or_default()))
+    let is_there = |kind: NamespaceType| {
+        options.inside.types.contains(&kind) || (kind == NamespaceType::Mnt && !mounts.is_empty())
+    };
+    for kind in super::NAMESPACE_KINDS.iter().filter(|kind| is_there(kind.namespace_type())) {
+        let id = id(&ids, kind.namespace_type()).unwrap_or_default();
+        let (root, mounts) = (options.tree, mounts.as_slice());
+        act(*kind, NamespaceDump { options, root, pids, id, spaces, mounts })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

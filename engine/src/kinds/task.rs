@@ -96,13 +96,11 @@ impl Questions {
         questions
     }
 
-    /// What kinds ask the leader of a task last of all.
-    pub fn last(leader: &ThreadImage) -> Self {
-        let mut questions = Self::default();
+    /// Adds what kinds ask the leader of a task last of all.
+    pub fn ask_last(&mut self, leader: &ThreadImage) {
         for kind in super::TASK_KINDS {
-            kind.ask_last(leader, &mut questions);
+            kind.ask_last(leader, self);
         }
-        questions
     }
 
     /// Makes room for `calls` more calls with `bytes` of data: in another batch, if need be.

@@ -17,12 +17,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chroot, fchdir};
 use proto::catalogue::BINFMT_MISC;
 use proto::messages::BinfmtMiscEntry;
 
-use super::extract::extract;
+use super::extract::{Place, extract};
 use super::file_system;
 use super::flags;
 use super::model::Mount;
@@ -33,7 +32,7 @@ use super::refusal::MountRefusal;
 use super::removed::Removed;
 use super::sockets::{self, WantedSocket};
 use super::yard::{self, Yard, open_path};
-use super::{below, binfmt};
+use super::{below, binfmt, procfs};
 use crate::dump::inspect::read_proc;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
@@ -61,8 +60,19 @@ pub struct Wanted {
     pub mount: u32,
     /// Its name, from the root of the namespace.
     pub name: String,
-    /// What it is, if it is a socket: that is not opened, but made.
-    pub socket: Option<WantedSocket>,
+    /// What it is.
+    pub kind: WantedKind,
+}
+
+/// What is wanted of a file on a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedKind {
+    /// The file.
+    File,
+    /// The folder that it was in, or what is left of the path to that: it was removed.
+    Folder,
+    /// A socket, which is not opened, but made.
+    Socket(WantedSocket),
 }
 
 /// What files are to be opened while mounts are built.
@@ -77,7 +87,7 @@ pub struct BuildFiles {
 }
 
 /// Files by numbers.
-type Numbered = Vec<(u32, OwnedFd)>;
+pub type Numbered = Vec<(u32, OwnedFd)>;
 
 /// Builds all of them. The calling process has one thread, and is in the first namespace afterwards. Files that are wanted are
 /// opened on their mounts before anything is mounted over them. With the namespaces come the masters of pseudo-terminals that
@@ -93,7 +103,7 @@ pub fn build(
     let interpreters = if images.has(&BINFMT_MISC, 0) { images.read(&BINFMT_MISC, 0)? } else { Vec::new() };
     let ids = own_ids()?;
     let step = "make a place for the mounts of the new namespaces";
-    yard::enter_copy().while_trying_to(step)?;
+    yard::enter_copy(MsFlags::MS_PRIVATE).while_trying_to(step)?;
     let made = make(plan, outside, &ids)?;
     register(plan, &made, &interpreters)?;
     let yard = Yard::make(proc).while_trying_to(step)?;
@@ -102,10 +112,11 @@ pub fn build(
     builder.fill(&made)?;
     builder.make_removed()?;
     builder.put_groups()?;
-    // The first is the root's, in which we stay.
-    let built = plan.namespaces.iter().rev().map(|namespace| builder.build(namespace));
+    let built = plan.namespaces.iter().map(|namespace| builder.build(namespace));
     let built = built.collect::<Result<Vec<_>, _>>()?;
     builder.removed.values().try_for_each(Removed::remove)?;
+    // The first is the root's, in which we stay.
+    built.first().map_or(Ok(()), |first| yard::enter(&first.namespace))?;
     nix::unistd::chdir("/").map_err(SysError::of("chdir"))?;
     for (source, mount) in plan.sources.iter().zip(&made) {
         if let (SourceKind::Inside(file_system, _), Some(mount)) = (&source.kind, mount) {
@@ -118,7 +129,7 @@ pub fn build(
 /// Opens archives while their directory is in sight.
 fn archives(plan: &Plan, images: &Images) -> Result<BTreeMap<String, File>, Problem> {
     let of_sources = plan.sources.iter().filter_map(|source| match &source.kind {
-        SourceKind::Inside(_, archive) => archive.as_ref(),
+        SourceKind::Inside(_, archive) | SourceKind::Machine(_, archive) => archive.as_ref(),
         _ => None,
     });
     let mounts = plan.namespaces.iter().flat_map(|namespace| &namespace.mounts);
@@ -145,7 +156,7 @@ fn make(plan: &Plan, outside: OutsideMounts, ids: &IdMaps) -> Result<Vec<Option<
             file_system::make(file_system, ids).map(Some).about(|| source.object.clone())
         }
         SourceKind::Layers(_) => Ok(None),
-        SourceKind::Outside(..) | SourceKind::Machine(_) => Ok(outside.next()),
+        SourceKind::Outside(..) | SourceKind::Covered(_) | SourceKind::Machine(..) => Ok(outside.next()),
     };
     plan.sources.iter().map(make).collect()
 }
@@ -209,10 +220,15 @@ impl Builder<'_> {
     fn fill(&self, made: &[Option<OwnedFd>]) -> Result<(), Problem> {
         for (i, (source, mount)) in self.plan.sources.iter().zip(made).enumerate() {
             let Some(mount) = mount else { continue };
-            if let SourceKind::Inside(_, Some(name)) = &source.kind
+            let archive = match &source.kind {
+                SourceKind::Inside(_, Some(name)) => Some((name, Place::Empty)),
+                SourceKind::Machine(_, Some(name)) => Some((name, Place::Filled)),
+                _ => None,
+            };
+            if let Some((name, place)) = archive
                 && let Some(archive) = self.archives.get(name)
             {
-                extract(archive, mount).about(|| source.object.clone())?;
+                extract(archive, mount, place).about(|| source.object.clone())?;
             }
             Yard::put(&source_name(i), mount).about(|| source.object.clone())?;
         }
@@ -237,7 +253,8 @@ impl Builder<'_> {
     }
 
     /// Puts mounts into the yard that propagate as the groups do, as far as their sources are there and they are not.
-    fn put_groups(&self) -> Result<(), Problem> {
+    fn put_groups(&self) -> Result<Vec<usize>, Problem> {
+        let mut all = Vec::new();
         for (i, group) in self.plan.groups.iter().enumerate() {
             let Some(source) = self.plan.sources.get(group.source) else { continue };
             if !Yard::has(&source_name(group.source)) || Yard::has(&group_name(i)) {
@@ -262,8 +279,9 @@ impl Builder<'_> {
                 Ok(())
             };
             put().about(|| source.object.clone()).while_trying_to("make its peer group")?;
+            all.push(i);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Builds one namespace.
@@ -305,13 +323,12 @@ impl Builder<'_> {
 
     /// Goes where things can be cloned.
     fn enter_yard(&self, tree: &Tree<'_>) -> Result<(), SysError> {
-        if tree.apart.is_some() { self.yard.enter() } else { Ok(()) }
+        if tree.apart.is_some() { yard::enter(self.yard.namespace()) } else { Ok(()) }
     }
 
     /// Goes where they are put on each other.
     fn enter_tree(tree: &Tree<'_>) -> Result<(), SysError> {
-        let enter = |space| setns(space, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"));
-        tree.apart.as_ref().map_or(Ok(()), enter)
+        tree.apart.as_ref().map_or(Ok(()), yard::enter)
     }
 
     /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
@@ -348,9 +365,13 @@ impl Builder<'_> {
         root: &OwnedFd,
         opened: &mut Vec<(u32, OwnedFd)>,
     ) -> Result<(), Problem> {
+        if mount.fstype == procfs::TYPE {
+            let root = root.try_clone().map_err(SysError::io("dup"))?;
+            opened.push((mount.id | procfs::ROOT, root));
+        }
         let mut placed = false;
         for wanted in self.files.wanted.iter().filter(|wanted| wanted.mount == mount.id) {
-            if let Some(socket) = &wanted.socket {
+            if let WantedKind::Socket(socket) = &wanted.kind {
                 if !std::mem::replace(&mut placed, true) {
                     sockets::place(root, Path::new(&mount.mountpoint))
                         .while_trying_to("bind unix sockets")?;
@@ -360,7 +381,11 @@ impl Builder<'_> {
             }
             let below = Path::new(&wanted.name).strip_prefix(&mount.mountpoint);
             let Ok(below) = below else { continue };
-            match find(root, below) {
+            let found = match &wanted.kind {
+                WantedKind::Folder => find_nearest(root, below.parent().unwrap_or(below)),
+                _ => find(root, below),
+            };
+            match found {
                 Ok(file) => opened.push((wanted.id, file)),
                 // Something stands in for its name, or whoever opens it says that it is missing.
                 Err(SysError { errno: Errno::ENOENT | Errno::ENOTDIR, .. }) => {}
@@ -430,9 +455,18 @@ impl Builder<'_> {
             inside(tree, || file_system::make(file_system, &IdMaps::default()))
         };
         let made = make().about(|| source.object.clone())?;
-        self.enter_yard(tree)?;
+        // Put into the yard itself, so that namespaces that are built later have the same file system, and the same groups.
+        let here = self.yard.proc().namespace()?;
+        yard::enter(self.yard.namespace())?;
         Yard::put(&source_name(at), &made).about(|| source.object.clone())?;
-        self.put_groups()
+        let mut names = vec![source_name(at)];
+        names.extend(self.put_groups()?.into_iter().map(group_name));
+        let clone = |name: &String| sys::clone_at(&Yard::get(name)?, Path::new(""), Depth::One);
+        let clones = names.iter().map(clone).collect::<Result<Vec<_>, _>>();
+        let clones = clones.about(|| source.object.clone())?;
+        yard::enter(&here)?;
+        names.iter().zip(&clones).try_for_each(|(name, clone)| Yard::put(name, clone))?;
+        Ok(())
     }
 
     /// Gives a mount its flags and its group.
@@ -481,6 +515,15 @@ fn find(mount: &OwnedFd, place: &Path) -> Result<OwnedFd, SysError> {
         return mount.try_clone().map_err(SysError::io("dup"));
     }
     below::open(mount, place, OFlag::O_PATH | OFlag::O_NOFOLLOW)
+}
+
+/// What is there of the path to a folder below the root of a mount.
+fn find_nearest(mount: &OwnedFd, folder: &Path) -> Result<OwnedFd, SysError> {
+    let found = folder.ancestors().map(|folder| find(mount, folder));
+    let is_there = |found: &Result<OwnedFd, SysError>| {
+        !matches!(found, Err(SysError { errno: Errno::ENOENT | Errno::ENOTDIR, .. }))
+    };
+    found.into_iter().find(is_there).unwrap_or_else(|| find(mount, Path::new("")))
 }
 
 fn no_place(error: SysError, place: &Path) -> Problem {

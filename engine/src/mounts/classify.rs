@@ -1,6 +1,9 @@
 //! Before a dump: which mounts come from outside, and which cannot be brought back.
 
+use std::collections::BTreeSet;
+
 use super::fs_types::{self, Origin};
+use super::home;
 use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
 use super::surroundings::Surroundings;
@@ -14,23 +17,38 @@ fn without_slash(path: &str) -> &str {
     if path.len() > 1 { path.trim_end_matches('/') } else { path }
 }
 
+/// Whose mount namespaces they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The tree's, all of them.
+    Trees,
+    /// Parts' of a tree whose root is at home, where they have much of theirs from.
+    Parts,
+}
+
 /// Leaves out what the user does not want, notes what comes from outside, and finds what stands in the way.
 pub fn classify(
     namespaces: &mut [Namespace],
     surroundings: &Surroundings,
     options: &MountOptions,
+    whose: Whose,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for namespace in namespaces.iter_mut() {
         skip(namespace, options);
     }
     name_external(namespaces, options, &mut problems);
-    name_roots(namespaces, options, surroundings);
+    let mut tied = BTreeSet::new();
+    match whose {
+        Whose::Trees => name_roots(namespaces, options, surroundings),
+        Whose::Parts => tied = home::find(namespaces, surroundings),
+    }
     for i in 0..namespaces.len() {
         find_outside(namespaces, i, surroundings, options, &mut problems);
     }
     let all: &[Namespace] = namespaces;
-    for mount in all.iter().flat_map(|namespace| &namespace.mounts) {
+    let mounts = all.iter().flat_map(|namespace| &namespace.mounts);
+    for mount in mounts.filter(|mount| !tied.contains(&mount.id)) {
         problems
             .extend(groups(all, mount, surroundings, options).into_iter().map(|p| p.object(mount.object())));
     }
@@ -154,10 +172,7 @@ fn groups(
     let is_external = mount.external.is_some() || is_part_of_external(namespaces, mount);
     let mountpoint = mount.mountpoint.clone();
     let mut problems = Vec::new();
-    if let Some(group) = mount.shared
-        && surroundings.has_group(group)
-        && !(is_external && options.allows_sharing())
-    {
+    if surroundings.has_group(mount.shared) && !(is_external && options.allows_sharing()) {
         let mountpoint = mountpoint.clone();
         problems.push(Problem::new(MountRefusal::SharedOutside { is_external, mountpoint }));
     }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::fcntl::OFlag;
@@ -14,7 +14,7 @@ use nix::sched::CloneFlags;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::namespaces::user;
 use crate::procfs::link::NamespaceType;
-use crate::sys::process;
+use crate::sys::{pidfd, process};
 
 /// A failure, as the process that met it told it.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +84,16 @@ impl Namespaces {
         Ok(Self(all))
     }
 
+    /// The user namespace of a tree's root, where that is not ours.
+    pub fn of_users(root: i32) -> Result<Self, Problem> {
+        let mut all = Self::of(root, root)?;
+        all.0.retain(|(_, flag)| *flag == CloneFlags::CLONE_NEWUSER);
+        Ok(all)
+    }
+
     /// The namespace of a type that a process is in, and the user namespace of a tree's root where that is not ours.
     pub fn of_type(root: i32, pid: i32, kind: NamespaceType) -> Result<Self, Problem> {
-        let mut all = Self::of(root, pid)?;
-        all.0.retain(|(_, flag)| *flag == CloneFlags::CLONE_NEWUSER);
+        let mut all = Self::of_users(root)?;
         let flag = CloneFlags::from_bits_retain(kind.clone_flag());
         all.0.push((open(&format!("/proc/{pid}/ns/{}", kind.name()))?, flag));
         Ok(all)
@@ -125,35 +131,70 @@ pub fn hold<W, T>(work: W, then: impl FnOnce(Vec<u8>) -> Result<T, Problem>) -> 
 where
     W: FnOnce() -> Result<Vec<u8>, Problem>,
 {
+    fork_until_heard(|| Ok((work()?, ())), |_pid, bytes| then(bytes.to_vec()))
+}
+
+/// As [`fork`], for work that comes back with lists of open files, each with a number.
+pub fn fork_for_files<W, const N: usize>(work: W) -> Result<[Vec<(u32, OwnedFd)>; N], Problem>
+where
+    W: FnOnce() -> Result<[Vec<(u32, OwnedFd)>; N], Problem>,
+{
+    let work = || {
+        let lists = work()?;
+        let all = (0_u32..).zip(&lists);
+        let all = all.flat_map(|(list, files)| files.iter().map(move |(id, fd)| (list, *id, fd.as_raw_fd())));
+        let words = all.flat_map(|(list, id, fd)| [list, id, fd.cast_unsigned()]);
+        Ok((words.flat_map(u32::to_ne_bytes).collect(), lists))
+    };
+    fork_until_heard(work, |pid, bytes| {
+        let process = pidfd::open(pid)?;
+        let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect();
+        let mut lists = std::array::from_fn(|_| Vec::new());
+        for [list, id, fd] in words.as_chunks().0 {
+            let taken = pidfd::getfd(&process, fd.cast_signed())?;
+            if let Some(list) = lists.get_mut(*list as usize) {
+                list.push((*id, taken));
+            }
+        }
+        Ok(lists)
+    })
+}
+
+/// Has a fork of ours do some work. What it comes back with beside bytes, it keeps until we have heard it.
+fn fork_until_heard<W, K, H, T>(work: W, hear: H) -> Result<T, Problem>
+where
+    W: FnOnce() -> Result<(Vec<u8>, K), Problem>,
+    H: FnOnce(i32, &[u8]) -> Result<T, Problem>,
+{
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"));
-    let ((reader, writer), (until, release)) = (pipe()?, pipe()?);
+    let ((reader, writer), (hold, held)) = (pipe()?, pipe()?);
     let Some(pid) = process::fork()? else {
-        drop((reader, release));
+        drop((reader, held));
         // A panic must not unwind into what is ours: there it would undo what is not finished.
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
             let cause = Told { class: Class::Bug, text: "it panicked".into(), help: None };
             Err(Problem::new(cause))
         });
-        let told = match done {
-            Ok(bytes) => [&[SUCCESS], bytes.as_slice()].concat(),
-            Err(problem) => Told::encode(&problem),
+        let (told, _kept) = match done {
+            Ok((bytes, kept)) => ([&[SUCCESS], bytes.as_slice()].concat(), Some(kept)),
+            Err(problem) => (Told::encode(&problem), None),
         };
         // Who cannot be told sees the end of the pipe.
         let _told = File::from(writer).write_all(&told);
-        // The other end is closed when we are to go, or when nobody is left who could say so.
-        let _released = nix::unistd::read(&until, &mut [0]);
+        let _ended = nix::unistd::read(&hold, &mut [0]);
         process::exit_now(0)
     };
-    drop((writer, until));
+    drop((writer, hold));
     let mut told = Vec::new();
     let read = File::from(reader).read_to_end(&mut told).map_err(SysError::io("read"));
-    let done = read.map_err(Problem::new).and_then(|_bytes| match told.split_first() {
-        Some((&SUCCESS, bytes)) => then(bytes.to_vec()),
+    let heard = match told.split_first() {
+        Some((&SUCCESS, bytes)) => hear(pid, bytes),
         _ => Err(Problem::new(Told::decode(&told))),
-    });
-    drop(release);
+    };
+    drop(held);
     process::wait(pid)?;
-    done
+    read?;
+    heard
 }
 
 #[cfg(test)]

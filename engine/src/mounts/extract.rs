@@ -14,13 +14,14 @@ use flate2::bufread::MultiGzDecoder;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, lstat, makedev, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, linkat, symlinkat};
 use tar::{EntryType, Header};
 
 use super::below::enter_parent;
+use super::members::{Members, Sparse};
 use super::pax;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::sys::xattr;
@@ -63,6 +64,22 @@ impl Before {
     fn record(&self, key: &str) -> Option<&[u8]> {
         self.records.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_slice())
     }
+
+    /// Where the file has data, if its map is before that.
+    fn sparse<R: Read>(&self, members: &mut Members<R>) -> Result<Option<Sparse>, Problem> {
+        if !self.records.iter().any(|(key, _)| key.starts_with(pax::SPARSE)) {
+            return Ok(None);
+        }
+        let version = (self.record(pax::SPARSE_MAJOR), self.record(pax::SPARSE_MINOR));
+        let size =
+            self.record(pax::SPARSE_SIZE).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        match (version, size) {
+            ((Some(b"1"), Some(b"0")), Some(size)) => {
+                Ok(Some(Sparse { size, parts: members.map_before().map_err(damaged)? }))
+            }
+            _ => Err(ArchiveError::Unknown("a sparse file of an old version").into()),
+        }
+    }
 }
 
 /// One file, as the archive has it.
@@ -70,39 +87,56 @@ struct Member<'a> {
     header: &'a Header,
     before: &'a Before,
     path: PathBuf,
+    /// Where it has data, if its holes were left out.
+    sparse: Option<Sparse>,
+}
+
+/// What an archive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A file system that has nothing.
+    Empty,
+    /// One that everybody uses: what is there stays as it is, and what is missing is made, where we may.
+    Filled,
 }
 
 /// Fills a file system. Changes the working directory.
-pub(super) fn extract(archive: impl Read, root: &OwnedFd) -> Result<(), Problem> {
+pub(super) fn extract(archive: impl Read, root: &OwnedFd, place: Place) -> Result<(), Problem> {
     let decoder = MultiGzDecoder::new(BufReader::new(archive));
-    let mut tar = tar::Archive::new(decoder);
+    let mut members = Members::new(decoder);
     let mut before = Before::default();
     // Folders get their times when everything is in them.
     let mut times: Vec<(PathBuf, TimeSpec)> = Vec::new();
-    for entry in tar.entries().map_err(damaged)?.raw(true) {
-        let mut entry = entry.map_err(damaged)?;
-        let kind = entry.header().entry_type();
+    while let Some((header, map)) = members.next().map_err(damaged)? {
+        let kind = header.entry_type();
         match kind {
             EntryType::XHeader => {
-                let bytes = read_some(&mut entry)?;
+                let bytes = read_some(&mut members)?;
                 before.records.extend(pax::parse(&bytes).ok_or_else(|| damaged("an extended header"))?);
                 continue;
             }
             EntryType::GNULongName => {
-                before.name = Some(without_zero(read_some(&mut entry)?));
+                before.name = Some(without_zero(read_some(&mut members)?));
                 continue;
             }
             EntryType::GNULongLink => {
-                before.target = Some(without_zero(read_some(&mut entry)?));
+                before.target = Some(without_zero(read_some(&mut members)?));
                 continue;
             }
             EntryType::XGlobalHeader => continue,
             _ => {}
         }
-        let header = entry.header().clone();
-        let member = Member { header: &header, path: path(&header, &before)?, before: &before };
+        let sparse = before.sparse(&mut members)?.or(map);
+        let member = Member { header: &header, path: path(&header, &before)?, before: &before, sparse };
         let about = || Object::Path(Path::new("/").join(&member.path));
-        let time = member.restore(root, &mut entry).about(about).while_trying_to("make it again")?;
+        if place == Place::Filled {
+            if let Err(problem) = member.restore_missing(root, &mut members).about(about) {
+                log::warn!("{}: it cannot be made again: {}", about(), problem.cause);
+            }
+            before = Before::default();
+            continue;
+        }
+        let time = member.restore(root, &mut members).about(about).while_trying_to("make it again")?;
         if kind == EntryType::Directory {
             times.push((member.path, time));
         }
@@ -116,6 +150,15 @@ pub(super) fn extract(archive: impl Read, root: &OwnedFd) -> Result<(), Problem>
 }
 
 impl Member<'_> {
+    /// Makes it unless there is something of its name.
+    fn restore_missing(&self, root: &OwnedFd, data: &mut impl Read) -> Result<(), Problem> {
+        let last = enter_parent(root, &self.path)?;
+        match lstat(last) {
+            Err(Errno::ENOENT) => self.restore(root, data).map(drop),
+            found => Ok(found.map(drop).map_err(SysError::of("lstat"))?),
+        }
+    }
+
     /// Makes it; the time of its last change.
     fn restore(&self, root: &OwnedFd, data: &mut impl Read) -> Result<TimeSpec, Problem> {
         let last = enter_parent(root, &self.path)?;
@@ -155,7 +198,10 @@ impl Member<'_> {
                 Err(errno) => return Err(SysError { call: "mkdir", errno }.into()),
             },
             EntryType::Regular if is_socket => node(SFlag::S_IFSOCK, 0)?,
-            EntryType::Regular | EntryType::Continuous => write(last, data)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => match &self.sparse {
+                Some(sparse) => write_parts(last, sparse, data)?,
+                None => write(last, data)?,
+            },
             EntryType::Symlink => {
                 let target = self.target();
                 symlinkat(OsStr::from_bytes(&target), AT_FDCWD, last).map_err(SysError::of("symlink"))?;
@@ -182,7 +228,6 @@ impl Member<'_> {
             EntryType::Char => node(SFlag::S_IFCHR, self.device()?)?,
             EntryType::Block => node(SFlag::S_IFBLK, self.device()?)?,
             EntryType::Fifo => node(SFlag::S_IFIFO, 0)?,
-            EntryType::GNUSparse => return Err(ArchiveError::Unknown("a sparse file").into()),
             _ => return Err(ArchiveError::Unknown("a member of an unknown type").into()),
         }
         Ok(())
@@ -212,11 +257,32 @@ impl Member<'_> {
     }
 }
 
+fn create(last: &Path) -> Result<File, SysError> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(AT_FDCWD, last, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    file.map(File::from).map_err(SysError::of("open"))
+}
+
+/// Writes a new file whose holes were left out.
+fn write_parts(last: &Path, sparse: &Sparse, data: &mut impl Read) -> Result<(), Problem> {
+    let mut file = create(last)?;
+    for (at, length) in &sparse.parts {
+        if at.checked_add(*length).is_none_or(|end| end > sparse.size) {
+            return Err(damaged("a part of a file lies behind its end"));
+        }
+        file.seek(SeekFrom::Start(*at)).map_err(SysError::io("lseek"))?;
+        let copied = std::io::copy(&mut data.take(*length), &mut file).map_err(damaged)?;
+        if copied < *length {
+            return Err(damaged("a part of a file is missing"));
+        }
+    }
+    file.set_len(sparse.size).map_err(SysError::io("ftruncate"))?;
+    Ok(())
+}
+
 /// Writes a new file; blocks of zeros become holes.
 fn write(last: &Path, data: &mut impl Read) -> Result<(), Problem> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = openat(AT_FDCWD, last, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(SysError::of("open"))?;
-    let mut file = File::from(file);
+    let mut file = create(last)?;
     let mut buffer = vec![0_u8; BLOCK * 64];
     let mut size = 0_u64;
     loop {
@@ -249,10 +315,7 @@ fn set_time(last: &Path, time: &TimeSpec) -> Result<(), SysError> {
 
 /// The name of a member, from the root of the file system.
 fn path(header: &Header, before: &Before) -> Result<PathBuf, Problem> {
-    if before.records.iter().any(|(key, _)| key.starts_with(pax::SPARSE)) {
-        return Err(ArchiveError::Unknown("a sparse file").into());
-    }
-    let long = before.record(pax::PATH).or(before.name.as_deref());
+    let long = before.record(pax::SPARSE_NAME).or(before.record(pax::PATH)).or(before.name.as_deref());
     relative(&long.map_or_else(|| until_zero(&header.as_old().name), <[u8]>::to_vec))
 }
 

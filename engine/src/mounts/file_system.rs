@@ -29,7 +29,11 @@ impl Explain for Unmakable {
     }
 }
 
-/// Makes it, and mounts it nowhere. Its flags come later, since most keep it from being filled. Owners in its options are
+/// Types of which a file system belongs to the first user namespace wherever it is made (`fs_context.global`: their
+/// `init_fs_context` of Linux 5.6 to 6.18): root of another one may give it flags at its birth only. Nothing is filled into these.
+const GLOBAL: [&str; 4] = ["sysfs", "mqueue", "cgroup", "cgroup2"];
+
+/// Makes it, and mounts it nowhere. Its flags come later as a rule, since most keep it from being filled. Owners in its options are
 /// translated with these maps; empty ones do outside of user namespaces.
 pub(super) fn make(file_system: &FileSystem, ids: &IdMaps) -> Result<OwnedFd, Problem> {
     let fstype = &file_system.fstype;
@@ -52,21 +56,27 @@ pub(super) fn make(file_system: &FileSystem, ids: &IdMaps) -> Result<OwnedFd, Pr
         };
         set.map_err(fail(Some(option)))?;
     }
+    if GLOBAL.contains(&fstype.as_str()) {
+        give_flags(&new, file_system).map_err(fail(None))?;
+    }
     new.create().map_err(fail(None))?;
     new.mount().map_err(fail(None))
 }
 
-/// Gives a file system its flags.
+fn give_flags(new: &NewFileSystem, file_system: &FileSystem) -> Result<(), SysError> {
+    flags::super_words(file_system.flags)
+        .into_iter()
+        .try_for_each(|word| new.set_flag(&CString::new(word).unwrap_or_default()))
+}
+
+/// Gives a file system its flags, if it has not got them yet.
 pub(super) fn set_flags(mount: &OwnedFd, file_system: &FileSystem) -> Result<(), Problem> {
-    if file_system.flags == 0 {
+    if file_system.flags == 0 || GLOBAL.contains(&file_system.fstype.as_str()) {
         return Ok(());
     }
     let step = "set the flags of its file system";
     let picked = NewFileSystem::of_mount(mount.as_fd()).while_trying_to(step)?;
-    for word in flags::super_words(file_system.flags) {
-        let word = CString::new(word).unwrap_or_default();
-        picked.set_flag(&word).while_trying_to(step)?;
-    }
+    give_flags(&picked, file_system).while_trying_to(step)?;
     picked.reconfigure().while_trying_to(step)
 }
 

@@ -81,6 +81,12 @@ pub(super) fn origin(fstype: &str, enabled: &[String]) -> Origin {
     }
 }
 
+/// Whether images have the contents of a file system of this type.
+pub(super) fn has_archive(fstype: &str, enabled: &[String]) -> bool {
+    // There is one for the machine, but what the tree made in it may not be there any more.
+    origin(fstype, enabled) == Origin::Archive || fstype == "devtmpfs"
+}
+
 /// Options that the kernel shows for a file system of this type but does not take.
 pub(super) fn is_taken(fstype: &str, option: &str) -> bool {
     let key = option.split('=').next().unwrap_or(option);

@@ -13,6 +13,9 @@ use crate::procfs::mountinfo;
 /// What the kernel puts behind the root of a mount whose file or folder was removed (`seq_dentry`, fs/d_path.c).
 const REMOVED: &[u8] = b"//deleted";
 
+/// The option that images have for a mount that shares events with what it comes from, outside.
+const PEERS_OUTSIDE: &str = "peers-outside";
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -44,6 +47,8 @@ pub struct Mount {
     pub master: Option<u32>,
     /// The key of what it is at restore, if its file system comes from outside.
     pub external: Option<String>,
+    /// Whether it shares events with what it comes from, outside.
+    pub has_peers_outside: bool,
 }
 
 /// The mounts of one namespace, in the order in which the kernel tells them: by age.
@@ -89,11 +94,16 @@ impl Mount {
             shared: group(propagation.shared),
             master: group(propagation.master),
             external: None,
+            has_peers_outside: false,
         })
     }
 
     /// As the image has it.
     pub fn to_entry(&self) -> MntEntry {
+        let mut options = self.options.clone();
+        if self.has_peers_outside {
+            add_option(&mut options, PEERS_OUTSIDE);
+        }
         let number = fs_types::number(&self.fstype);
         let is_named = number == fs_types::UNSUPPORTED || number == fs_types::AUTO;
         MntEntry {
@@ -105,7 +115,7 @@ impl Mount {
             root: self.root.clone(),
             mountpoint: self.mountpoint.clone(),
             source: self.source.clone(),
-            options: self.options.clone(),
+            options,
             shared_id: self.shared,
             master_id: self.master,
             with_plugin: None,
@@ -133,6 +143,8 @@ impl Mount {
         }
         let zero_is_none = |id: Option<u32>| id.filter(|id| *id != 0);
         let external = entry.ext_key.clone().filter(|key| !key.is_empty());
+        let (marks, options): (Vec<&str>, Vec<&str>) =
+            entry.options.split(',').partition(|option| *option == PEERS_OUTSIDE);
         Ok(Self {
             id: entry.mnt_id,
             parent: entry.parent_mnt_id,
@@ -144,10 +156,11 @@ impl Mount {
             sb_flags: entry.sb_flags(),
             fstype,
             source: entry.source.clone(),
-            options: entry.options.clone(),
+            options: options.join(","),
             shared: zero_is_none(entry.shared_id),
             master: zero_is_none(entry.master_id),
             external: external.or_else(|| entry.ext_mount().then(|| entry.root.clone())),
+            has_peers_outside: !marks.is_empty(),
         })
     }
 
@@ -221,6 +234,14 @@ impl Namespace {
         }
         Ok(())
     }
+}
+
+/// Adds an option to others.
+pub(super) fn add_option(options: &mut String, option: &str) {
+    if !options.is_empty() {
+        options.push(',');
+    }
+    options.push_str(option);
 }
 
 /// A device number as the kernel has it inside (`MKDEV` of `include/linux/kdev_t.h`).

@@ -8,8 +8,11 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::file_system;
-use super::plan::{Plan, Source, SourceKind};
+use super::home::Covered;
+use super::plan::{Demand, Plan, Source, SourceKind};
 use super::refusal::MountRefusal;
+use super::reveal;
+use super::surroundings::Surroundings;
 use crate::error::{Context as _, Problem, SysError};
 use crate::procfs::id_map::IdMaps;
 use crate::sys::mount::{self as sys, Depth};
@@ -19,17 +22,29 @@ use crate::sys::mount::{self as sys, Depth};
 pub struct OutsideMounts(Vec<OwnedFd>);
 
 impl OutsideMounts {
-    /// Opens them, or says all that stands in the way.
+    /// Opens them, or says all that stands in the way. For some that others cover, the calling process, which has one thread, goes
+    /// elsewhere for the moment.
     pub fn open(plan: &Plan) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut opened = Vec::new();
+        let here = Surroundings::read().map_err(|problem| vec![problem])?;
         for source in &plan.sources {
-            match open_source(source).about(|| source.object.clone()) {
-                Ok(mount) => opened.extend(mount),
+            match open_source(source, &here).about(|| source.object.clone()) {
+                Ok(mount) => opened.push(mount),
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(Self(opened)) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let covered: Vec<&Source> =
+            plan.sources.iter().filter(|source| matches!(source.kind, SourceKind::Covered(_))).collect();
+        let mut found = uncover(&covered).map_err(|problem| vec![problem])?.into_iter();
+        let all = plan.sources.iter().zip(opened).filter_map(|(source, mount)| match source.kind {
+            SourceKind::Covered(_) => found.next(),
+            _ => mount,
+        });
+        Ok(Self(all.collect()))
     }
 
     /// As descriptors, to be handed to the process that builds.
@@ -44,18 +59,34 @@ impl OutsideMounts {
     }
 }
 
-fn open_source(source: &Source) -> Result<Option<OwnedFd>, Problem> {
+fn open_source(source: &Source, here: &Surroundings) -> Result<Option<OwnedFd>, Problem> {
     match &source.kind {
-        SourceKind::Outside(path, is_mount_point) => clone(path, *is_mount_point).map(Some),
-        SourceKind::Machine(file_system) => file_system::make(file_system, &IdMaps::default()).map(Some),
-        SourceKind::Inside(..) | SourceKind::Layers(_) => Ok(None),
+        SourceKind::Outside(path, demand) => clone(path, demand, here).map(Some),
+        SourceKind::Machine(file_system, _) => file_system::make(file_system, &IdMaps::default()).map(Some),
+        SourceKind::Covered(_) | SourceKind::Inside(..) | SourceKind::Layers(_) => Ok(None),
     }
 }
 
-fn clone(path: &Path, is_mount_point: bool) -> Result<OwnedFd, Problem> {
+fn uncover(sources: &[&Source]) -> Result<Vec<OwnedFd>, Problem> {
+    let Some(first) = sources.first() else { return Ok(Vec::new()) };
+    let covered = sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::Covered(covered) => Some(covered),
+        _ => None,
+    });
+    let covered: Vec<&Covered> = covered.collect();
+    let found = reveal::at_home(&covered).about(|| first.object.clone())?;
+    let opened = found.into_iter().zip(covered).zip(sources).map(|((mount, covered), source)| {
+        let mountpoint = covered.mountpoint.display().to_string();
+        let missing = || Problem::new(MountRefusal::NotFound { mountpoint });
+        mount.ok_or_else(missing).about(|| source.object.clone())
+    });
+    opened.collect()
+}
+
+fn clone(path: &Path, demand: &Demand, here: &Surroundings) -> Result<OwnedFd, Problem> {
     let step = "open what is mounted from outside";
     let found = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-    if is_mount_point {
+    if *demand == Demand::MountPoint {
         let is_root = match &found {
             Ok(fd) => sys::is_mount_root(fd.as_fd()).while_trying_to(step)?,
             Err(Errno::ENOENT | Errno::ENOTDIR) => false,
@@ -67,5 +98,11 @@ fn clone(path: &Path, is_mount_point: bool) -> Result<OwnedFd, Problem> {
         }
     }
     let found = found.map_err(SysError::of("open")).while_trying_to(step)?;
+    if let Demand::Type(fstype) = demand
+        && here.type_of(sys::mount_id(found.as_fd())?) != Some(fstype.as_bytes())
+    {
+        let mountpoint = path.display().to_string();
+        return Err(Problem::new(MountRefusal::NotFound { mountpoint }));
+    }
     sys::clone_at(&found, Path::new(""), Depth::One).while_trying_to(step)
 }

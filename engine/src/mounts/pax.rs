@@ -13,6 +13,13 @@ pub(super) const LINK_PATH: &str = "linkpath";
 pub(super) const FILE_TYPE: &str = "STASIS.type";
 /// What GNU tar puts before a file of which it leaves the holes out.
 pub(super) const SPARSE: &str = "GNU.sparse.";
+/// The version of that.
+pub(super) const SPARSE_MAJOR: &str = "GNU.sparse.major";
+pub(super) const SPARSE_MINOR: &str = "GNU.sparse.minor";
+/// The name of the file: the header has another, for those who do not know such files.
+pub(super) const SPARSE_NAME: &str = "GNU.sparse.name";
+/// Its size with holes.
+pub(super) const SPARSE_SIZE: &str = "GNU.sparse.realsize";
 
 /// A key and a value.
 pub(super) type Record = (String, Vec<u8>);

@@ -10,6 +10,7 @@ use proto::messages::MntEntry;
 
 use super::classify::{ROOT_KEY, skip};
 use super::fs_types::{self, Origin};
+use super::home::{Covered, Place};
 use super::model::{Mount, Namespace};
 use super::refusal::MountRefusal;
 use super::surroundings::Surroundings;
@@ -26,8 +27,8 @@ pub struct Source {
     pub dev: u32,
     /// The folder of the file system that it shows.
     pub root: String,
-    /// The mount that it was found by.
-    pub mount: u32,
+    /// The mounts that it was found by.
+    pub mounts: Vec<u32>,
     /// The same, for messages.
     pub object: Object,
 }
@@ -39,10 +40,24 @@ pub enum SourceKind {
     Inside(FileSystem, Option<String>),
     /// One that is made of folders of the others.
     Layers(FileSystem),
-    /// One that is there once for the machine.
-    Machine(FileSystem),
-    /// What is at this path outside; with `true`, it must be a mount point.
-    Outside(PathBuf, bool),
+    /// One that is made outside: it is there once for the machine, or is made of folders that are there.
+    /// What an archive has that is not there is made.
+    Machine(FileSystem, Option<String>),
+    /// What is at this path outside.
+    Outside(PathBuf, Demand),
+    /// What is outside, too, but covered.
+    Covered(Covered),
+}
+
+/// What must be at a path outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// Anything.
+    Any,
+    /// A mount point.
+    MountPoint,
+    /// A file system of this type.
+    Type(String),
 }
 
 /// What fsopen(2) needs to know.
@@ -67,8 +82,24 @@ pub struct Group {
     pub shared: Option<u32>,
     /// The number of its master there, if its mounts are slaves.
     pub master: Option<u32>,
+    /// The source that its mounts are clones of and have their events from, outside, each for itself.
+    pub tie: Option<usize>,
     /// Where its events come from.
     pub events: Events,
+}
+
+/// A way to propagate events, as images tell it: the numbers of a peer group and of its master, and the tie of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    shared: Option<u32>,
+    master: Option<u32>,
+    tie: Option<usize>,
+}
+
+impl Group {
+    fn way(&self) -> Way {
+        Way { shared: self.shared, master: self.master, tie: self.tie }
+    }
 }
 
 /// Where the events of a group come from.
@@ -160,7 +191,7 @@ pub fn plan(
         return Err(problems);
     }
     problems.extend(planner.groups());
-    problems.extend(planner.place());
+    planner.place();
     if problems.is_empty() { Ok(planner.plan) } else { Err(problems) }
 }
 
@@ -184,39 +215,45 @@ impl<'a> Planner<'a> {
         let first_root = self.namespaces.first().and_then(Namespace::root).map(|root| root.id);
         for mount in self.mounts() {
             let is_given_root = Some(mount.id) == first_root && self.options.root.is_some();
-            let path = match (&mount.external, &self.options.root) {
-                (_, Some(root)) if is_given_root => Ok((root.clone(), true)),
-                (Some(key), _) => self.path_of_key(mount, key).map(|path| (path.into(), false)),
+            let kind = match (&mount.external, &self.options.root) {
+                (_, Some(root)) if is_given_root => Ok(SourceKind::Outside(root.clone(), Demand::MountPoint)),
+                (Some(key), _) => self.of_key(mount, key),
                 (None, _) => continue,
             };
-            match path {
-                Ok((path, is_mount_point)) => {
-                    let kind = SourceKind::Outside(path, is_mount_point);
-                    self.add_source(kind, mount, mount.root.clone());
-                }
+            match kind {
+                Ok(kind) => self.add_source(kind, mount, mount.root.clone()),
                 Err(refusal) => problems.push(Problem::new(refusal).object(mount.object())),
             }
         }
         problems
     }
 
-    fn path_of_key(&self, mount: &Mount, key: &str) -> Result<String, MountRefusal> {
+    fn of_key(&self, mount: &Mount, key: &str) -> Result<SourceKind, MountRefusal> {
+        let at = |path: &str| SourceKind::Outside(path.into(), Demand::Any);
         if let Some((_, path)) = self.options.external.iter().find(|(name, _)| name == key) {
-            return Ok(path.clone());
+            return Ok(at(path));
         }
         if key == ROOT_KEY {
-            return self.surroundings.path_of(mount.dev, &mount.root).ok_or(MountRefusal::NoRoot);
+            let path = self.surroundings.path_of(mount.dev, &mount.root);
+            return path.map(|path| at(&path)).ok_or(MountRefusal::NoRoot);
         }
-        // A mount that was found by itself has the path where it was found for a key.
-        if key.starts_with('/') {
-            return Ok(key.to_owned());
+        match Place::of_key(key) {
+            Some(Place::Path(path)) => Ok(SourceKind::Outside(path, Demand::Type(mount.fstype.clone()))),
+            Some(Place::Covered(covered)) => Ok(SourceKind::Covered(covered)),
+            // A mount that was found by itself has the path where it was found for a key.
+            None if key.starts_with('/') => Ok(at(key)),
+            None => Err(MountRefusal::NotGiven { key: key.to_owned() }),
         }
-        Err(MountRefusal::NotGiven { key: key.to_owned() })
     }
 
     fn add_source(&mut self, kind: SourceKind, mount: &Mount, root: String) {
-        let (dev, mount, object) = (mount.dev, mount.id, mount.object());
-        self.plan.sources.push(Source { kind, dev, root, mount, object });
+        let is_same = |known: &Source| (&known.kind, known.dev, &known.root) == (&kind, mount.dev, &root);
+        if let Some(known) = self.plan.sources.iter_mut().find(|known| is_same(known)) {
+            known.mounts.push(mount.id);
+        } else {
+            let (dev, mounts, object) = (mount.dev, vec![mount.id], mount.object());
+            self.plan.sources.push(Source { kind, dev, root, mounts, object });
+        }
     }
 
     /// Sources of all other mounts.
@@ -236,8 +273,10 @@ impl<'a> Planner<'a> {
             let kind = match fs_types::origin(&mount.fstype, &self.options.enabled) {
                 Origin::Inside => Ok(SourceKind::Inside(file_system, None)),
                 Origin::Archive => Ok(SourceKind::Inside(file_system, self.archive(mount))),
+                // Its folders were, and are, where the namespace comes from.
+                Origin::Layers if self.is_a_root(mount) => Ok(SourceKind::Machine(file_system, None)),
                 Origin::Layers => Ok(SourceKind::Layers(file_system)),
-                Origin::Machine => Ok(SourceKind::Machine(file_system)),
+                Origin::Machine => Ok(SourceKind::Machine(file_system, self.archive(mount))),
                 Origin::Outside => Err(MountRefusal::Outside { fstype, mountpoint, may_enable: false }),
                 Origin::Never(reason) => Err(MountRefusal::Never { fstype, reason, mountpoint }),
             };
@@ -247,6 +286,11 @@ impl<'a> Planner<'a> {
             }
         }
         problems
+    }
+
+    fn is_a_root(&self, mount: &Mount) -> bool {
+        let roots = self.namespaces.iter().filter_map(Namespace::root);
+        roots.map(|root| root.id).any(|id| id == mount.id)
     }
 
     /// What a file system that is made new shows as its root, in the words of the old one.
@@ -275,7 +319,7 @@ impl<'a> Planner<'a> {
     /// The source that a mount is a clone of: that of its own key, or the one that shows most of its file system.
     fn source_of(&self, mount: &Mount) -> Option<(usize, PathBuf)> {
         if mount.external.is_some()
-            && let Some(own) = self.plan.sources.iter().position(|source| source.mount == mount.id)
+            && let Some(own) = self.plan.sources.iter().position(|source| source.mounts.contains(&mount.id))
         {
             return Some((own, PathBuf::new()));
         }
@@ -289,26 +333,26 @@ impl<'a> Planner<'a> {
     /// Ways to propagate events, masters before slaves.
     fn groups(&mut self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut ways: Vec<(Option<u32>, Option<u32>)> = Vec::new();
+        let mut ways: Vec<Way> = Vec::new();
         for mount in self.mounts() {
-            let way = (mount.shared, mount.master);
-            if way != (None, None) && !ways.contains(&way) {
+            let way = self.way(mount);
+            if (way.shared, way.master) != (None, None) && !ways.contains(&way) {
                 ways.push(way);
             }
         }
         while !ways.is_empty() {
-            let is_ready = |(_, master): &(Option<u32>, Option<u32>)| {
-                !ways.iter().any(|(shared, _)| shared.is_some() && shared == master)
+            let is_ready = |Way { master, .. }: &Way| {
+                !ways.iter().any(|other| other.shared.is_some() && other.shared == *master)
             };
             let Some(at) = ways.iter().position(is_ready) else {
                 let id = self.namespaces.first().map_or(0, |namespace| namespace.id);
                 problems.push(invalid(&MNTS, id.into(), "a peer group is its own master"));
                 return problems;
             };
-            let (shared, master) = ways.remove(at);
-            let members = self.mounts().filter(|mount| (mount.shared, mount.master) == (shared, master));
-            let members: Vec<&Mount> = members.collect();
-            let Some(source) = self.common_source(&members, master) else {
+            let way = ways.remove(at);
+            let Way { shared, master, tie } = way;
+            let members: Vec<&Mount> = self.mounts().filter(|mount| self.way(mount) == way).collect();
+            let Some(source) = tie.or_else(|| self.common_source(&members, master)) else {
                 let object = members.first().map(|mount| mount.object());
                 let problem = Problem::new(MountRefusal::Scattered);
                 problems.push(object.into_iter().fold(problem, Problem::object));
@@ -318,14 +362,24 @@ impl<'a> Planner<'a> {
                 master.and_then(|id| self.plan.groups.iter().position(|group| group.shared == Some(id)));
             let is_external = members.iter().any(|mount| mount.external.is_some());
             let events = match (of_master, master) {
+                _ if members.iter().any(|mount| mount.has_peers_outside) => Events::Peers,
                 (Some(group), _) => Events::Group(group),
                 (None, Some(_)) => Events::Outside,
                 (None, None) if is_external && self.options.allows_sharing() => Events::Peers,
                 (None, None) => Events::Own,
             };
-            self.plan.groups.push(Group { source, shared, master, events });
+            self.plan.groups.push(Group { source, shared, master, tie, events });
         }
         problems
+    }
+
+    /// How a mount propagates events.
+    fn way(&self, mount: &Mount) -> Way {
+        let is_inside = |id| self.mounts().any(|other| other.shared == Some(id));
+        let is_tied = mount.has_peers_outside
+            || (mount.shared.is_none() && mount.master.is_some_and(|id| !is_inside(id)));
+        let tie = if is_tied && mount.external.is_some() { self.source_of(mount) } else { None };
+        Way { shared: mount.shared, master: mount.master, tie: tie.map(|(source, _)| source) }
     }
 
     /// The source that has all that these mounts have. A slave of a group outside must be one of the group's source.
@@ -337,7 +391,7 @@ impl<'a> Planner<'a> {
         let known = |source: &Source| {
             let mut external =
                 self.mounts().filter(|mount| mount.external.is_some() && mount.master == master);
-            external.any(|mount| mount.id == source.mount)
+            external.any(|mount| source.mounts.contains(&mount.id))
         };
         let sources = self.plan.sources.iter().enumerate().filter(|(_, source)| has_all(source));
         let sources = sources.filter(|(_, source)| !is_slave_outside || known(source));
@@ -345,44 +399,28 @@ impl<'a> Planner<'a> {
     }
 
     /// Puts mounts into an order in which they can be made.
-    fn place(&mut self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut with_layers: Vec<(usize, u32)> = Vec::new();
+    fn place(&mut self) {
         for namespace in self.namespaces {
-            let mounts: Vec<PlannedMount> =
-                namespace.mounts.iter().filter_map(|mount| self.planned(namespace, mount)).collect();
-            for planned in mounts.iter().filter(|planned| self.has_layers(planned.source)) {
-                if with_layers.iter().any(|(source, id)| *source == planned.source && *id != namespace.id) {
-                    let problem = Problem::new(MountRefusal::LayersElsewhere);
-                    problems.push(problem.object(planned.mount.object()));
-                }
-                with_layers.push((planned.source, namespace.id));
-            }
+            let mounts = namespace.mounts.iter().filter_map(|mount| self.planned(namespace, mount)).collect();
             let order = order(namespace);
             self.plan.namespaces.push(PlannedNamespace { id: namespace.id, mounts, order });
         }
-        problems
     }
 
     /// All mounts have a source now, and a place below their parent.
     fn planned(&self, namespace: &Namespace, mount: &Mount) -> Option<PlannedMount> {
         let (source, below) = self.source_of(mount)?;
-        let way = (mount.shared, mount.master);
+        let way = self.way(mount);
         let id = mount.id.into();
         let is_kept = mount.removed && self.images.has(&TMPFS_IMG, id);
         Some(PlannedMount {
             mount: mount.clone(),
             source,
             below,
-            group: self.plan.groups.iter().position(|group| (group.shared, group.master) == way),
+            group: self.plan.groups.iter().position(|group| group.way() == way),
             place: namespace.place(mount).unwrap_or_default(),
             removed: is_kept.then(|| TMPFS_IMG.file_name(id)),
         })
-    }
-
-    fn has_layers(&self, source: usize) -> bool {
-        let source = self.plan.sources.get(source);
-        source.is_some_and(|source| matches!(source.kind, SourceKind::Layers(_)))
     }
 }
 
@@ -420,6 +458,7 @@ mod tests {
             shared: None,
             master,
             external: Some(key.into()),
+            has_peers_outside: false,
         }
     }
 
@@ -447,7 +486,7 @@ mod tests {
         let (below, above) = (mount(2, 11, "/a", "a", None), mount(3, 11, "/a", "b", None));
         let plan = planned(vec![mount(1, 10, "/", "/", None), below, above]);
         let paths = plan.namespaces[0].mounts.iter().map(|mount| plan.sources[mount.source].kind.clone());
-        let outside = |path: &str| SourceKind::Outside(path.into(), false);
+        let outside = |path: &str| SourceKind::Outside(path.into(), Demand::Any);
         assert_eq!(paths.collect::<Vec<_>>(), ["/outside//", "/outside/a", "/outside/b"].map(outside));
     }
 }

@@ -13,11 +13,11 @@ use nix::fcntl::{OFlag, open, readlinkat};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
-use super::build::Wanted;
+use super::build::{Wanted, WantedKind};
 use super::envoy::{self, Namespaces};
 use super::file_system;
 use super::flags;
-use super::model::{Mount, Namespace};
+use super::model::{Mount, Namespace, add_option};
 use super::plan::FileSystem;
 use super::refusal::MountRefusal;
 use crate::error::{Context as _, Problem, SysError};
@@ -27,11 +27,13 @@ use crate::sys::mount as sys;
 use crate::visit::Visit;
 
 /// The type of these file systems.
-const TYPE: &str = "proc";
+pub(super) const TYPE: &str = "proc";
 /// The option that names the init of the pid namespace, in images.
 const OPTION: &str = "pidns=";
 /// What makes the id of a mount one for its place, which is opened as files are that others cover.
-const PLACE: u32 = 1 << 31;
+pub const PLACE: u32 = 1 << 31;
+/// What makes the id of a mount one for its root, by which files of tasks are found that are not there yet.
+pub const ROOT: u32 = 1 << 30;
 
 /// The init of a pid namespace below that of the root, and what the links of its members say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +69,7 @@ pub fn mark(namespace: &mut Namespace, (root, member): (i32, i32), inits: &[Init
     let shown: BTreeMap<u32, u32> = words.as_chunks().0.iter().map(|[dev, init]| (*dev, *init)).collect();
     for mount in namespace.mounts.iter_mut().filter(|mount| mount.fstype == TYPE) {
         if let Some(init) = shown.get(&mount.dev) {
-            let comma = if mount.options.is_empty() { "" } else { "," };
-            mount.options = format!("{}{comma}{OPTION}{init}", mount.options);
+            add_option(&mut mount.options, &format!("{OPTION}{init}"));
         }
     }
     Ok(())
@@ -144,24 +145,30 @@ impl Later {
     /// Its place, to be opened when what it is on is bare.
     pub fn place(&self) -> Wanted {
         let Mount { parent, mountpoint, .. } = &self.mount;
-        Wanted { id: self.mount.id | PLACE, mount: *parent, name: mountpoint.clone(), socket: None }
+        let (id, name) = (self.mount.id | PLACE, mountpoint.clone());
+        Wanted { id, mount: *parent, name, kind: WantedKind::File }
     }
 
-    /// Makes it, and mounts it at its place, which is in our mount namespace or in this one.
-    pub fn restore(&self, place: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
+    /// Makes it, and mounts it at its place, which is in our mount namespace or in this one. Its root, by the id of its mount.
+    pub fn restore(
+        &self,
+        place: BorrowedFd<'_>,
+        namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<Vec<(u32, OwnedFd)>, Problem> {
         let space = File::open(format!("/proc/{}/ns/pid", self.init)).map_err(SysError::io("open"))?;
-        let attach = || -> Result<Vec<u8>, Problem> {
+        let attach = || -> Result<[Vec<(u32, OwnedFd)>; 1], Problem> {
             let made = self.make().while_trying_to("make a procfs")?;
             if let Some(namespace) = namespace {
                 nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNS)
                     .map_err(SysError::of("setns"))?;
             }
-            Ok(sys::attach(made.as_fd(), place).map(|()| Vec::new())?)
+            sys::attach(made.as_fd(), place)?;
+            Ok([vec![(self.mount.id, made)]])
         };
         let there = Visit::pay(&space, NamespaceType::Pid)?;
-        let attached = envoy::fork(attach);
+        let attached = envoy::fork_for_files(attach);
         drop(there);
-        attached.map(drop).about(|| self.mount.object()).while_trying_to("mount it")
+        attached.map(|[made]| made).about(|| self.mount.object()).while_trying_to("mount it")
     }
 
     fn make(&self) -> Result<OwnedFd, Problem> {

@@ -93,9 +93,6 @@ pub enum MountRefusal {
     /// Peer groups that cannot be made.
     #[error("its peer group has parts of a file system that no mount has in common")]
     Scattered,
-    /// The same file system of folders in two namespaces.
-    #[error("it is made of folders of another mount namespace")]
-    LayersElsewhere,
     /// Nothing leads to a file system whose contents must be kept.
     #[error("it is covered by other mounts, so that its contents cannot be read")]
     Covered,
@@ -139,12 +136,9 @@ impl Explain for MountRefusal {
             }
             Self::NoRoot => Some("pass --root DIR, a folder on which its root is mounted".into()),
             Self::NoPlace { .. } => Some("make the missing folder or file in what it is mounted on".into()),
-            Self::OtherPids(_)
-            | Self::NotUtf8
-            | Self::NotThere { .. }
-            | Self::Scattered
-            | Self::LayersElsewhere
-            | Self::Covered => None,
+            Self::OtherPids(_) | Self::NotUtf8 | Self::NotThere { .. } | Self::Scattered | Self::Covered => {
+                None
+            }
         }
     }
 }

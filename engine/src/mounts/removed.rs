@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::below::enter_parent;
-use super::extract::extract;
+use super::extract::{Place, extract};
 use super::model::Mount;
 use super::refusal::MountRefusal;
 use super::reveal::removed_name;
@@ -42,7 +42,7 @@ impl Removed {
         let parents = make_parents(&source, below)?;
         let temporary = removed_name(mount);
         let last = enter_parent(&source, below)?.to_owned();
-        extract(archive, &open_path(".")?)?;
+        extract(archive, &open_path(".")?, Place::Empty)?;
         enter_parent(&source, below)?;
         // Another file may have its name now: then the mount shows another name, which leads nowhere either way.
         let name =

@@ -10,13 +10,18 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{chroot, fchdir};
 use prost::Message;
 use proto::messages::BinfmtMiscEntry;
 
 use super::archive::Archive;
+use super::below;
 use super::binfmt;
 use super::envoy::{self, Namespaces};
+use super::home::Covered;
 use super::model::{Mount, Namespace};
 use super::read::{self, Proc};
 use super::refusal::MountRefusal;
@@ -103,7 +108,12 @@ fn write_inside(proc: &Proc, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<
     }
     let hidden: Vec<&Mount> = wanted.into_iter().filter(|mount| !roots.contains_key(&mount.id)).collect();
     if !hidden.is_empty() {
-        take_off(proc, namespace, &hidden, &mut roots)?;
+        // Without peers: what is taken off in one would be taken off in the namespace, too.
+        enter_copy(MsFlags::MS_PRIVATE)?;
+        let copy = Namespace { id: 0, mounts: read::mounts(&proc.mountinfo()?)? };
+        let mut originals = originals(namespace, &copy);
+        originals.retain(|_, original| hidden.iter().any(|mount| mount.id == *original));
+        take_off(&copy, &originals, &mut roots)?;
     }
     for job in jobs {
         let Contents::FileSystem(mounts) = &job.what else { continue };
@@ -137,17 +147,50 @@ fn uncovered(root: OwnedFd) -> Result<OwnedFd, SysError> {
     }
 }
 
-/// Takes mounts off a copy of the namespace until these can be seen.
+/// Clones of mounts that others cover in the namespace that we are in; none for those that are not there. Whoever receives events
+/// from them is a slave of theirs.
+pub(super) fn at_home(covered: &[&Covered]) -> Result<Vec<Option<OwnedFd>>, Problem> {
+    if covered.is_empty() {
+        return Ok(Vec::new());
+    }
+    let proc = Proc::open()?;
+    let (home, dirs) = (proc.namespace()?, [open_path("/")?, open_path(".")?]);
+    enter_copy(MsFlags::MS_SLAVE)?;
+    let copy = Namespace { id: 0, mounts: read::mounts(&proc.mountinfo()?)? };
+    let id = |covered: &Covered| {
+        let same =
+            copy.mounts.iter().rev().filter(|mount| Path::new(&mount.mountpoint) == covered.mountpoint);
+        same.map(|mount| mount.id).nth(covered.younger)
+    };
+    let ids: Vec<Option<u32>> = covered.iter().map(|covered| id(covered)).collect();
+    let hidden = ids.iter().flatten().map(|id| (*id, *id)).collect();
+    let mut roots = BTreeMap::new();
+    take_off(&copy, &hidden, &mut roots)?;
+    setns(&home, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))?;
+    let [root, dir] = dirs;
+    fchdir(&root).map_err(SysError::of("fchdir"))?;
+    chroot(".").map_err(SysError::of("chroot"))?;
+    fchdir(&dir).map_err(SysError::of("fchdir"))?;
+    let part = |covered: &Covered, root: &OwnedFd| {
+        if covered.below.as_os_str().is_empty() {
+            return root.try_clone().map_err(SysError::io("dup"));
+        }
+        let found = below::open(root, &covered.below, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        sys::clone_at(&found, Path::new(""), Depth::One)
+    };
+    let root = |id: Option<u32>| id.and_then(|id| roots.get(&id));
+    let parts =
+        covered.iter().zip(ids).map(|(covered, id)| root(id).map(|root| part(covered, root)).transpose());
+    Ok(parts.collect::<Result<_, _>>()?)
+}
+
+/// Takes mounts off the namespace that we are in, until these can be seen: those with the ids that are keys. They are put
+/// under the ids that are values.
 fn take_off(
-    proc: &Proc,
-    namespace: &Namespace,
-    hidden: &[&Mount],
+    copy: &Namespace,
+    hidden: &BTreeMap<u32, u32>,
     roots: &mut BTreeMap<u32, OwnedFd>,
 ) -> Result<(), Problem> {
-    // Without peers: what is taken off in one would be taken off in the namespace, too.
-    enter_copy()?;
-    let copy = Namespace { id: 0, mounts: read::mounts(&proc.mountinfo()?)? };
-    let originals = originals(namespace, &copy);
     let mut left: Vec<&Mount> = copy.mounts.iter().collect();
     loop {
         let before = left.len();
@@ -156,12 +199,10 @@ fn take_off(
             let Some(root) = visible(mount.id, Path::new(&mount.mountpoint)).filter(|_| !has_children) else {
                 continue;
             };
-            if let Some(original) = originals.get(&mount.id)
-                && hidden.iter().any(|wanted| wanted.id == *original)
-            {
-                roots.insert(*original, uncovered(root)?);
+            if let Some(name) = hidden.get(&mount.id) {
+                roots.insert(*name, uncovered(root)?);
             }
-            if hidden.iter().all(|wanted| roots.contains_key(&wanted.id)) {
+            if hidden.values().all(|name| roots.contains_key(name)) {
                 return Ok(());
             }
             let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;

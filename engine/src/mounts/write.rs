@@ -6,7 +6,7 @@ use proto::catalogue::{BINFMT_MISC, MNTS, TMPFS_DEV, TMPFS_IMG};
 use proto::messages::MntEntry;
 
 use super::binfmt;
-use super::fs_types::{self, Origin};
+use super::fs_types;
 use super::model::{Mount, Namespace};
 use super::reveal::{self, Contents, Job};
 use crate::error::Problem;
@@ -36,12 +36,13 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
     let from_outside: BTreeSet<u32> =
         all().filter(|mount| mount.external.is_some()).map(|mount| mount.dev).collect();
     let is_kept = |mount: &&Mount| {
-        fs_types::origin(&mount.fstype, &options.enabled) == Origin::Archive
-            && !from_outside.contains(&mount.dev)
+        fs_types::has_archive(&mount.fstype, &options.enabled) && !from_outside.contains(&mount.dev)
     };
     let mut missing: BTreeSet<u32> = all().filter(is_kept).map(|mount| mount.dev).collect();
-    // First those that can be seen as a whole somewhere, then what there is of the others.
+    // First those that can be seen as a whole somewhere, then what there is of the others. Parts of a devtmpfs are bound device
+    // nodes, as container engines give them to user namespaces: the machine has them.
     for whole in [true, false] {
+        missing.retain(|dev| whole || !all().any(|mount| mount.dev == *dev && mount.fstype == "devtmpfs"));
         for member in members {
             let mut jobs = Vec::new();
             for mount in &member.namespace.mounts {

@@ -25,11 +25,16 @@ pub(super) struct Yard {
     namespace: OwnedFd,
 }
 
-/// Enters a copy of the namespace that we are in, whose mounts have no peers elsewhere.
-pub(super) fn enter_copy() -> Result<(), SysError> {
+/// Enters a copy of the namespace that we are in, whose mounts have no peers elsewhere: they are private, or slaves.
+pub(super) fn enter_copy(kind: MsFlags) -> Result<(), SysError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))?;
-    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    mount(none, "/", none, private, none).map_err(SysError::of("mount(MS_PRIVATE)"))
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | kind, none).map_err(SysError::of("mount(MS_REC)"))
+}
+
+/// Enters a mount namespace.
+pub(super) fn enter(namespace: &OwnedFd) -> Result<(), SysError> {
+    setns(namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))
 }
 
 impl Yard {
@@ -73,15 +78,10 @@ impl Yard {
         open_path(Path::new("/").join(name))
     }
 
-    /// Enters it again.
-    pub(super) fn enter(&self) -> Result<(), SysError> {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))
-    }
-
     /// Makes a copy that belongs to a user namespace, and enters it. Its mounts are locked, and slaves of those here, so nothing is
     /// made of them.
     pub(super) fn copy_for(&self, owner: BorrowedFd<'_>) -> Result<OwnedFd, Problem> {
-        self.enter()?;
+        enter(&self.namespace)?;
         let copied = || {
             setns(owner, CloneFlags::CLONE_NEWUSER).map_err(SysError::of("setns"))?;
             nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
@@ -90,13 +90,18 @@ impl Yard {
         };
         let namespace =
             envoy::hold(copied, |name| Ok(self.proc.namespace_of(&String::from_utf8_lossy(&name))?))?;
-        setns(&namespace, CloneFlags::CLONE_NEWNS).map_err(SysError::of("setns"))?;
+        enter(&namespace)?;
         Ok(namespace)
+    }
+
+    /// The yard itself, of which there are copies.
+    pub(super) fn namespace(&self) -> &OwnedFd {
+        &self.namespace
     }
 
     /// Enters a new copy of it.
     pub(super) fn copy(&self) -> Result<(), SysError> {
-        self.enter()?;
+        enter(&self.namespace)?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))
     }
 }

@@ -30,6 +30,7 @@ use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::namespaces::user::become_root;
 use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
+use crate::made_files::MadeFiles;
 use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
@@ -274,7 +275,7 @@ struct Plan<'a> {
     /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
     spaces: RefCell<Vec<(u32, OwnedFd)>>,
     /// User namespaces below that of the root, which makes them.
-    users: RefCell<Vec<(u32, OwnedFd)>>,
+    users: RefCell<MadeFiles>,
     /// Of these, those that are joined.
     joined: Vec<(NamespaceType, File)>,
 }
@@ -445,7 +446,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     let Some(spaces) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     let Some(users) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     plan.spaces.replace(spaces);
-    plan.users.replace(users);
+    plan.users.replace(users.into());
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
     let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
@@ -473,7 +474,7 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             covered: numbers(opened),
             mounts: numbers(mounts),
             spaces: plan.spaces.take().into(),
-            users: plan.users.take().into(),
+            users: plan.users.take(),
             masters: masters.into(),
             ..Inside::default()
         })));
@@ -522,10 +523,10 @@ fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &File) 
     user.iter().try_for_each(begin)?;
     // Others may belong to those below it.
     let home = id(&plan.ids, NamespaceType::User).unwrap_or_default();
-    plan.users.replace(user_spaces::make(plan.images, home)?);
+    plan.users.replace(user_spaces::make(plan.images, home)?.into());
     others.iter().try_for_each(begin)?;
     tell_of(filled, &plan.spaces.borrow())?;
-    tell_of(filled, &plan.users.borrow())?;
+    tell_of(filled, plan.users.borrow().files())?;
     hear(go)?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };

@@ -14,7 +14,7 @@ use crate::kinds::task::sleep as task_sleep;
 use crate::last_pids;
 use crate::options::{Afterwards, RestoreOptions};
 use crate::pid_spaces::{self, PidInside};
-use crate::supervise::Guardian;
+use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::Resume;
 use crate::tracee::agent::{self, Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
@@ -179,7 +179,8 @@ pub(super) fn go(
         agent.send_deferred(pid)?;
     }
     let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
-    let guardian = Guardian::of(&pids).while_trying_to("guard the release of the tree")?;
+    let guardian =
+        Guardian::of(&pids, &LastDeeds::default()).while_trying_to("guard the release of the tree")?;
     let begins = |space: u32| tasks.iter().find(|task| task.begins(space)).map(|task| task.pid);
     last_pids::restore(options, images, begins)?;
     // The root last: as the init of a pid namespace, which no guardian inside can kill, it takes the others along.

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -109,7 +109,7 @@ fn settle(root: &OwnedFd) -> Result<(), SysError> {
     nix::unistd::dup2_stdout(&null).map_err(SysError::of("dup2"))?;
     nix::unistd::dup2_stderr(&null).map_err(SysError::of("dup2"))?;
     drop(null);
-    process::close_all_but(std::slice::from_ref(root));
+    process::close_all_but(&[root.as_raw_fd()]);
     nix::sys::prctl::set_name(c"stasis-init").map_err(SysError::of("prctl(PR_SET_NAME)"))
 }
 

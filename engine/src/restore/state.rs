@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 
 use super::last_pid::LastPid;
+use super::mount_spaces;
 use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs, add_setns};
@@ -13,7 +14,7 @@ use super::user_spaces::{self, Users};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
-use crate::kinds::files::{FilesRestore, InTask};
+use crate::kinds::files::{FilesRestore, InTask, mounted};
 use crate::kinds::mm::bounds;
 use crate::kinds::namespaces::mnt;
 use crate::kinds::task::creds::BornBelow;
@@ -59,9 +60,15 @@ pub(super) fn descriptors(
 }
 
 /// Mounts what shows pids of namespaces that are there now.
-pub(super) fn mount_later(tasks: &[Task], images: &Images, options: &RestoreOptions) -> Result<(), Problem> {
-    let root = tasks.first().and_then(|root| root.alive.as_ref()?.ids.mnt_ns_id);
-    mnt::mount_later(options, images, root.unwrap_or_default())
+pub(super) fn mount_later(
+    tasks: &[Task],
+    images: &Images,
+    options: &RestoreOptions,
+    files: &mut FilesRestore<'_>,
+) -> Result<(), Problem> {
+    let roots = mnt::mount_later(options, images, &mount_spaces::ids(tasks, options))?;
+    mounted::note_late(files, roots);
+    Ok(())
 }
 
 /// Has tasks enter the mount namespaces that are not the root's, where they get its root and working directory.

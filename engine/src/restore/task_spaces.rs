@@ -112,7 +112,8 @@ fn fill(
     images: &Images,
     options: &RestoreOptions,
 ) -> Result<(), Problem> {
-    let [spaces, users, opened, mounts, masters] = std::array::from_fn(|_| RefCell::default());
+    let [spaces, opened, mounts, masters] = std::array::from_fn(|_| RefCell::default());
+    let users = RefCell::default();
     let cx = NamespaceRestore {
         options,
         images,

@@ -85,14 +85,14 @@ impl Owners {
     pub(crate) fn of_type(
         &self,
         kind: NamespaceType,
-        users: &[(u32, OwnedFd)],
+        users: &MadeFiles,
     ) -> Result<Vec<(u32, OwnedFd)>, Problem> {
         let of_type = self.0.iter().filter(|(known, ..)| *known == kind);
         let pairs = of_type.map(|(_, id, owner)| {
             let none =
                 || invalid(&STASIS_USERNS, 0, "a namespace belongs to a user namespace that is not there");
-            let (_, user) = users.iter().find(|(known, _)| *known == owner.id).ok_or_else(none)?;
-            Ok((*id, user.try_clone().map_err(SysError::io("dup"))?))
+            let user = users.get(owner.id).ok_or_else(none)?;
+            Ok((*id, user.try_clone_to_owned().map_err(SysError::io("dup"))?))
         });
         pairs.collect()
     }
@@ -216,6 +216,15 @@ fn lowest(map: &[UidGidExtent]) -> u32 {
     map.iter().map(|extent| extent.first).min().unwrap_or(0)
 }
 
+/// What leads to all of them: whoever has made namespaces for the tree has made these as well; else we do, at home.
+pub(super) fn there(tasks: &[Task], options: &RestoreOptions, images: &Images) -> Result<MadeFiles, Problem> {
+    if !options.inside.types.is_empty() {
+        return Ok(options.inside.users.clone());
+    }
+    let home = tasks.first().and_then(|root| root.alive.as_ref()?.ids.user_ns_id);
+    make(images, home.unwrap_or_default()).map(MadeFiles::from)
+}
+
 /// User namespaces below that of the root that are there, and who is in which.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Users {
@@ -230,14 +239,13 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// All of them: whoever has made namespaces for the tree has made these as well; else we do, at home.
-    pub(super) fn of(tasks: &[Task], options: &RestoreOptions, images: &Images) -> Result<Self, Problem> {
-        let home = tasks.first().and_then(|root| root.alive.as_ref()?.ids.user_ns_id);
-        let made = if options.inside.types.is_empty() {
-            make(images, home.unwrap_or_default())?.into()
-        } else {
-            options.inside.users.clone()
-        };
+    /// All of them, which have been made.
+    pub(super) fn of(
+        made: MadeFiles,
+        tasks: &[Task],
+        options: &RestoreOptions,
+        images: &Images,
+    ) -> Result<Self, Problem> {
         let (entries, owners) = (read(images)?, Owners::read(images)?);
         let (mut born, mut of_inits) = (HashMap::new(), HashMap::new());
         for (pid, birth) in births(tasks, &owners) {

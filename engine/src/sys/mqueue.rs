@@ -47,6 +47,13 @@ fn owned(fd: i64) -> Result<OwnedFd, SysError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Takes its name from one.
+pub fn unlink(name: &CStr) -> Result<(), SysError> {
+    // SAFETY: the name ends in a zero byte.
+    let done = unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) };
+    Errno::result(done).map(drop).map_err(SysError::of("mq_unlink"))
+}
+
 /// What a queue is.
 pub fn attributes(queue: BorrowedFd<'_>) -> Result<Attributes, SysError> {
     let mut raw: RawAttributes = [0; 8];

@@ -1,7 +1,7 @@
 //! Creating, comparing and asking processes.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -166,6 +166,8 @@ const TCP_REPAIR: i32 = 19;
 /// instead, after it has done what else is to be done. It makes plain system calls only, as a fork must of a process that may
 /// have other threads.
 pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deeds: &LastDeeds) -> ! {
+    let pidfds = tasks.iter().map(OwnedFd::as_raw_fd);
+    let kept: Vec<RawFd> = pidfds.chain(deeds.agents.iter().copied()).collect();
     let cut = is_cut(pipe, other_end);
     for (socket, bytes) in deeds.locks.iter().filter(|_| cut) {
         // SAFETY: the kernel reads the bytes.
@@ -176,7 +178,7 @@ pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deed
     }
     if cut {
         // A fork has all that its parent had open: sockets of the tasks among it, which are to be gone when the tasks are.
-        close_all_but(tasks);
+        close_all_but(&kept);
     }
     for task in tasks.iter().filter(|_| cut) {
         let null = std::ptr::null::<libc::siginfo_t>();
@@ -188,10 +190,10 @@ pub fn kill_when_cut(pipe: &OwnedFd, other_end: OwnedFd, tasks: &[OwnedFd], deed
 }
 
 /// Closes all descriptors but the standard ones and these: in a process that uses no others any more.
-pub fn close_all_but(kept: &[OwnedFd]) {
+pub fn close_all_but(kept: &[RawFd]) {
     let mut from = 3;
     loop {
-        let next = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).filter(|fd| *fd >= from).min();
+        let next = kept.iter().copied().filter(|fd| *fd >= from).min();
         let last = next.map_or(u32::MAX, |fd| fd as u32 - 1);
         if from as u32 <= last {
             // SAFETY: nobody of this process uses one of them any more.

@@ -13,7 +13,7 @@
 
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -160,6 +160,11 @@ impl Agent {
     /// The numbers of descriptors that the agent has in the task.
     pub fn own_fd(&self) -> i32 {
         self.remote_socket
+    }
+
+    /// Our end of its socket: when all copies of it are closed, the agent goes.
+    pub fn socket(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     /// Has the agent make the calls of a batch, and waits for the answer.

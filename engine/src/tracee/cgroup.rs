@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::procfs;
 use crate::tracee::stopped::Running;
+use crate::tracee::vfork;
 
 /// A cgroup that we froze. Dropping it thaws it.
 #[derive(Debug)]
@@ -118,10 +119,13 @@ pub struct GivenCgroup {
 }
 
 impl GivenCgroup {
-    /// Freezes it, asks all of its threads to stop, and thaws it: each is stopped before it does anything.
+    /// Freezes it, asks all of its threads to stop, and thaws it: each is stopped before it does anything, but for children made by
+    /// vfork(2), which are found later.
     ///
     /// A thread in the freezer does not answer a tracer in version 1, and in version 2 does not run an agent.
     pub fn seize(dir: &Path, limit: Duration) -> Result<Self, Problem> {
+        /// Version 1 may wait for ever for a parent that waits for a child made by vfork, which is frozen (seen with Linux 6.18).
+        const PATIENCE: Duration = Duration::from_millis(100);
         let about = || Object::Path(dir.to_owned());
         let freezer = FREEZERS.into_iter().find(|freezer| dir.join(freezer.control).exists());
         let freezer = freezer.ok_or(FreezerRefusal::None).about(about)?;
@@ -134,10 +138,17 @@ impl GivenCgroup {
         let step = "freeze it";
         given.write(freezer.frozen).about(about).while_trying_to(step)?;
         let deadline = Instant::now() + limit;
+        let mut next = Instant::now() + PATIENCE;
         while !given.is_frozen() {
             if Instant::now() > deadline {
                 let late = SysError { call: "freeze", errno: Errno::ETIMEDOUT };
                 return Err(Problem::new(late).object(about()).step(step));
+            }
+            if Instant::now() > next {
+                for word in [freezer.thawed, freezer.frozen] {
+                    given.write(word).about(about).while_trying_to(step)?;
+                }
+                next = Instant::now() + PATIENCE;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -161,7 +172,11 @@ impl GivenCgroup {
     }
 
     fn seize_threads(&self) -> Result<(), SysError> {
-        for tid in threads(&self.dir, self.freezer.threads)? {
+        let all = threads(&self.dir, self.freezer.threads)?;
+        // Who has borrowed the memory of his parent goes on until he has a program of his own, or the parent would never stop.
+        let borrowers: Vec<i32> =
+            all.iter().filter_map(|tid| vfork::borrower(*tid, *tid)).map(|task| task.host_pid).collect();
+        for tid in all.into_iter().filter(|tid| !borrowers.contains(tid)) {
             match Running::seize(tid, 0).and_then(|thread| thread.interrupt()) {
                 // It has ended, or somebody else traces it, who will be named later.
                 Ok(()) | Err(SysError { errno: Errno::ESRCH | Errno::EPERM, .. }) => {}

@@ -224,30 +224,22 @@ impl FrozenTree {
     /// TCP sockets that are to be silenced (our duplicates) are so then, too; a single task needs a guardian for them only.
     pub fn guard_the_end(&self, deeds: &LastDeeds) -> Result<Guardian, Problem> {
         let pids: Vec<i32> = self.tasks.iter().map(|task| task.pid).collect();
-        let guardian = match deeds.silenced.as_slice() {
-            [] => Guardian::of(&pids),
-            _ => Guardian::with_deeds(&pids, deeds),
-        };
+        let agents = self.tasks.iter().filter_map(|task| Some(task.agent.as_ref()?.socket())).collect();
+        let deeds = LastDeeds { agents, ..deeds.clone() };
+        let guardian = Guardian::of(&pids, &deeds);
         guardian.map_err(|e| Problem::new(e).step("guard the end of the tree"))
     }
 
     /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap. `large` are those that have
     /// much memory, which we help to free.
     pub fn kill(mut self, guardian: Guardian, large: &[BorrowedFd<'_>]) -> Result<(), Problem> {
-        self.stop_agents()?;
-        for task in &mut self.tasks {
-            if let Some(agent) = task.agent.take() {
-                agent.abandon(task).map_err(|e| Problem::new(e).task(&task.name))?;
-            }
-            for thread in &task.threads {
-                thread.stopped().set_options(libc::PTRACE_O_EXITKILL)?;
-            }
-        }
-        let tasks = std::mem::take(&mut self.tasks);
-        if tasks.first().is_some_and(|root| root.pid == INIT) {
+        if self.tasks.first().is_some_and(|root| root.pid == INIT) {
             // Nobody in a pid namespace can kill its init. Our end does, for we trace it, and that of all others comes with it.
+            self.end_with_us()?;
             return guardian.dismiss().map_err(|e| Problem::new(e).step("guard the end of the tree"));
         }
+        // Agents are in there until all are killed: when one sees our end of its socket closed, its task goes on.
+        let tasks = std::mem::take(&mut self.tasks);
         for task in &tasks {
             let killed =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), nix::sys::signal::SIGKILL);
@@ -270,6 +262,21 @@ impl FrozenTree {
         }
         wait_until_reaped(&tasks);
         guardian.dismiss().map_err(|e| Problem::new(e).step("guard the end of the tree"))
+    }
+
+    /// Has the kernel kill all tasks when we end.
+    fn end_with_us(&mut self) -> Result<(), Problem> {
+        self.stop_agents()?;
+        for task in &mut self.tasks {
+            if let Some(agent) = task.agent.take() {
+                agent.abandon(task).map_err(|e| Problem::new(e).task(&task.name))?;
+            }
+            for thread in &task.threads {
+                thread.stopped().set_options(libc::PTRACE_O_EXITKILL)?;
+            }
+        }
+        self.tasks.clear();
+        Ok(())
     }
 
     /// Asks all agents to stop, so that they do so at the same time.
@@ -328,6 +335,9 @@ fn wait_until_reaped(tasks: &[FrozenTask]) {
     let callers = callers();
     let mut left = Vec::new();
     for task in tasks {
+        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), None) == Err(Errno::ESRCH) {
+            continue;
+        }
         if parent_of(task.pid).is_some_and(|parent| callers.contains(&parent)) {
             continue;
         }
@@ -381,9 +391,14 @@ fn reap(tid: i32) {
 impl FrozenTask {
     /// Stops all threads of a process; none if it is gone.
     fn seize(pid: i32, parent: Option<usize>, limit: Duration) -> Result<Option<Self>, Problem> {
-        let Some(name) = task_name(pid) else { return Ok(None) };
-        let mut task = Self { pid, name, parent, state: TaskState::Alive, threads: Vec::new(), agent: None };
-        task.seize_all(limit).map_err(|e| e.task(&task.name))?;
+        let unknown = TaskName { host_pid: pid, inner_pid: None, comm: String::new() };
+        let mut task =
+            Self { pid, name: unknown, parent, state: TaskState::Alive, threads: Vec::new(), agent: None };
+        let named = |e: Problem| match task_name(pid) {
+            Some(name) => e.task(&name),
+            None => e,
+        };
+        task.seize_all(limit).map_err(named)?;
         if task.threads.is_empty() {
             // Either it waits for its parent, or it is gone.
             if process_state(pid) != Some('Z') {
@@ -391,7 +406,7 @@ impl FrozenTask {
             }
             task.state = TaskState::Zombie;
         }
-        // It may have executed another program since we first looked.
+        // It has executed its last program until further notice.
         task.name = task_name(pid).unwrap_or(task.name);
         Ok(Some(task))
     }
@@ -403,7 +418,10 @@ impl FrozenTask {
         loop {
             let held: HashSet<i32> = self.threads.iter().map(|thread| thread.tid).collect();
             let new = |tid: &i32| !held.contains(tid) && !ended.contains(tid);
-            let new: Vec<i32> = thread_ids(self.pid).filter(new).collect();
+            // Those that have ended may be gone, and others have come; but who is held stays, or loses its place to another.
+            let all_known = ended.is_empty() && thread_count(self.pid) == Some(held.len());
+            let new: Vec<i32> =
+                if all_known { Vec::new() } else { thread_ids(self.pid).filter(new).collect() };
             let changed = if new.is_empty() {
                 self.take_note_of_losses(limit)? || self.settle_stop(limit)?
             } else {
@@ -569,8 +587,8 @@ impl FrozenTask {
         let mut children = Vec::new();
         for thread in self.threads.iter().take(threads) {
             let path = format!("/proc/{}/task/{}/children", self.pid, thread.tid);
-            let text = fs::read_to_string(path).unwrap_or_default();
-            children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+            let text = read_text(&path).unwrap_or_default();
+            children.extend(procfs::children::parse(&text).unwrap_or_default());
         }
         children
     }
@@ -665,6 +683,13 @@ fn state_in(path: &str) -> Option<char> {
     let stat = read_text(path).ok()?;
     let after_comm = stat.iter().rposition(|b| *b == b')')? + 2;
     stat.get(after_comm).map(|b| char::from(*b))
+}
+
+/// How many threads a process has that are not gone: each is a link of the directory, which has two of its own
+/// (`proc_task_getattr` of fs/proc/base.c).
+fn thread_count(pid: i32) -> Option<usize> {
+    let links = nix::sys::stat::stat(format!("/proc/{pid}/task").as_str()).ok()?.st_nlink;
+    usize::try_from(links).ok()?.checked_sub(2)
 }
 
 fn thread_ids(pid: i32) -> impl Iterator<Item = i32> {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -13,10 +14,10 @@ use crate::error::SysError;
 
 /// The memory of one process, reached through `/proc/PID/mem`, which ignores the protection of pages (as `ptrace(2)`
 /// does) and so writes code that nobody can write.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Memory {
     pid: i32,
-    file: File,
+    file: Arc<File>,
 }
 
 impl Memory {
@@ -24,7 +25,7 @@ impl Memory {
     pub fn open(pid: i32) -> Result<Self, SysError> {
         let path = format!("/proc/{pid}/mem");
         let file = File::options().read(true).write(true).open(path);
-        Ok(Self { pid, file: file.map_err(SysError::io("open(/proc/PID/mem)"))? })
+        Ok(Self { pid, file: file.map_err(SysError::io("open(/proc/PID/mem)"))?.into() })
     }
 
     /// Whose it is.

@@ -17,8 +17,8 @@ use parasite::interpreter::Batch;
 use parasite::syscall;
 
 // Entry: rdi = the leader's slot, rsi and rdx = the part of our memory that must become writable, rsp = a stack.
-// The first call makes data writable, since memory that is both writable and executable is refused on hardened systems;
-// until it is made, nothing may touch the stack.
+// Memory that is both writable and executable is refused to some tasks (PR_SET_MDWE), whose data the first call makes
+// writable; until it is made, nothing may touch the stack.
 global_asm!(
     ".section .text.entry, \"ax\"",
     ".globl agent_serve",
@@ -30,7 +30,7 @@ global_asm!(
     "    mov eax, 10",
     "    syscall",
     "    mov rdi, r12",
-    // A task that was cloned by an agent enters here: its memory is as it must be.
+    // Whoever has writable memory enters here, and a task that was cloned by an agent.
     ".globl agent_again",
     "agent_again:",
     "    mov r12, rdi",

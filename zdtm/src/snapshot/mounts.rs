@@ -30,14 +30,15 @@ fn with_own_number(word: &str, groups: &mut Vec<String>) -> String {
 }
 
 /// Names of mounts by their numbers, where a restored target has others: in a mount namespace of its own, whose init is the
-/// root of the tree.
+/// root of the tree, or of a task of its own.
 pub(super) fn names(pid: i32, root: i32) -> BTreeMap<String, String> {
-    if root != 1 {
+    let space = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    if root != 1 && space(pid) == space(root) {
         return BTreeMap::new();
     }
     // A task with another root sees a part of them only.
-    let texts =
-        [1, pid].map(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default());
+    let text = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let texts = [1, pid].map(|of| if of == pid || root == 1 { text(of) } else { String::new() });
     let mut names = BTreeMap::new();
     for text in texts {
         for line in text.lines() {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlink, readlinkat};
+use nix::fcntl::{OFlag, openat, readlink};
 use nix::sys::stat::Mode;
 use proto::messages::FownEntry;
 
@@ -62,52 +62,115 @@ pub struct SocketFacts {
 
 /// The descriptor numbers of a task, in order.
 pub fn list(pid: i32) -> Vec<i32> {
-    // This is where each is looked for later, and who lists makes them.
-    let folder =
-        Dir::open(format!("/proc/{pid}/fdinfo").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-    let entries = folder.into_iter().flatten();
-    let mut fds: Vec<i32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok()).collect();
-    fds.sort_unstable();
-    fds
+    Infos::open(pid).map(|infos| infos.list()).unwrap_or_default()
 }
 
-/// Reads descriptors of a stopped task side by side, and hands them to `take` in their order.
-pub(super) fn read_all(
-    options: &FileOptions,
-    sorts: &Sorts,
-    task: &TaskFacts,
-    fds: &[i32],
-    take: impl FnMut(Result<FdFacts<'_>, Problem>),
-) -> Result<(), Problem> {
-    /// Of fewer, it takes less time to read fdinfo than to ask the task what is not known otherwise.
-    const MANY: usize = 32;
-    let table = Table::open(task.pid, task.pidfd.as_fd(), sorts)?;
-    let duplicates = (fds.len() >= MANY).then(|| Duplicates::new(options)).flatten();
-    let read = |fd: &i32| table.read(*fd, duplicates.as_ref());
-    side_by_side::in_order(fds, read, take);
-    Ok(())
-}
-
-/// A descriptor table of a task.
+/// `/proc/PID/fdinfo`: this is where each is looked for, and who lists makes them.
 #[derive(Debug)]
-struct Table<'a, 's> {
+struct Infos(File);
+
+impl Infos {
+    fn open(pid: i32) -> Result<Self, Problem> {
+        let path = format!("/proc/{pid}/fdinfo");
+        let opened = File::open(&path).map_err(SysError::io("open"));
+        Ok(Self(opened.about(|| Object::Path(path.into()))?))
+    }
+
+    /// The numbers, in order.
+    fn list(&self) -> Vec<i32> {
+        let folder = self.0.try_clone().map(OwnedFd::from).ok().and_then(|fd| Dir::from_fd(fd).ok());
+        let entries = folder.into_iter().flatten();
+        let mut fds: Vec<i32> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok()).collect();
+        fds.sort_unstable();
+        fds
+    }
+}
+
+/// A table of fewer descriptors is read by one thread, while others read others. Of fewer it takes less time, too, to read
+/// fdinfo than to ask the task what is not known otherwise.
+const MANY: usize = 32;
+
+/// A table as far as it was read: its numbers, and its descriptors if they are few.
+#[derive(Debug)]
+pub struct Table<'a> {
+    fds: Vec<i32>,
+    read: Option<Vec<Result<FdFacts<'a>, Problem>>>,
+}
+
+impl<'a> Table<'a> {
+    fn of(task: &'a TaskFacts, sorts: &Sorts) -> Self {
+        // Whoever is to read more of it will find out why it cannot be opened.
+        let Ok(source) = TableSource::open(task.pid, task.pidfd.as_fd(), sorts) else {
+            return Self { fds: Vec::new(), read: None };
+        };
+        let fds = source.infos.list();
+        let read = (fds.len() < MANY).then(|| fds.iter().map(|fd| source.read(*fd, None)).collect());
+        Self { fds, read }
+    }
+
+    /// Hands its descriptors to `take` in their order; those that are still to be read are read side by side.
+    pub(super) fn read(
+        self,
+        options: &FileOptions,
+        sorts: &Sorts,
+        task: &'a TaskFacts,
+        take: impl FnMut(Result<FdFacts<'_>, Problem>),
+    ) -> Result<(), Problem> {
+        if let Some(read) = self.read {
+            read.into_iter().for_each(take);
+            return Ok(());
+        }
+        let source = TableSource::open(task.pid, task.pidfd.as_fd(), sorts)?;
+        let duplicates = (self.fds.len() >= MANY).then(|| Duplicates::new(options)).flatten();
+        let read = |fd: &i32| source.read(*fd, duplicates.as_ref());
+        side_by_side::in_order(&self.fds, read, take);
+        Ok(())
+    }
+
+    /// How many descriptors it has.
+    pub(super) fn len(&self) -> usize {
+        self.fds.len()
+    }
+}
+
+/// The tables of all tasks, some of which are read ahead.
+#[derive(Debug)]
+pub struct Tables<'a> {
+    left: std::slice::Iter<'a, Option<TaskFacts>>,
+    ahead: std::vec::IntoIter<Table<'a>>,
+}
+
+impl<'a> Tables<'a> {
+    /// Of these tasks; none is read.
+    pub fn of(tasks: &'a [Option<TaskFacts>]) -> Self {
+        Self { left: tasks.iter(), ahead: Vec::new().into_iter() }
+    }
+
+    /// The table of the next task that there are facts of.
+    pub(super) fn next(&mut self, sorts: &Sorts) -> Option<Table<'a>> {
+        /// Tasks whose tables are read at a time: we hold a duplicate of each descriptor meanwhile.
+        const AT_ONCE: usize = 64;
+        if self.ahead.len() == 0 {
+            let tasks: Vec<&TaskFacts> = self.left.by_ref().flatten().take(AT_ONCE).collect();
+            self.ahead = side_by_side::map(&tasks, |task| Table::of(task, sorts)).into_iter();
+        }
+        self.ahead.next()
+    }
+}
+
+/// Where a descriptor table is read.
+#[derive(Debug)]
+struct TableSource<'a, 's> {
     pid: i32,
     pidfd: BorrowedFd<'a>,
-    /// `/proc/PID/fdinfo`.
-    infos: File,
-    /// `/proc/self/fd`: a link to a duplicate says the same, and the kernel has made it before for others of its number.
-    links: File,
+    infos: Infos,
     sorts: &'s Sorts,
 }
 
-impl<'a, 's> Table<'a, 's> {
+impl<'a, 's> TableSource<'a, 's> {
     fn open(pid: i32, pidfd: BorrowedFd<'a>, sorts: &'s Sorts) -> Result<Self, Problem> {
-        let open = |path: String| {
-            File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
-        };
-        let (infos, links) = (open(format!("/proc/{pid}/fdinfo"))?, open("/proc/self/fd".into())?);
-        Ok(Self { pid, pidfd, infos, links, sorts })
+        Ok(Self { pid, pidfd, infos: Infos::open(pid)?, sorts })
     }
 
     fn read(&self, fd: i32, duplicates: Option<&Duplicates>) -> Result<FdFacts<'a>, Problem> {
@@ -119,7 +182,8 @@ impl<'a, 's> Table<'a, 's> {
             return FdFacts { cloexec: None, ..self.facts(fd, link, stat, info, dup.into()) }
                 .asked(self.sorts);
         }
-        let link = readlinkat(&self.links, dup.as_raw_fd().to_string().as_str());
+        // A link to a duplicate says the same, and the kernel has made it before for others of its number.
+        let link = readlink(format!("/proc/self/fd/{}", dup.as_raw_fd()).as_str());
         let link = link.map_err(SysError::of("readlink"))?.into_vec();
         let info = self.info(fd).map_err(|p| p.object(Object::Fd { fd, link: lossy(&link) }))?;
         // Of other files it is found out by those few who want to know.
@@ -141,7 +205,7 @@ impl<'a, 's> Table<'a, 's> {
 
     fn info(&self, fd: i32) -> Result<FdInfo, Problem> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(&self.infos, fd.to_string().as_str(), flags, Mode::empty());
+        let file = openat(&self.infos.0, fd.to_string().as_str(), flags, Mode::empty());
         let file = File::from(file.map_err(SysError::of("open"))?);
         read_opened(file, || format!("/proc/{}/fdinfo/{fd}", self.pid), procfs::fdinfo::parse)
     }
@@ -174,7 +238,7 @@ impl<'a, 's> Table<'a, 's> {
 impl<'a> FdFacts<'a> {
     /// Reads one descriptor.
     pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32, sorts: &Sorts) -> Result<Self, Problem> {
-        Table::open(pid, pidfd, sorts)?.read(fd, None)
+        TableSource::open(pid, pidfd, sorts)?.read(fd, None)
     }
 
     /// With what the description itself is asked.

@@ -4,16 +4,15 @@
 //! common. Opening one end waits for the other, so a fifo is opened while we hold both.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use proto::messages::{FdTypes, FifoEntry, FileEntry};
 
 use super::pipe_data::{self, Contents};
-use super::{FdFacts, FileKind, FilesDump, FilesRestore, remap, set_common};
+use super::{FdFacts, FileKind, FilesDump, FilesRestore, mounted, remap, set_common};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::procfs::link::Link;
@@ -79,8 +78,9 @@ impl FileKind for Fifo {
 
     fn restore(cx: &mut FilesRestore<'_>, image: &FifoEntry) -> Result<OwnedFd, Problem> {
         let file = cx.regular(image.regf_id.unwrap_or(0))?.clone();
-        let path = OsStr::from_bytes(file.name.as_bytes());
-        let about = || Object::Path(path.into());
+        let mounted = mounted::path(cx, &file);
+        let path = mounted.as_deref().unwrap_or(Path::new(&file.name));
+        let about = || Object::Path(file.name.clone().into());
         let removed = remap::open(cx, &file).about(about)?;
         if !cx.state::<Restored>().0.contains_key(&image.pipe_id) {
             let both = match &removed {
@@ -103,7 +103,7 @@ impl FileKind for Fifo {
 }
 
 /// Opens a fifo without waiting for whoever has the other end.
-fn open(path: &OsStr, access: OFlag) -> Result<OwnedFd, SysError> {
+fn open(path: &Path, access: OFlag) -> Result<OwnedFd, SysError> {
     let flags = access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     nix::fcntl::open(path, flags, Mode::empty()).map_err(SysError::of("open"))
 }

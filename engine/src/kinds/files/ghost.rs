@@ -215,12 +215,13 @@ pub(super) fn check(images: &Images, id: u32) -> Result<(), Problem> {
     if known.contains(&file_type) { Ok(()) } else { Err(Problem::new(GhostRefusal::Type(file_type))) }
 }
 
-/// Makes a ghost again, and opens it for each of its users.
+/// Makes a ghost again, and opens it for each of its users. Its folder is known if its name does not lead there.
 pub(super) fn make(
     images: &Images,
     options: &FileOptions,
     id: u32,
     users: &[RegFileEntry],
+    folder: Option<&Path>,
 ) -> Result<Vec<(u32, OwnedFd)>, Problem> {
     let Some(first) = users.first() else { return Ok(Vec::new()) };
     let name = Path::new(&first.name);
@@ -236,7 +237,7 @@ pub(super) fn make(
     }
     let base = name.file_name().map_or_else(|| "removed".into(), |base| base.to_string_lossy().into_owned());
     let ghost = Restored { images, id, entry, more: read_more(images, id)?, base, users };
-    let folder = name.parent().unwrap_or(Path::new("/"));
+    let folder = folder.or_else(|| name.parent()).unwrap_or(Path::new("/"));
     let made = ghost.make_in(folder, folder).or_else(|e| {
         if e.cause.class() == Class::Environment { ghost.make_elsewhere(name, folder) } else { Err(e) }
     });

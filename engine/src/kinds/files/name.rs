@@ -58,9 +58,11 @@ pub enum NameRefusal {
         /// The name.
         name: Vec<u8>,
     },
-    /// It is in another mount namespace.
-    #[error("it was removed, and is in another mount namespace than the root of the tree")]
-    RemovedElsewhere,
+    /// It has other names, in another mount namespace.
+    #[error(
+        "its name was removed, but it has others, and is in another mount namespace than the root of the tree"
+    )]
+    LinkedElsewhere,
     /// Images hold names as UTF-8.
     #[error("its name is not UTF-8, which images cannot hold")]
     NotUtf8,
@@ -77,7 +79,7 @@ impl Explain for NameRefusal {
             Self::Ended { .. } => {
                 Some("close the file first, or lose it with --on-unsupported regular=close".into())
             }
-            Self::Unreachable | Self::RemovedElsewhere | Self::NotUtf8 => None,
+            Self::Unreachable | Self::LinkedElsewhere | Self::NotUtf8 => None,
         }
     }
 }

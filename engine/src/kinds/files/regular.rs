@@ -129,7 +129,7 @@ impl FileKind for Regular {
             device::note(cx, id, &path, &stat);
             return Ok(describe(id, &path, fd.flags(), pos, fown, &stat));
         }
-        if let Some((name, mount)) = mounted::find(cx, &seen)? {
+        if let Some((name, mount)) = mounted::find(cx, id, &seen)? {
             let entry = describe(id, &name, fd.flags(), pos, fown, &fd.stat);
             return Ok(RegFileEntry { mnt_id: Some(mount), ..entry });
         }
@@ -171,6 +171,9 @@ impl FileKind for Regular {
         if cx.remaps.has(image.id) {
             return remap::check(cx, image).map_err(about);
         }
+        if mounted::is_of_tasks(cx, image) {
+            return Ok(());
+        }
         if let Some(path) = mounted::path(cx, image) {
             let stat = nix::sys::stat::stat(&path).map_err(SysError::of("stat"));
             let stat = stat.map_err(|e| about(Problem::new(e)))?;
@@ -203,6 +206,10 @@ impl FileKind for Regular {
         }
         if let Some(path) = mounted::path(cx, image) {
             return reopen(&path, image).about(|| Object::Path(image.name.clone().into()));
+        }
+        if mounted::is_wanted(cx, image) {
+            let missing = Problem::new(RegularRefusal::Missing);
+            return Err(missing.object(Object::Path(image.name.clone().into())));
         }
         let other = device::elsewhere(cx, image)?;
         let path = other.as_deref().unwrap_or(Path::new(&image.name));
@@ -268,7 +275,7 @@ pub(super) fn entry_for_path(
     seen: &Seen<'_>,
     flags: i32,
 ) -> Result<FileEntry, Problem> {
-    if let Some((name, mount)) = mounted::find(cx, seen)? {
+    if let Some((name, mount)) = mounted::find(cx, id, seen)? {
         let reg = describe(id, &name, flags, 0, FownEntry::default(), seen.stat);
         let reg = Some(Box::new(RegFileEntry { mnt_id: Some(mount), ..reg }));
         return Ok(FileEntry { r#type: FdTypes::Reg.into(), id, reg, ..FileEntry::default() });

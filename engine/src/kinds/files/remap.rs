@@ -18,7 +18,7 @@ use proto::messages::{FdTypes, FileEntry, RegFileEntry, RemapFilePathEntry, Rema
 use super::ended::{self, OfProcess};
 use super::ghost::{self, Ghost};
 use super::name::Seen;
-use super::{FilesDump, FilesRestore, regular};
+use super::{FilesDump, FilesRestore, mounted, regular};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
 use crate::inside::AsOwner;
@@ -250,7 +250,10 @@ pub(super) fn open(cx: &mut FilesRestore<'_>, image: &RegFileEntry) -> Result<Op
         let ids = cx.remaps.ids.get(&remap).cloned().unwrap_or_default();
         let users = ids.iter().map(|id| cx.regular(*id).cloned()).collect::<Result<Vec<_>, _>>()?;
         let opened = match remap {
-            Remap::Ghost(ghost) => ghost::make(cx.images, &cx.options.files, ghost, &users)?,
+            Remap::Ghost(ghost) => {
+                let folder = users.first().and_then(|user| mounted::folder(cx, user));
+                ghost::make(cx.images, &cx.options.files, ghost, &users, folder.as_deref())?
+            }
             Remap::Linked(link) => {
                 let path = PathBuf::from(&cx.regular(link)?.name);
                 cx.remaps.spent.push(path.clone());

@@ -429,7 +429,7 @@ fn name(
         Link::Path(path) if same(path) => path,
         Link::Path(path)
             if stat.st_nlink > 0
-                && let Some(mount) = mounted::of_socket(cx, pid, file.as_fd())? =>
+                && let Some(mount) = mounted::of_socket(cx, file.as_fd())? =>
         {
             own.mnt_id = Some(mount);
             path

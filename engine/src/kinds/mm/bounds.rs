@@ -5,16 +5,14 @@
 //! `prctl(PR_SET_MM, PR_SET_MM_MAP)`, which needs no `CAP_SYS_RESOURCE`.
 
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt as _;
 
 use proto::messages::MmEntry;
 
 use crate::args;
-use crate::dump::inspect::{TaskFacts, read_proc};
+use crate::dump::inspect::{PathLink, TaskFacts};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::kinds::files::FilesDump;
 use crate::kinds::files::name::Seen;
-use crate::procfs;
 use crate::tracee::batch::{Batch, CallId, Replies, Word};
 
 /// From `include/uapi/linux/prctl.h`.
@@ -23,7 +21,6 @@ const PR_SET_MM_MAP: i32 = 14;
 /// Takes what can be seen from outside.
 pub fn look(task: &TaskFacts, files: &mut FilesDump<'_>) -> Result<MmEntry, Problem> {
     let stat = &task.leader().stat;
-    let auxv = read_proc(format!("/proc/{}/auxv", task.pid), procfs::auxv::parse)?;
     Ok(MmEntry {
         mm_start_code: stat.start_code,
         mm_end_code: stat.end_code,
@@ -36,8 +33,8 @@ pub fn look(task: &TaskFacts, files: &mut FilesDump<'_>) -> Result<MmEntry, Prob
         mm_arg_end: stat.arg_end,
         mm_env_start: stat.env_start,
         mm_env_end: stat.env_end,
-        exe_file_id: path_id(task.pid, "exe", files)?,
-        mm_saved_auxv: trimmed(auxv.words()),
+        exe_file_id: path_id(task.pid, &task.paths.exe, files)?,
+        mm_saved_auxv: trimmed(task.auxv.words()),
         ..MmEntry::default()
     })
 }
@@ -49,18 +46,11 @@ fn trimmed(words: &[u64]) -> Vec<u64> {
 }
 
 /// The id of the file that a link of `/proc/PID` (`exe`, `cwd`, `root`) leads to.
-pub fn path_id(pid: i32, link: &'static str, files: &mut FilesDump<'_>) -> Result<u32, Problem> {
-    let link_path = format!("/proc/{pid}/{link}");
-    let path = nix::fcntl::readlink(link_path.as_str()).map_err(SysError::of("readlink"));
-    let path = path.about(|| Object::Path(link_path.clone().into()))?;
-    let about = || Object::Named { kind: link, name: path.to_string_lossy().into_owned() };
-    let stat = nix::sys::stat::stat(link_path.as_str()).map_err(SysError::of("stat")).about(about)?;
-    files
-        .add_path(
-            &Seen { link: path.as_bytes(), stat: &stat, reach: link_path.clone(), leads: false, position: 0 },
-            0,
-        )
-        .about(about)
+pub fn path_id(pid: i32, path: &PathLink, files: &mut FilesDump<'_>) -> Result<u32, Problem> {
+    let PathLink { name, link, stat } = path;
+    let reach = format!("/proc/{pid}/{name}");
+    let about = || Object::Named { kind: name, name: String::from_utf8_lossy(link).into_owned() };
+    files.add_path(&Seen { link, stat, reach, leads: false, position: 0 }, 0).about(about)
 }
 
 /// Calls that ask the task for the rest.

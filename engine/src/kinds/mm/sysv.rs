@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use nix::errno::Errno;
 use proto::messages::{IpcDescEntry, IpcShmEntry, VmaEntry};
@@ -392,7 +393,8 @@ fn make(cx: &FilesRestore<'_>, key: Key, entry: &IpcShmEntry) -> Result<Made, Pr
             return Err(Problem::new(SysvRefusal::Taken));
         }
     } else {
-        let next = std::fs::write("/proc/sys/kernel/shm_next_id", id.to_string());
+        let tunables = cx.options.inside.tunables.as_deref().unwrap_or(Path::new("/proc/sys"));
+        let next = std::fs::write(tunables.join("kernel/shm_next_id"), id.to_string());
         next.map_err(SysError::io("write(/proc/sys/kernel/shm_next_id)"))?;
         let flags = (desc.mode & 0o777) as i32 | huge.map_or(0, |flag| libc::SHM_HUGETLB | flag as i32);
         match ipc::shm_create(desc.key as i32, entry.size as usize, flags) {

@@ -3,19 +3,23 @@
 //! How they are read, kept and built is in `mounts.rs`; what is outside is opened before the tree is born, by the engine, which
 //! still sees it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use proto::catalogue::{FILES, IDS, PSTREE, STASIS_SOCKETS};
-use proto::messages::{FileEntry, PstreeEntry, StasisSocketEntry, TaskKobjIdsEntry, UnixSkEntry};
+use proto::catalogue::{FILES, IDS, PSTREE, REMAP_FPATH, STASIS_SOCKETS};
+use proto::messages::{
+    FileEntry, PstreeEntry, RemapFilePathEntry, RemapType, StasisSocketEntry, TaskKobjIdsEntry, UnixSkEntry,
+};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
 use crate::cgroups::MovedRoots;
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
-use crate::mounts::build::{BuildFiles, Wanted};
+use crate::mounts::build::{BuildFiles, Built, Numbered, Wanted, WantedKind};
+use crate::mounts::classify::Whose;
 use crate::mounts::model::Namespace;
 use crate::mounts::outside::OutsideMounts;
 use crate::mounts::plan::{CgroupRoot, Plan};
@@ -25,7 +29,7 @@ use crate::mounts::sockets::WantedSocket;
 use crate::mounts::surroundings::Surroundings;
 use crate::mounts::write::{self, Member};
 use crate::mounts::{build, classify, plan, read};
-use crate::options::{DumpOptions, RestoreOptions};
+use crate::options::{MountOptions, RestoreOptions};
 use crate::pid_spaces;
 use crate::procfs::link::NamespaceType;
 use crate::restore::user_spaces::Owners;
@@ -36,42 +40,6 @@ use crate::terminals;
 #[derive(Debug)]
 pub struct MntNamespace;
 
-/// A mount namespace of the tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TreesMounts {
-    /// Its id in the images.
-    pub id: u32,
-    /// A task that is in it.
-    pub pid: i32,
-    /// What the link in `/proc` says.
-    pub link: PathBuf,
-}
-
-/// What the link of a task's mount namespace says.
-fn link(pid: i32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
-}
-
-/// The mount namespaces of all tasks, that of the root first, whose id is known; others get ids above those of all types.
-pub fn of_tasks(options: &DumpOptions, id: u32, pids: &[i32]) -> Vec<TreesMounts> {
-    if !options.inside.has(NamespaceType::Mnt) {
-        return Vec::new();
-    }
-    let mut found: Vec<TreesMounts> = Vec::new();
-    let mut next = super::FIRST_FREE_ID;
-    for pid in std::iter::once(options.tree).chain(pids.iter().copied()) {
-        // A zombie is in none.
-        let Some(link) = link(pid) else { continue };
-        if found.iter().any(|known| known.link == link) {
-            continue;
-        }
-        let id = if found.is_empty() { id } else { next };
-        next += u32::from(!found.is_empty());
-        found.push(TreesMounts { id, pid, link });
-    }
-    found
-}
-
 /// The mounts of all namespaces, with what comes from outside noted, and what stands in the way.
 struct Classified {
     /// Each with a task that is in it.
@@ -80,47 +48,110 @@ struct Classified {
 }
 
 fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
-    let members = of_tasks(cx.options, cx.id, cx.pids);
-    let namespaces = members.iter().map(|member| read::namespace(cx.root, member.pid, member.id));
+    let namespaces = cx.mounts.iter().map(|space| read::namespace(cx.root, space.pid, space.id));
     let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
     if procfs::are_several(&namespaces) {
         let inits = pid_spaces::inits(cx.root, cx.pids);
-        for (namespace, member) in namespaces.iter_mut().zip(&members) {
-            procfs::mark(namespace, (cx.root, member.pid), &inits)?;
+        for (namespace, space) in namespaces.iter_mut().zip(cx.mounts) {
+            procfs::mark(namespace, (cx.root, space.pid), &inits)?;
         }
     }
-    let surroundings = &cx.options.inside.surroundings;
-    let mut problems = classify::classify(&mut namespaces, surroundings, &cx.options.mounts);
+    let mut problems = if cx.options.inside.has(NamespaceType::Mnt) {
+        let surroundings = &cx.options.inside.surroundings;
+        classify::classify(&mut namespaces, surroundings, &cx.options.mounts, Whose::Trees)
+    } else {
+        // We are at home, too.
+        let options = of_parts(&cx.options.mounts);
+        classify::classify(&mut namespaces, &Surroundings::read()?, &options, Whose::Parts)
+    };
     problems.extend(procfs::check(&namespaces));
-    let pids = members.iter().map(|member| member.pid);
+    let pids = cx.mounts.iter().map(|space| space.pid);
     Ok(Classified { namespaces: namespaces.into_iter().zip(pids).collect(), problems })
 }
 
-/// What is built, and what is mounted when the tree has been born.
-fn planned(cx: NamespaceRestore<'_>) -> Result<(Plan, Vec<Later>), Vec<Problem>> {
-    let one = |problem| vec![problem];
-    let (mut namespaces, later) = read_tables(cx.options, cx.images, cx.id).map_err(one)?;
-    let mut cgroup_root = CgroupRoot::Namespace;
-    if !cx.types.contains(&NamespaceType::Cgroup) {
-        cgroup_root = CgroupRoot::Hierarchy;
-        let moved = MovedRoots::read(cx.images, &cx.options.cgroups).map_err(one)?;
-        let mounts = namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts);
-        for mount in mounts.filter(|mount| mount.is_of_cgroups()) {
-            mount.root = moved.of(&mount.fstype, &mount.options, &mount.root);
-        }
-    }
-    let surroundings = Surroundings::read().map_err(one)?;
-    let planned = plan::plan(&namespaces, cx.images, &surroundings, &cx.options.mounts, cgroup_root)?;
-    Ok((planned, later))
+/// What was asked for is for the root of the tree, which is at home.
+fn of_parts(options: &MountOptions) -> MountOptions {
+    MountOptions { root: None, ..options.clone() }
 }
 
-/// The tables of all namespaces, and what of them is mounted later.
+/// The mount namespaces of a set that are made: that of the root and others, or those of a part of the tree.
+#[derive(Debug, Clone, Copy)]
+pub struct ToMake<'a> {
+    /// The image set.
+    pub images: &'a Images,
+    /// Their ids in the images.
+    pub ids: &'a [u32],
+    /// What the user asked for.
+    pub options: &'a RestoreOptions,
+    /// Whether the tree has a cgroup namespace.
+    pub has_cgroups: bool,
+}
+
+impl<'a> ToMake<'a> {
+    /// Those of a part of a tree.
+    pub fn of_part(options: &'a RestoreOptions, images: &'a Images, ids: &'a [u32]) -> Self {
+        Self { images, ids, options, has_cgroups: options.inside.has(NamespaceType::Cgroup) }
+    }
+
+    /// What is built, and what is mounted when the tree has been born.
+    pub fn plan(self, options: &MountOptions) -> Result<Planned, Vec<Problem>> {
+        let one = |problem| vec![problem];
+        let (mut namespaces, later) = read_tables(self.images, self.ids, options).map_err(one)?;
+        let mut cgroup_root = CgroupRoot::Namespace;
+        if !self.has_cgroups {
+            cgroup_root = CgroupRoot::Hierarchy;
+            let moved = MovedRoots::read(self.images, &self.options.cgroups).map_err(one)?;
+            let mounts = namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts);
+            for mount in mounts.filter(|mount| mount.is_of_cgroups()) {
+                mount.root = moved.of(&mount.fstype, &mount.options, &mount.root);
+            }
+        }
+        let surroundings = Surroundings::read().map_err(one)?;
+        let plan = plan::plan(&namespaces, self.images, &surroundings, options, cgroup_root)?;
+        Ok(Planned { plan, later })
+    }
+
+    /// Plans those of a part of a tree: what is asked for about roots is not for them.
+    pub fn plan_part(self) -> Result<Planned, Vec<Problem>> {
+        self.plan(&of_parts(&self.options.mounts))
+    }
+}
+
+/// What is built, and what is mounted when the tree has been born.
+#[derive(Debug)]
+pub struct Planned {
+    plan: Plan,
+    later: Vec<Later>,
+}
+
+impl Planned {
+    /// Opens what is mounted from outside.
+    pub fn open_outside(&self) -> Result<OutsideMounts, Vec<Problem>> {
+        OutsideMounts::open(&self.plan)
+    }
+
+    /// Builds the namespaces, in a process of their own; those that belong to user namespaces below the root's belong there. With
+    /// them come the masters of terminals that were opened.
+    pub fn build(
+        &self,
+        outside: OutsideMounts,
+        images: &Images,
+        owners: Numbered,
+    ) -> Result<(Vec<Built>, Numbered), Problem> {
+        let mut wanted = wanted(images)?;
+        wanted.extend(self.later.iter().map(Later::place));
+        let files = BuildFiles { wanted, masters: terminals::masters(images)?, owners };
+        build::build(&self.plan, outside, images, &files)
+    }
+}
+
+/// The tables of namespaces, and what of them is mounted later.
 fn read_tables(
-    options: &RestoreOptions,
     images: &Images,
-    root: u32,
+    ids: &[u32],
+    options: &MountOptions,
 ) -> Result<(Vec<Namespace>, Vec<Later>), Problem> {
-    let mut namespaces = plan::read(images, &ids(images, root)?, &options.mounts)?;
+    let mut namespaces = plan::read(images, ids, options)?;
     if let Some(problem) = procfs::check(&namespaces).into_iter().next() {
         return Err(problem);
     }
@@ -128,24 +159,27 @@ fn read_tables(
     Ok((namespaces, later))
 }
 
-/// Mounts what can be mounted only when the tree has been born.
-pub fn mount_later(options: &RestoreOptions, images: &Images, root: u32) -> Result<(), Problem> {
+/// Mounts what can be mounted only when the tree has been born, in namespaces with these ids. Roots of that, by the ids that
+/// mounts have in the images.
+pub fn mount_later(
+    options: &RestoreOptions,
+    images: &Images,
+    ids: &[u32],
+) -> Result<Vec<(u32, OwnedFd)>, Problem> {
     let inside = &options.inside;
     let found = |all: &[(u32, i32)], id: u32| {
         let fd = all.iter().find(|(known, _)| *known == id).map(|(_, fd)| *fd);
         fd.and_then(borrow)
     };
-    if !inside.has(NamespaceType::Mnt) {
-        return Ok(());
-    }
-    for later in read_tables(options, images, root)?.1 {
+    let mut roots = Vec::new();
+    for later in read_tables(images, ids, &options.mounts)?.1 {
         let place = later.place();
         let missing = || Problem::new(MountRefusal::NoPlace { place: place.name.clone() });
         let at = found(&inside.covered, place.id).ok_or_else(missing)?;
         let namespace = found(&inside.mounts, later.namespace);
-        later.restore(at, namespace)?;
+        roots.extend(later.restore(at, namespace)?);
     }
-    Ok(())
+    Ok(roots)
 }
 
 /// Ids of the mount namespaces of all tasks, that of the root first.
@@ -160,7 +194,7 @@ fn ids(images: &Images, root: u32) -> Result<Vec<u32>, Problem> {
 }
 
 /// The first of several problems: all have been told by `check`.
-fn first(problems: Vec<Problem>) -> Problem {
+pub fn first(problems: Vec<Problem>) -> Problem {
     problems.into_iter().next().unwrap_or_else(|| Problem::new(MountRefusal::NoRoot))
 }
 
@@ -168,7 +202,7 @@ impl NamespaceKind for MntNamespace {
     const NAME: &'static str = "mnt-namespace";
     const NOT_SAVED: &'static [&'static str] = &[
         "ids of mounts",
-        "contents of file systems other than tmpfs and ramfs",
+        "contents of file systems other than tmpfs, ramfs and devtmpfs",
         "mounts that are locked against a user namespace",
         "ids that a mount maps",
         "the terminal behind a mounted slave whose master is outside of the tree: nobody is at its other end",
@@ -193,25 +227,21 @@ impl NamespaceKind for MntNamespace {
     }
 
     fn check(cx: NamespaceRestore<'_>, problems: &mut Vec<Problem>) {
-        if let Err(found) = planned(cx).and_then(|(plan, _)| OutsideMounts::open(&plan)) {
+        if let Err(found) = planned(cx).and_then(|planned| planned.open_outside()) {
             problems.extend(found);
         }
     }
 
     fn before_birth(cx: NamespaceRestore<'_>) -> Result<Vec<OwnedFd>, Problem> {
-        let outside = planned(cx).and_then(|(plan, _)| OutsideMounts::open(&plan));
+        let outside = planned(cx).and_then(|planned| planned.open_outside());
         outside.map(OutsideMounts::into_fds).map_err(first)
     }
 
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
-        let (plan, later) = planned(cx).map_err(first)?;
-        let mut wanted = wanted(cx)?;
-        wanted.extend(later.iter().map(Later::place));
-        let masters = terminals::masters(cx.images)?;
+        let planned = planned(cx).map_err(first)?;
         let owners = Owners::read(cx.images)?.of_type(NamespaceType::Mnt, &cx.users.borrow())?;
-        let files = BuildFiles { wanted, masters, owners };
-        let (built, masters) = build::build(&plan, OutsideMounts::from_fds(cx.brought)?, cx.images, &files)?;
+        let (built, masters) = planned.build(OutsideMounts::from_fds(cx.brought)?, cx.images, owners)?;
         cx.masters.borrow_mut().extend(masters);
         for built in built {
             cx.opened.borrow_mut().extend(built.opened);
@@ -223,21 +253,38 @@ impl NamespaceKind for MntNamespace {
     }
 }
 
+/// All of a tree that has one for itself.
+fn planned(cx: NamespaceRestore<'_>) -> Result<Planned, Vec<Problem>> {
+    let ids = ids(cx.images, cx.id).map_err(|problem| vec![problem])?;
+    let has_cgroups = cx.types.contains(&NamespaceType::Cgroup);
+    let all = ToMake { images: cx.images, ids: &ids, options: cx.options, has_cgroups };
+    all.plan(&cx.options.mounts)
+}
+
 /// `TCP_ESTABLISHED` of `include/net/tcp_states.h`, which unix sockets have, too.
 const ESTABLISHED: u32 = 1;
 
+/// Ids of files that were removed.
+fn removed(images: &Images) -> Result<BTreeSet<u32>, Problem> {
+    let image = &REMAP_FPATH;
+    let all: Vec<RemapFilePathEntry> = if images.has(image, 0) { images.read(image, 0)? } else { Vec::new() };
+    let ghosts = all.iter().filter(|entry| entry.remap_type() == RemapType::Ghost);
+    Ok(ghosts.map(|entry| entry.orig_id).collect())
+}
+
 /// Files that the images know by their mounts: others cover their names.
-fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
-    let files: Vec<FileEntry> =
-        if cx.images.has(&FILES, 0) { cx.images.read(&FILES, 0)? } else { Vec::new() };
+fn wanted(images: &Images) -> Result<Vec<Wanted>, Problem> {
+    let files: Vec<FileEntry> = if images.has(&FILES, 0) { images.read(&FILES, 0)? } else { Vec::new() };
+    let is_removed = removed(images)?;
     let wanted = |file: &FileEntry| {
         let reg = file.reg.as_ref()?;
         let mount = u32::try_from(reg.mnt_id?).ok().filter(|id| *id != 0)?;
-        Some(Wanted { id: reg.id, mount, name: reg.name.clone(), socket: None })
+        let kind = if is_removed.contains(&reg.id) { WantedKind::Folder } else { WantedKind::File };
+        Some(Wanted { id: reg.id, mount, name: reg.name.clone(), kind })
     };
     let mut all: Vec<Wanted> = files.iter().filter_map(wanted).collect();
-    if cx.images.has(&STASIS_SOCKETS, 0) {
-        let sockets: Vec<StasisSocketEntry> = cx.images.read(&STASIS_SOCKETS, 0)?;
+    if images.has(&STASIS_SOCKETS, 0) {
+        let sockets: Vec<StasisSocketEntry> = images.read(&STASIS_SOCKETS, 0)?;
         for own in sockets {
             let entry = files.iter().filter_map(|file| file.usk.as_ref()).find(|entry| entry.id == own.id);
             // Streams that are connected have a name only because whoever accepted them has it.
@@ -251,7 +298,7 @@ fn wanted(cx: NamespaceRestore<'_>) -> Result<Vec<Wanted>, Problem> {
                     root: PathBuf::from(OsStr::from_bytes(own.root.as_deref().unwrap_or_default())),
                     dir: entry.name_dir.as_ref().map(PathBuf::from),
                 };
-                all.push(Wanted { id: own.id, mount, name, socket: Some(socket) });
+                all.push(Wanted { id: own.id, mount, name, kind: WantedKind::Socket(socket) });
             }
         }
     }

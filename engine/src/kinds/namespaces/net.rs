@@ -85,6 +85,12 @@ pub enum NetRefusal {
     /// A tunable that has another value, or is not there.
     #[error("{0}")]
     Sysctl(SysError),
+    /// A text that only a program can write.
+    #[error("there is no program {0}")]
+    NoProgram(String),
+    /// A program that failed.
+    #[error("{0} said: {1}")]
+    Said(String, String),
     /// A text that only a program can read.
     #[error("the images hold the text of {0}, and {1} did not take it")]
     Program(&'static str, &'static str),
@@ -94,7 +100,7 @@ impl Explain for NetRefusal {
     fn class(&self) -> Class {
         match self {
             Self::Sysctl(error) => error.class(),
-            Self::Program(..) => Class::Environment,
+            Self::Program(..) | Self::NoProgram(_) | Self::Said(..) => Class::Environment,
             _ => Class::Refused,
         }
     }
@@ -105,7 +111,8 @@ impl Explain for NetRefusal {
             Self::NoOuterEnd => "pass --external veth[IN]:OUT or veth[IN]:OUT@BRIDGE".into(),
             Self::Sysctl(_) => "pass --weak-sysctls to go on without it".into(),
             Self::Program(_, program) => format!("install {program} here"),
-            Self::SysctlPath | Self::Circle => return None,
+            Self::NoProgram(program) => format!("install {program} here"),
+            Self::SysctlPath | Self::Circle | Self::Said(..) => return None,
             _ => "remove it first".into(),
         })
     }
@@ -162,8 +169,7 @@ impl NamespaceKind for NetNamespace {
             let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
             let space = if let Some(owner) = owners.of(NamespaceType::Net, id) {
                 let users = cx.users.borrow();
-                let user = users.iter().find(|(id, _)| *id == owner.id).map(|(_, fd)| fd.as_fd());
-                user_spaces::make_owned(user, NamespaceType::Net)?
+                user_spaces::make_owned(users.get(owner.id), NamespaceType::Net)?
             } else {
                 make_one()?;
                 net_spaces::here()?.into()
@@ -278,8 +284,9 @@ fn dump_space(cx: NamespaceDump<'_>, id: u32, images: &mut NewImages) -> Result<
     addresses::dump(&mut netlink, id, images)?;
     routes::dump(&mut netlink, id, images)?;
     neighbours::dump(&mut netlink, id, images)?;
-    nftables::dump(id, images)?;
-    xtables::dump(id, images)?;
+    let tables = nftables::dump(id, images)?;
+    let families = xtables::dump(id, images)?;
+    programs::dump(cx.options.inside.home.as_ref(), id, &tables, &families, images)?;
     conntrack::dump(id, images)
 }
 

@@ -1,8 +1,7 @@
-//! The execution domain and its flags (`personality(2)`), seen in `/proc/PID/personality`.
+//! The execution domain and its flags (`personality(2)`).
 
-use super::{Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadRestore};
 use crate::args;
-use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
 use crate::tracee::batch::Batch;
 
@@ -13,11 +12,15 @@ pub struct Personality;
 impl TaskKind for Personality {
     const NAME: &'static str = "personality";
     const SCOPE: Scope = Scope::Task;
-    const READS: &'static [&'static str] = &["personality"];
 
-    fn look(task: &TaskFacts, _thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
-        super::task(core).personality = u32::from_str_radix(task.text("personality")?, 16).unwrap_or(0);
-        Ok(())
+    fn ask(questions: &mut Questions) {
+        /// Which it is, without a change.
+        const NONE_NEW: u32 = u32::MAX;
+        let now = questions.batch().call("personality", libc::SYS_personality, args![NONE_NEW]);
+        questions.then(move |replies, core| {
+            super::task(core).personality = replies.result(now)? as u32;
+            Ok(())
+        });
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {

@@ -5,6 +5,7 @@
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use zerocopy::IntoBytes as _;
@@ -20,7 +21,7 @@ use crate::tracee::memory::Memory;
 use crate::tracee::regs;
 use crate::tracee::stopped::Stopped;
 
-/// What the agent calls until it can be talked to; a copy of it begins with the second.
+/// What the agent calls until it can be talked to; where its memory is writable, it begins with the second.
 const CONNECTING: [&str; 2] = ["mprotect (in the target)", "socketpair (in the target)"];
 /// The call that makes room for it.
 const MAPPING: [&str; 1] = ["mmap (in the target)"];
@@ -29,10 +30,10 @@ const MAP_PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as 
 
 /// How a thread enters.
 #[derive(Debug, Clone, Copy)]
-enum Entry {
-    /// For the first time in this memory.
+pub(super) enum Entry {
+    /// In memory that it has to make writable first.
     Serve,
-    /// In a copy of memory that has the agent.
+    /// In memory that is writable already.
     Again,
 }
 
@@ -43,6 +44,8 @@ pub struct Entrance<'a> {
     pub task: &'a mut FrozenTask,
     /// What its threads were doing, in their order.
     pub saved: Vec<Saved>,
+    /// Its memory.
+    pub memory: Memory,
     /// Where its vdso is mapped, if it is.
     pub vdso: Option<(u64, u64)>,
     /// Its executable mappings, which are searched for a system call instruction if there is no vdso.
@@ -101,7 +104,8 @@ impl Agent {
         let saved = layout.for_all(Saved::read(&stopped)?);
         let regs = stopped.regs()?;
         let mut deferred = Vec::new();
-        let (stopped, mapped) = remote_call(stopped, &regs, syscall_at, map_agent(layout), &mut deferred);
+        let (stopped, mapped) =
+            remote_call(stopped, &regs, syscall_at, map_agent(layout, Entry::Serve), &mut deferred);
         let layout = Layout { base: mapped? as u64, ..layout };
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let mut agent = Self::start(pid, stopped, memory, layout, saved, Some(socket))?;
@@ -151,8 +155,12 @@ impl Agent {
 }
 
 /// The call that maps memory for the agent: at a place that the kernel chooses, or at `place.base` if that is not 0.
-pub(super) fn map_agent(place: Layout) -> Call {
-    let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+pub(super) fn map_agent(place: Layout, entry: Entry) -> Call {
+    let writable = match entry {
+        Entry::Serve => 0,
+        Entry::Again => libc::PROT_WRITE,
+    };
+    let prot = (libc::PROT_READ | libc::PROT_EXEC | writable) as u64;
     let fixed = if place.base == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE as u64 };
     let size = Layout::size(place.threads);
     let args = [place.base, size, prot, MAP_PRIVATE_ANONYMOUS | fixed, u64::MAX, 0];
@@ -165,14 +173,13 @@ struct Mapping<'a> {
     saved: Vec<Saved>,
     memory: Memory,
     landing: Option<LandingPad>,
+    syscall_at: u64,
     course: Course<'static>,
 }
 
 impl<'a> Mapping<'a> {
     fn begin(entrance: Entrance<'a>) -> Result<Self, AgentError> {
-        let Entrance { task, saved, vdso, code } = entrance;
-        // The leader may have ended before the others; memory and descriptors are then seen through another thread.
-        let memory = Memory::open(task.first_tid())?;
+        let Entrance { task, saved, memory, vdso, code } = entrance;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
         let place = Layout { base: 0, threads: saved.len() };
         let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, Layout::size(saved.len())));
@@ -182,20 +189,34 @@ impl<'a> Mapping<'a> {
         let syscall_at = syscall_at.ok_or(AgentError::NoSyscallInstruction)?;
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
-        if let Err(e) = prepare_call(&stopped, &first.regs, syscall_at, &map_agent(place)) {
+        if let Err(e) = prepare_call(&stopped, &first.regs, syscall_at, &map_agent(place, Entry::Again)) {
             thread.stopped = Some(stopped);
             return Err(e.into());
         }
-        Ok(Self { task, saved, memory, landing, course: Course::new(stopped, &MAPPING) })
+        let course = Course::new(stopped, &MAPPING);
+        Ok(Self { task, saved, memory, landing, syscall_at, course })
     }
 
     /// Lets the thread go on into the agent; if there is no memory for that, it is what it was.
     fn end(self) -> Result<Connecting, AgentError> {
-        let Self { task, saved, memory, landing, course } = self;
+        let Self { task, saved, memory, landing, syscall_at, course } = self;
         let mut deferred = Vec::new();
-        let (stopped, mapped) = course.complete(&mut deferred);
-        let stopped = stopped.ok_or(AgentError::Lost(None))?;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
+        let place = Layout { base: 0, threads: saved.len() };
+        let (stopped, mapped) = course.complete(&mut deferred);
+        let mut stopped = stopped.ok_or(AgentError::Lost(None))?;
+        let mut entry = Entry::Again;
+        let mapped = match mapped {
+            // Memory that is writable and executable at the same time is not for everybody (PR_SET_MDWE).
+            Err(AgentError::Sys(SysError { errno: Errno::EACCES | Errno::EPERM, .. })) => {
+                entry = Entry::Serve;
+                let call = map_agent(place, entry);
+                let (thread, mapped) = remote_call(stopped, &first.regs, syscall_at, call, &mut deferred);
+                stopped = thread.ok_or(AgentError::Lost(None))?;
+                mapped
+            }
+            mapped => mapped,
+        };
         let base = match mapped {
             Ok(base) => base as u64,
             Err(e) => {
@@ -211,11 +232,10 @@ impl<'a> Mapping<'a> {
             // Until it enters the agent, it is what it was, should we die.
             first.write(&stopped)?;
         }
-        let layout = Layout { base, threads: saved.len() };
+        let layout = Layout { base, ..place };
         let saved: Vec<Rc<Saved>> = saved.into_iter().map(Rc::new).collect();
         memory.write(layout.base, &layout.code(&saved))?;
-        let connecting =
-            Connecting::begin(task.first_tid(), stopped, memory, layout, saved, Entry::Serve, None)?;
+        let connecting = Connecting::begin(task.first_tid(), stopped, memory, layout, saved, entry, None)?;
         Ok(Connecting { landing, deferred, ..connecting })
     }
 }

@@ -30,7 +30,8 @@ fn vdso_of(pid: i32) -> Option<(u64, u64)> {
 fn inject(task: &mut FrozenTask) -> Agent {
     let saved = task.threads.iter().map(|t| Saved::read(t.stopped()).unwrap()).collect();
     let vdso = vdso_of(task.pid);
-    let entrance = Entrance { task, saved, vdso, code: Vec::new() };
+    let memory = Memory::open(task.pid).unwrap();
+    let entrance = Entrance { task, saved, memory, vdso, code: Vec::new() };
     inject_all(vec![entrance]).pop().unwrap().unwrap()
 }
 
@@ -107,7 +108,7 @@ fn a_thread_that_nobody_traces_any_more_finds_back_from_the_landing_pad() {
     let memory = Memory::open(pid).unwrap();
     let size = Layout::size(1);
     let pad = LandingPad::put(&memory, vdso_of(pid).unwrap(), &saved, size).unwrap();
-    let map = entering::map_agent(Layout { base: 0, threads: 1 });
+    let map = entering::map_agent(Layout { base: 0, threads: 1 }, entering::Entry::Serve);
     calls::prepare_call(&stopped, &saved.regs, pad.entry(), &map).unwrap();
     stopped.detach(0).unwrap();
     while crate::tracee::freeze::process_state(pid) != Some('S') {

@@ -5,7 +5,7 @@
 //! meanwhile, and only if both are, the messages are lost. Whoever waits to be told of a message (mq_notify(3)) would be told of ours, and is
 //! refused.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
@@ -33,7 +33,7 @@ use crate::sys::mqueue::{self, Attributes};
 pub enum QueueRefusal {
     /// Somebody waits for the first message.
     #[error("process {0} waits to be told of a message (mq_notify), which is not supported yet")]
-    Notify(String),
+    Notify(i32),
 }
 
 impl Explain for QueueRefusal {
@@ -81,7 +81,7 @@ fn all() -> Result<Vec<(Vec<u8>, OwnedFd)>, Problem> {
 pub(super) fn look(problems: &mut Vec<Problem>) {
     match all() {
         Ok(queues) => problems.extend(queues.into_iter().filter_map(|(name, queue)| {
-            let refusal = notified(queue)?;
+            let refusal = QueueRefusal::Notify(notified(queue)?);
             Some(Problem::new(refusal).object(object(&name)))
         })),
         // A kernel without such queues.
@@ -89,16 +89,16 @@ pub(super) fn look(problems: &mut Vec<Problem>) {
     }
 }
 
-/// What the file of a queue says: `QSIZE:0 NOTIFY:0 SIGNO:0 NOTIFY_PID:0`.
-fn notified(queue: OwnedFd) -> Option<QueueRefusal> {
+/// Who waits to be told of a message. The file of a queue says: `QSIZE:0 NOTIFY:0 SIGNO:0 NOTIFY_PID:0`.
+pub fn notified(queue: OwnedFd) -> Option<i32> {
     let mut text = String::new();
     std::fs::File::from(queue).read_to_string(&mut text).ok()?;
     let pid = text.split_whitespace().find_map(|word| word.strip_prefix("NOTIFY_PID:"))?;
-    (pid != "0").then(|| QueueRefusal::Notify(pid.to_owned()))
+    pid.parse().ok().filter(|pid| *pid != 0)
 }
 
 /// Describes a queue, with its messages.
-fn describe(name: &[u8], queue: BorrowedFd<'_>, ids: &IdMaps) -> Result<StasisQueueEntry, Problem> {
+pub fn describe(name: &[u8], queue: BorrowedFd<'_>, ids: &IdMaps) -> Result<StasisQueueEntry, Problem> {
     let stat = fstat(queue).map_err(SysError::of("fstat"))?;
     let attributes = mqueue::attributes(queue)?;
     let waiting = if attributes.waiting == 0 { Vec::new() } else { copy(queue, attributes)? };
@@ -173,11 +173,21 @@ pub(super) fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
 
 fn make(entry: &StasisQueueEntry) -> Result<(), Problem> {
     let name = CString::new(entry.name.as_slice()).unwrap_or_default();
+    let queue = create(&name, entry)?;
+    fill(&queue, entry, &IdMaps::default())
+}
+
+/// Makes an empty queue with the limits of one that was.
+pub fn create(name: &CStr, entry: &StasisQueueEntry) -> Result<OwnedFd, SysError> {
     let attributes = Attributes { messages: entry.messages, size: entry.size, waiting: 0 };
-    let queue = mqueue::create(&name, 0, attributes)?;
+    mqueue::create(name, 0, attributes)
+}
+
+/// Puts messages into an empty queue, and sets owner and mode; its ids are those of a user namespace with these maps.
+pub fn fill(queue: &OwnedFd, entry: &StasisQueueEntry, ids: &IdMaps) -> Result<(), Problem> {
     put(queue.as_fd(), &entry.waiting).while_trying_to("put its messages into the queue")?;
-    fchown(&queue, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-        .map_err(SysError::of("fchown"))?;
-    fchmod(&queue, Mode::from_bits_retain(entry.mode)).map_err(SysError::of("fchmod"))?;
+    let (uid, gid) = (id_map::outside(&ids.uids, entry.uid), id_map::outside(&ids.gids, entry.gid));
+    fchown(queue, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(SysError::of("fchown"))?;
+    fchmod(queue, Mode::from_bits_retain(entry.mode)).map_err(SysError::of("fchmod"))?;
     Ok(())
 }

@@ -24,10 +24,14 @@ pub(super) struct LinkKind {
     told: &'static [u16],
     /// Attributes that stand for state that is not saved, if they are not zero.
     lost: &'static [u16],
+    /// Attributes that are told as a byte, and taken as one that is there or is not (`NLA_FLAG`).
+    flags: &'static [u16],
+    /// Attributes that are told if they are zero, too, and must not be there then.
+    set: &'static [u16],
 }
 
 const fn kind(name: &'static str) -> LinkKind {
-    LinkKind { name, made: Made::Netlink, told: &[], lost: &[] }
+    LinkKind { name, made: Made::Netlink, told: &[], lost: &[], flags: &[], set: &[] }
 }
 
 /// State of bridges: their spanning tree, timers, group address, queriers, learned
@@ -46,7 +50,7 @@ static KINDS: &[LinkKind] = &[
     kind("nlmon"),
     LinkKind { name: "veth", made: Made::Pair, ..kind("") },
     LinkKind { name: "tun", made: Made::Tun, ..kind("") },
-    LinkKind { name: "bridge", made: Made::Bare, told: BRIDGE_TOLD, lost: BRIDGE_LOST },
+    LinkKind { name: "bridge", made: Made::Bare, told: BRIDGE_TOLD, lost: BRIDGE_LOST, ..kind("") },
     // The number of addresses, and the longest queue of a lower device's macvlans; addresses come with a mode of their own.
     LinkKind { name: "macvlan", told: &[6, 8], lost: &[6], ..kind("") },
     kind("ipvlan"),
@@ -59,7 +63,9 @@ static KINDS: &[LinkKind] = &[
     kind("ip6tnl"),
     kind("ip6gre"),
     kind("ip6gretap"),
-    kind("vxlan"),
+    // IFLA_VXLAN_TTL_INHERIT; IFLA_VXLAN_REMCSUM_RX, by which bits count as used, whatever it says (`vxlan_nl2conf` of
+    // drivers/net/vxlan/vxlan_core.c).
+    LinkKind { name: "vxlan", flags: &[28], set: &[22], ..kind("") },
 ];
 
 /// The kind of this name, if devices of it can be made again.
@@ -76,6 +82,14 @@ impl LinkKind {
     /// Whether a request takes an attribute.
     pub(super) fn takes(&self, attribute: u16) -> bool {
         !self.told.contains(&attribute)
+    }
+
+    /// What a request takes of an attribute that was told, if anything.
+    pub(super) fn asked<'a>(&self, attribute: u16, value: &'a [u8]) -> Option<&'a [u8]> {
+        let is_flag = self.flags.contains(&attribute);
+        let may_be_zero = !is_flag && !self.set.contains(&attribute);
+        let is_asked = self.takes(attribute) && (may_be_zero || value.iter().any(|byte| *byte != 0));
+        is_asked.then_some(if is_flag { &[] } else { value })
     }
 }
 
@@ -95,5 +109,13 @@ mod tests {
         let bridge = find("bridge").unwrap();
         assert!(bridge.unsupported(&[(7, vec![1])]) && !bridge.unsupported(&[(7, vec![0])]));
         assert!(bridge.takes(1) && !bridge.takes(10));
+    }
+
+    #[test]
+    fn a_flag_is_there_or_is_not() {
+        let vxlan = find("vxlan").unwrap();
+        assert_eq!(vxlan.asked(28, &[0]), None);
+        assert_eq!(vxlan.asked(28, &[1]), Some(&[][..]));
+        assert_eq!(vxlan.asked(1, &[0]), Some(&[0][..]));
     }
 }

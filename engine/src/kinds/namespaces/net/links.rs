@@ -13,7 +13,7 @@ use proto::messages::{
     MacvlanLinkEntry, NdType, NetDeviceEntry, SitEntry, StasisLinkEntry, StasisNetlinkAttribute, TunLinkEntry,
 };
 
-use super::link_kinds::{self, Made};
+use super::link_kinds::{self, LinkKind, Made};
 use super::{NetRefusal, Space};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::Images;
@@ -390,7 +390,7 @@ fn make(
             Made::Bare => {}
             _ => match own {
                 None => push_data(bytes, device),
-                Some(own) => push_all(bytes, &own.data, |kind, _| known.takes(kind)),
+                Some(own) => push_asked(bytes, &own.data, known),
             },
         });
     });
@@ -405,6 +405,17 @@ fn push_all(bytes: &mut Vec<u8>, all: &[StasisNetlinkAttribute], wanted: impl Fn
             && wanted(number, &attribute.value)
         {
             push(bytes, number, &attribute.value);
+        }
+    }
+}
+
+/// What a request for a device of a kind takes of these attributes.
+fn push_asked(bytes: &mut Vec<u8>, all: &[StasisNetlinkAttribute], kind: &LinkKind) {
+    for attribute in all {
+        if let Ok(number) = u16::try_from(attribute.number)
+            && let Some(value) = kind.asked(number, &attribute.value)
+        {
+            push(bytes, number, value);
         }
     }
 }

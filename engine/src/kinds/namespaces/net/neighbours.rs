@@ -1,11 +1,12 @@
-//! Neighbours that do not come and go by themselves: permanent ones, proxies, and static entries of bridges (rtnetlink(7)).
+//! Neighbours that do not come and go by themselves: permanent ones, proxies, static entries of bridges, and where a virtual LAN
+//! has others (rtnetlink(7), bridge(8)).
 
 use proto::catalogue::STASIS_NEIGHBOURS;
 use proto::messages::StasisNetlinkMessage;
 
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::{Images, NewImages, invalid};
-use crate::netlink::{Message, Netlink, REPLACE, attribute, number, without};
+use crate::netlink::{APPEND, Message, Netlink, REPLACE, attribute, number, without};
 
 /// Messages and attributes of `include/uapi/linux/{rtnetlink,neighbour}.h`.
 const NEWNEIGH: u16 = 28;
@@ -15,6 +16,7 @@ const HEADER: usize = 12;
 const STATE_AT: usize = 8;
 const FLAGS_AT: usize = 10;
 const DST: u16 = 1;
+const LLADDR: u16 = 2;
 const CACHEINFO: u16 = 3;
 const PROBES: u16 = 4;
 const NOARP: u16 = 0x40;
@@ -40,9 +42,22 @@ fn is_lasting(payload: &[u8]) -> bool {
     let state = payload.get(STATE_AT..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_ne_bytes(*b));
     let is_proxy = payload.get(FLAGS_AT).is_some_and(|flags| flags & PROXY != 0);
     match payload.first() {
-        Some(&AF_BRIDGE) => state & NOARP != 0,
+        Some(&AF_BRIDGE) => state & NOARP != 0 || (state & PERMANENT != 0 && is_remote(payload)),
         _ => state & PERMANENT != 0 || is_proxy,
     }
+}
+
+/// Whether it says where else frames of a virtual LAN go; else a device of its own has the address.
+fn is_remote(payload: &[u8]) -> bool {
+    payload.first() == Some(&AF_BRIDGE) && attribute(payload, HEADER, DST).is_some()
+}
+
+/// How it is added. Frames to many may go to several places of a virtual LAN, of which none replaces another.
+fn flags(payload: &[u8]) -> u16 {
+    let address = attribute(payload, HEADER, LLADDR).unwrap_or_default();
+    let is_of_many =
+        address.first().is_some_and(|first| first & 1 != 0) || address.iter().all(|byte| *byte == 0);
+    if is_remote(payload) && is_of_many { APPEND & !(libc::NLM_F_EXCL as u16) } else { REPLACE }
 }
 
 pub(super) fn dump(netlink: &mut Netlink, id: u32, images: &mut NewImages) -> Result<(), Problem> {
@@ -66,7 +81,7 @@ pub(super) fn restore(netlink: &mut Netlink, images: &Images, id: u32) -> Result
         return Err(invalid(&STASIS_NEIGHBOURS, id.into(), "a message is not of a neighbour"));
     }
     for message in all {
-        let added = netlink.request("RTM_NEWNEIGH", NEWNEIGH, REPLACE, &message.payload);
+        let added = netlink.request("RTM_NEWNEIGH", NEWNEIGH, flags(&message.payload), &message.payload);
         added.about(|| object(&message.payload)).while_trying_to("restore neighbours")?;
     }
     Ok(())

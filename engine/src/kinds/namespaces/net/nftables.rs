@@ -1,8 +1,7 @@
 //! Tables of nftables, and all that is in them, over netlink (`include/uapi/linux/netfilter/nf_tables.h`).
 //!
 //! What the kernel lists, it takes again: tables, chains, sets with their elements, objects, flow tables and rules are kept as
-//! messages, and sent in one transaction. No program is called, for the one of a container need not be trusted. An image that
-//! has the text of `nft list ruleset` instead is restored by `nft`.
+//! messages, and sent in one transaction. No program is called for that. Images of others have text instead (`programs.rs`).
 
 use proto::catalogue::STASIS_NFTABLES;
 use proto::messages::StasisNetlinkMessage;
@@ -152,21 +151,51 @@ pub(super) fn look(problems: &mut Vec<Problem>) {
     }
 }
 
-pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<(), Problem> {
-    let all = open_and_list(&mut Vec::new())?;
-    if all.is_empty() {
-        return Ok(());
-    }
-    images.write(&STASIS_NFTABLES, id.into(), &all)
+/// A table that was dumped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// `NFPROTO_*` of `include/uapi/linux/netfilter.h`.
+    pub(super) family: u8,
+    pub(super) name: String,
+    /// Whether rules in it use extensions of iptables (`xt_*`), whose words nft does not take.
+    pub(super) has_extensions: bool,
 }
 
-/// Whether an image set has tables that were dumped by us.
-pub(super) fn are_ours(images: &Images, id: u32) -> bool {
-    images.has(&STASIS_NFTABLES, id.into())
+pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<Vec<Table>, Problem> {
+    let all = open_and_list(&mut Vec::new())?;
+    if !all.is_empty() {
+        images.write(&STASIS_NFTABLES, id.into(), &all)?;
+    }
+    Ok(tables(&all))
+}
+
+/// The tables among these messages.
+fn tables(all: &[StasisNetlinkMessage]) -> Vec<Table> {
+    let place = |message: &StasisNetlinkMessage| {
+        let name = attribute(&message.payload, HEADER, TABLE_NAME).map(text).unwrap_or_default();
+        (message.payload.first().copied().unwrap_or_default(), name)
+    };
+    let of = |sort: &'static Sort| all.iter().filter(|message| message.r#type == u32::from(sort.new));
+    let extended: Vec<(u8, String)> =
+        of(&RULE).filter(|rule| has_extension(&rule.payload)).map(place).collect();
+    let table = |message| {
+        let (family, name) = place(message);
+        let has_extensions = extended.iter().any(|(of, called)| (*of, called) == (family, &name));
+        Table { family, name, has_extensions }
+    };
+    of(&TABLE).map(table).collect()
+}
+
+/// Whether a rule has an expression that is an extension of iptables.
+fn has_extension(rule: &[u8]) -> bool {
+    let expressions = attribute(rule, HEADER, RULE_EXPRESSIONS).unwrap_or_default();
+    attributes(expressions, 0).any(|(_, expression)| {
+        matches!(attribute(expression, 0, 1).map(text).as_deref(), Some("match" | "target"))
+    })
 }
 
 pub(super) fn restore(images: &Images, id: u32) -> Result<(), Problem> {
-    if !are_ours(images, id) {
+    if !images.has(&STASIS_NFTABLES, id.into()) {
         return Ok(());
     }
     let all: Vec<StasisNetlinkMessage> = images.read(&STASIS_NFTABLES, id.into())?;
@@ -203,7 +232,7 @@ fn add_compat(payload: &mut Vec<u8>) {
             (name, attribute(expression, 0, 2).unwrap_or_default())
         })
         .collect();
-    if !names.iter().any(|(name, _)| name == "match" || name == "target") {
+    if !has_extension(payload) {
         return;
     }
     let loads_protocol = |(name, data): &(String, &[u8])| {

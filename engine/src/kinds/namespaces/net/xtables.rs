@@ -67,7 +67,8 @@ pub(super) fn look(problems: &mut Vec<Problem>) {
     }
 }
 
-pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<(), Problem> {
+/// Returns families of which there are tables (`AF_INET`, `AF_INET6`).
+pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<Vec<i32>, Problem> {
     let mut all = Vec::new();
     for family in &FAMILIES {
         // The youngest comes first, and is to be made last.
@@ -76,9 +77,11 @@ pub(super) fn dump(id: u32, images: &mut NewImages) -> Result<(), Problem> {
         }
     }
     if all.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    images.write(&STASIS_XTABLES, id.into(), &all)
+    images.write(&STASIS_XTABLES, id.into(), &all)?;
+    let has = |family: &&Family| all.iter().any(|table| table.family == family.number as u32);
+    Ok(FAMILIES.iter().filter(has).map(|family| family.number).collect())
 }
 
 fn object(name: &str) -> Object {
