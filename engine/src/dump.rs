@@ -4,6 +4,7 @@
 //! and the inventory last of all. Whatever fails on the way, the tree goes on as it was: dropping [`FrozenTree`] takes
 //! the agents out and lets it go, dropping [`NewImages`] removes what was written.
 
+pub(crate) mod apart;
 mod descriptors;
 pub mod inspect;
 mod memory;

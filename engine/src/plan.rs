@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::AsFd as _;
 
+use crate::dump::apart::{HomeLinks, refuse_namespaces};
 use crate::dump::inspect::{read_proc, read_smaps};
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::dump::{target, task};
@@ -72,7 +73,7 @@ impl Plan {
         target::check(options.tree).map_err(fail)?;
         let mut files = FilesDump::new(options);
         files.looks_only = true;
-        let home = task::HomeLinks::read(options);
+        let home = HomeLinks::read(options);
         let mut plan = Self::default();
         let mut left = vec![options.tree];
         while let Some(pid) = left.pop() {
@@ -112,7 +113,7 @@ impl Plan {
 }
 
 impl TaskPlan {
-    fn of(name: TaskName, home: &task::HomeLinks, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
+    fn of(name: TaskName, home: &HomeLinks, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
         let pid = name.host_pid;
         files.add_member(pid);
         let status: Status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
@@ -128,7 +129,7 @@ impl TaskPlan {
             plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
             return Ok(plan);
         }
-        plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
+        plan.refused.extend(refuse_namespaces(&links, home, files.options));
         // Nothing is said here of what tasks share.
         let mut ids = namespaces::ids_of_tree(&files.options.inside.types);
         for id in [&mut ids.fs_id, &mut ids.files_id, &mut ids.vm_id] {

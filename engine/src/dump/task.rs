@@ -7,6 +7,7 @@ use proto::messages::{
     TaskKobjIdsEntry, core_entry::March,
 };
 
+use super::apart::{HomeLinks, refuse_namespaces};
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
@@ -417,54 +418,6 @@ fn look_at_zombie(pid: i32, files: &mut FilesDump<'_>) -> Result<TaskImages, Pro
         threads: vec![pid],
     };
     Ok(TaskImages { pid, pstree, cores: vec![core], alive: None, ended_leader: None })
-}
-
-/// What tasks of a tree are compared with: the namespaces that we are in, or that the root is in, for whose sake we went
-/// there.
-#[derive(Debug)]
-pub(crate) struct HomeLinks {
-    ours: NamespaceLinks,
-    roots: NamespaceLinks,
-}
-
-impl HomeLinks {
-    /// Reads them.
-    pub(crate) fn read(options: &DumpOptions) -> Self {
-        let roots = if options.inside.types.is_empty() {
-            NamespaceLinks::default()
-        } else {
-            NamespaceLinks::of_process(&options.tree.to_string())
-        };
-        Self { ours: NamespaceLinks::of_process("self"), roots }
-    }
-}
-
-/// Namespaces of a task other than those at home.
-pub(crate) fn refuse_namespaces(
-    links: &NamespaceLinks,
-    home: &HomeLinks,
-    options: &DumpOptions,
-) -> Vec<Problem> {
-    // Tasks of a tree that has them for itself may be in several.
-    let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Time, NamespaceType::Pid, NamespaceType::Mnt, NamespaceType::User].contains(&kind)
-            || task_spaces::TYPES.contains(&kind)
-            || (kind == NamespaceType::Net && options.inside.has(kind))
-    };
-    let other = |kind: &NamespaceType| {
-        let known = if options.inside.types.contains(kind) { &home.roots } else { &home.ours };
-        known.of(*kind) != links.of(*kind)
-    };
-    let refusal = |kind: NamespaceType| {
-        Problem::new(if options.inside.types.is_empty() {
-            RelationRefusal::Namespace(kind.name())
-        } else {
-            RelationRefusal::Nested(kind.name())
-        })
-    };
-    let all = NamespaceType::ALL.into_iter();
-    let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
-    others.map(refusal).collect()
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.
