@@ -4,6 +4,7 @@
 //! and the inventory last of all. Whatever fails on the way, the tree goes on as it was: dropping [`FrozenTree`] takes
 //! the agents out and lets it go, dropping [`NewImages`] removes what was written.
 
+pub(crate) mod apart;
 mod descriptors;
 pub mod inspect;
 mod memory;
@@ -24,8 +25,10 @@ use crate::error::{Action, Error, Problem, Result, TargetState};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces;
+use crate::last_pids;
 use crate::net_spaces;
 use crate::options::{Afterwards, DumpOptions};
+use crate::pid_spaces::PidSpaces;
 use crate::room;
 use crate::side_by_side;
 use crate::stats::DumpStats;
@@ -34,6 +37,7 @@ use crate::task_spaces::TaskSpaces;
 use crate::time_spaces::TimeSpaces;
 use crate::tracee::freeze::FrozenTree;
 use crate::tracee::sleep;
+use crate::user_spaces::UserSpaces;
 
 use memory::Writing;
 use vm_flags::VmFlagsReader;
@@ -93,6 +97,8 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         files.finish(&mut images)?;
         namespaces::dump(&mut files, &pids, &mut images)?;
         files.state::<TaskSpaces>().write(options, &pids, &mut images)?;
+        files.state::<UserSpaces>().write(options, &mut images)?;
+        last_pids::write(files.state::<PidSpaces>(), &options.inside, &mut images)?;
         cgroups.write(options, &mut images)?;
         if options.describe_cpu {
             cpuinfo::write(&mut images)?;

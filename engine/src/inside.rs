@@ -24,6 +24,7 @@ use crate::dump::inspect::read_proc;
 use crate::dump::target::until_seen;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::kinds::namespaces::user;
+use crate::last_pids;
 use crate::options::{DumpOptions, Inside};
 use crate::procfs;
 use crate::procfs::id_map::{self, IdMaps};
@@ -116,6 +117,7 @@ pub fn enter_for_dump(options: &DumpOptions, types: Vec<NamespaceType>, ends: bo
             inner_pid: inner,
             ids,
             outer_net,
+            last_pid: last_pids::here(),
             ..Inside::default()
         }))),
         Some(worker) => {

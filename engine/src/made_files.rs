@@ -27,6 +27,11 @@ impl MadeFiles {
         self.0.iter().find(|(known, _)| *known == number).map(|(_, fd)| fd.as_fd())
     }
 
+    /// All of them, with their numbers.
+    pub fn files(&self) -> &[(u32, OwnedFd)] {
+        &self.0
+    }
+
     /// All numbers.
     pub fn numbers(&self) -> Vec<u32> {
         self.0.iter().map(|(number, _)| *number).collect()

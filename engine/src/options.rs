@@ -180,6 +180,10 @@ pub struct Inside {
     pub masters: MadeFiles,
     /// Network namespaces that were made beyond that of the root.
     pub spaces: MadeFiles,
+    /// The number that was given last in the pid namespace of the root, before we took any.
+    pub last_pid: Option<i32>,
+    /// User namespaces that were made below that of the root.
+    pub users: MadeFiles,
 }
 
 impl Inside {

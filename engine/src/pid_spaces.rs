@@ -5,24 +5,27 @@
 //! [`PidInside`]. `NSpid` of `/proc/PID/status` tells them.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use proto::messages::StasisPidSpace;
+use proto::messages::{StasisPidSpace, StasisThreadEntry};
 
 use crate::dump::inspect::read_proc;
 use crate::dump::namespace_links::NamespaceLinks;
-use crate::error::{Class, Explain, Problem, TaskName};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError, TaskName};
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces::{self, FIRST_FREE_ID};
 use crate::mounts::procfs::Init;
 use crate::options::DumpOptions;
 use crate::procfs::link::NamespaceType;
 use crate::procfs::status::Status;
+use crate::sys::namespace;
 use crate::tracee::batch::Arg;
 use crate::tracee::freeze::task_name;
 
 /// The init of every pid namespace.
-const INIT: PidInside = PidInside(crate::sys::namespace::INIT);
+const INIT: PidInside = PidInside(namespace::INIT);
 
 /// The number that a task, thread, group or session has in a task's own pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,20 +64,20 @@ impl From<PidInside> for Arg {
     }
 }
 
-/// How a task numbers another one, which has `here` in our namespace; `viewer` and `space` are their numbers below that.
-pub fn seen_from(viewer: Option<StasisPidSpace>, here: i32, space: Option<StasisPidSpace>) -> PidInside {
-    if viewer.is_none() { PidInside(here) } else { PidInside::of(here, space) }
+/// The numbers that images have of a thread in namespaces below that of the root, the innermost first.
+pub fn numbers_of(own: &StasisThreadEntry) -> impl Iterator<Item = StasisPidSpace> {
+    own.pid_space.into_iter().chain(own.outer_pid_spaces.iter().copied())
+}
+
+/// How a task of a namespace, none for the root's, numbers another one, of whose thread this is the image.
+pub fn seen_from(viewer: Option<u32>, seen: &StasisThreadEntry) -> PidInside {
+    let own = numbers_of(seen).find(|space| Some(space.ns_id) == viewer);
+    PidInside::of(seen.tid.cast_signed(), own)
 }
 
 /// Why a task's pid namespace cannot be dumped.
 #[derive(Debug, thiserror::Error)]
 pub enum PidSpaceRefusal {
-    /// Two levels below the root.
-    #[error("it is in a pid namespace {0} levels below that of the root of the tree; only one is supported")]
-    Deep(usize),
-    /// It would have children two levels below.
-    #[error("its children will be in a pid namespace two levels below that of the root of the tree")]
-    DeepChildren,
     /// A thread that went elsewhere alone.
     #[error("a thread of it would make its children in another pid namespace than its process")]
     Thread,
@@ -91,7 +94,7 @@ impl Explain for PidSpaceRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::NoInit => Some("dump a tree that has the init of that namespace, too".into()),
-            _ => None,
+            Self::Thread => None,
         }
     }
 }
@@ -101,9 +104,12 @@ impl Explain for PidSpaceRefusal {
 struct PidSpace {
     /// What the links in `/proc` say.
     link: PathBuf,
+    /// Those that it is in, and itself, from the outermost on; empty if nobody asked yet.
+    nested: Vec<u32>,
     /// Whoever led us to it first.
     found_by: Option<TaskName>,
-    has_init: bool,
+    /// Its init, if that is of the tree.
+    init: Option<i32>,
 }
 
 /// Those of a tree that is being dumped.
@@ -116,24 +122,30 @@ pub struct PidSpaces {
 }
 
 /// The ids of a task's namespaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OfTask {
     /// That it is in; none if it is that of the root.
     pub own: Option<u32>,
+    /// All below that of the root that it has a number in, from the outermost on.
+    nested: Vec<u32>,
     /// That its children would be in, if it is another one; 0 if that has no init yet.
     pub children: Option<u32>,
 }
 
 impl OfTask {
-    /// What images hold of a thread with this number.
-    pub fn numbers(&self, tid: PidInside, status: &Status) -> Option<StasisPidSpace> {
-        let own = |ids: &[i32]| ids.last().copied().unwrap_or(0).cast_unsigned();
-        Some(StasisPidSpace {
-            ns_id: self.own?,
-            tid: tid.number().cast_unsigned(),
-            sid: Some(own(&status.ns_sid)),
-            pgid: Some(own(&status.ns_pgid)),
-        })
+    /// Puts in what images hold of a thread with these numbers, the outermost first.
+    pub fn number(&self, tids: &[i32], status: &Status, own: &mut StasisThreadEntry) {
+        let at = |ids: &[i32], level: usize| ids.get(level).copied().unwrap_or(0).cast_unsigned();
+        // Before those is the number in the namespace of the root.
+        let levels = self.nested.iter().enumerate().map(|(level, ns_id)| StasisPidSpace {
+            ns_id: *ns_id,
+            tid: at(tids, level + 1),
+            sid: Some(at(&status.ns_sid, level + 1)),
+            pgid: Some(at(&status.ns_pgid, level + 1)),
+        });
+        let mut levels = levels.rev();
+        own.pid_space = levels.next();
+        own.outer_pid_spaces = levels.collect();
     }
 }
 
@@ -180,7 +192,8 @@ impl PidSpaces {
         }
         let at = self.all.iter().position(|space| space.link == link).unwrap_or_else(|| {
             let found_by = found_by.and_then(task_name);
-            self.all.push(PidSpace { link: link.to_owned(), found_by, has_init: false });
+            let (link, nested) = (link.to_owned(), Vec::new());
+            self.all.push(PidSpace { link, nested, init: None, found_by });
             self.all.len() - 1
         });
         Some(FIRST_FREE_ID + at as u32)
@@ -198,15 +211,16 @@ impl PidSpaces {
         if links.has_strayed_thread(kind) {
             return refuse(PidSpaceRefusal::Thread);
         }
-        let Some(link) = links.of(kind) else { return Ok(OfTask { own: None, children: None }) };
+        let Some(link) = links.of(kind) else { return Ok(OfTask::default()) };
         let own = self.id(options, link, Some(pid));
-        if status.ns_pid.len() > 2 {
-            return refuse(PidSpaceRefusal::Deep(status.ns_pid.len() - 1));
-        }
+        let nested = match own {
+            Some(own) => self.nested(options, pid, own, status.ns_pid.len())?,
+            None => Vec::new(),
+        };
         if let (Some(id), Some(INIT)) = (own, status.ns_pid.last().map(|last| PidInside(*last)))
             && let Some(space) = self.all.get_mut((id - FIRST_FREE_ID) as usize)
         {
-            space.has_init = true;
+            space.init = Some(pid);
         }
         // A zombie has none. The link is dangling as long as the namespace has no init.
         let is_elsewhere = !matches!(status.state, crate::procfs::stat::State::Zombie)
@@ -214,15 +228,40 @@ impl PidSpaces {
         let children = is_elsewhere.then(|| {
             links.for_children(kind).map_or(0, |link| self.id(options, link, Some(pid)).unwrap_or_default())
         });
-        if own.is_some() && children.is_some() {
-            return refuse(PidSpaceRefusal::DeepChildren);
+        Ok(OfTask { own, nested, children })
+    }
+
+    /// All namespaces that one is in, and itself, from the outermost on; of so many levels, the first is that of the root.
+    fn nested(
+        &mut self,
+        options: &DumpOptions,
+        pid: i32,
+        own: u32,
+        levels: usize,
+    ) -> Result<Vec<u32>, Problem> {
+        let place = (own - FIRST_FREE_ID) as usize;
+        if let Some(known) = self.all.get(place).filter(|space| !space.nested.is_empty()) {
+            return Ok(known.nested.clone());
         }
-        Ok(OfTask { own, children })
+        let path = format!("/proc/{pid}/ns/pid");
+        let space = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
+        let (mut nested, mut space) = (vec![own], OwnedFd::from(space));
+        for _ in 2..levels {
+            space = namespace::parent(&space)?;
+            let ino = nix::sys::stat::fstat(&space).map_err(SysError::of("fstat"))?.st_ino;
+            let link = PathBuf::from(format!("{}:[{ino}]", NamespaceType::Pid.name()));
+            nested.extend(self.id(options, &link, Some(pid)));
+        }
+        nested.reverse();
+        if let Some(space) = self.all.get_mut(place) {
+            space.nested.clone_from(&nested);
+        }
+        Ok(nested)
     }
 
     /// A refusal for each namespace whose init is not of the tree, when all tasks were looked at.
     pub fn without_init(&self) -> Vec<Problem> {
-        let without = self.all.iter().filter(|space| !space.has_init);
+        let without = self.all.iter().filter(|space| space.init.is_none());
         without
             .map(|space| {
                 let problem = Problem::new(PidSpaceRefusal::NoInit);
@@ -234,6 +273,16 @@ impl PidSpaces {
     /// Ids of all that were met.
     pub fn ids(&self) -> BTreeSet<u32> {
         (FIRST_FREE_ID..).take(self.all.len()).collect()
+    }
+
+    /// What leads to each, and its id.
+    pub fn files(&self) -> impl Iterator<Item = (Result<File, Problem>, u32)> {
+        let inits = self.all.iter().zip(FIRST_FREE_ID..).filter_map(|(space, id)| Some((space.init?, id)));
+        inits.map(|(init, id)| {
+            let path = format!("/proc/{init}/ns/pid");
+            let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()));
+            (file, id)
+        })
     }
 
     /// What the link of a namespace says, and its id.

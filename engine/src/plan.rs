@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::AsFd as _;
 
+use crate::dump::apart::{HomeLinks, refuse_namespaces};
 use crate::dump::inspect::{read_proc, read_smaps};
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::dump::{target, task};
@@ -25,6 +26,7 @@ use crate::sys::pidfd;
 use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces;
 use crate::tracee::freeze::task_name;
+use crate::user_spaces;
 
 /// What becomes of one object.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Plan {
         target::check(options.tree).map_err(fail)?;
         let mut files = FilesDump::new(options);
         files.looks_only = true;
-        let home = task::HomeLinks::read(options);
+        let home = HomeLinks::read(options);
         let mut plan = Self::default();
         let mut left = vec![options.tree];
         while let Some(pid) = left.pop() {
@@ -89,6 +91,7 @@ impl Plan {
         files.check(&mut plan.refused);
         plan.refused.extend(files.state::<PidSpaces>().without_init());
         plan.refused.extend(files.state::<TaskSpaces>().without_members());
+        user_spaces::check(&mut files, &mut plan.refused);
         let pids: Vec<i32> = plan.tasks.iter().map(|task| task.name.host_pid).collect();
         namespaces::look(&mut files, &pids, &mut plan.refused);
         Ok(plan)
@@ -110,7 +113,7 @@ impl Plan {
 }
 
 impl TaskPlan {
-    fn of(name: TaskName, home: &task::HomeLinks, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
+    fn of(name: TaskName, home: &HomeLinks, files: &mut FilesDump<'_>) -> Result<Self, Problem> {
         let pid = name.host_pid;
         files.add_member(pid);
         let status: Status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
@@ -126,13 +129,24 @@ impl TaskPlan {
             plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
             return Ok(plan);
         }
-        plan.refused.extend(task::refuse_namespaces(&links, home, files.options));
+        plan.refused.extend(refuse_namespaces(&links, home, files.options));
+        // Nothing is said here of what tasks share.
+        let mut ids = namespaces::ids_of_tree(&files.options.inside.types);
+        for id in [&mut ids.fs_id, &mut ids.files_id, &mut ids.vm_id] {
+            *id = pid.cast_unsigned();
+        }
         mount_spaces::note(files, pid, &links);
-        plan.refused.extend(net_spaces::id_of_task(files, pid, &links).err());
+        match net_spaces::id_of_task(files, pid, &links) {
+            Ok(id) => ids.net_ns_id = Some(id),
+            Err(problem) => plan.refused.push(problem),
+        }
         plan.refused.extend(time_spaces::of_task(files, pid, &links).err());
-        plan.refused.extend(pid_spaces::of_task(files, pid, &links, &status).err());
-        let mut ids = namespaces::our_ids();
+        match pid_spaces::of_task(files, pid, &links, &status) {
+            Ok(pids) => ids.pid_ns_id = pids.own.or(ids.pid_ns_id),
+            Err(problem) => plan.refused.push(problem),
+        }
         plan.refused.extend(task_spaces::of_task(files, pid, &links, &mut ids).err());
+        plan.refused.extend(user_spaces::of_task(files, pid, &links, &mut ids, &mut Vec::new()).err());
         for vma in read_smaps(pid)? {
             let object = || Object::Vma {
                 start: vma.vma.start,

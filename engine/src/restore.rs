@@ -12,6 +12,7 @@ pub mod cradle;
 mod fill;
 mod finish;
 mod heirlooms;
+mod last_pid;
 mod membership;
 mod memory;
 mod mount_spaces;
@@ -24,6 +25,7 @@ mod stub;
 mod task_spaces;
 mod time_spaces;
 mod tree;
+pub mod user_spaces;
 
 use std::time::Instant;
 
@@ -36,7 +38,9 @@ use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
 use crate::task_spaces::Members;
+use crate::user_spaces::MadeUserSpaces;
 use heirlooms::Heirlooms;
+use user_spaces::Users;
 
 /// A tree that runs again.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,7 +124,8 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
     let mut stats = RestoreStats::begin();
 
     let tasks = set::read(images).map_err(one)?;
-    let with_mounts = mount_spaces::make(&tasks, images, options).map_err(fail)?;
+    let made = user_spaces::there(&tasks, options, images).map_err(one)?;
+    let with_mounts = mount_spaces::make(&tasks, images, options, &made).map_err(fail)?;
     let options = with_mounts.as_ref().unwrap_or(options);
     let mut files = FilesRestore::read(options, images, members(&tasks)).map_err(one)?;
     let births = plan::check(&tasks, &files).map_err(fail)?;
@@ -128,19 +133,22 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         // What we make belongs to the root of the tree's user namespace, if it has one.
         let _owner = AsOwner::of(&options.inside.ids)?;
         cgroups.make()?;
+        let users = Users::of(made.clone(), &tasks, options, images)?;
+        files.state::<MadeUserSpaces>().0 = users.made.clone();
         let forking = Instant::now();
         let mut heirlooms = Heirlooms::find(&tasks, &births, images, options)?;
-        let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files)?;
+        let mut stubs = tree::create(&tasks, &births, images, &mut heirlooms, &mut files, &users)?;
         state::mount_later(&tasks, images, options, &mut files)?;
         state::mount_namespaces(&mut stubs, &tasks, options)?;
-        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups)?;
+        task_spaces::restore(&mut stubs, &tasks, images, options, cgroups, &users)?;
         time_spaces::restore(&mut stubs, &tasks, images)?;
         stats.forked_after(forking);
         membership::enter(&tasks, cgroups)?;
         memory::restore(&mut stubs, &tasks, &mut files, images, &heirlooms, &mut stats)?;
         state::enter_spaces(&mut stubs, &tasks, &options.inside.spaces)?;
+        user_spaces::enter(&mut stubs, &tasks, &users)?;
         // Threads first: they may own files, a descriptor may be one of a thread, or lead to its files in /proc.
-        state::create_threads(&mut stubs, &tasks)?;
+        state::create_threads(&mut stubs, &tasks, &users)?;
         pid_spaces::for_children(&mut stubs, &tasks)?;
         membership::enter_threads(&tasks, cgroups)?;
         files.prepare(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
@@ -148,10 +156,10 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         autofs::wake(&mut stubs, &tasks, images, options, &files)?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
-        state::settings(&mut stubs, &tasks)?;
+        state::settings(&mut stubs, &tasks, &users)?;
         files.release()?;
         files.close()?;
-        finish::go(stubs, &tasks, options)
+        finish::go(stubs, &tasks, options, images)
     };
     let root = build().map_err(one)?;
     files.succeeded();

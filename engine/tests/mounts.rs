@@ -117,12 +117,15 @@ fn ok<T>(result: Result<T, Problem>) -> T {
 /// Writes the namespaces of processes.
 fn dump(pids: &[i32], options: &MountOptions, dir: &Path) -> Vec<Namespace> {
     let mut namespaces: Vec<Namespace> =
-        pids.iter().zip(1..).map(|(pid, id)| ok(read::namespace(*pid, id))).collect();
+        pids.iter().zip(1..).map(|(pid, id)| ok(read::namespace(*pid, *pid, id))).collect();
     let problems = classify(&mut namespaces, &ok(Surroundings::read()), options, Whose::Trees);
     assert!(problems.is_empty(), "{}", text(&problems));
     let mut images = NewImages::new(dir);
-    let members: Vec<Member<'_>> =
-        namespaces.iter().zip(pids).map(|(namespace, pid)| Member { namespace, pid: *pid }).collect();
+    let members: Vec<Member<'_>> = namespaces
+        .iter()
+        .zip(pids)
+        .map(|(namespace, pid)| Member { namespace, pid: *pid, root: *pid })
+        .collect();
     ok(write::write(&members, options, &mut images));
     ok(images.commit(&InventoryEntry::default()));
     namespaces
@@ -146,7 +149,12 @@ fn restore(
     let mountinfo = ok(envoy::fork(|| {
         prepare();
         let own = std::fs::File::open("/proc/self").unwrap();
-        let files = build::BuildFiles { wanted: Vec::new(), spaces: Vec::new(), masters: Vec::new() };
+        let files = build::BuildFiles {
+            wanted: Vec::new(),
+            spaces: Vec::new(),
+            masters: Vec::new(),
+            owners: Vec::new(),
+        };
         let (built, _masters) = build::build(&plan, outside, &images, &files)?;
         let mut all = Vec::new();
         for one in built {
@@ -341,7 +349,7 @@ fn what_cannot_be_brought_back_is_told_at_once() {
         &[],
         "mkdir /n /d; touch /n/net; mount --bind /proc/self/ns/net /n/net; mount -t tmpfs d /d",
     );
-    let mut namespaces = [ok(read::namespace(shell.pid(), 1))];
+    let mut namespaces = [ok(read::namespace(shell.pid(), shell.pid(), 1))];
     let surroundings = ok(Surroundings::read());
     let missing = MountOptions { external: vec![("/nowhere".into(), "x".into())], ..MountOptions::default() };
     let said = text(&classify(&mut namespaces, &surroundings, &missing, Whose::Trees));
@@ -355,7 +363,7 @@ fn what_cannot_be_brought_back_is_told_at_once() {
     ] {
         assert!(said.contains(part) || part.contains("ext4"), "\"{part}\" is not in:\n{said}");
     }
-    let mut namespaces = [ok(read::namespace(shell.pid(), 1))];
+    let mut namespaces = [ok(read::namespace(shell.pid(), shell.pid(), 1))];
     let skip = MountOptions { skip: vec!["/n/net".into()], ..auto() };
     assert_eq!(text(&classify(&mut namespaces, &surroundings, &skip, Whose::Trees)), "");
     assert!(namespaces[0].mounts.iter().all(|mount| mount.mountpoint != "/n/net"));

@@ -317,3 +317,94 @@ fn a_mount_namespace_is_joined() {
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), dir.path());
     end(pid);
 }
+
+/// A tree in user, pid and mount namespaces of its own; its init, and who started it.
+fn contained(dir: &Path) -> (Target, i32) {
+    let mut command = Command::new("unshare");
+    let options = [
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--net",
+        "--fork",
+        "--mount",
+        "--mount-proc",
+        "setsid",
+        "sleep",
+        "1000",
+    ];
+    // Nobody can give it groups that it has not inherited, and these have no place in its map.
+    let groups = || nix::unistd::setgroups(&[4242.into(), 4243.into()]).map_err(std::io::Error::from);
+    // SAFETY: what is called after the fork is async-signal-safe.
+    unsafe { command.pre_exec(groups) };
+    let target = Target(alone(command.args(options).current_dir(dir)).spawn().unwrap());
+    let init = |pid: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let init: i32 = text.trim().parse().ok()?;
+        fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm == "sleep\n").then_some(init)
+    };
+    target.wait_until(|pid| init(pid).is_some());
+    let init = init(target.pid()).unwrap();
+    (target, init)
+}
+
+#[test]
+fn a_user_namespace_is_joined() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (target, init) = contained(Path::new("/"));
+    let seen = |pid: i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let groups = status.lines().find(|line| line.starts_with("Groups:")).unwrap().to_owned();
+        ["setgroups", "uid_map", "gid_map"]
+            .map(|name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap())
+            .into_iter()
+            .chain([groups])
+            .collect::<Vec<_>>()
+    };
+    let before = seen(init);
+    assert_eq!(before[0], "deny\n");
+    let (tree, ours) = (init.to_string(), namespace(std::process::id() as i32, "user"));
+    // What cannot be made by anybody there is left out.
+    let mounts = fs::read_to_string(format!("/proc/{init}/mountinfo")).unwrap();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let left_out = places.filter(|place| place.starts_with("/sys") || place.starts_with("/dev/"));
+    let skips: Vec<&str> = left_out.flat_map(|place| ["--skip-mnt", place]).collect();
+    let external = ["--external", "mnt[]"];
+    succeeded(&stasis("dump", dir.path(), &[&["-t", &tree][..], &external, &skips].concat()));
+    let external = ["--external", "mnt[]", "--root", "/"];
+    drop(target);
+    let there = Target::unshared(&["--user", "--map-root-user"]);
+    let join = format!("user:{}", there.pid());
+    let pid = restore(dir.path(), &[&["--join-ns", &join][..], &external].concat(), None);
+    assert_eq!(namespace(pid, "user"), namespace(there.pid(), "user"));
+    assert_ne!(namespace(pid, "user"), ours);
+    // What is its own belongs there: whoever is root there may mount.
+    let target = pid.to_string();
+    let args = ["-t", &target, "-U", "-m", "--preserve-credentials", "mount", "-t", "tmpfs", "none", "/mnt"];
+    assert!(Command::new("nsenter").args(args).status().unwrap().success());
+    end(pid);
+    let own = restore(dir.path(), &external, None);
+    assert_ne!(namespace(own, "user"), namespace(there.pid(), "user"));
+    assert_eq!(seen(own), before);
+    end(own);
+    let own = format!("user:{}", std::process::id());
+    let refused = stasis("restore", dir.path(), &[&["-d", "--join-ns", &own][..], &external].concat());
+    assert_refused(&refused, 3, &["is the one that stasis is in"]);
+}
+
+#[test]
+fn a_user_namespace_takes_the_place_of_another_one_only() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::unshared(&["--uts"]);
+    succeeded(&stasis("dump", dir.path(), &["-t", &target.pid().to_string()]));
+    target.gone();
+    let there = Target::unshared(&["--user", "--map-root-user"]);
+    let refused = stasis("restore", dir.path(), &["-d", "--join-ns", &format!("user:{}", there.pid())]);
+    assert_refused(&refused, 3, &["the tree has no user namespace of its own"]);
+}

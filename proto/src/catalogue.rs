@@ -264,6 +264,10 @@ catalogue! {
     STASIS_QUEUES = common("stasis-queues-%u.img", "STASIS_QUEUES", 0x5374_6171, Payload::All("stasis_queue_entry"));
     /// `stasis-queue-files.img`: Descriptors of POSIX message queues.
     STASIS_QUEUE_FILES = common("stasis-queue-files.img", "STASIS_QUEUE_FILES", 0x5374_6172, Payload::All("stasis_queue_file_entry"));
+    /// `stasis-userns.img`: User namespaces below that of the root.
+    STASIS_USERNS = common("stasis-userns.img", "STASIS_USERNS", 0x5374_6181, Payload::All("stasis_userns_entry"));
+    /// `stasis-pidns.img`: State of pid namespaces that has no place elsewhere.
+    STASIS_PIDNS = common("stasis-pidns.img", "STASIS_PIDNS", 0x5374_6182, Payload::All("stasis_pidns_entry"));
     /// `stasis-network.img`: What holds packets back between dump and restore.
     STASIS_NETWORK = common("stasis-network.img", "STASIS_NETWORK", 0x5374_6127, Payload::All("stasis_network_entry"));
     /// `stasis-links-%u.img`: State of network devices that has no place elsewhere.

@@ -168,14 +168,14 @@ impl Context {
         }
     }
 
-    /// Like [`Context::child`], with flags of clone(2): `CLONE_FILES`, `CLONE_FS`, `CLONE_NEWPID`, and the exit signal, if any.
+    /// Like [`Context::child`], with flags of clone(2): `CLONE_FILES`, `CLONE_FS`, `CLONE_NEWPID`, `CLONE_NEWUSER`, and the exit signal, if any.
     pub fn cloned_child(
         &self,
         flags: i32,
         body: impl FnOnce(&mut Self) -> Verdict,
     ) -> Result<Child, Failure> {
         // CSIGNAL of `include/uapi/linux/sched.h`: the exit signal.
-        let known = libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_NEWPID | 0xff;
+        let known = libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_NEWPID | libc::CLONE_NEWUSER | 0xff;
         ensure!(flags & !known == 0, "a child cannot be made with flags {flags:#x}");
         // SAFETY: with no new stack and none but the flags above, memory is not shared and this is fork; workloads fork
         // before they start threads, so the child may go on as usual.

@@ -368,6 +368,7 @@ mod unlink_mmap01;
 mod unlink_regular00;
 mod unshared;
 mod uprobes;
+mod userns;
 mod utsname;
 mod vdso00;
 mod vdso01;
@@ -585,8 +586,10 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "pidfd_outside", run: pidfd_outside::run },
     Workload { name: "pidfd_self", run: pidfd_self::run },
     Workload { name: "pidns_deep", run: pidns::deep },
+    Workload { name: "pidns_deep_fresh", run: pidns::deep_fresh },
     Workload { name: "pidns_fresh", run: pidns::fresh },
     Workload { name: "pidns_kids", run: pidns::kids },
+    Workload { name: "pidns_last", run: pidns::last },
     Workload { name: "pidns_nested", run: pidns::nested },
     Workload { name: "pidns_proc", run: pidns::proc },
     Workload { name: "pipe00", run: pipe00::run },
@@ -758,6 +761,12 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "tun_ns", run: tun_ns::run },
     Workload { name: "tun_queues", run: tun_ns::queues },
     Workload { name: "utsname", run: utsname::run },
+    Workload { name: "userns_forked", run: userns::forked },
+    Workload { name: "userns_owned", run: userns::owned },
+    Workload { name: "userns_part", run: userns::part },
+    Workload { name: "userns_pids", run: userns::pids },
+    Workload { name: "userns_sandbox", run: userns::sandbox },
+    Workload { name: "userns_within", run: userns::within },
     Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },
     Workload { name: "vdso00", run: vdso00::run },

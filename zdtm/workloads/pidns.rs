@@ -280,14 +280,137 @@ pub(crate) fn proc(cx: &mut Context) -> Verdict {
     child.join()
 }
 
-/// The init of a namespace prepares another one.
+/// All numbers of the caller, outermost first.
+fn own_numbers() -> Result<Vec<String>, Failure> {
+    ["NSpid", "NSpgid", "NSsid"].into_iter().map(|key| status_line("/proc/self/status", key)).collect()
+}
+
+/// Tells that it is there, and has its numbers still when it goes on.
+fn stay(cx: &Context, name: &str) -> Verdict {
+    let ids = || (getpid(), getppid(), getpgrp());
+    let before = (own_numbers()?, ids());
+    cx.post(name)?;
+    cx.park()?;
+    ensure_eq!((own_numbers()?, ids()), before, format!("numbers of {name}"));
+    Ok(())
+}
+
+/// The init of the second level.
+fn second_level(cx: &mut Context) -> Verdict {
+    ensure_eq!((getpid().as_raw(), getppid().as_raw()), (1, 0), "own ids at first");
+    let session = cx.child(|cx| {
+        setsid()?;
+        let below = cx.child(|cx| stay(cx, "below"))?;
+        stay(cx, "session")?;
+        below.join()
+    })?;
+    let zombie = cx.child(|_| exit_now(5))?;
+    let thread = cx.thread(|cx| {
+        let tid = gettid();
+        stay(cx, "thread")?;
+        ensure_eq!(gettid(), tid, "the thread's id");
+        Ok(())
+    });
+    let victim = cx.child(|cx| {
+        cx.post("victim")?;
+        cx.wait_for("never")
+    })?;
+    cx.wait_for("victim")?;
+    stay(cx, "second")?;
+    let ended = waitpid(victim.pid, None)?;
+    ensure_eq!(ended, WaitStatus::Signaled(victim.pid, Signal::SIGTERM, false), "how the victim ended");
+    ensure_eq!(waitpid(zombie.pid, None)?, WaitStatus::Exited(zombie.pid, 5), "the zombie");
+    thread.join()?;
+    session.join()
+}
+
+/// The init of the first level.
+fn first_level(cx: &mut Context) -> Verdict {
+    let second = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, second_level)?;
+    cx.wait_for("second")?;
+    // Another one on the second level, whose makers stay on the first.
+    let maker = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        let child = inside(cx, "other", 1, "end of all")?;
+        stay(cx, "maker")?;
+        let next = inside(cx, "next", 2, "end")?;
+        cx.post("end")?;
+        // With the init all others end.
+        next.join()?;
+        cx.post("end of all")?;
+        child.join()
+    })?;
+    cx.wait_for("maker")?;
+    let own: i32 = std::fs::read_link("/proc/self")?.to_string_lossy().parse()?;
+    let outer = children(Pid::from_raw(own))?;
+    let last = outer.first().map(|second| children(*second)).transpose()?.unwrap_or_default();
+    let victim = last.last().copied().unwrap_or(Pid::from_raw(0));
+    let named = numbers(victim, "NSpid")?;
+    stay(cx, "first")?;
+    ensure_eq!(numbers(victim, "NSpid")?, named, "all numbers of the victim");
+    ensure_eq!(named.len(), numbers(Pid::from_raw(own), "NSpid")?.len() + 1, "levels");
+    let here = named.iter().rev().nth(1).copied().unwrap_or_default();
+    kill(Pid::from_raw(here), Signal::SIGTERM)?;
+    second.join()?;
+    maker.join()
+}
+
+/// Two levels.
 pub(crate) fn deep(cx: &mut Context) -> Verdict {
+    let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, first_level)?;
+    cx.wait_for("first")?;
+    cx.barrier()?;
+    child.join()
+}
+
+/// The init of a namespace prepares another one.
+pub(crate) fn deep_fresh(cx: &mut Context) -> Verdict {
     let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, |cx| {
         unshare(CloneFlags::CLONE_NEWPID)?;
         cx.post("init")?;
-        cx.park()
+        cx.park()?;
+        let init = inside(cx, "first", 1, "end")?;
+        cx.post("end")?;
+        init.join()
     })?;
     cx.wait_for("init")?;
     cx.barrier()?;
+    child.join()
+}
+
+const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+
+/// The number that the next child gets.
+fn next_number(cx: &Context) -> Result<i32, Failure> {
+    let child = cx.child(|_| Ok(()))?;
+    let number = child.pid.as_raw();
+    child.join()?;
+    Ok(number)
+}
+
+/// A number behind the one that was given last; some are taken by those who look at the tree.
+fn ensure_behind(cx: &Context, last: i32) -> Verdict {
+    let next = next_number(cx)?;
+    ensure!((last + 1..last + 99).contains(&next), "the next number is {next}, behind {last}");
+    Ok(())
+}
+
+/// Numbers that were given last, here and in a namespace below.
+pub(crate) fn last(cx: &mut Context) -> Verdict {
+    let child = cx.cloned_child(libc::CLONE_NEWPID | libc::SIGCHLD, |cx| {
+        std::fs::write(LAST, "500")?;
+        cx.post("init")?;
+        cx.park()?;
+        ensure_behind(cx, 500)
+    })?;
+    cx.wait_for("init")?;
+    let has_own = getppid().as_raw() <= 1;
+    if has_own {
+        std::fs::write(LAST, "1500")?;
+    }
+    cx.barrier()?;
+    if has_own {
+        ensure_behind(cx, 1500)?;
+    }
     child.join()
 }

@@ -10,9 +10,15 @@ use super::grammar::Given;
 
 /// Types of namespaces that may live outside of the tree.
 const EXTERNAL: [NamespaceType; 2] = [NamespaceType::Net, NamespaceType::Pid];
-/// Types of namespaces that can be joined. The privileges of a user namespace are others than ours, and pids would be.
-const JOINED: [NamespaceType; 5] =
-    [NamespaceType::Ipc, NamespaceType::Mnt, NamespaceType::Net, NamespaceType::Time, NamespaceType::Uts];
+/// Types of namespaces that can be joined. Pids would be others.
+const JOINED: [NamespaceType; 6] = [
+    NamespaceType::Ipc,
+    NamespaceType::Mnt,
+    NamespaceType::Net,
+    NamespaceType::Time,
+    NamespaceType::User,
+    NamespaceType::Uts,
+];
 
 pub(super) fn options(given: &Given) -> Result<NamespaceOptions, UsageError> {
     let all = given.values::<String>("external");
@@ -54,13 +60,16 @@ fn joined(value: &str) -> Result<(NamespaceType, PathBuf), UsageError> {
     let (name, place) = value.split_once(':').filter(|(_, place)| !place.is_empty()).unwrap_or((value, ""));
     let kind = NamespaceType::ALL.into_iter().find(|kind| kind.name() == name);
     let reason = match kind {
+        Some(NamespaceType::User) if place.contains(',') => {
+            "ids for a user namespace that is joined are not supported: those of the images count"
+        }
         Some(kind) if JOINED.contains(&kind) && !place.is_empty() => {
             let is_pid = place.bytes().all(|byte| byte.is_ascii_digit());
             let file = if is_pid { format!("/proc/{place}/ns/{name}") } else { place.to_owned() };
             return Ok((kind, file.into()));
         }
         Some(kind) if !JOINED.contains(&kind) => {
-            "of all namespaces, only ipc, mnt, net, time and uts can be joined"
+            "of all namespaces, only ipc, mnt, net, time, user and uts can be joined"
         }
         _ => "it must be the type of a namespace, a colon, and a pid or a file",
     };
@@ -86,7 +95,7 @@ mod tests {
     fn namespaces_are_joined_by_pid_or_file() {
         assert_eq!(joined("net:7"), Ok((NamespaceType::Net, "/proc/7/ns/net".into())));
         assert_eq!(joined("uts:/run/x"), Ok((NamespaceType::Uts, "/run/x".into())));
-        for value in ["net", "net:", "user:7", "pid:/x", "x:7"] {
+        for value in ["net", "net:", "user:7,0,0", "pid:/x", "x:7"] {
             assert!(joined(value).is_err(), "{value}");
         }
     }

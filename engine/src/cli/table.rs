@@ -166,7 +166,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     works("skip-in-flight", None, Flag, What, DR, "Leave out TCP connections that nobody has accepted"),
     works("network-lock", None, Value("METHOD"), What, DR, "How packets are held back: nftables (default), iptables, skip"),
 
-    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, mnt, net, time, uts"),
+    works("join-ns", Some('J'), Values("NS:PID|FILE"), What, R, "Restore into an existing namespace: ipc, mnt, net, time, user, uts"),
     works("own-pidns", None, Flag, What, R, "If pids are taken, restore into a pid namespace of its own"),
     works("empty-ns", None, Values("NS"), What, DR, "Leave a namespace empty: net"),
     works("veth-pair", None, Values("IN=OUT@BRIDGE"), What, R, "Name of the outer end of a veth pair, and its bridge"),

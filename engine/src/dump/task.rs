@@ -7,6 +7,7 @@ use proto::messages::{
     TaskKobjIdsEntry, core_entry::March,
 };
 
+use super::apart::{HomeLinks, refuse_namespaces};
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
@@ -33,6 +34,7 @@ use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::{self, Entrance};
 use crate::tracee::batch::{Batch, Output};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
+use crate::user_spaces;
 
 /// `task_core_entry.task_state` of a task that runs, of a zombie, and of a stopped task.
 const TASK_ALIVE: u32 = 1;
@@ -180,6 +182,7 @@ pub(super) fn look(
     refuse_outside_leaders(&images, tree, files.options, problems);
     problems.extend(files.state::<PidSpaces>().without_init());
     problems.extend(files.state::<TaskSpaces>().without_members());
+    user_spaces::check(files, problems);
     images
 }
 
@@ -267,6 +270,8 @@ fn look_at_task<'t>(
     let pids = pid_spaces::of_task(files, facts.pid, &facts.namespaces, status)?;
     shared.ids.pid_ns_id = pids.own.or(shared.ids.pid_ns_id);
     task_spaces::of_task(files, facts.pid, &facts.namespaces, &mut shared.ids)?;
+    user_spaces::of_task(files, facts.pid, &facts.namespaces, &mut shared.ids, problems)?;
+    problems.extend(user_spaces::refuse_threads(facts, files.options, &shared.ids));
     refuse_unshared_threads(facts, problems);
     let mut cores: Vec<ThreadImage> =
         facts.threads.iter().map(|thread| look_at_thread(facts, thread, problems)).collect();
@@ -281,7 +286,7 @@ fn look_at_task<'t>(
         core.own.pid_ns_for_children = pids.children;
     }
     for (thread, core) in facts.threads.iter().zip(&mut cores) {
-        core.own.pid_space = pids.numbers(thread.inside, status);
+        pids.number(&thread.status.ns_pid, status, &mut core.own);
     }
     let mm = if shared.first_vm {
         let mut mm = bounds::look(facts, files)?;
@@ -299,11 +304,14 @@ fn look_at_task<'t>(
     let fdinfo = table.filter(|_| shared.first_files).map(|table| files.dump_table(facts, table, problems));
     let ended_leader = facts.ended_leader.as_ref().map(|leader| StasisThreadEntry {
         tid: leader.pid as u32,
-        pid_space: pids.numbers(leader.inside, status),
         exit_signal: u32::try_from(leader.stat.exit_signal).ok(),
         ended_name: Some(String::from_utf8_lossy(&leader.stat.comm).into_owned()),
         ended_status: Some(leader.stat.exit_code as u32),
         ..StasisThreadEntry::default()
+    });
+    let ended_leader = ended_leader.map(|mut leader| {
+        pids.number(&status.ns_tgid, status, &mut leader);
+        leader
     });
     let ended = ended_leader.iter().map(|leader| leader.tid);
     let pstree = PstreeEntry {
@@ -389,10 +397,10 @@ fn look_at_zombie(pid: i32, files: &mut FilesDump<'_>) -> Result<TaskImages, Pro
     let stat = read_proc(format!("/proc/{pid}/stat"), procfs::stat::parse)?;
     let status = read_proc(format!("/proc/{pid}/status"), procfs::status::parse)?;
     let pids = pid_spaces::of_task(files, pid, &NamespaceLinks::read(pid), &status)?;
-    let pid_space = pids.numbers(PidInside::innermost(&status.ns_pid, pid), &status);
     let core = CoreEntry { mtype: March::X8664.into(), ..CoreEntry::default() };
     let exit_signal = u32::try_from(stat.exit_signal).ok();
-    let own = StasisThreadEntry { tid: pid as u32, exit_signal, pid_space, ..StasisThreadEntry::default() };
+    let mut own = StasisThreadEntry { tid: pid as u32, exit_signal, ..StasisThreadEntry::default() };
+    pids.number(&status.ns_pid, &status, &mut own);
     let mut core = ThreadImage { core, own, ..ThreadImage::default() };
     let task = task_kinds::task(&mut core);
     task.task_state = TASK_DEAD;
@@ -407,54 +415,6 @@ fn look_at_zombie(pid: i32, files: &mut FilesDump<'_>) -> Result<TaskImages, Pro
         threads: vec![pid],
     };
     Ok(TaskImages { pid, pstree, cores: vec![core], alive: None, ended_leader: None })
-}
-
-/// What tasks of a tree are compared with: the namespaces that we are in, or that the root is in, for whose sake we went
-/// there.
-#[derive(Debug)]
-pub(crate) struct HomeLinks {
-    ours: NamespaceLinks,
-    roots: NamespaceLinks,
-}
-
-impl HomeLinks {
-    /// Reads them.
-    pub(crate) fn read(options: &DumpOptions) -> Self {
-        let roots = if options.inside.types.is_empty() {
-            NamespaceLinks::default()
-        } else {
-            NamespaceLinks::of_process(&options.tree.to_string())
-        };
-        Self { ours: NamespaceLinks::of_process("self"), roots }
-    }
-}
-
-/// Namespaces of a task other than those at home.
-pub(crate) fn refuse_namespaces(
-    links: &NamespaceLinks,
-    home: &HomeLinks,
-    options: &DumpOptions,
-) -> Vec<Problem> {
-    // Tasks of a tree that has them for itself may be in several.
-    let may_be_several = |kind: NamespaceType| {
-        [NamespaceType::Time, NamespaceType::Pid, NamespaceType::Mnt].contains(&kind)
-            || task_spaces::TYPES.contains(&kind)
-            || (kind == NamespaceType::Net && options.inside.has(kind))
-    };
-    let other = |kind: &NamespaceType| {
-        let known = if options.inside.types.contains(kind) { &home.roots } else { &home.ours };
-        known.of(*kind) != links.of(*kind)
-    };
-    let refusal = |kind: NamespaceType| {
-        Problem::new(if options.inside.types.is_empty() {
-            RelationRefusal::Namespace(kind.name())
-        } else {
-            RelationRefusal::Nested(kind.name())
-        })
-    };
-    let all = NamespaceType::ALL.into_iter();
-    let others = all.filter(|kind| !may_be_several(*kind)).filter(other);
-    others.map(refusal).collect()
 }
 
 /// A refusal of a root that follows a session or process group which somebody else leads.
@@ -566,10 +526,12 @@ fn ask_about_children(tree: &mut FrozenTree, images: &mut [TaskImages]) -> Resul
     /// Questions in one batch.
     const AT_ONCE: usize = 64;
     let mut children: BTreeMap<usize, Vec<(usize, PidInside)>> = BTreeMap::new();
-    let space = |at: usize| images.get(at).and_then(|image| image.cores.first()?.own.pid_space);
+    let own = |at: usize| images.get(at).and_then(|image| Some(&image.cores.first()?.own));
+    let space = |at: usize| own(at).and_then(|own| Some(own.pid_space?.ns_id));
     for (at, task) in tree.tasks.iter().enumerate().filter(|(_, task)| task.state != TaskState::Zombie) {
         if let Some(parent) = task.parent {
-            let pid = pid_spaces::seen_from(space(parent), task.pid, space(at));
+            let Some(seen) = own(at) else { continue };
+            let pid = pid_spaces::seen_from(space(parent), seen);
             children.entry(parent).or_default().push((at, pid));
         }
     }

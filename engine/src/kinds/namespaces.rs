@@ -21,6 +21,7 @@ use proto::messages::TaskKobjIdsEntry;
 use crate::error::Problem;
 use crate::image::{Images, NewImages};
 use crate::kinds::files::FilesDump;
+use crate::made_files::MadeFiles;
 use crate::mount_spaces::{MountSpace, MountSpaces};
 use crate::net_spaces::{NetSpace, NetSpaces};
 use crate::options::{DumpOptions, RestoreOptions};
@@ -56,6 +57,8 @@ pub struct NamespaceRestore<'a> {
     pub types: &'a [NamespaceType],
     /// Network namespaces that the root made beside its own.
     pub spaces: &'a RefCell<Vec<(u32, OwnedFd)>>,
+    /// User namespaces below that of the root.
+    pub users: &'a RefCell<MadeFiles>,
     /// The id under which images know the namespace.
     pub id: u32,
     /// What `before_birth` opened.

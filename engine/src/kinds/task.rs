@@ -141,6 +141,17 @@ impl Questions {
     }
 }
 
+/// How a task comes into a user namespace below that of the root (`restore/user_spaces.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserSpaceEntry {
+    /// Not at all: it stays in that of the root.
+    Stays,
+    /// With its credentials, by this descriptor.
+    By(i32),
+    /// It has its ids, and is there already.
+    Done,
+}
+
 /// A thread that is being restored.
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadRestore<'a> {
@@ -154,6 +165,10 @@ pub struct ThreadRestore<'a> {
     pub tid: i32,
     /// Its task's.
     pub pid: i32,
+    /// How it comes into its user namespace.
+    pub user_space: UserSpaceEntry,
+    /// What it has had since its birth, if that was in one below that of the root.
+    pub born_below: Option<&'a creds::BornBelow>,
 }
 
 impl ThreadRestore<'_> {

@@ -84,6 +84,8 @@ pub struct BuildFiles {
     pub spaces: Vec<(u32, OwnedFd)>,
     /// Masters of pseudo-terminals, as far as their slaves are mounted somewhere.
     pub masters: Vec<Master>,
+    /// User namespaces below ours, by the numbers of the mount namespaces that belong to them.
+    pub owners: Vec<(u32, OwnedFd)>,
 }
 
 /// Files by numbers.
@@ -216,6 +218,8 @@ struct Tree<'a> {
     attached: BTreeSet<u32>,
     /// Files that were wanted.
     opened: Vec<(u32, OwnedFd)>,
+    /// Its namespace, if that is no copy of the yard that things can be cloned in.
+    apart: Option<OwnedFd>,
 }
 
 impl Tree<'_> {
@@ -309,12 +313,19 @@ impl Builder<'_> {
 
     /// Builds one namespace.
     fn build(&self, namespace: &PlannedNamespace) -> Result<Built, Problem> {
-        let carrier = self.carrier_of_root(namespace).while_trying_to("make another mount namespace")?;
-        self.yard.copy().while_trying_to("make another mount namespace")?;
-        let mut tree =
-            Tree { namespace, cloned: BTreeMap::new(), attached: BTreeSet::new(), opened: Vec::new() };
+        let step = "make another mount namespace";
+        let of_root = self.carrier_of_root(namespace).while_trying_to(step)?;
+        let owner = self.files.owners.iter().find(|(id, _)| *id == namespace.id);
+        let apart = match owner {
+            Some((_, owner)) => Some(self.yard.copy_for(owner.as_fd()).while_trying_to(step)?),
+            None => self.yard.copy().map(|()| None).while_trying_to(step)?,
+        };
+        let (cloned, attached) = (BTreeMap::new(), BTreeSet::new());
+        let mut tree = Tree { namespace, cloned, attached, opened: Vec::new(), apart };
         loop {
+            self.enter_yard(&tree)?;
             let missing = self.clone_mounts(&mut tree)?;
+            Self::enter_tree(&tree)?;
             Self::attach_mounts(&mut tree)?;
             // What is made of folders of others waits until the others are there; so does the slave of a terminal.
             let Some(missing) = missing else { break };
@@ -323,15 +334,23 @@ impl Builder<'_> {
                 None => self.make_layers(missing, &tree)?,
             }
         }
-        for planned in &namespace.mounts {
+        self.enter_yard(&tree)?;
+        let is_later = |planned: &PlannedMount| {
+            of_root.as_ref().is_some_and(|(root, _)| root.mount.id == planned.mount.id)
+        };
+        let carriers = namespace
+            .mounts
+            .iter()
+            .map(|planned| planned.group.filter(|_| !is_later(planned)).map(|at| Yard::get(&group_name(at))));
+        let carriers = carriers.map(Option::transpose).collect::<Result<Vec<_>, _>>()?;
+        Self::enter_tree(&tree)?;
+        for (planned, carrier) in namespace.mounts.iter().zip(carriers) {
             let Some(mount) = tree.cloned.get(&planned.mount.id) else { continue };
-            let is_later = carrier.as_ref().is_some_and(|(root, _)| root.mount.id == planned.mount.id);
-            let group = planned.group.filter(|_| !is_later);
-            self.finish(planned, group, mount).about(|| planned.mount.object())?;
+            self.finish(planned, mount, carrier.as_ref()).about(|| planned.mount.object())?;
         }
         if let Some(root) = tree.root() {
             yard::become_root(root).while_trying_to("make its root the root of a mount namespace")?;
-            if let Some((planned, carrier)) = carrier {
+            if let Some((planned, carrier)) = of_root {
                 self.join(planned, &carrier, root).about(|| planned.mount.object())?;
             }
         }
@@ -349,6 +368,16 @@ impl Builder<'_> {
         yard::enter(self.yard.namespace())?;
         let name = group_name(at);
         if Yard::has(&name) { Ok(Some((root, Yard::get(&name)?))) } else { Ok(None) }
+    }
+
+    /// Goes where things can be cloned.
+    fn enter_yard(&self, tree: &Tree<'_>) -> Result<(), SysError> {
+        if tree.apart.is_some() { yard::enter(self.yard.namespace()) } else { Ok(()) }
+    }
+
+    /// Goes where they are put on each other.
+    fn enter_tree(tree: &Tree<'_>) -> Result<(), SysError> {
+        tree.apart.as_ref().map_or(Ok(()), yard::enter)
     }
 
     /// Clones mounts from their sources, in the order of their age, which is the order in which the kernel shows them. Stops
@@ -490,11 +519,16 @@ impl Builder<'_> {
     }
 
     /// Gives a mount its flags and its group.
-    fn finish(&self, planned: &PlannedMount, group: Option<usize>, mount: &OwnedFd) -> Result<(), Problem> {
+    fn finish(
+        &self,
+        planned: &PlannedMount,
+        mount: &OwnedFd,
+        carrier: Option<&OwnedFd>,
+    ) -> Result<(), Problem> {
         let (set, clear) = flags::attributes(planned.mount.flags);
         sys::set_attributes(mount.as_fd(), set, clear).while_trying_to("set its flags")?;
-        if let Some(at) = group {
-            self.join(planned, &Yard::get(&group_name(at))?, mount)?;
+        if let Some(carrier) = carrier {
+            self.join(planned, carrier, mount)?;
         } else if flags::is_unbindable(planned.mount.flags) {
             sys::set_propagation(mount.as_fd(), MsFlags::MS_UNBINDABLE.bits())?;
         }

@@ -71,10 +71,11 @@ impl Told {
 pub struct Namespaces(Vec<(OwnedFd, CloneFlags)>);
 
 impl Namespaces {
-    /// The mount namespace of a process, and its user namespace where that is not ours. Looked up while it surely lives.
-    pub fn of(pid: i32) -> Result<Self, Problem> {
+    /// The mount namespace of a process, and the user namespace of a tree's root where that is not ours, which numbers users as
+    /// images do. Looked up while they surely live.
+    pub fn of(root: i32, pid: i32) -> Result<Self, Problem> {
         let mut all = Vec::new();
-        let user = format!("/proc/{pid}/ns/user");
+        let user = format!("/proc/{root}/ns/user");
         // Entering the one that we are in is refused.
         if std::fs::read_link(&user).ok() != std::fs::read_link("/proc/self/ns/user").ok() {
             all.push((open(&user)?, CloneFlags::CLONE_NEWUSER));
@@ -83,16 +84,16 @@ impl Namespaces {
         Ok(Self(all))
     }
 
-    /// The user namespace of a process, where that is not ours.
-    pub fn of_users(pid: i32) -> Result<Self, Problem> {
-        let mut all = Self::of(pid)?;
+    /// The user namespace of a tree's root, where that is not ours.
+    pub fn of_users(root: i32) -> Result<Self, Problem> {
+        let mut all = Self::of(root, root)?;
         all.0.retain(|(_, flag)| *flag == CloneFlags::CLONE_NEWUSER);
         Ok(all)
     }
 
-    /// The namespace of a type that a process is in, and its user namespace where that is not ours.
-    pub fn of_type(pid: i32, kind: NamespaceType) -> Result<Self, Problem> {
-        let mut all = Self::of_users(pid)?;
+    /// The namespace of a type that a process is in, and the user namespace of a tree's root where that is not ours.
+    pub fn of_type(root: i32, pid: i32, kind: NamespaceType) -> Result<Self, Problem> {
+        let mut all = Self::of_users(root)?;
         let flag = CloneFlags::from_bits_retain(kind.clone_flag());
         all.0.push((open(&format!("/proc/{pid}/ns/{}", kind.name()))?, flag));
         Ok(all)
@@ -122,7 +123,15 @@ pub fn fork<W>(work: W) -> Result<Vec<u8>, Problem>
 where
     W: FnOnce() -> Result<Vec<u8>, Problem>,
 {
-    fork_until_heard(|| Ok((work()?, ())), |_pid, bytes| Ok(bytes.to_vec()))
+    hold(work, Ok)
+}
+
+/// Has a fork of ours do some work, and stay until we have done something with its answer.
+pub fn hold<W, T>(work: W, then: impl FnOnce(Vec<u8>) -> Result<T, Problem>) -> Result<T, Problem>
+where
+    W: FnOnce() -> Result<Vec<u8>, Problem>,
+{
+    fork_until_heard(|| Ok((work()?, ())), |_pid, bytes| then(bytes.to_vec()))
 }
 
 /// As [`fork`], for work that comes back with lists of open files, each with a number.

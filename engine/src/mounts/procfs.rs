@@ -52,8 +52,8 @@ pub fn are_several(namespaces: &[Namespace]) -> bool {
 }
 
 /// Marks those mounts of a namespace, which a task is in, that show one of these pid namespaces.
-pub fn mark(namespace: &mut Namespace, member: i32, inits: &[Init]) -> Result<(), Problem> {
-    let namespaces = Namespaces::of(member)?;
+pub fn mark(namespace: &mut Namespace, (root, member): (i32, i32), inits: &[Init]) -> Result<(), Problem> {
+    let namespaces = Namespaces::of(root, member)?;
     let mounts: Vec<&Mount> = namespace.mounts.iter().filter(|mount| mount.fstype == TYPE).collect();
     let look = || -> Result<Vec<u8>, Problem> {
         namespaces.enter()?;

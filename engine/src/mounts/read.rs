@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::envoy::{self, Namespaces};
@@ -16,10 +16,10 @@ use super::refusal::MountRefusal;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::procfs::mountinfo;
 
-/// Reads the mount namespace of a process; it gets this number in images.
-pub fn namespace(pid: i32, id: u32) -> Result<Namespace, Problem> {
+/// Reads the mount namespace of a process of the tree with this root; it gets this number in images.
+pub fn namespace(root: i32, pid: i32, id: u32) -> Result<Namespace, Problem> {
     let step = "read the mounts of its namespace";
-    let namespaces = Namespaces::of(pid)?;
+    let namespaces = Namespaces::of(root, pid)?;
     let text = envoy::fork(|| mountinfo_inside(&namespaces)).while_trying_to(step)?;
     let mounts = mounts(&text).while_trying_to(step)?;
     Ok(Namespace { id, mounts })
@@ -59,8 +59,20 @@ impl Proc {
 
     /// The mount namespace that we are in now.
     pub(super) fn namespace(&self) -> Result<OwnedFd, SysError> {
+        self.namespace_of("self")
+    }
+
+    /// The mount namespace that somebody is in, by the name there.
+    pub(super) fn namespace_of(&self, name: &str) -> Result<OwnedFd, SysError> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        openat(&self.0, "self/ns/mnt", flags, Mode::empty()).map_err(SysError::of("open(ns/mnt)"))
+        let path = format!("{name}/ns/mnt");
+        openat(&self.0, path.as_str(), flags, Mode::empty()).map_err(SysError::of("open(ns/mnt)"))
+    }
+
+    /// Our name there.
+    pub(super) fn own_name(&self) -> Result<Vec<u8>, SysError> {
+        let name = readlinkat(&self.0, "self").map_err(SysError::of("readlink(/proc/self)"))?;
+        Ok(name.into_encoded_bytes())
     }
 }
 

@@ -55,8 +55,8 @@ pub(super) enum Contents<'a> {
 }
 
 /// Writes archives of what is mounted in the namespace of a process.
-pub(super) fn write(pid: i32, namespace: &Namespace, jobs: &[Job<'_>]) -> Result<(), Problem> {
-    let namespaces = Namespaces::of(pid)?;
+pub(super) fn write((root, pid): (i32, i32), namespace: &Namespace, jobs: &[Job<'_>]) -> Result<(), Problem> {
+    let namespaces = Namespaces::of(root, pid)?;
     envoy::fork(|| {
         let proc = Proc::open()?;
         namespaces.enter()?;
@@ -67,8 +67,8 @@ pub(super) fn write(pid: i32, namespace: &Namespace, jobs: &[Job<'_>]) -> Result
 }
 
 /// The interpreters of a binfmt_misc in the namespace of a process.
-pub(super) fn interpreters(pid: i32, mount: &Mount) -> Result<Vec<BinfmtMiscEntry>, Problem> {
-    let namespaces = Namespaces::of(pid)?;
+pub(super) fn interpreters((root, pid): (i32, i32), mount: &Mount) -> Result<Vec<BinfmtMiscEntry>, Problem> {
+    let namespaces = Namespaces::of(root, pid)?;
     let bytes = envoy::fork(|| {
         namespaces.enter()?;
         let path = Path::new(&mount.mountpoint);

@@ -21,6 +21,8 @@ pub struct Member<'a> {
     pub namespace: &'a Namespace,
     /// The process, in our pid namespace.
     pub pid: i32,
+    /// The root of the tree.
+    pub root: i32,
 }
 
 /// Writes all of them.
@@ -59,7 +61,7 @@ pub fn write(members: &[Member<'_>], options: &MountOptions, images: &mut NewIma
                 }
             }
             if !jobs.is_empty() {
-                reveal::write(member.pid, member.namespace, &jobs)?;
+                reveal::write((member.root, member.pid), member.namespace, &jobs)?;
             }
         }
     }
@@ -72,7 +74,7 @@ fn write_interpreters(members: &[Member<'_>], images: &mut NewImages) -> Result<
         let is_wanted =
             |mount: &&Mount| mount.fstype == binfmt::TYPE && mount.root == "/" && mount.external.is_none();
         let Some(mount) = member.namespace.mounts.iter().find(is_wanted) else { continue };
-        let entries = reveal::interpreters(member.pid, mount)?;
+        let entries = reveal::interpreters((member.root, member.pid), mount)?;
         return images.write(&BINFMT_MISC, 0, &entries);
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! It is a namespace that others are copied from, so each has copies of all things, which can be cloned there
 //! (open_tree(2) clones only what the caller's namespace has).
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -13,8 +13,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
+use super::envoy;
 use super::read::Proc;
-use crate::error::SysError;
+use crate::error::{Problem, SysError};
 use crate::sys::mount as sys;
 
 /// The yard, of which the calling process is in a copy.
@@ -75,6 +76,22 @@ impl Yard {
     /// What was put into it under this name.
     pub(super) fn get(name: &str) -> Result<OwnedFd, SysError> {
         open_path(Path::new("/").join(name))
+    }
+
+    /// Makes a copy that belongs to a user namespace, and enters it. Its mounts are locked, and slaves of those here, so nothing is
+    /// made of them.
+    pub(super) fn copy_for(&self, owner: BorrowedFd<'_>) -> Result<OwnedFd, Problem> {
+        enter(&self.namespace)?;
+        let copied = || {
+            setns(owner, CloneFlags::CLONE_NEWUSER).map_err(SysError::of("setns"))?;
+            nix::sys::prctl::set_dumpable(true).map_err(SysError::of("prctl(PR_SET_DUMPABLE)"))?;
+            unshare(CloneFlags::CLONE_NEWNS).map_err(SysError::of("unshare(CLONE_NEWNS)"))?;
+            Ok(self.proc.own_name()?)
+        };
+        let namespace =
+            envoy::hold(copied, |name| Ok(self.proc.namespace_of(&String::from_utf8_lossy(&name))?))?;
+        enter(&namespace)?;
+        Ok(namespace)
     }
 
     /// The yard itself, of which there are copies.

@@ -13,25 +13,33 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::unistd::Gid;
 use proto::catalogue::{CORE, IDS, INVENTORY, NETNS, PIDNS, PSTREE};
-use proto::messages::{CoreEntry, InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, TaskKobjIdsEntry};
+use proto::messages::{
+    CoreEntry, InventoryEntry, NetnsEntry, PidnsEntry, PstreeEntry, StasisUsernsEntry, TaskKobjIdsEntry,
+};
 
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Class, Context as _, Explain, Object, Problem, Result, SysError};
 use crate::image::{Images, invalid};
 use crate::inside::{self, Ended};
 use crate::kinds::NAMESPACE_KINDS;
+use crate::kinds::namespaces::user::become_root;
 use crate::kinds::namespaces::{ErasedNamespaceKind, NamespaceRestore, id, own_types};
+use crate::made_files::MadeFiles;
 use crate::options::{Inside, Parent, RestoreOptions};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{self, Waited};
 use crate::sys::{namespace, pidfd};
+use crate::visit;
 
 use super::nothing_restored;
 use super::own_pids::OwnPids;
+use super::user_spaces;
 
 /// Which process this is.
 #[derive(Debug)]
@@ -66,6 +74,17 @@ enum CradleRefusal {
     /// Nobody hands it in.
     #[error("the {kind} namespace \"{name}\" is external, and nobody hands it in")]
     NotHandedIn { kind: &'static str, name: String },
+    /// A user namespace can only take the place of another one.
+    #[error(
+        "a user namespace is joined, and the tree has no {0} namespace of its own, which would belong to it"
+    )]
+    JoinsUser(&'static str),
+    /// Whoever makes the root is not its parent's child.
+    #[error("a user namespace is joined, and the root is to be a sibling of ours")]
+    JoinsUserAsSibling,
+    /// It is the one that we are in.
+    #[error("the user namespace that is to be joined is the one that stasis is in")]
+    JoinsOurs,
     /// The pid is taken there.
     #[error("pid {0} is taken in the pid namespace that is joined")]
     PidTaken(u32),
@@ -80,6 +99,8 @@ impl Explain for CradleRefusal {
         match self {
             Self::NotHandedIn { name, .. } => Some(format!("open it, and pass --inherit-fd fd[N]:{name}")),
             Self::PidTaken(_) => Some("end that process".into()),
+            Self::JoinsUser(_) | Self::JoinsOurs => Some("leave out --join-ns user:…".into()),
+            Self::JoinsUserAsSibling => Some("leave out --restore-sibling".into()),
         }
     }
 }
@@ -95,6 +116,9 @@ fn joined(
     let mut joined = Vec::new();
     for (kind, path) in &options.namespaces.join {
         let file = File::open(path).map_err(SysError::io("open")).about(|| Object::Path(path.clone()))?;
+        if *kind == NamespaceType::User {
+            check_user(&file, options, types)?;
+        }
         joined.push((*kind, file));
         if !types.contains(kind) {
             types.push(*kind);
@@ -125,6 +149,54 @@ fn joined(
     Ok(joined)
 }
 
+/// Whether a user namespace can take the place of that of the tree.
+fn check_user(file: &File, options: &RestoreOptions, types: &[NamespaceType]) -> Result<(), Problem> {
+    let ino = |file: &File| file.metadata().map(|data| data.ino()).map_err(SysError::io("fstat"));
+    let missing = [NamespaceType::User, NamespaceType::Pid].into_iter().find(|kind| !types.contains(kind));
+    Err(Problem::new(match missing {
+        Some(kind) => CradleRefusal::JoinsUser(kind.name()),
+        None if options.parent == Parent::Sibling => CradleRefusal::JoinsUserAsSibling,
+        None if ino(file)? == ino(&visit::here(NamespaceType::User)?)? => CradleRefusal::JoinsOurs,
+        None => return Ok(()),
+    }))
+}
+
+/// Forks the root, which is born in a user namespace that is joined: nobody can come back from there, so a small process of ours goes,
+/// and makes the root as its sibling.
+fn fork_in(plan: &Plan<'_>, user: &File, flags: i32) -> Result<Option<i32>, Problem> {
+    let (heard, told) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+    let Some(midwife) = process::fork()? else {
+        drop(heard);
+        let go = || -> Result<Option<i32>, Problem> {
+            // There it may be that nobody may change them.
+            let home = user_spaces::home(plan.images)?.filter(StasisUsernsEntry::groups_denied);
+            set_groups(&home.unwrap_or_default().groups)?;
+            namespace::enter(user, libc::CLONE_NEWUSER)?;
+            become_root()?;
+            Ok(super::plan::fork_when_free(plan.root.pid as i32, flags | libc::CLONE_PARENT)?)
+        };
+        let root = match go() {
+            Ok(None) => return Ok(None),
+            Ok(Some(root)) => root,
+            Err(problem) => {
+                log::error!("{}", problem.cause);
+                0
+            }
+        };
+        // Who cannot be told sees the end of the pipe.
+        let _told = nix::unistd::write(&told, &root.to_ne_bytes());
+        process::exit_now(0)
+    };
+    drop(told);
+    let mut root = [0; 4];
+    let read = nix::unistd::read(&heard, &mut root).map_err(SysError::of("read"));
+    while let Ok(Waited::Stopped(_)) = process::wait(midwife) {}
+    match i32::from_ne_bytes(root) {
+        root if root > 0 && read? == 4 => Ok(Some(root)),
+        _ => Err(Problem::new(NotFilled)),
+    }
+}
+
 /// A stay in namespaces that are joined, from which we come back: of a pid namespace, it is our children that are in it.
 #[derive(Debug)]
 struct Visit {
@@ -141,12 +213,13 @@ impl Visit {
             let home = File::open(&path).map_err(SysError::io("open"));
             Ok((*kind, home.about(|| Object::Path(path.into()))?))
         };
-        let mut visit = Self { homes: joined.iter().map(home).collect::<Result<_, Problem>>()?, dirs: None };
+        let visited = joined.iter().filter(|(kind, _)| *kind != NamespaceType::User);
+        let mut visit = Self { homes: visited.map(home).collect::<Result<_, Problem>>()?, dirs: None };
         if joined.iter().any(|(kind, _)| *kind == NamespaceType::Mnt) {
             let dir = |path: &str| File::open(path).map_err(SysError::io("open"));
             visit.dirs = Some([dir("/")?, dir(".")?]);
         }
-        for (kind, file) in joined {
+        for (kind, file) in joined.iter().filter(|(kind, _)| *kind != NamespaceType::User) {
             namespace::enter(file, kind.clone_flag()).while_trying_to("join its namespaces")?;
         }
         Ok(visit)
@@ -201,6 +274,8 @@ struct Plan<'a> {
     masters: RefCell<Vec<(u32, OwnedFd)>>,
     /// Network namespaces that the root makes beside its own: known to the root, and then to those who ask it.
     spaces: RefCell<Vec<(u32, OwnedFd)>>,
+    /// User namespaces below that of the root, which makes them.
+    users: RefCell<MadeFiles>,
     /// Of these, those that are joined.
     joined: Vec<(NamespaceType, File)>,
 }
@@ -230,6 +305,7 @@ impl<'a> Plan<'a> {
             types,
             joined,
             spaces: RefCell::default(),
+            users: RefCell::default(),
             opened: RefCell::default(),
             mounts: RefCell::default(),
             masters: RefCell::default(),
@@ -282,6 +358,7 @@ impl<'a> Plan<'a> {
                     images: self.images,
                     types: &self.types,
                     spaces: &self.spaces,
+                    users: &self.users,
                     id,
                     brought: &[],
                     opened: &self.opened,
@@ -339,11 +416,11 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
         flags |= libc::CLONE_PARENT;
     }
     let visit = Visit::pay(&plan.joined)?;
-    let forked = super::plan::fork_when_free(plan.root.pid as i32, flags);
-    let forked = forked.map_err(|e| match e.errno {
-        Errno::EEXIST => Problem::new(CradleRefusal::PidTaken(plan.root.pid)),
-        _ => Problem::new(e),
-    });
+    let user = plan.joined.iter().find(|(kind, _)| *kind == NamespaceType::User).map(|(_, file)| file);
+    let forked = match user {
+        Some(user) => fork_in(plan, user, flags),
+        None => fork_root(plan, flags),
+    };
     let Some(root) = forked.while_trying_to("create the first task of its namespaces")? else {
         visit.stay();
         drop((begin, done));
@@ -367,7 +444,9 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     }
     tell(&begin)?;
     let Some(spaces) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
+    let Some(users) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
     plan.spaces.replace(spaces);
+    plan.users.replace(users.into());
     plan.kinds().try_for_each(|(kind, cx)| kind.connect_outside(cx, root))?;
     tell(&begin)?;
     let Some(opened) = hear_of(&done, &newborn.pidfd)? else { return not_filled(plan, newborn) };
@@ -395,12 +474,13 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
             covered: numbers(opened),
             mounts: numbers(mounts),
             spaces: plan.spaces.take().into(),
+            users: plan.users.take(),
             masters: masters.into(),
             ..Inside::default()
         })));
     };
     // They are for the other one to hold.
-    drop((plan.spaces.take(), opened, mounts, masters));
+    drop((plan.spaces.take(), plan.users.take(), opened, mounts, masters));
     let ended = inside::wait(worker)?;
     if ended == Ended::Code(0) {
         newborn.forget();
@@ -408,13 +488,45 @@ fn make(plan: &Plan<'_>, cgroups: &mut CgroupsRestore) -> Result<Side, Problem> 
     Ok(Side::Outside { root, ended })
 }
 
+/// Forks the root, with the groups that it is to keep if nobody may change them where it is born.
+fn fork_root(plan: &Plan<'_>, flags: i32) -> Result<Option<i32>, Problem> {
+    let denied = user_spaces::home(plan.images)?.filter(StasisUsernsEntry::groups_denied);
+    let ours = nix::unistd::getgroups().map_err(SysError::of("getgroups"))?;
+    if let Some(home) = &denied {
+        set_groups(&home.groups)?;
+    }
+    let forked = super::plan::fork_when_free(plan.root.pid as i32, flags);
+    if denied.is_some() && !matches!(forked, Ok(None)) {
+        set_groups(&ours.into_iter().map(Gid::as_raw).collect::<Vec<_>>())?;
+    }
+    forked.map_err(|e| match e.errno {
+        Errno::EEXIST => Problem::new(CradleRefusal::PidTaken(plan.root.pid)),
+        _ => Problem::new(e),
+    })
+}
+
+fn set_groups(groups: &[u32]) -> Result<(), SysError> {
+    let groups: Vec<Gid> = groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    nix::unistd::setgroups(&groups).map_err(SysError::of("setgroups"))
+}
+
 /// In the root: fills the namespaces, when all is done that is to be done from outside.
 ///
 /// Files that others are told of stay open: the root goes on in here until somebody takes it, and empties it.
 fn fill(plan: &Plan<'_>, brought: &[Vec<OwnedFd>], go: &OwnedFd, filled: &File) -> Result<(), Problem> {
     hear(go)?;
-    plan.kinds().try_for_each(|(kind, cx)| kind.begin(cx).while_trying_to("make its namespaces"))?;
+    let (user, others): (Vec<_>, Vec<_>) =
+        plan.kinds().partition(|(kind, _)| kind.namespace_type() == NamespaceType::User);
+    let begin = |(kind, cx): &(&dyn ErasedNamespaceKind, NamespaceRestore<'_>)| {
+        kind.begin(*cx).while_trying_to("make its namespaces")
+    };
+    user.iter().try_for_each(begin)?;
+    // Others may belong to those below it.
+    let home = id(&plan.ids, NamespaceType::User).unwrap_or_default();
+    plan.users.replace(user_spaces::make(plan.images, home)?.into());
+    others.iter().try_for_each(begin)?;
     tell_of(filled, &plan.spaces.borrow())?;
+    tell_of(filled, plan.users.borrow().files())?;
     hear(go)?;
     for ((kind, cx), brought) in plan.kinds().zip(brought) {
         let cx = NamespaceRestore { brought, ..cx };

@@ -9,7 +9,9 @@ use super::tree::add_forget;
 use crate::arch;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
+use crate::image::Images;
 use crate::kinds::task::sleep as task_sleep;
+use crate::last_pids;
 use crate::options::{Afterwards, RestoreOptions};
 use crate::pid_spaces::{self, PidInside};
 use crate::supervise::{Guardian, LastDeeds};
@@ -45,8 +47,8 @@ pub(super) fn stops_and_ends(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
             signals.insert(libc::SIGCHLD);
         }
         if child.stopped.is_some() && child.core().own.stop_seen == Some(true) {
-            let parents = tasks.get(parent).and_then(Task::space);
-            seen.push(pid_spaces::seen_from(parents, child.pid, child.space()));
+            let parents = tasks.get(parent).and_then(Task::space).map(|space| space.ns_id);
+            seen.push(pid_spaces::seen_from(parents, &child.core().own));
         }
     }
     for (parent, (signals, seen)) in told {
@@ -144,7 +146,12 @@ pub(super) fn end(stub: &mut Stub, own: PidInside, comm: &str, status: i32) -> R
 }
 
 /// Takes the agents out, sets all registers, and lets all tasks go; the root's pid.
-pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> Result<i32, Problem> {
+pub(super) fn go(
+    mut stubs: Stubs,
+    tasks: &[Task],
+    options: &RestoreOptions,
+    images: &Images,
+) -> Result<i32, Problem> {
     // Each with a signal that it has to take first, or 0.
     let mut ready: Vec<(Stopped, i32)> = Vec::new();
     let agents = take_out(&mut stubs, tasks)?;
@@ -174,6 +181,8 @@ pub(super) fn go(mut stubs: Stubs, tasks: &[Task], options: &RestoreOptions) -> 
     let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
     let guardian =
         Guardian::of(&pids, &LastDeeds::default()).while_trying_to("guard the release of the tree")?;
+    let begins = |space: u32| tasks.iter().find(|task| task.begins(space)).map(|task| task.pid);
+    last_pids::restore(options, images, begins)?;
     // The root last: as the init of a pid namespace, which no guardian inside can kill, it takes the others along.
     for (thread, _) in ready.iter().rev() {
         thread.set_options(0)?;

@@ -8,9 +8,11 @@ use std::os::fd::{IntoRawFd as _, OwnedFd};
 use proto::messages::TaskKobjIdsEntry;
 
 use super::set::Task;
+use super::user_spaces::Owners;
 use crate::error::{Context as _, Problem};
 use crate::image::Images;
 use crate::kinds::namespaces::mnt::{Planned, ToMake, first};
+use crate::made_files::MadeFiles;
 use crate::mounts::envoy::{self, Namespaces};
 use crate::options::{Inside, RestoreOptions};
 use crate::procfs::link::NamespaceType;
@@ -42,12 +44,13 @@ pub(super) fn make(
     tasks: &[Task],
     images: &Images,
     options: &RestoreOptions,
+    users: &MadeFiles,
 ) -> Result<Option<RestoreOptions>, Vec<Problem>> {
     if !are_of_part(tasks, options) {
         return Ok(None);
     }
     let planned = ToMake::of_part(options, images, &ids(tasks, options)).plan_part()?;
-    let made = build(&planned, images, options).while_trying_to("make its mount namespaces");
+    let made = build(&planned, images, options, users).while_trying_to("make its mount namespaces");
     let [covered, mounts, masters] = made.map_err(|problem| vec![problem])?;
     // From now on they are open here, under these numbers.
     let numbers =
@@ -62,14 +65,16 @@ fn build(
     planned: &Planned,
     images: &Images,
     options: &RestoreOptions,
+    users_below: &MadeFiles,
 ) -> Result<[Vec<(u32, OwnedFd)>; 3], Problem> {
+    let owners = Owners::read(images)?.of_type(NamespaceType::Mnt, users_below)?;
     // What we make belongs to the root of the tree's user namespace, if it has one.
     let has_users = options.inside.types.contains(&NamespaceType::User);
     let users = has_users.then(|| Namespaces::of_users(options.inside.inner_pid)).transpose()?;
     envoy::fork_for_files(|| {
         let outside = planned.open_outside().map_err(first)?;
         users.iter().try_for_each(Namespaces::enter_as_root)?;
-        let (built, masters) = planned.build(outside, images, Vec::new())?;
+        let (built, masters) = planned.build(outside, images, Vec::new(), owners)?;
         let mut opened = Vec::new();
         let mut mounts = Vec::new();
         for built in built {

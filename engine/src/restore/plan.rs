@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::births::{self, Step};
 use super::set::{TASK_SIZE, Task};
 use super::state::file_of;
-use super::{pid_spaces, task_spaces, time_spaces, tree};
+use super::{pid_spaces, task_spaces, time_spaces, tree, user_spaces};
 use crate::arch;
 use crate::dump::inspect::read_proc;
 use crate::error::{Class, Explain, Object, Problem, SysError};
@@ -95,6 +95,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
     problems.extend(time_spaces::check(tasks, files.images));
     problems.extend(pid_spaces::check(tasks));
     problems.extend(task_spaces::check(tasks, files.images));
+    problems.extend(user_spaces::check(tasks, files.images));
     problems.extend(room::make_ours(descriptors(tasks, files)).err());
     let births = births::plan(tasks, free_pids(tasks));
     problems.extend(tree::ended_leaders(tasks).into_iter().filter_map(pid_taken));
@@ -117,6 +118,7 @@ pub(super) fn check(tasks: &[Task], files: &FilesRestore<'_>) -> Result<Vec<Step
 pub(super) fn check_images(tasks: &[Task], images: &Images) -> Result<(), Vec<Problem>> {
     let mut problems: Vec<Problem> = tasks.iter().flat_map(of_image).collect();
     problems.extend(time_spaces::check(tasks, images));
+    problems.extend(user_spaces::check(tasks, images));
     problems.extend(births::plan(tasks, free_pids(tasks)).err().unwrap_or_default());
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -146,7 +148,7 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
         NamespaceType::Mnt => inside.mounts.iter().any(|(known, _)| *known == id),
         NamespaceType::Net => inside.spaces.get(id).is_some(),
         // Modules of their own look at these.
-        NamespaceType::Time | NamespaceType::Pid => true,
+        NamespaceType::Time | NamespaceType::Pid | NamespaceType::User => true,
         kind => TYPES.contains(&kind),
     };
     let apart = |kind: &NamespaceType| {
@@ -157,7 +159,7 @@ fn other_namespace(task: &Task, tasks: &[Task], inside: &Inside) -> Option<PlanR
 }
 
 /// Pids that nobody has, neither here nor in the images: for helpers. The highest, which the kernel gives last.
-fn free_pids(tasks: &[Task]) -> impl Iterator<Item = i32> {
+pub(super) fn free_pids(tasks: &[Task]) -> impl Iterator<Item = i32> {
     /// `PID_MAX_DEFAULT` of `include/linux/threads.h`.
     const PID_MAX: i32 = 0x8000;
     let mut taken: HashSet<i32> =

@@ -152,18 +152,6 @@ impl Task {
     }
 }
 
-impl Thread {
-    /// Its numbers in a pid namespace below that of the root, if it is in one.
-    pub(super) fn space(&self) -> Option<StasisPidSpace> {
-        self.core.own.pid_space
-    }
-
-    /// Its number in its own pid namespace.
-    pub(super) fn inside(&self) -> PidInside {
-        PidInside::of(self.tid, self.space())
-    }
-}
-
 /// Reads all tasks, parents before their children.
 pub(super) fn read(images: &Images) -> Result<Vec<Task>, Problem> {
     let inventory: InventoryEntry = images.read_single(&c::INVENTORY, 0)?;

@@ -4,18 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use super::last_pid::LastPid;
 use super::mount_spaces;
 use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
 use super::stub::{Stub, Stubs, add_setns};
 use super::tree::{add_clone, wait_for_clone};
+use super::user_spaces::{self, Users};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::files::{FilesRestore, InTask, mounted};
 use crate::kinds::mm::bounds;
 use crate::kinds::namespaces::mnt;
-use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, seccomp};
+use crate::kinds::task::creds::BornBelow;
+use crate::kinds::task::{Moment, Scope, ThreadImage, ThreadRestore, UserSpaceEntry, seccomp};
 use crate::kinds::{TASK_KINDS, files::FileRefusal};
 use crate::made_files::MadeFiles;
 use crate::options::RestoreOptions;
@@ -171,7 +174,7 @@ fn install(
 }
 
 /// Makes all threads but the leaders; they stay stopped.
-pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     const FLAGS: i32 = libc::CLONE_VM
         | libc::CLONE_FS
         | libc::CLONE_FILES
@@ -183,6 +186,16 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let others: Vec<i32> = task.threads.iter().skip(1).map(|thread| thread.tid).collect();
         let step = "create its threads";
+        if !others.is_empty() && users.is_below(task) {
+            let last = LastPid::open()?;
+            for tid in others {
+                let user = users.where_threads_are_made(task);
+                let wanted = numbers.wanted(tid, |space| users.pid_owner(space) == user);
+                let thread = last.clone_thread(stub, FLAGS, &wanted);
+                stub.threads.push(Some(thread.of_task(&stub.name).while_trying_to(step)?));
+            }
+            continue;
+        }
         for tids in others.chunks(128) {
             let mut batch = Batch::new();
             for &tid in tids {
@@ -199,15 +212,16 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Pr
 }
 
 /// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else.
-pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task]) -> Result<(), Problem> {
+pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         suspend_filters(stub, task).of_task(&stub.name).while_trying_to("suspend its seccomp filters")?;
-        settle(stub, task, Moment::Prepare)?;
-        settle(stub, task, Moment::Restore)?;
+        let how = (user_spaces::hand_out(stub, task, users)?, users.born_below(task.pid));
+        settle(stub, task, Moment::Prepare, how)?;
+        settle(stub, task, Moment::Restore, how)?;
     }
     stubs.collect()?;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
-        settle(stub, task, Moment::Start)?;
+        settle(stub, task, Moment::Start, (UserSpaceEntry::Done, None))?;
     }
     stubs.collect()
 }
@@ -225,17 +239,21 @@ fn suspend_filters(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
     Ok(())
 }
 
+/// How a task comes into its user namespace, and what it has had since its birth in another one.
+type UserSpace<'a> = (UserSpaceEntry, Option<&'a BornBelow>);
+
 /// Has the threads of one task set what kinds say. The leader comes first where it prepares what others need, and else
 /// last, since what is set may be a limit for it.
-fn settle(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
+fn settle(stub: &mut Stub, task: &Task, moment: Moment, users: UserSpace<'_>) -> Result<(), Problem> {
     let step = "restore its settings";
     let all: Vec<_> = task.threads.iter().map(|thread| &thread.core).collect();
+    let how = (moment, users);
     if moment == Moment::Prepare {
-        settle_leader(stub, task, &all, moment)?;
+        settle_leader(stub, task, &all, how)?;
     }
     let mut batches = Vec::new();
     for thread in task.threads.iter().skip(1) {
-        let batch = batch_of(task, &all, thread, moment).of_task(&stub.name).while_trying_to(step)?;
+        let batch = batch_of(task, &all, thread, how).of_task(&stub.name).while_trying_to(step)?;
         batches.push(batch.into_parts());
     }
     for round in 0.. {
@@ -257,14 +275,19 @@ fn settle(stub: &mut Stub, task: &Task, moment: Moment) -> Result<(), Problem> {
             }
         }
     }
-    if moment == Moment::Prepare { Ok(()) } else { settle_leader(stub, task, &all, moment) }
+    if moment == Moment::Prepare { Ok(()) } else { settle_leader(stub, task, &all, how) }
 }
 
-fn settle_leader(stub: &mut Stub, task: &Task, all: &[&ThreadImage], moment: Moment) -> Result<(), Problem> {
+fn settle_leader(
+    stub: &mut Stub,
+    task: &Task,
+    all: &[&ThreadImage],
+    how: (Moment, UserSpace<'_>),
+) -> Result<(), Problem> {
     let step = "restore its settings";
     let Some(leader) = task.threads.first() else { return Ok(()) };
-    let mut batch = batch_of(task, all, leader, moment).of_task(&stub.name).while_trying_to(step)?;
-    if let Some(alive) = task.alive.as_ref().filter(|_| moment == Moment::Restore) {
+    let mut batch = batch_of(task, all, leader, how).of_task(&stub.name).while_trying_to(step)?;
+    if let Some(alive) = task.alive.as_ref().filter(|_| how.0 == Moment::Restore) {
         bounds::restore_dumpable(&alive.mm, &mut batch);
     }
     batch.into_parts().into_iter().try_for_each(|part| stub.post(step, part))
@@ -275,11 +298,12 @@ fn batch_of(
     task: &Task,
     all: &[&ThreadImage],
     thread: &Thread,
-    moment: Moment,
+    (moment, (user_space, born_below)): (Moment, UserSpace<'_>),
 ) -> Result<Batch<'static>, Problem> {
     /// Calls of a kind, at most, that does not make room for more itself.
     const CALLS: usize = 120;
-    let cx = ThreadRestore { core: &thread.core, leader: task.core(), all, tid: thread.tid, pid: task.pid };
+    let (core, leader) = (&thread.core, task.core());
+    let cx = ThreadRestore { core, leader, all, tid: thread.tid, pid: task.pid, user_space, born_below };
     let is_leader = thread.tid == task.pid;
     let mut batch = Batch::new();
     for kind in TASK_KINDS.iter().filter(|kind| is_leader || kind.scope() == Scope::Thread) {

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use nix::unistd::Uid;
 use proto::catalogue::{IPC_VAR, UTSNS};
 
 use super::plan::PlanRefusal;
 use super::set::Task;
 use super::stub::{Stub, Stubs, add_setns};
+use super::user_spaces::{self, Owners, Users};
 use crate::args;
 use crate::cgroups::CgroupsRestore;
 use crate::error::{Context as _, Object, Problem, SysError};
@@ -22,6 +24,7 @@ use crate::kinds::namespaces::{self, ErasedNamespaceKind, NamespaceRestore};
 use crate::mounts::envoy::{self, Namespaces};
 use crate::options::RestoreOptions;
 use crate::procfs::link::NamespaceType;
+use crate::sys::process;
 use crate::task_spaces::TYPES;
 use crate::tracee::batch::Batch;
 
@@ -58,7 +61,10 @@ pub(super) fn restore(
     images: &Images,
     options: &RestoreOptions,
     cgroups: &CgroupsRestore,
+    users: &Users,
 ) -> Result<(), Problem> {
+    let owners = Owners::read(images)?;
+    let home = tasks.first().map_or(0, |root| root.pid);
     for kind in NAMESPACE_KINDS.iter().filter(|kind| TYPES.contains(&kind.namespace_type())) {
         let of_type = kind.namespace_type();
         let mut made: BTreeMap<u32, File> = BTreeMap::new();
@@ -70,6 +76,14 @@ pub(super) fn restore(
                 stub.run("go into its namespace", &batch)?;
                 continue;
             }
+            if let Some(owner) = owners.of(of_type, id) {
+                let space = user_spaces::make_owned(users.get(owner.id), of_type).of_task(&stub.name)?;
+                add_setns(&mut batch, space.as_fd(), of_type.clone_flag());
+                stub.run("go into its namespace", &batch)?;
+                fill(*kind, (id, owner.root), (home, stub), images, options).of_task(&stub.name)?;
+                made.insert(id, space.into());
+                continue;
+            }
             if of_type == NamespaceType::Cgroup {
                 cgroups.enter_places(&task.core().own.cgroup_roots, task.pid).of_task(&stub.name)?;
             }
@@ -77,7 +91,7 @@ pub(super) fn restore(
             stub.run("make its namespace", &batch)?;
             let space = open(stub, of_type).of_task(&stub.name)?;
             if of_type != NamespaceType::Cgroup {
-                fill(*kind, id, stub, images, options).of_task(&stub.name)?;
+                fill(*kind, (id, 0), (home, stub), images, options).of_task(&stub.name)?;
             }
             made.insert(id, space);
         }
@@ -90,29 +104,34 @@ fn open(stub: &Stub, kind: NamespaceType) -> Result<File, Problem> {
     File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
 }
 
-/// Has a process of ours fill a namespace.
+/// Has a process of ours fill a namespace, as its root.
 fn fill(
     kind: &dyn ErasedNamespaceKind,
-    id: u32,
-    stub: &Stub,
+    (id, root): (u32, u32),
+    (root_pid, stub): (i32, &Stub),
     images: &Images,
     options: &RestoreOptions,
 ) -> Result<(), Problem> {
     let [spaces, opened, mounts, masters] = std::array::from_fn(|_| RefCell::default());
+    let users = RefCell::default();
     let cx = NamespaceRestore {
         options,
         images,
         types: &options.inside.types,
         spaces: &spaces,
+        users: &users,
         id,
         brought: &[],
         opened: &opened,
         mounts: &mounts,
         masters: &masters,
     };
-    let namespaces = Namespaces::of_type(stub.pid, kind.namespace_type())?;
+    let namespaces = Namespaces::of_type(root_pid, stub.pid, kind.namespace_type())?;
     let filled = envoy::fork(|| {
         namespaces.enter_as_root()?;
+        // Tunables are only for the root of the user namespace that it belongs to.
+        process::keep_capabilities()?;
+        nix::unistd::seteuid(Uid::from_raw(root)).map_err(SysError::of("seteuid"))?;
         kind.restore(cx).map(|()| Vec::new())
     });
     filled.map(drop).while_trying_to("restore its namespaces")

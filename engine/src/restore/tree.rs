@@ -4,6 +4,8 @@
 //! space share it with all their agents too, so each has an agent of its own at a place of its own; those that share a
 //! descriptor table have numbers of their own for the agents' sockets.
 
+mod below;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
@@ -21,6 +23,7 @@ use super::pid_spaces::{self, Crossing, Numbers};
 use super::plan::{self, PlanRefusal};
 use super::set::{TASK_SIZE, Task};
 use super::stub::{Stub, Stubs, add_setns};
+use super::user_spaces::Users;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::image::Images;
@@ -29,7 +32,7 @@ use crate::options::{Parent, RestoreOptions};
 use crate::pid_spaces::PidInside;
 use crate::sys::process;
 use crate::tracee::agent::{self, Agent, AgentError, GivenSocket, Layout};
-use crate::tracee::batch::{Batch, Word};
+use crate::tracee::batch::{Batch, CallId, Word};
 use crate::tracee::stopped::{Running, Stop, TraceError};
 
 /// From `include/uapi/linux/rseq.h`.
@@ -58,6 +61,7 @@ pub(super) fn create(
     images: &Images,
     heirlooms: &mut Heirlooms,
     files: &mut FilesRestore<'_>,
+    users: &Users,
 ) -> Result<Stubs, Problem> {
     let options = files.options;
     process::hold_child_signal()?;
@@ -73,6 +77,7 @@ pub(super) fn create(
         stubs: Stubs(vec![root(root_task, layout, options)?]),
         places: HashMap::from([(root_task.pid, 0)]),
         numbers: Numbers::of(tasks),
+        users: users.clone(),
         early_leaders: false,
         spaces: vec![BTreeSet::from([0])],
         tables: 1,
@@ -113,6 +118,8 @@ struct Nursery<'a, 'f> {
     places: HashMap<i32, usize>,
     /// What pid namespaces below that of the root call them.
     numbers: Numbers,
+    /// User namespaces below that of the root, and who is born there.
+    users: Users,
     /// Whether somebody led a group before all were born, and may have had children since.
     early_leaders: bool,
     /// Numbers of the places that agents have in each address space.
@@ -166,7 +173,10 @@ impl Nursery<'_, '_> {
             self.make_heirlooms(maker)?;
         }
         let by = self.pid(by);
-        let is_apart = new.iter().any(|child| self.numbers.crossing(by, self.pid(*child)) != Crossing::None);
+        let is_apart = new.iter().any(|child| {
+            let child = self.pid(*child);
+            self.numbers.crossing(by, child) != Crossing::None || self.is_born_below(child, by)
+        });
         let tasks = self.tasks;
         let of_actor = |actor: &Actor| match actor {
             Actor::Task(at) => tasks.get(*at).map(NewTask::of),
@@ -244,15 +254,13 @@ impl Nursery<'_, '_> {
 
     /// Has a stub clone others, all with the same flags, one after the other.
     fn clone_tasks(&mut self, new: &[NewTask<'_>], by: i32, flags: i32) -> Result<(), Problem> {
-        let Stub { space: makers_space, agent_place, .. } = *self.stub(by)?;
+        if let [alone] = new
+            && self.is_born_below(alone.pid, by)
+        {
+            return self.bear_below(alone, by, flags);
+        }
         let mut batch = Batch::new();
-        let place = if flags & libc::CLONE_VM == 0 {
-            agent_place
-        } else {
-            let place = lowest_not_in(self.spaces.get(makers_space).unwrap_or(&BTreeSet::new()));
-            self.layout.at_place(place).add_map(&mut batch);
-            place
-        };
+        let place = self.place_of_agent(by, flags, &mut batch)?;
         let mut flags_here = flags | libc::CLONE_PTRACE;
         let spaces = self.cross(new, by)?;
         if let Some([there, _]) = &spaces {
@@ -286,6 +294,17 @@ impl Nursery<'_, '_> {
             self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
         }
         Ok(())
+    }
+
+    /// The place of the agent of somebody who is about to be cloned; another one where the memory is shared.
+    fn place_of_agent(&mut self, by: i32, flags: i32, batch: &mut Batch<'_>) -> Result<usize, Problem> {
+        let Stub { space, agent_place, .. } = *self.stub(by)?;
+        if flags & libc::CLONE_VM == 0 {
+            return Ok(agent_place);
+        }
+        let place = lowest_not_in(self.spaces.get(space).unwrap_or(&BTreeSet::new()));
+        self.layout.at_place(place).add_map(batch);
+        Ok(place)
     }
 
     /// Takes note of helpers that are about to be made; where a clone is to be born in another pid namespace, what leads there
@@ -383,11 +402,7 @@ impl Nursery<'_, '_> {
                 let other = self.layout.at_place(*other);
                 batch.call("munmap", libc::SYS_munmap, args![other.base, Layout::size(other.threads)]);
             }
-            let actor = |pid: i32| {
-                let task = self.tasks.iter().position(|task| task.pid == pid);
-                task.map_or(Actor::Helper(pid), Actor::Task)
-            };
-            self.heirlooms.disclaim(actor(new.pid), actor(by), self.tasks, &mut batch);
+            self.heirlooms.disclaim(self.actor(new.pid), self.actor(by), self.tasks, &mut batch);
             self.spaces.push(BTreeSet::from([place]));
         }
         self.places.insert(new.pid, self.stubs.0.len());
@@ -501,6 +516,9 @@ pub(super) fn socket_number(used: BTreeSet<i32>) -> i32 {
 pub(super) fn add_forget(batch: &mut Batch<'_>, signal: i32) {
     let ignore = batch.input(&[libc::SIG_IGN as u64, 0, 0, 0]);
     batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, ignore, 0, 8]);
+    // Who ignores it has no zombies to wait for.
+    let default = batch.input(&[0_u64; 4]);
+    batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, default, 0, 8]);
 }
 
 /// A task to be cloned.
@@ -580,18 +598,19 @@ fn options_limit() -> Duration {
 }
 
 /// Adds a `clone3` of a traced task or thread with certain numbers in its pid namespaces, the innermost first.
-pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tids: &[i32]) {
-    let tid_at = |at: usize| tids.get(at).copied().unwrap_or(0);
-    let set_tid = batch.input(&[tid_at(0), tid_at(1)]);
+pub(super) fn add_clone(batch: &mut Batch<'_>, flags: u64, exit_signal: i32, tids: &[i32]) -> CallId {
+    let set_tid = batch.input(tids);
     // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     // set_tid_size, cgroup.
     let mut words = [Word::Value(0); 11];
     words[0] = Word::Value(flags);
     words[4] = Word::Value(exit_signal as u64);
-    words[8] = Word::Pointer(set_tid);
-    words[9] = Word::Value(tids.len().min(2) as u64);
+    if !tids.is_empty() {
+        words[8] = Word::Pointer(set_tid);
+    }
+    words[9] = Word::Value(tids.len() as u64);
     let clone_args = batch.input_words(&words);
-    batch.call("clone3(set_tid)", libc::SYS_clone3, args![clone_args, 88]);
+    batch.call("clone3(set_tid)", libc::SYS_clone3, args![clone_args, 88])
 }
 
 /// Waits until a clone, which is traced from birth, is at its first stop.

@@ -1,7 +1,7 @@
 //! Entering namespaces, and being born in new ones.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -45,4 +45,35 @@ pub fn set_domain_name(name: &str) -> Result<(), SysError> {
     // SAFETY: the kernel reads as many bytes as the name has.
     let set = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
     Errno::result(set).map(drop).map_err(SysError::of("setdomainname"))
+}
+
+/// From `include/uapi/linux/nsfs.h`, documented in ioctl_ns(2); since Linux 4.9, the last since 4.11.
+const NS_GET_USERNS: libc::c_ulong = 0xb701;
+const NS_GET_PARENT: libc::c_ulong = 0xb702;
+const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
+
+/// The user namespace that a namespace of another type belongs to.
+pub fn owning_user_namespace(space: impl AsFd) -> Result<OwnedFd, SysError> {
+    related(space, NS_GET_USERNS, "ioctl(NS_GET_USERNS)")
+}
+
+/// The parent of a user or pid namespace; `EPERM` if that is beyond our own.
+pub fn parent(space: impl AsFd) -> Result<OwnedFd, SysError> {
+    related(space, NS_GET_PARENT, "ioctl(NS_GET_PARENT)")
+}
+
+fn related(space: impl AsFd, request: libc::c_ulong, call: &'static str) -> Result<OwnedFd, SysError> {
+    // SAFETY: takes no argument.
+    let fd = unsafe { libc::ioctl(space.as_fd().as_raw_fd(), request) };
+    let fd = Errno::result(fd).map_err(SysError::of(call))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The user who made a user namespace, as our own numbers users.
+pub fn owner(space: impl AsFd) -> Result<u32, SysError> {
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: the kernel writes one number, which lives as long as the call.
+    let done = unsafe { libc::ioctl(space.as_fd().as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) };
+    Errno::result(done).map(|_| uid).map_err(SysError::of("ioctl(NS_GET_OWNER_UID)"))
 }

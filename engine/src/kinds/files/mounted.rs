@@ -124,11 +124,12 @@ fn is_ours(cx: &mut FilesDump<'_>, mount: i32) -> Result<bool, Problem> {
 fn is_in_others(cx: &mut FilesDump<'_>, mount: i32) -> Result<bool, Problem> {
     let others: Vec<(u32, i32)> =
         cx.state::<MountSpaces>().beside_root().map(|space| (space.id, space.pid)).collect();
+    let root = cx.options.tree;
     let known = &mut cx.state::<Mounts>().others;
     for (id, pid) in others {
         if let btree_map::Entry::Vacant(new) = known.entry(id) {
             // A task with a root of its own sees a part of them only.
-            let mounts = read::namespace(pid, id)?.mounts;
+            let mounts = read::namespace(root, pid, id)?.mounts;
             new.insert(mounts.iter().map(|mount| mount.id.cast_signed()).collect());
         }
     }

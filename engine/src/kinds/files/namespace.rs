@@ -3,11 +3,13 @@
 //! In images, one names the namespace by the id that the tasks in it have for it; so it is opened again from the `/proc`
 //! of one of them. A namespace without tasks is refused.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use proto::catalogue::{STASIS_USERNS, USERNS};
 use proto::messages::{FdTypes, FileEntry, NsFileEntry};
 
 use super::{FdFacts, FileKind, FilesDump, FilesRestore};
@@ -17,6 +19,7 @@ use crate::net_spaces;
 use crate::pid_spaces;
 use crate::procfs::link::{Link, NamespaceType};
 use crate::task_spaces;
+use crate::user_spaces::{self, MadeUserSpaces};
 
 /// Descriptors of namespaces.
 #[derive(Debug)]
@@ -72,6 +75,11 @@ impl FileKind for Namespace {
             let ns_id = pid_spaces::id_of_link(cx, Path::new(&format!("{}:[{ino}]", kind.name())));
             return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
         }
+        if kind == NamespaceType::User {
+            let file = File::from(fd.dup()?.try_clone_to_owned().map_err(SysError::io("dup"))?);
+            let ns_id = user_spaces::id_of_descriptor(cx, file)?;
+            return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
+        }
         if task_spaces::TYPES.contains(&kind) {
             let ns_id = task_spaces::id_of_link(cx, kind, Path::new(&format!("{}:[{ino}]", kind.name())));
             return Ok(NsFileEntry { id: id_of_file, ns_id, ns_cflag, flags: fd.flags() as u32 });
@@ -105,6 +113,15 @@ fn find(cx: &FilesRestore<'_>, image: &NsFileEntry) -> Result<String, Problem> {
     let kind = kind.ok_or_else(none)?;
     if let Some(space) = cx.options.inside.spaces.get(image.ns_id).filter(|_| kind == NamespaceType::Net) {
         return Ok(format!("/proc/self/fd/{}", space.as_raw_fd()));
+    }
+    if kind == NamespaceType::User
+        && cx.images.has(&STASIS_USERNS, 0)
+        && cx.images.has(&USERNS, image.ns_id.into())
+    {
+        let made = cx.peek::<MadeUserSpaces>().and_then(|made| made.0.get(image.ns_id));
+        if let Some(space) = made {
+            return Ok(format!("/proc/self/fd/{}", space.as_raw_fd()));
+        }
     }
     let member = cx.members.of(kind, image.ns_id);
     member.map(|pid| format!("/proc/{pid}/ns/{}", kind.name())).ok_or_else(none)

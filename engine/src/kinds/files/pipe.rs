@@ -188,8 +188,10 @@ fn is_held_outside(seen: &Seen) -> Result<bool, Problem> {
 
 /// Whether the kernel asks a daemon by it, for a mount that the tree has for itself.
 fn is_of_autofs(cx: &mut FilesDump<'_>, inode: u64) -> bool {
+    let root = cx.options.tree;
     let spaces = cx.state::<MountSpaces>().all().iter();
-    let namespaces = spaces.map(|space| read::namespace(space.pid, space.id)).collect::<Result<Vec<_>, _>>();
+    let namespaces =
+        spaces.map(|space| read::namespace(root, space.pid, space.id)).collect::<Result<Vec<_>, _>>();
     // What cannot be read now is refused when it is to be kept.
     namespaces.is_ok_and(|all| autofs::daemons(&all).iter().any(|daemon| daemon.pipe == inode))
 }

@@ -34,6 +34,7 @@ use crate::net_spaces;
 use crate::options::{MountOptions, RestoreOptions};
 use crate::pid_spaces;
 use crate::procfs::link::NamespaceType;
+use crate::restore::user_spaces::Owners;
 use crate::sys::fcntl::borrow;
 use crate::terminals;
 
@@ -49,12 +50,12 @@ struct Classified {
 }
 
 fn classified(cx: NamespaceDump<'_>) -> Result<Classified, Problem> {
-    let namespaces = cx.mounts.iter().map(|space| read::namespace(space.pid, space.id));
+    let namespaces = cx.mounts.iter().map(|space| read::namespace(cx.root, space.pid, space.id));
     let mut namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
     if procfs::are_several(&namespaces) {
         let inits = pid_spaces::inits(cx.root, cx.pids);
         for (namespace, space) in namespaces.iter_mut().zip(cx.mounts) {
-            procfs::mark(namespace, space.pid, &inits)?;
+            procfs::mark(namespace, (cx.root, space.pid), &inits)?;
         }
     }
     for mount in namespaces.iter_mut().flat_map(|namespace| &mut namespace.mounts) {
@@ -165,17 +166,18 @@ impl Planned {
         OutsideMounts::open(&self.plan)
     }
 
-    /// Builds the namespaces, in a process of their own; these network namespaces may be mounted in them. With them come the masters
-    /// of terminals that were opened.
+    /// Builds the namespaces, in a process of their own; these network namespaces may be mounted in them, and those that belong to
+    /// user namespaces below the root's belong there. With them come the masters of terminals that were opened.
     pub fn build(
         &self,
         outside: OutsideMounts,
         images: &Images,
         spaces: Numbered,
+        owners: Numbered,
     ) -> Result<(Vec<Built>, Numbered), Problem> {
         let mut wanted = wanted(images)?;
         wanted.extend(self.later.iter().map(Later::place));
-        let files = BuildFiles { wanted, spaces, masters: terminals::masters(images)? };
+        let files = BuildFiles { wanted, spaces, masters: terminals::masters(images)?, owners };
         build::build(&self.plan, outside, images, &files)
     }
 }
@@ -255,7 +257,11 @@ impl NamespaceKind for MntNamespace {
 
     fn dump(cx: NamespaceDump<'_>, images: &mut NewImages) -> Result<(), Problem> {
         let classified = classified(cx)?;
-        let members = classified.namespaces.iter().map(|(namespace, pid)| Member { namespace, pid: *pid });
+        let members = classified.namespaces.iter().map(|(namespace, pid)| Member {
+            namespace,
+            pid: *pid,
+            root: cx.root,
+        });
         write::write(&members.collect::<Vec<_>>(), &cx.options.mounts, images)
     }
 
@@ -273,8 +279,9 @@ impl NamespaceKind for MntNamespace {
     fn restore(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         // What is planned depends on paths that nobody can see in here in another way than outside: all are opened.
         let planned = planned(cx).map_err(first)?;
+        let owners = Owners::read(cx.images)?.of_type(NamespaceType::Mnt, &cx.users.borrow())?;
         let outside = OutsideMounts::from_fds(cx.brought)?;
-        let (built, masters) = planned.build(outside, cx.images, net_spaces_of(cx)?)?;
+        let (built, masters) = planned.build(outside, cx.images, net_spaces_of(cx)?, owners)?;
         cx.masters.borrow_mut().extend(masters);
         for built in built {
             cx.opened.borrow_mut().extend(built.opened);

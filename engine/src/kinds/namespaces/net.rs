@@ -33,6 +33,7 @@ use crate::kinds::files::tcp;
 use crate::net_spaces::{self, NetSpace};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
+use crate::restore::user_spaces::{self, Owners};
 use space::{Other, Space};
 use sysctls::{Failing, Sysctls};
 
@@ -161,11 +162,17 @@ impl NamespaceKind for NetNamespace {
 
     fn begin(cx: NamespaceRestore<'_>) -> Result<(), Problem> {
         make_one()?;
-        let home = net_spaces::here()?;
+        let (home, owners) = (net_spaces::here()?, Owners::read(cx.images)?);
         for id in cx.images.ids_of(&NETNS) {
             let Some(id) = u32::try_from(id).ok().filter(|id| *id != cx.id) else { continue };
-            make_one()?;
-            cx.spaces.borrow_mut().push((id, net_spaces::here()?.into()));
+            let space = if let Some(owner) = owners.of(NamespaceType::Net, id) {
+                let users = cx.users.borrow();
+                user_spaces::make_owned(users.get(owner.id), NamespaceType::Net)?
+            } else {
+                make_one()?;
+                net_spaces::here()?.into()
+            };
+            cx.spaces.borrow_mut().push((id, space));
         }
         setns(&home, CloneFlags::CLONE_NEWNET).map_err(SysError::of("setns"))?;
         Ok(())

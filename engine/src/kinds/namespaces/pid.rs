@@ -18,7 +18,6 @@ pub struct PidNamespace;
 impl NamespaceKind for PidNamespace {
     const NAME: &'static str = "pid-namespace";
     const NOT_SAVED: &'static [&'static str] = &[
-        "the pid that was given last",
         "kernel.pid_max of a namespace",
         "how the init of a namespace below the root's was killed, if not by SIGKILL",
         "files open in a procfs of a namespace below the root's",

@@ -5,6 +5,7 @@
 use proto::catalogue::USERNS;
 use proto::messages::{UidGidExtent, UsernsEntry};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
 use super::{NamespaceDump, NamespaceKind, NamespaceRestore};
@@ -13,6 +14,7 @@ use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::procfs::id_map::{self, IdMaps};
 use crate::procfs::link::NamespaceType;
+use crate::restore::user_spaces;
 
 /// User namespaces.
 #[derive(Debug)]
@@ -36,6 +38,17 @@ impl Explain for UserRefusal {
     }
 }
 
+/// Denies everybody in the user namespace of a process to change groups, by its name in `/proc`: as long as there is no map of them.
+pub fn deny_groups(pid: &str) -> Result<(), Problem> {
+    let path = format!("/proc/{pid}/setgroups");
+    std::fs::write(&path, "deny").map_err(SysError::io("write")).about(|| Object::Path(path.into()))
+}
+
+/// Whether that is so, by the name of a process in `/proc`.
+pub fn are_groups_denied(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.starts_with("deny"))
+}
+
 /// Both maps of the user namespace that a process is in.
 pub fn maps(pid: i32) -> Result<IdMaps, Problem> {
     let read = |name: &str| read_proc(format!("/proc/{pid}/{name}"), id_map::parse);
@@ -43,16 +56,31 @@ pub fn maps(pid: i32) -> Result<IdMaps, Problem> {
 }
 
 fn read(pid: i32, name: &str) -> Result<Vec<UidGidExtent>, Problem> {
-    let map = read_proc(format!("/proc/{pid}/{name}"), id_map::parse)?;
+    Ok(extents(&read_proc(format!("/proc/{pid}/{name}"), id_map::parse)?))
+}
+
+/// A map as images have it.
+pub fn extents(map: &[id_map::Extent]) -> Vec<UidGidExtent> {
     let extent = |extent: &id_map::Extent| UidGidExtent {
         first: extent.inside,
         lower_first: extent.outside,
         count: extent.count,
     };
-    Ok(map.iter().map(extent).collect())
+    map.iter().map(extent).collect()
 }
 
-fn write(pid: i32, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
+/// A map that images have.
+pub fn ranges(map: &[UidGidExtent]) -> Vec<id_map::Extent> {
+    let range = |extent: &UidGidExtent| id_map::Extent {
+        inside: extent.first,
+        outside: extent.lower_first,
+        count: extent.count,
+    };
+    map.iter().map(range).collect()
+}
+
+/// Writes a map of the user namespace that a process is in, by its name in `/proc`.
+pub fn write(pid: &str, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
     let path = format!("/proc/{pid}/{name}");
     let line = |e: &UidGidExtent| format!("{} {} {}\n", e.first, e.lower_first, e.count);
     let lines = map.iter().map(line).collect::<Vec<_>>().concat();
@@ -62,7 +90,11 @@ fn write(pid: i32, name: &str, map: &[UidGidExtent]) -> Result<(), Problem> {
 /// Makes us root in the user namespace that we are in.
 pub fn become_root() -> Result<(), SysError> {
     let root = (Uid::from_raw(0), Gid::from_raw(0));
-    nix::unistd::setgroups(&[]).map_err(SysError::of("setgroups"))?;
+    match nix::unistd::setgroups(&[]) {
+        // Nobody may there, and what we have is what we are to have.
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(SysError { call: "setgroups", errno }),
+    }
     nix::unistd::setresgid(root.1, root.1, root.1).map_err(SysError::of("setresgid"))?;
     nix::unistd::setresuid(root.0, root.0, root.0).map_err(SysError::of("setresuid"))?;
     // A change of ids takes our files in /proc away from us.
@@ -72,7 +104,7 @@ pub fn become_root() -> Result<(), SysError> {
 impl NamespaceKind for UserNamespace {
     const NAME: &'static str = "user-namespace";
     const NOT_SAVED: &'static [&'static str] =
-        &["limits in /proc/sys/user", "whether setgroups(2) is denied", "keyrings"];
+        &["limits in /proc/sys/user", "which user made that of the root", "which group made it", "keyrings"];
     const TYPE: NamespaceType = NamespaceType::User;
 
     fn look(cx: NamespaceDump<'_>, problems: &mut Vec<Problem>) {
@@ -92,8 +124,12 @@ impl NamespaceKind for UserNamespace {
 
     fn act_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
         let entry: UsernsEntry = cx.images.read_single(&USERNS, cx.id.into())?;
-        write(root, "uid_map", &entry.uid_map)?;
-        write(root, "gid_map", &entry.gid_map)
+        let root = root.to_string();
+        if user_spaces::home(cx.images)?.is_some_and(|home| home.groups_denied()) {
+            deny_groups(&root)?;
+        }
+        write(&root, "uid_map", &entry.uid_map)?;
+        write(&root, "gid_map", &entry.gid_map)
     }
 
     /// Makes us root there, who owns what is made from now on.

@@ -7,10 +7,11 @@ use std::sync::LazyLock;
 
 use proto::messages::CredsEntry;
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore, UserSpaceEntry};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
+use crate::procfs::id_map::{self, IdMaps};
 use crate::tracee::batch::Batch;
 
 /// Credentials.
@@ -76,15 +77,15 @@ impl TaskKind for Creds {
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
         let creds = cx.thread()?.creds.as_ref().ok_or_else(|| cx.invalid("it has no credentials"))?;
         let prctl = libc::SYS_prctl;
-        // 1. Ids change, capabilities stay: neither does a change of uid clear them, nor does it touch the fs ids' sets.
-        let bits = KEEP_CAPS | NO_SETUID_FIXUP;
-        batch.call("prctl(PR_SET_SECUREBITS)", prctl, args![libc::PR_SET_SECUREBITS, bits]);
-        let groups = batch.input(creds.groups.as_slice());
-        batch.call("setgroups", libc::SYS_setgroups, args![creds.groups.len(), groups]);
-        batch.call("setresgid", libc::SYS_setresgid, args![creds.gid, creds.egid, creds.sgid]);
-        batch.call("setfsgid", libc::SYS_setfsgid, args![creds.fsgid]);
-        batch.call("setresuid", libc::SYS_setresuid, args![creds.uid, creds.euid, creds.suid]);
-        batch.call("setfsuid", libc::SYS_setfsuid, args![creds.fsuid]);
+        // 1. Ids are those of the root's user namespace, so they come before one below it is entered, where all capabilities of that
+        // are there again.
+        if cx.user_space != UserSpaceEntry::Done {
+            set_ids(creds, cx.born_below, batch);
+        }
+        if let UserSpaceEntry::By(fd) = cx.user_space {
+            batch.call("setns", libc::SYS_setns, args![fd, libc::CLONE_NEWUSER]);
+            batch.call("close", libc::SYS_close, args![fd]);
+        }
         // 2. The bounding set shrinks, which needs CAP_SETPCAP.
         let bounding = whole(&creds.cap_bnd);
         for cap in (0..=last_capability()).filter(|cap| bounding & (1 << cap) == 0) {
@@ -111,6 +112,63 @@ impl TaskKind for Creds {
             batch.call("prctl(PR_SET_NO_NEW_PRIVS)", prctl, args![libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
         }
         Ok(())
+    }
+}
+
+/// Adds the calls with which a thread takes its ids, and keeps its capabilities.
+pub fn add_ids(core: &ThreadImage, born: Option<&BornBelow>, batch: &mut Batch<'_>) {
+    if let Some(creds) = core.thread_core.as_ref().and_then(|thread| thread.creds.as_ref()) {
+        set_ids(creds, born, batch);
+    }
+}
+
+/// What a task has had since its birth in a user namespace below that of the root.
+#[derive(Debug)]
+pub struct BornBelow {
+    /// Its ids, as the user namespace of the root numbers them.
+    pub ids: CredsEntry,
+    /// From there down to its own.
+    pub maps: Vec<IdMaps>,
+}
+
+impl BornBelow {
+    fn user(&self, id: u32) -> u32 {
+        self.maps.iter().fold(id, |id, maps| mapped(&maps.uids, id))
+    }
+
+    fn group(&self, id: u32) -> u32 {
+        self.maps.iter().fold(id, |id, maps| mapped(&maps.gids, id))
+    }
+}
+
+/// An id inside; one that the kernel takes for none if it has no place in the map.
+fn mapped(map: &[id_map::Extent], id: u32) -> u32 {
+    if map.is_empty() { u32::MAX } else { id_map::inside(map, id) }
+}
+
+/// Ids change, capabilities stay: neither does a change of uid clear them, nor does it touch the fs ids' sets.
+///
+/// Below, only what is not there yet is set: of ids that have no place there, and of groups, it may be impossible.
+fn set_ids(creds: &CredsEntry, born: Option<&BornBelow>, batch: &mut Batch<'_>) {
+    let bits = KEEP_CAPS | NO_SETUID_FIXUP;
+    batch.call("prctl(PR_SET_SECUREBITS)", libc::SYS_prctl, args![libc::PR_SET_SECUREBITS, bits]);
+    let user = |id: u32| born.map_or(id, |born| born.user(id));
+    let group = |id: u32| born.map_or(id, |born| born.group(id));
+    let has = |same: fn(&CredsEntry, &CredsEntry) -> bool| born.is_some_and(|born| same(&born.ids, creds));
+    if !has(|has, creds| has.groups == creds.groups) {
+        let groups: Vec<u32> = creds.groups.iter().map(|id| group(*id)).collect();
+        let list = batch.input(groups.as_slice());
+        batch.call("setgroups", libc::SYS_setgroups, args![groups.len(), list]);
+    }
+    if !has(|has, c| (has.gid, has.egid, has.sgid, has.fsgid) == (c.gid, c.egid, c.sgid, c.fsgid)) {
+        let ids = args![group(creds.gid), group(creds.egid), group(creds.sgid)];
+        batch.call("setresgid", libc::SYS_setresgid, ids);
+        batch.call("setfsgid", libc::SYS_setfsgid, args![group(creds.fsgid)]);
+    }
+    if !has(|has, c| (has.uid, has.euid, has.suid, has.fsuid) == (c.uid, c.euid, c.suid, c.fsuid)) {
+        let ids = args![user(creds.uid), user(creds.euid), user(creds.suid)];
+        batch.call("setresuid", libc::SYS_setresuid, ids);
+        batch.call("setfsuid", libc::SYS_setfsuid, args![user(creds.fsuid)]);
     }
 }
 
