@@ -14,7 +14,7 @@ use engine::kinds::{FILE_KINDS, MAPPING_KINDS, NAMESPACE_KINDS, TASK_KINDS};
 const PACKAGES: [&str; 5] = ["benches", "engine", "parasite", "proto", "zdtm"];
 
 /// Files beside the kinds that are none themselves, and what they are instead.
-const NO_KINDS: [(&str, &str); 58] = [
+const NO_KINDS: [(&str, &str); 59] = [
     ("files/description.rs", "flags and owners, which every open file description has"),
     ("files/device.rs", "other paths to a device"),
     ("files/duplicate.rs", "descriptors whose duplicate tells all"),
@@ -64,7 +64,7 @@ const NO_KINDS: [(&str, &str); 58] = [
     ("namespaces/net/link_kinds.rs", "kinds of network devices"),
     ("namespaces/net/links.rs", "network devices"),
     ("namespaces/net/neighbours.rs", "neighbours that were made on purpose"),
-    ("namespaces/net/nexthops.rs", "nexthops that were made on purpose"),
+    ("namespaces/net/nexthops.rs", "next hops with numbers"),
     ("namespaces/net/nftables.rs", "tables of nftables"),
     ("namespaces/net/outside.rs", "what ties a network namespace to the outside"),
     ("namespaces/net/programs.rs", "rules of netfilter as text"),
