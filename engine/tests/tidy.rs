@@ -64,7 +64,7 @@ const NO_KINDS: [(&str, &str); 59] = [
     ("namespaces/net/link_kinds.rs", "kinds of network devices"),
     ("namespaces/net/links.rs", "network devices"),
     ("namespaces/net/neighbours.rs", "neighbours that were made on purpose"),
-    ("namespaces/net/nexthops.rs", "nexthops that were made on purpose"),
+    ("namespaces/net/nexthops.rs", "next hops with numbers"),
     ("namespaces/net/nftables.rs", "tables of nftables"),
     ("namespaces/net/outside.rs", "what ties a network namespace to the outside"),
     ("namespaces/net/programs.rs", "rules of netfilter as text"),
