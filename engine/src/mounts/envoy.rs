@@ -123,7 +123,8 @@ pub fn fork<W>(work: W) -> Result<Vec<u8>, Problem>
 where
     W: FnOnce() -> Result<Vec<u8>, Problem>,
 {
-    hold(work, Ok)
+    // It must not stay: where several threads do this, each fork has the pipes of others open, and they would wait for each other.
+    fork_until_heard(|| Ok((work()?, ())), false, |_pid, bytes| Ok(bytes.to_vec()))
 }
 
 /// Has a fork of ours do some work, and stay until we have done something with its answer.
@@ -131,7 +132,7 @@ pub fn hold<W, T>(work: W, then: impl FnOnce(Vec<u8>) -> Result<T, Problem>) -> 
 where
     W: FnOnce() -> Result<Vec<u8>, Problem>,
 {
-    fork_until_heard(|| Ok((work()?, ())), |_pid, bytes| then(bytes.to_vec()))
+    fork_until_heard(|| Ok((work()?, ())), true, |_pid, bytes| then(bytes.to_vec()))
 }
 
 /// As [`fork`], for work that comes back with lists of open files, each with a number.
@@ -146,7 +147,7 @@ where
         let words = all.flat_map(|(list, id, fd)| [list, id, fd.cast_unsigned()]);
         Ok((words.flat_map(u32::to_ne_bytes).collect(), lists))
     };
-    fork_until_heard(work, |pid, bytes| {
+    fork_until_heard(work, true, |pid, bytes| {
         let process = pidfd::open(pid)?;
         let words: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect();
         let mut lists = std::array::from_fn(|_| Vec::new());
@@ -160,8 +161,8 @@ where
     })
 }
 
-/// Has a fork of ours do some work. What it comes back with beside bytes, it keeps until we have heard it.
-fn fork_until_heard<W, K, H, T>(work: W, hear: H) -> Result<T, Problem>
+/// Has a fork of ours do some work. If it stays, it keeps what it comes back with beside bytes until we have heard it.
+fn fork_until_heard<W, K, H, T>(work: W, stays: bool, hear: H) -> Result<T, Problem>
 where
     W: FnOnce() -> Result<(Vec<u8>, K), Problem>,
     H: FnOnce(i32, &[u8]) -> Result<T, Problem>,
@@ -181,7 +182,9 @@ where
         };
         // Who cannot be told sees the end of the pipe.
         let _told = File::from(writer).write_all(&told);
-        let _ended = nix::unistd::read(&hold, &mut [0]);
+        if stays {
+            let _ended = nix::unistd::read(&hold, &mut [0]);
+        }
         process::exit_now(0)
     };
     drop((writer, hold));
