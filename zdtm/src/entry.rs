@@ -199,6 +199,8 @@ pub enum Moves {
 pub enum Exclusive {
     /// Numbers of pseudo-terminals: the one of a killed tree goes to whoever opens one next.
     PtyNumbers,
+    /// Names of control groups: those of an entry are the same in all flavors.
+    Cgroups,
 }
 
 /// How to see that a program is ready.
