@@ -233,6 +233,16 @@ impl UserSpaces {
             let file = open(pid, kind)?;
             problems.extend(self.learn_owner(options, kind, id, &file).err());
         }
+        // One that only children will be in has an owner as well.
+        let kind = NamespaceType::Time;
+        let for_children = links.for_children(kind).filter(|link| links.of(kind) != Some(link));
+        if let Some(link) = for_children
+            && self.asked.insert(link.to_owned())
+        {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/time_for_children"));
+            let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path))?;
+            problems.extend(self.learn_owner(options, kind, 0, &file).err());
+        }
         Ok(())
     }
 

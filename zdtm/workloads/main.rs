@@ -766,6 +766,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "userns_part", run: userns::part },
     Workload { name: "userns_pids", run: userns::pids },
     Workload { name: "userns_sandbox", run: userns::sandbox },
+    Workload { name: "userns_time", run: userns::time },
     Workload { name: "userns_within", run: userns::within },
     Workload { name: "utsns_part", run: spaces_part::uts },
     Workload { name: "vdso-proxy", run: vdso_proxy::run },

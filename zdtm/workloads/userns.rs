@@ -66,6 +66,20 @@ fn securebits() -> i32 {
     unsafe { libc::prctl(libc::PR_GET_SECUREBITS) }
 }
 
+/// A child has a time namespace for its own children, which belongs to a user namespace below.
+pub(crate) fn time(cx: &mut Context) -> Verdict {
+    /// From `include/uapi/linux/sched.h`.
+    const CLONE_NEWTIME: i32 = 0x80;
+    let child = cx.child(|cx| {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME))?;
+        stay(cx, "below")
+    })?;
+    cx.wait_for("below")?;
+    cx.barrier()?;
+    child.join()
+}
+
 /// Stays until the barrier has been passed, and sees what it saw.
 fn stay(cx: &Context, name: &str) -> Verdict {
     let before = look()?;

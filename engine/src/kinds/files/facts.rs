@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlink};
+use nix::fcntl::{OFlag, openat, readlink, readlinkat};
 use nix::sys::stat::Mode;
 use proto::messages::FownEntry;
 
@@ -183,7 +183,7 @@ impl<'a, 's> TableSource<'a, 's> {
                 .asked(self.sorts);
         }
         // A link to a duplicate says the same, and the kernel has made it before for others of its number.
-        let link = readlink(format!("/proc/self/fd/{}", dup.as_raw_fd()).as_str());
+        let link = readlinkat(self.sorts.links()?, dup.as_raw_fd().to_string().as_str());
         let link = link.map_err(SysError::of("readlink"))?.into_vec();
         let info = self.info(fd).map_err(|p| p.object(Object::Fd { fd, link: lossy(&link) }))?;
         // Of other files it is found out by those few who want to know.

@@ -1,8 +1,9 @@
 //! What a socket is asked when its descriptor is read: addresses and options. There are some ninety options and each is a
 //! call, which take longer than everything else about a socket together: so it is done where descriptors are read side by side.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use proto::messages::{IpOptsEntry, SkOptsEntry, StasisSocketOption, TcpOptsEntry};
 
@@ -31,11 +32,20 @@ fn chosen(facts: SocketFacts) -> Vec<Place> {
     table
 }
 
-/// What new sockets of each sort have, learned when the first of a sort is met.
+/// What new sockets of each sort have, learned when the first of a sort is met; and where links to duplicates are.
 #[derive(Debug, Default)]
-pub struct Sorts(RwLock<Fresh>);
+pub struct Sorts(RwLock<Fresh>, OnceLock<File>);
 
 impl Sorts {
+    /// `/proc/self/fd`, of the process that dumps.
+    pub(super) fn links(&self) -> Result<&File, SysError> {
+        if let Some(links) = self.1.get() {
+            return Ok(links);
+        }
+        let opened = File::open("/proc/self/fd").map_err(SysError::io("open(/proc/self/fd)"))?;
+        Ok(self.1.get_or_init(|| opened))
+    }
+
     fn differing(&self, fd: BorrowedFd<'_>, facts: SocketFacts) -> Vec<StasisSocketOption> {
         let known = || {
             let fresh = self.0.read().unwrap_or_else(PoisonError::into_inner);

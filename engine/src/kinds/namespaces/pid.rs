@@ -20,7 +20,6 @@ impl NamespaceKind for PidNamespace {
     const NOT_SAVED: &'static [&'static str] = &[
         "kernel.pid_max of a namespace",
         "how the init of a namespace below the root's was killed, if not by SIGKILL",
-        "files open in a procfs of a namespace below the root's",
     ];
     const TYPE: NamespaceType = NamespaceType::Pid;
 

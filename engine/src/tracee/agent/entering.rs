@@ -354,6 +354,7 @@ fn enter(
 ) -> Result<(), AgentError> {
     memory.write(layout.slot(0), slot.as_bytes())?;
     let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
+    // Signals come second: in the agent the thread finds its mask again.
     stopped.set_regs(&regs::entering(&saved.regs, layout.base + entry, layout.stack_top(), args))?;
     Ok(stopped.set_sigmask(ALL_SIGNALS)?)
 }
