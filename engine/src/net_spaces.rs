@@ -15,10 +15,11 @@ use proto::messages::FileEntry;
 
 use crate::dump::inspect::read_proc;
 use crate::dump::namespace_links::NamespaceLinks;
-use crate::error::{Class, Context as _, Explain, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::files::{ErasedFileKind, FdFacts, FilesDump, FilesRestore, kind_of};
 use crate::kinds::namespaces;
 use crate::made_files::MadeFiles;
+use crate::netlink::{CHANGE, Netlink};
 use crate::options::Inside;
 use crate::procfs::link::NamespaceType;
 use crate::procfs::mountinfo;
@@ -172,6 +173,25 @@ pub fn id_of_descriptor(cx: &mut FilesDump<'_>, fd: &FdFacts<'_>) -> Result<u32,
 /// Goes into a namespace for the while.
 pub fn visit(space: impl AsFd) -> Result<Visit, SysError> {
     Visit::pay(space, NamespaceType::Net)
+}
+
+/// Sets all devices of the network namespace that we are in down, for it is about to end: it ends step by step, rules that hold
+/// packets back before devices (`cleanup_net` of net/core/net_namespace.c), so that for some milliseconds a packet would be answered
+/// as one for nobody.
+pub fn cut_off() -> Result<(), Problem> {
+    const STEP: &str = "cut its network namespace off";
+    let mut netlink = Netlink::open(libc::NETLINK_ROUTE).while_trying_to(STEP)?;
+    let devices =
+        nix::net::if_::if_nameindex().map_err(SysError::of("if_nameindex")).while_trying_to(STEP)?;
+    for device in &devices {
+        // struct ifinfomsg: family, type, index, flags, and which of them are meant.
+        let words = [0, device.index(), 0, libc::IFF_UP as u32];
+        let payload: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let down = netlink.request("RTM_NEWLINK", libc::RTM_NEWLINK, CHANGE, &payload);
+        down.about(|| Object::Named { kind: "device", name: device.name().to_string_lossy().into_owned() })
+            .while_trying_to(STEP)?;
+    }
+    Ok(())
 }
 
 /// Describes a file; a socket in its namespace, whose id its entry gets.

@@ -26,6 +26,7 @@ use crate::image::{Aside, Images, NewImages, Written, invalid};
 use crate::net_lock::{self, Ends, Lasting, Lock, LockError, Method, Note, Sweep};
 use crate::net_spaces::{self, NetSpaces};
 use crate::options::{Connections, NetworkLock};
+use crate::procfs::link::NamespaceType;
 use crate::side_by_side;
 use crate::supervise::Guardian;
 use crate::sys::socket;
@@ -269,6 +270,8 @@ fn sweep(method: Method) {
 
 /// The tasks are about to be killed: their sockets are to end without a word.
 pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
+    let inside = &cx.options.inside;
+    let has_own_spaces = inside.has(NamespaceType::Net) && !inside.shared.contains(&NamespaceType::Net);
     let dumped = cx.state::<Dumped>();
     for lasting in &dumped.lasting {
         let _there = lasting.there()?;
@@ -283,6 +286,11 @@ pub(super) fn leave(cx: &mut FilesDump<'_>) -> Result<(), Problem> {
                 return Err(Problem::new(e).object(seen.object.clone()).step("silence its connection"));
             }
         }
+    }
+    // Locks of the network namespaces that end with the tree end before the devices do.
+    for lasting in dumped.lasting.iter().filter(|_| has_own_spaces) {
+        let _there = lasting.there()?;
+        net_spaces::cut_off()?;
     }
     silent.into_iter().for_each(Repair::keep);
     Ok(())
