@@ -147,6 +147,29 @@ fn namespaces_are_joined_or_left_empty() {
 }
 
 #[test]
+fn a_namespace_that_is_not_there_is_named() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::unshared(&["--net"]);
+    let tree = target.pid().to_string();
+    succeeded(&stasis("dump", dir.path(), &["-t", &tree, "--empty-ns", "net"]));
+    target.gone();
+    let (gone, other) = (dir.path().join("netns"), dir.path().join("inventory.img"));
+    for (joined, why) in [
+        (gone.to_str().unwrap(), "the net namespace that is to be joined is not there"),
+        (tree.as_str(), "the net namespace that is to be joined is not there"),
+        (other.to_str().unwrap(), "it is to be joined as a net namespace, and is none"),
+        ("/proc/self/ns/uts", "it is to be joined as a net namespace, and is none"),
+    ] {
+        let refused = stasis("restore", dir.path(), &["-d", "--join-ns", &format!("net:{joined}")]);
+        assert_refused(&refused, 3, &[joined, why, "name a process that lives", "nothing was restored"]);
+    }
+    end(restore(dir.path(), &["--empty-ns", "net"], None));
+}
+
+#[test]
 fn a_task_that_is_no_init_is_refused_with_its_pid() {
     if !is_root() {
         return;

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -74,6 +75,12 @@ enum CradleRefusal {
     /// Nobody hands it in.
     #[error("the {kind} namespace \"{name}\" is external, and nobody hands it in")]
     NotHandedIn { kind: &'static str, name: String },
+    /// It has ended, or was never there.
+    #[error("the {kind} namespace that is to be joined is not there")]
+    NotThere { kind: &'static str },
+    /// It is something else.
+    #[error("it is to be joined as a {kind} namespace, and is none")]
+    IsNone { kind: &'static str },
     /// A user namespace can only take the place of another one.
     #[error(
         "a user namespace is joined, and the tree has no {0} namespace of its own, which would belong to it"
@@ -98,6 +105,9 @@ impl Explain for CradleRefusal {
     fn help(&self) -> Option<String> {
         match self {
             Self::NotHandedIn { name, .. } => Some(format!("open it, and pass --inherit-fd fd[N]:{name}")),
+            Self::NotThere { .. } | Self::IsNone { .. } => {
+                Some("name a process that lives, or a file that the namespace is mounted on".into())
+            }
             Self::PidTaken(_) => Some("end that process".into()),
             Self::JoinsUser(_) | Self::JoinsOurs => Some("leave out --join-ns user:…".into()),
             Self::JoinsUserAsSibling => Some("leave out --restore-sibling".into()),
@@ -115,7 +125,7 @@ fn joined(
 ) -> Result<Vec<(NamespaceType, File)>, Problem> {
     let mut joined = Vec::new();
     for (kind, path) in &options.namespaces.join {
-        let file = File::open(path).map_err(SysError::io("open")).about(|| Object::Path(path.clone()))?;
+        let file = to_join(*kind, path).about(|| Object::Path(path.clone()))?;
         if *kind == NamespaceType::User {
             check_user(&file, options, types)?;
         }
@@ -147,6 +157,18 @@ fn joined(
         joined.push((kind, file));
     }
     Ok(joined)
+}
+
+/// Opens a namespace that the user names.
+fn to_join(kind: NamespaceType, path: &Path) -> Result<File, Problem> {
+    let file = File::open(path).map_err(SysError::io("open")).map_err(|e| match e.errno {
+        Errno::ENOENT | Errno::ESRCH => Problem::new(CradleRefusal::NotThere { kind: kind.name() }),
+        _ => Problem::new(e),
+    })?;
+    match namespace::flag_of(&file) {
+        Ok(flag) if flag == kind.clone_flag() => Ok(file),
+        Ok(_) | Err(_) => Err(Problem::new(CradleRefusal::IsNone { kind: kind.name() })),
+    }
 }
 
 /// Whether a user namespace can take the place of that of the tree.

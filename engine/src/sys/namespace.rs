@@ -50,6 +50,7 @@ pub fn set_domain_name(name: &str) -> Result<(), SysError> {
 /// From `include/uapi/linux/nsfs.h`, documented in ioctl_ns(2); since Linux 4.9, the last since 4.11.
 const NS_GET_USERNS: libc::c_ulong = 0xb701;
 const NS_GET_PARENT: libc::c_ulong = 0xb702;
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
 
 /// The user namespace that a namespace of another type belongs to.
@@ -60,6 +61,13 @@ pub fn owning_user_namespace(space: impl AsFd) -> Result<OwnedFd, SysError> {
 /// The parent of a user or pid namespace; `EPERM` if that is beyond our own.
 pub fn parent(space: impl AsFd) -> Result<OwnedFd, SysError> {
     related(space, NS_GET_PARENT, "ioctl(NS_GET_PARENT)")
+}
+
+/// The flag of the type of a namespace (`CLONE_NEW*`); `ENOTTY` if the file is none. Since Linux 4.11.
+pub fn flag_of(space: impl AsFd) -> Result<i32, SysError> {
+    // SAFETY: takes no argument.
+    let flag = unsafe { libc::ioctl(space.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
+    Errno::result(flag).map_err(SysError::of("ioctl(NS_GET_NSTYPE)"))
 }
 
 fn related(space: impl AsFd, request: libc::c_ulong, call: &'static str) -> Result<OwnedFd, SysError> {
