@@ -15,9 +15,10 @@ use crate::mounts::envoy;
 use crate::options::{Inside, RestoreOptions};
 use crate::pid_spaces::PidSpaces;
 use crate::procfs::link::NamespaceType;
-use crate::visit::Visit;
+use crate::visit::{self, Visit};
 
-const PATH: &str = "/proc/sys/kernel/ns_last_pid";
+/// Where it is told.
+pub const PATH: &str = "/proc/sys/kernel/ns_last_pid";
 
 /// That of the namespace that we are in; none if nobody tells.
 pub fn here() -> Option<i32> {
@@ -78,9 +79,7 @@ pub fn restore(
 
 /// Sets that of the namespace that this is the init of.
 pub fn set_inside(init: i32, last: u32) -> Result<(), Problem> {
-    let path = format!("/proc/{init}/ns/pid");
-    let space = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
-    let there = Visit::pay(&space, NamespaceType::Pid)?;
+    let there = Visit::pay(visit::of(init, NamespaceType::Pid)?, NamespaceType::Pid)?;
     let set = envoy::fork(|| set_here(last).map(|()| Vec::new()));
     drop(there);
     set.map(drop)

@@ -17,7 +17,7 @@ use crate::dump::inspect::read_proc;
 use crate::dump::namespace_links::NamespaceLinks;
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::files::{ErasedFileKind, FdFacts, FilesDump, FilesRestore, kind_of};
-use crate::kinds::namespaces;
+use crate::kinds::namespaces::{self, net::link_header};
 use crate::made_files::MadeFiles;
 use crate::netlink::{CHANGE, Netlink};
 use crate::options::Inside;
@@ -156,7 +156,7 @@ pub fn id_of_task(cx: &mut FilesDump<'_>, pid: i32, links: &NamespaceLinks) -> R
     if let Some(id) = link.as_ref().and_then(|link| cx.state::<OfTasks>().0.get(link)) {
         return Ok(*id);
     }
-    let file = File::open(format!("/proc/{pid}/ns/net")).map_err(SysError::io("open"))?;
+    let file = visit::of(pid, NamespaceType::Net)?;
     let inside = &cx.options.inside;
     let id = cx.state::<NetSpaces>().id(file, inside)?;
     cx.state::<OfTasks>().0.extend(link.map(|link| (link, id)));
@@ -184,9 +184,7 @@ pub fn cut_off() -> Result<(), Problem> {
     let devices =
         nix::net::if_::if_nameindex().map_err(SysError::of("if_nameindex")).while_trying_to(STEP)?;
     for device in &devices {
-        // struct ifinfomsg: family, type, index, flags, and which of them are meant.
-        let words = [0, device.index(), 0, libc::IFF_UP as u32];
-        let payload: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let payload = link_header(device.index(), 0, libc::IFF_UP as u32);
         let down = netlink.request("RTM_NEWLINK", libc::RTM_NEWLINK, CHANGE, &payload);
         down.about(|| Object::Named { kind: "device", name: device.name().to_string_lossy().into_owned() })
             .while_trying_to(STEP)?;

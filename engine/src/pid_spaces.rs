@@ -13,7 +13,7 @@ use proto::messages::{StasisPidSpace, StasisThreadEntry};
 
 use crate::dump::inspect::read_proc;
 use crate::dump::namespace_links::NamespaceLinks;
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError, TaskName};
+use crate::error::{Class, Explain, Problem, SysError, TaskName};
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces::{self, FIRST_FREE_ID};
 use crate::mounts::procfs::Init;
@@ -23,6 +23,7 @@ use crate::procfs::status::Status;
 use crate::sys::namespace;
 use crate::tracee::batch::Arg;
 use crate::tracee::freeze::task_name;
+use crate::visit;
 
 /// The init of every pid namespace.
 const INIT: PidInside = PidInside(namespace::INIT);
@@ -243,9 +244,7 @@ impl PidSpaces {
         if let Some(known) = self.all.get(place).filter(|space| !space.nested.is_empty()) {
             return Ok(known.nested.clone());
         }
-        let path = format!("/proc/{pid}/ns/pid");
-        let space = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
-        let (mut nested, mut space) = (vec![own], OwnedFd::from(space));
+        let (mut nested, mut space) = (vec![own], OwnedFd::from(visit::of(pid, NamespaceType::Pid)?));
         for _ in 2..levels {
             space = namespace::parent(&space)?;
             let ino = nix::sys::stat::fstat(&space).map_err(SysError::of("fstat"))?.st_ino;
@@ -278,11 +277,7 @@ impl PidSpaces {
     /// What leads to each, and its id.
     pub fn files(&self) -> impl Iterator<Item = (Result<File, Problem>, u32)> {
         let inits = self.all.iter().zip(FIRST_FREE_ID..).filter_map(|(space, id)| Some((space.init?, id)));
-        inits.map(|(init, id)| {
-            let path = format!("/proc/{init}/ns/pid");
-            let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()));
-            (file, id)
-        })
+        inits.map(|(init, id)| (visit::of(init, NamespaceType::Pid), id))
     }
 
     /// What the link of a namespace says, and its id.

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use proto::messages::TaskKobjIdsEntry;
 
 use crate::dump::namespace_links::NamespaceLinks;
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces::{self, FIRST_FREE_ID, NamespaceDump};
 use crate::options::DumpOptions;
 use crate::procfs::link::NamespaceType;
-use crate::visit::Visit;
+use crate::visit::{self, Visit};
 
 /// The types that are kept in this way.
 pub const TYPES: [NamespaceType; 3] = [NamespaceType::Uts, NamespaceType::Ipc, NamespaceType::Cgroup];
@@ -85,9 +85,7 @@ pub fn of_task(
         let Some(space) = spaces.others.get_mut(at) else { continue };
         *namespaces::id_mut(ids, kind) = Some(space.id);
         if space.member.is_none() {
-            let path = format!("/proc/{pid}/ns/{}", kind.name());
-            let file = File::open(&path).map_err(SysError::io("open"));
-            space.member = Some((file.about(|| Object::Path(path.into()))?, pid));
+            space.member = Some((visit::of(pid, kind)?, pid));
         }
         if kind == NamespaceType::Ipc {
             let id = space.id;
@@ -193,8 +191,6 @@ impl Members {
         let Some(id) = id else { return Ok(None) };
         let none = SysError { call: "find who is in a namespace", errno: nix::errno::Errno::ESRCH };
         let member = self.of(kind, id).ok_or_else(|| Problem::new(none))?;
-        let path = format!("/proc/{member}/ns/{}", kind.name());
-        let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
-        Ok(Some(Visit::pay(&file, kind)?))
+        Ok(Some(Visit::pay(visit::of(member, kind)?, kind)?))
     }
 }

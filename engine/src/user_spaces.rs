@@ -116,11 +116,6 @@ fn ino_of(file: &File) -> Result<u64, SysError> {
     Ok(file.metadata().map_err(SysError::io("fstat"))?.ino())
 }
 
-fn open(pid: impl std::fmt::Display, kind: NamespaceType) -> Result<File, Problem> {
-    let path = format!("/proc/{pid}/ns/{}", kind.name());
-    File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
-}
-
 /// Puts the id of a task's user namespace in, and learns who owns its others, whose ids are there.
 pub fn of_task(
     cx: &mut FilesDump<'_>,
@@ -173,7 +168,7 @@ impl UserSpaces {
             return Ok(home);
         }
         let ours = ino_of(&visit::here(NamespaceType::User)?)?;
-        let home = [ino_of(&open(options.tree, NamespaceType::User)?)?, ours];
+        let home = [ino_of(&visit::of(options.tree, NamespaceType::User)?)?, ours];
         self.home = Some(home);
         Ok(home)
     }
@@ -213,7 +208,7 @@ impl UserSpaces {
         let Some(link) = links.of(NamespaceType::User) else { return Ok(()) };
         let id = match self.known.get(link) {
             Some(id) => *id,
-            None => self.id(options, open(pid, NamespaceType::User)?)?,
+            None => self.id(options, visit::of(pid, NamespaceType::User)?)?,
         };
         self.known.insert(link.to_owned(), id);
         ids.user_ns_id = Some(id);
@@ -225,12 +220,11 @@ impl UserSpaces {
             // The network namespaces of sockets are asked later, with all others of that type.
             if Some(id) == namespaces::id(&home, kind)
                 || kind == NamespaceType::Net
-                || self.asked.contains(link)
+                || !self.asked.insert(link.to_owned())
             {
                 continue;
             }
-            self.asked.insert(link.to_owned());
-            let file = open(pid, kind)?;
+            let file = visit::of(pid, kind)?;
             problems.extend(self.learn_owner(options, kind, id, &file).err());
         }
         // One that only children will be in has an owner as well.
@@ -239,8 +233,7 @@ impl UserSpaces {
         if let Some(link) = for_children
             && self.asked.insert(link.to_owned())
         {
-            let path = PathBuf::from(format!("/proc/{pid}/ns/time_for_children"));
-            let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path))?;
+            let file = visit::of_children(pid, kind)?;
             problems.extend(self.learn_owner(options, kind, 0, &file).err());
         }
         Ok(())
@@ -312,7 +305,7 @@ impl UserSpaces {
         let status = read_proc(format!("/proc/{root}/status"), procfs::status::parse)?;
         Ok(Some(StasisUsernsEntry {
             id: namespaces::ids_of_tree(&options.inside.types).user_ns_id.unwrap_or_default(),
-            owner: namespace::owner(open(&root, NamespaceType::User)?)?,
+            owner: namespace::owner(visit::of(&root, NamespaceType::User)?)?,
             groups_denied: Some(true),
             groups: status.groups,
             ..StasisUsernsEntry::default()

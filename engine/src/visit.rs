@@ -1,11 +1,12 @@
 //! A visit of a namespace: we go there for the moment, and come back.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::os::fd::AsFd;
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::error::SysError;
+use crate::error::{Context as _, Object, Problem, SysError};
 use crate::procfs::link::NamespaceType;
 
 /// As long as it lives, we are in another namespace of one type.
@@ -28,6 +29,20 @@ impl Visit {
 /// The namespace of a type that we are in.
 pub fn here(kind: NamespaceType) -> Result<File, SysError> {
     File::open(format!("/proc/self/ns/{}", kind.name())).map_err(SysError::io("open"))
+}
+
+/// The namespace of a type that a process is in.
+pub fn of(pid: impl Display, kind: NamespaceType) -> Result<File, Problem> {
+    open(format!("/proc/{pid}/ns/{}", kind.name()))
+}
+
+/// The namespace of a type that children of a process will be in: there is such a link for pid and time namespaces.
+pub fn of_children(pid: impl Display, kind: NamespaceType) -> Result<File, Problem> {
+    open(format!("/proc/{pid}/ns/{}_for_children", kind.name()))
+}
+
+fn open(path: String) -> Result<File, Problem> {
+    File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
 }
 
 impl Drop for Visit {

@@ -4,9 +4,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use targets::{STASIS, alone, is_root};
+use targets::{STASIS, alone, is_root, wait_for};
 
 mod targets;
 
@@ -79,15 +79,6 @@ impl Drop for Group<'_> {
             wait_for(|| self.pids().is_empty(), "everybody has left the group");
             fs::remove_dir(&self.1).unwrap();
         }
-    }
-}
-
-#[track_caller]
-fn wait_for(what: impl Fn() -> bool, name: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !what() {
-        assert!(Instant::now() < deadline, "in vain: {name}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

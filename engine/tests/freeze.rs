@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use targets::{STASIS, alone, assert_refused, has_root_and_python};
+use targets::{STASIS, alone, assert_refused, has_root_and_python, wait_for};
 
 mod targets;
 
@@ -32,15 +32,6 @@ impl Drop for Target {
         let group = nix::unistd::Pid::from_raw(self.pid());
         let _gone_already = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _reaped_already = self.0.wait();
-    }
-}
-
-#[track_caller]
-fn wait_for(what: impl Fn() -> bool, name: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !what() {
-        assert!(Instant::now() < deadline, "in vain: {name}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -37,19 +37,24 @@ pub(crate) fn run(cx: &mut Context) -> Verdict {
     if !serves {
         drop(listener.take());
     }
-    let addresses = (stream.local_addr()?, stream.peer_addr()?);
-    let mut first = vec![0; FIRST];
-    (&stream).read_exact(&mut first)?;
-    (&stream).write_all(&pattern(2, FIRST))?;
-    cx.barrier()?;
-    ensure_eq!((stream.local_addr()?, stream.peer_addr()?), addresses, "addresses");
-    talk(&stream, [2, 1], len, first, FIRST)?;
+    talk_across(cx, &stream, len)?;
     cx.wait_for("outsider")?;
     if let Some(listener) = listener {
         let next = TcpStream::connect(address)?;
         tcp::talk(&next, &listener.accept()?.0)?;
     }
     Ok(())
+}
+
+/// Talks with somebody who sends the first pattern: some of it before the barrier, and the rest of all `len` bytes after it.
+pub(crate) fn talk_across(cx: &mut Context, mut stream: &TcpStream, len: usize) -> Verdict {
+    let addresses = (stream.local_addr()?, stream.peer_addr()?);
+    let mut first = vec![0; FIRST];
+    stream.read_exact(&mut first)?;
+    stream.write_all(&pattern(2, FIRST))?;
+    cx.barrier()?;
+    ensure_eq!((stream.local_addr()?, stream.peer_addr()?), addresses, "addresses");
+    talk(stream, [2, 1], len, first, FIRST)
 }
 
 fn accept(listener: Option<&TcpListener>) -> Result<TcpStream, Failure> {

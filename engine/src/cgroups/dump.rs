@@ -19,6 +19,7 @@ use crate::options::{CgroupOptions, DumpOptions, ManageCgroups};
 use crate::procfs::cgroup::{self, Membership};
 use crate::procfs::link::NamespaceType;
 use crate::side_by_side;
+use crate::visit;
 
 /// Groups below one that are looked at: more is somebody's mistake.
 const MOST_GROUPS: usize = 10_000;
@@ -197,9 +198,7 @@ fn read(process: &str, options: &CgroupOptions) -> Result<Vec<Membership>, Probl
 
 /// Where a process is, as seen from its own cgroup namespace.
 fn read_within(pid: i32) -> Result<Vec<Membership>, Problem> {
-    let path = format!("/proc/{pid}/ns/cgroup");
-    let namespace = std::fs::File::open(&path).map_err(SysError::io("open"));
-    let namespace = namespace.about(|| Object::Path(path.into()))?;
+    let namespace = visit::of(pid, NamespaceType::Cgroup)?;
     // Each thread is in namespaces of its own.
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {

@@ -157,9 +157,7 @@ pub(super) fn write_modest(
         for Modest { at, name, pid, facts } in tasks {
             let source = ForkedMemory::of_task(&facts.memory, &facts.vmas);
             let mut memory = Memory::of(name.clone(), *pid, facts);
-            let runs = writing.find(facts.pid, &mut memory).of_task(name)?;
-            let (file_name, file) = writing.map(&memory, &runs).of_task(name)?;
-            prepared.push(Prepared { name: name.clone(), source, runs, file_name, file });
+            prepared.push(writing.prepare(facts.pid, source, &mut memory)?);
             written.0.insert(*at, memory.guards);
         }
         writing.together(&prepared)?;
@@ -263,11 +261,8 @@ impl<'a> Writing<'a> {
 
     /// Writes all of a task's memory. The process is the task, or a copy of it.
     fn whole(&mut self, process: i32, source: ForkedMemory<'_>, mut memory: Memory) -> Result<(), Problem> {
-        let name = memory.name.clone();
-        let runs = self.find(process, &mut memory).of_task(&name)?;
-        let (file_name, file) = self.map(&memory, &runs).of_task(&name)?;
+        let prepared = self.prepare(process, source, &mut memory)?;
         self.describe(&mut memory)?;
-        let prepared = Prepared { name, source, runs, file_name, file };
         let start = Instant::now();
         let with_sums = self.images.has_checksums();
         let Self { progress, lifeline, .. } = self;
@@ -278,6 +273,19 @@ impl<'a> Writing<'a> {
         self.written(&prepared, sums?);
         self.stats.pages_written(pages::count(&prepared.runs), start.elapsed());
         Ok(())
+    }
+
+    /// Finds all of a task's pages, and writes the images that say where they belong.
+    fn prepare<'m>(
+        &mut self,
+        process: i32,
+        source: ForkedMemory<'m>,
+        memory: &mut Memory,
+    ) -> Result<Prepared<'m>, Problem> {
+        let name = memory.name.clone();
+        let runs = self.find(process, memory).of_task(&name)?;
+        let (file_name, file) = self.map(memory, &runs).of_task(&name)?;
+        Ok(Prepared { name, source, runs, file_name, file })
     }
 
     /// Writes what is said of mappings besides, with the guard regions that were found.

@@ -5,7 +5,6 @@
 //! when the tree has been born. In images it has an option, `pidns`, that names the init.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -24,7 +23,7 @@ use crate::error::{Context as _, Problem, SysError};
 use crate::procfs::id_map::IdMaps;
 use crate::procfs::link::NamespaceType;
 use crate::sys::mount as sys;
-use crate::visit::Visit;
+use crate::visit::{self, Visit};
 
 /// The type of these file systems.
 pub(super) const TYPE: &str = "proc";
@@ -155,7 +154,7 @@ impl Later {
         place: BorrowedFd<'_>,
         namespace: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<(u32, OwnedFd)>, Problem> {
-        let space = File::open(format!("/proc/{}/ns/pid", self.init)).map_err(SysError::io("open"))?;
+        let space = visit::of(self.init, NamespaceType::Pid)?;
         let attach = || -> Result<[Vec<(u32, OwnedFd)>; 1], Problem> {
             let made = self.make().while_trying_to("make a procfs")?;
             if let Some(namespace) = namespace {

@@ -15,12 +15,11 @@ use super::pid_spaces::Wanted;
 use super::stub::Stub;
 use super::tree::{add_clone, wait_for_clone};
 use crate::error::{Context as _, Object, Problem, SysError};
-use crate::last_pids;
+use crate::last_pids::{self, PATH};
 use crate::sys::ptrace::Resume;
 use crate::tracee::batch::Batch;
 use crate::tracee::stopped::{Stopped, TraceError};
 
-const PATH: &str = "/proc/sys/kernel/ns_last_pid";
 /// How often somebody else may be faster.
 pub(super) const TRIES: u32 = 2000;
 const LIMIT: Duration = Duration::from_secs(10);

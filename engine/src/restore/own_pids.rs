@@ -18,10 +18,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
+use crate::error::{Class, Context as _, Explain, Problem, SysError};
 use crate::procfs::link::NamespaceType;
 use crate::sys::namespace::{self, INIT};
 use crate::sys::{pidfd, process};
+use crate::visit;
 
 /// It could not be made; its init has said why.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +63,7 @@ impl OwnPids {
             return Err(Problem::new(NoInit));
         }
         let kinds = [Some(NamespaceType::Pid), (!has_mounts).then_some(NamespaceType::Mnt)];
-        let open = |kind: NamespaceType| {
-            let path = format!("/proc/{init}/ns/{}", kind.name());
-            let file = File::open(&path).map_err(SysError::io("open"));
-            Ok((kind, file.about(|| Object::Path(path.into()))?))
-        };
+        let open = |kind: NamespaceType| Ok((kind, visit::of(init, kind)?));
         let namespaces = kinds.into_iter().flatten().map(open).collect::<Result<_, Problem>>()?;
         Ok(Self { leash: leash.into(), namespaces })
     }

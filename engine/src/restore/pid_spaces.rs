@@ -15,11 +15,13 @@ use super::set::{Task, Thread};
 use super::stub::{Stubs, add_setns};
 use crate::args;
 use crate::dump::inspect::read_proc;
-use crate::error::{Context as _, Object, Problem, SysError};
+use crate::error::{Context as _, Problem, SysError};
 use crate::image::invalid;
 use crate::pid_spaces::{self, PidInside};
 use crate::procfs;
+use crate::procfs::link::NamespaceType;
 use crate::tracee::batch::Batch;
+use crate::visit;
 
 /// How a task is born, as seen by its maker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,8 +182,7 @@ impl Numbers {
 
 /// Leads to the namespace that somebody is in.
 pub(super) fn open_of(pid: i32) -> Result<File, Problem> {
-    let path = format!("/proc/{pid}/ns/pid");
-    File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
+    visit::of(pid, NamespaceType::Pid)
 }
 
 /// Finds what is impossible, in images that somebody has tampered with.

@@ -17,7 +17,7 @@ use super::stub::{Stub, Stubs, add_setns};
 use super::user_spaces::{self, Owners, Users};
 use crate::args;
 use crate::cgroups::CgroupsRestore;
-use crate::error::{Context as _, Object, Problem, SysError};
+use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
 use crate::kinds::NAMESPACE_KINDS;
 use crate::kinds::namespaces::{self, ErasedNamespaceKind, NamespaceRestore};
@@ -27,6 +27,7 @@ use crate::procfs::link::NamespaceType;
 use crate::sys::process;
 use crate::task_spaces::TYPES;
 use crate::tracee::batch::Batch;
+use crate::visit;
 
 /// The id of a task's namespace of a type, if it is not the root's.
 fn own_id(tasks: &[Task], task: &Task, kind: NamespaceType) -> Option<u32> {
@@ -100,8 +101,7 @@ pub(super) fn restore(
 }
 
 fn open(stub: &Stub, kind: NamespaceType) -> Result<File, Problem> {
-    let path = format!("/proc/{}/ns/{}", stub.pid, kind.name());
-    File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))
+    visit::of(stub.pid, kind)
 }
 
 /// Has a process of ours fill a namespace, as its root.

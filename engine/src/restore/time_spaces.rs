@@ -20,6 +20,7 @@ use crate::image::Images;
 use crate::procfs::link::NamespaceType;
 use crate::time_spaces;
 use crate::tracee::batch::Batch;
+use crate::visit;
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +132,7 @@ pub(super) fn restore(stubs: &mut Stubs, tasks: &[Task], images: &Images) -> Res
             let path = format!("/proc/{}/timens_offsets", stub.pid);
             let written = std::fs::write(&path, time_spaces::offsets_text(ours, roots, theirs));
             written.map_err(SysError::io("write")).about(|| Object::Path(path.into())).of_task(&stub.name)?;
-            let path = format!("/proc/{}/ns/time_for_children", stub.pid);
-            let file = File::open(&path).map_err(SysError::io("open"));
-            made.insert(id, file.about(|| Object::Path(path.into())).of_task(&stub.name)?);
+            made.insert(id, visit::of_children(stub.pid, NamespaceType::Time).of_task(&stub.name)?);
         } else if let Some(file) = made.get(&id) {
             add_setns(&mut batch, file.as_fd(), flag);
             stub.run("go into its time namespace", &batch)?;

@@ -42,6 +42,8 @@ const RSEQ_FLAG_UNREGISTER: i32 = 1;
 const CLONES_AT_ONCE: usize = 16;
 /// Numbers that their sockets have meanwhile: those that the kernel chooses for as many are below.
 const SOCKETS: Range<i32> = 64..64 + CLONES_AT_ONCE as i32;
+/// The step in which it begins to serve.
+const ENTER: &str = "enter the agent";
 /// The step in which a task is made.
 const CREATE: &str = "create the process";
 
@@ -212,12 +214,12 @@ impl Nursery<'_, '_> {
 
     /// Has a stub clone others, each with a socket of its own, and then let go of those. None have one where somebody else has
     /// the same table, whose numbers those could be.
-    fn order_clones(&mut self, new: &[NewTask<'_>], by: i32) -> Result<Option<Vec<GivenSocket>>, Problem> {
+    fn order_clones(&mut self, new: &[NewTask<'_>], by: i32) -> Result<Vec<GivenSocket>, Problem> {
         let Stub { table, .. } = *self.stub(by)?;
         let is_shared = self.stubs.0.iter().filter(|stub| stub.table == table).count() > 1;
-        let (first, last) = match self.stub(by)?.agent_fd() {
-            Some(fd) if SOCKETS.contains(&fd) => (SOCKETS.end, SOCKETS.end + new.len() as i32 - 1),
-            _ => (SOCKETS.start, SOCKETS.start + new.len() as i32 - 1),
+        let first = match self.stub(by)?.agent_fd() {
+            Some(fd) if SOCKETS.contains(&fd) => SOCKETS.end,
+            _ => SOCKETS.start,
         };
         let pair = |_: &NewTask<'_>| {
             let flags = SockFlag::SOCK_CLOEXEC;
@@ -235,11 +237,11 @@ impl Nursery<'_, '_> {
             add_clone(&mut batch, libc::CLONE_PTRACE as u64, new.exit_signal, &self.numbers.to_set(new.pid));
         }
         if !is_shared {
+            let last = first + new.len() as i32 - 1;
             batch.call("close_range", libc::SYS_close_range, args![first, last, 0]);
         }
         self.stub(by)?.post(CREATE, batch)?;
-        let given = pairs.into_iter().zip(first..).map(|((ours, _), theirs)| GivenSocket { ours, theirs });
-        Ok(Some(given.collect()).filter(|_| !is_shared))
+        Ok(pairs.into_iter().zip(first..).map(|((ours, _), theirs)| GivenSocket { ours, theirs }).collect())
     }
 
     /// Fills in what a task gives to those it makes, before it makes the first.
@@ -277,20 +279,36 @@ impl Nursery<'_, '_> {
             add_setns(&mut batch, home.as_fd(), libc::CLONE_NEWPID);
         }
         self.stub(by)?.run(CREATE, &batch)?;
-        self.take_clones(new, None, by, flags, place)
+        self.take_clones(new, Vec::new(), by, flags, place)
     }
 
-    /// Takes clones that were made, and has them empty themselves at the same time.
+    /// Takes clones at their birth, with the sockets that they were given, lets them enter the agent, and has them empty themselves
+    /// at the same time.
     fn take_clones(
         &mut self,
         new: &[NewTask<'_>],
-        sockets: Option<Vec<GivenSocket>>,
+        sockets: Vec<GivenSocket>,
         by: i32,
         flags: i32,
         place: usize,
     ) -> Result<(), Problem> {
-        let agents = self.enter_clones(new, sockets, by, flags, place)?;
-        for (new, agent) in new.iter().zip(agents) {
+        let layout = self.layout.at_place(place);
+        let table = (flags & libc::CLONE_FILES != 0).then_some(self.stub(by)?.table);
+        let mut sockets = sockets.into_iter();
+        let born = new.iter().map(|new| {
+            let stopped = wait_for_clone(new.pid).of_task(&new.name).while_trying_to(CREATE)?;
+            let (socket, given) = (self.socket_number(new.task, table), sockets.next());
+            Ok(agent::Clone { pid: new.pid, stopped, layout, socket, given })
+        });
+        let born = born.collect::<Result<Vec<_>, Problem>>()?;
+        let agents = if flags & libc::CLONE_VM == 0 {
+            agent::enter_clones(born)
+        } else {
+            born.into_iter().map(Agent::enter_sharing_clone).collect()
+        };
+        let agents =
+            new.iter().zip(agents).map(|(new, agent)| agent.of_task(&new.name).while_trying_to(ENTER));
+        for (new, agent) in new.iter().zip(agents.collect::<Result<Vec<_>, _>>()?) {
             self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
         }
         Ok(())
@@ -338,33 +356,6 @@ impl Nursery<'_, '_> {
         Ok(())
     }
 
-    /// Takes clones at their birth, and lets them enter the agent.
-    fn enter_clones(
-        &mut self,
-        new: &[NewTask<'_>],
-        sockets: Option<Vec<GivenSocket>>,
-        by: i32,
-        flags: i32,
-        place: usize,
-    ) -> Result<Vec<Agent>, Problem> {
-        let step = "enter the agent";
-        let layout = self.layout.at_place(place);
-        let table = (flags & libc::CLONE_FILES != 0).then_some(self.stub(by)?.table);
-        let mut sockets = sockets.into_iter().flatten();
-        let born = new.iter().map(|new| {
-            let stopped = wait_for_clone(new.pid).of_task(&new.name).while_trying_to(CREATE)?;
-            let (socket, given) = (self.socket_number(new.task, table), sockets.next());
-            Ok(agent::Clone { pid: new.pid, stopped, layout, socket, given })
-        });
-        let born = born.collect::<Result<Vec<_>, Problem>>()?;
-        let agents = if flags & libc::CLONE_VM == 0 {
-            agent::enter_clones(born)
-        } else {
-            born.into_iter().map(Agent::enter_sharing_clone).collect()
-        };
-        new.iter().zip(agents).map(|(new, agent)| agent.of_task(&new.name).while_trying_to(step)).collect()
-    }
-
     /// Takes note of a new stub, and has it empty itself.
     fn receive_clone(
         &mut self,
@@ -384,7 +375,7 @@ impl Nursery<'_, '_> {
             // could be under that number, and be replaced.
             let mut batch = Batch::new();
             batch.call("getpid", libc::SYS_getpid, args![]);
-            agent.run(&batch).while_trying_to("enter the agent")?;
+            agent.run(&batch).while_trying_to(ENTER)?;
         }
         let space = if shares_memory { makers_space } else { self.spaces.len() };
         let mut batch = Batch::new();

@@ -10,7 +10,6 @@
 //!   their numbers in another way (`last_pid.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -37,6 +36,7 @@ use crate::procfs::link::NamespaceType;
 use crate::sys::namespace;
 use crate::tracee::batch::Batch;
 use crate::user_spaces::OWNED;
+use crate::visit;
 
 fn read_all(images: &Images) -> Result<Vec<StasisUsernsEntry>, Problem> {
     if images.has(&STASIS_USERNS, 0) { images.read(&STASIS_USERNS, 0) } else { Ok(Vec::new()) }
@@ -429,9 +429,7 @@ fn text(name: &[u8]) -> String {
 }
 
 fn open(name: &str, kind: NamespaceType) -> Result<OwnedFd, Problem> {
-    let path = format!("/proc/{name}/ns/{}", kind.name());
-    let file = File::open(&path).map_err(SysError::io("open")).about(|| Object::Path(path.into()))?;
-    Ok(file.into())
+    Ok(visit::of(name, kind)?.into())
 }
 
 /// Writes what may be written once, in this order: groups can be denied as long as there is no map of them.

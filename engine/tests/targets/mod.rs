@@ -43,6 +43,16 @@ pub(crate) fn alone(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(alone) }
 }
 
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn wait_for(what: impl Fn() -> bool, name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !what() {
+        assert!(Instant::now() < deadline, "in vain: {name}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Asserts the exit code, and that the message has all parts.
 #[track_caller]
 pub(crate) fn assert_refused(output: &Output, code: i32, parts: &[&str]) {

@@ -188,13 +188,21 @@ fn is_held_outside(seen: &Seen) -> Result<bool, Problem> {
 
 /// Whether the kernel asks a daemon by it, for a mount that the tree has for itself.
 fn is_of_autofs(cx: &mut FilesDump<'_>, inode: u64) -> bool {
-    let root = cx.options.tree;
-    let spaces = cx.state::<MountSpaces>().all().iter();
-    let namespaces =
-        spaces.map(|space| read::namespace(root, space.pid, space.id)).collect::<Result<Vec<_>, _>>();
-    // What cannot be read now is refused when it is to be kept.
-    namespaces.is_ok_and(|all| autofs::daemons(&all).iter().any(|daemon| daemon.pipe == inode))
+    if cx.state::<AutofsPipes>().0.is_none() {
+        let root = cx.options.tree;
+        let spaces = cx.state::<MountSpaces>().all().iter();
+        let namespaces = spaces.map(|space| read::namespace(root, space.pid, space.id));
+        // What cannot be read now is refused when it is to be kept.
+        let namespaces = namespaces.collect::<Result<Vec<_>, _>>().unwrap_or_default();
+        let pipes = autofs::daemons(&namespaces).iter().map(|daemon| daemon.pipe).collect();
+        cx.state::<AutofsPipes>().0 = Some(pipes);
+    }
+    cx.state::<AutofsPipes>().0.as_ref().is_some_and(|pipes| pipes.contains(&inode))
 }
+
+/// Pipes by which the kernel asks daemons of the tree's mounts, once somebody wanted to know.
+#[derive(Debug, Default)]
+struct AutofsPipes(Option<Vec<u64>>);
 
 /// Whether a file is the end to write to of a pipe.
 pub fn is_writer(cx: &FilesRestore<'_>, id: u32, inode: u64) -> bool {

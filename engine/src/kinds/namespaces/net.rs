@@ -18,7 +18,6 @@ mod space;
 mod sysctls;
 mod xtables;
 
-use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 
@@ -34,6 +33,8 @@ use crate::net_spaces::{self, NetSpace};
 use crate::netlink::{NETLINK_ROUTE, Netlink};
 use crate::procfs::link::NamespaceType;
 use crate::restore::user_spaces::{self, Owners};
+use crate::visit;
+pub use links::header as link_header;
 use space::{Other, Space};
 use sysctls::{Failing, Sysctls};
 
@@ -180,7 +181,7 @@ impl NamespaceKind for NetNamespace {
 
     fn connect_outside(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem> {
         // From the first packet on that could come in.
-        let home = File::open(format!("/proc/{root}/ns/net")).map_err(SysError::io("open"))?;
+        let home = visit::of(root, NamespaceType::Net)?;
         let made = cx.spaces.borrow();
         let spaces = made.iter().map(|(id, fd)| (*id, fd.as_fd()));
         for (id, space) in std::iter::once((cx.id, home.as_fd())).chain(spaces) {

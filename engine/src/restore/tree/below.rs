@@ -89,11 +89,7 @@ impl Nursery<'_, '_> {
             last.for_clone(&wanted, || Ok(self.stub(by)?.run(STEP, &batch)?.result(call)?))?;
             let got = youngest(parent).ok_or(SysError { call: "find its child", errno: Errno::ESRCH })?;
             if wanted.are_those_of(&format!("/proc/{got}/status"))? {
-                let agents = self.enter_clones(std::slice::from_ref(new), None, by, flags, place)?;
-                for agent in agents {
-                    self.receive_clone(new, agent, by, flags, place).of_task(&new.name)?;
-                }
-                return Ok(());
+                return self.take_clones(std::slice::from_ref(new), Vec::new(), by, flags, place);
             }
             log::debug!("{}: it got {got}", new.name);
             self.end_stranger(got, parent).while_trying_to("end a process with the wrong number")?;

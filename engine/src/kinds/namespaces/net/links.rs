@@ -462,8 +462,8 @@ pub(super) fn push_names(payload: &mut Vec<u8>, device: &NetDeviceEntry) {
     }
 }
 
-/// `struct ifinfomsg`.
-pub(super) fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
+/// `struct ifinfomsg`: the device, its flags, and which of them are to be changed.
+pub fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     bytes.extend(index.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());

@@ -1,7 +1,6 @@
 //! What ties a network namespace to the outside: the other ends of pairs, and the devices that macvlans are on top of. Devices of
 //! TUN and TAP are made from there, too.
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -20,7 +19,9 @@ use crate::net_spaces;
 use crate::netlink::{CHANGE, CREATE, NETLINK_ROUTE, Netlink, number, push, push_nested, push_text};
 use crate::options::{OuterEnd, RestoreOptions};
 use crate::procfs::id_map::{self, IdMaps};
+use crate::procfs::link::NamespaceType;
 use crate::sys::tun;
+use crate::visit;
 
 /// From `include/uapi/linux/if_link.h`.
 const NET_NS_PID: u16 = 19;
@@ -100,8 +101,7 @@ pub(super) fn connect(cx: NamespaceRestore<'_>, root: i32) -> Result<(), Problem
 /// Makes devices of TUN and TAP in the namespace that `root` is in, with the `/dev/net/tun` that is outside: one that is inside may be none, and
 /// the root of a user namespace may not open ours.
 fn make_tunnels(devices: &[NetDeviceEntry], root: i32, ids: &IdMaps) -> Result<(), Problem> {
-    let _there =
-        net_spaces::visit(File::open(format!("/proc/{root}/ns/net")).map_err(SysError::io("open"))?)?;
+    let _there = net_spaces::visit(visit::of(root, NamespaceType::Net)?)?;
     devices.iter().try_for_each(|device| {
         make_tun(device, ids).about(|| object(device)).while_trying_to("make a network device")
     })
