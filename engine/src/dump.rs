@@ -10,11 +10,13 @@ pub mod inspect;
 mod memory;
 pub(crate) mod namespace_links;
 pub(crate) mod pages_file;
+pub(crate) mod places;
 mod settle;
 pub(crate) mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
 mod vm_flags;
+mod walk;
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;

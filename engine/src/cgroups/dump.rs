@@ -12,7 +12,8 @@ use proto::messages::{
 
 use super::properties::{self, Form};
 use super::{Group, Hierarchies, Hierarchy, wanted};
-use crate::dump::inspect::read_proc;
+use crate::dump::inspect::{TaskFacts, read_proc};
+use crate::dump::places::Memo;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::options::{CgroupOptions, DumpOptions, ManageCgroups};
@@ -48,11 +49,15 @@ impl<'a> CgroupsDump<'a> {
     }
 
     /// In which groups processes are, in their order; empty if groups are ignored.
-    pub fn memberships(&self, pids: &[i32]) -> Vec<Result<Vec<Membership>, Problem>> {
+    pub fn memberships(&self, tasks: &[&TaskFacts]) -> Vec<Result<Vec<Membership>, Problem>> {
         if self.sets.is_empty() {
             return Vec::new();
         }
-        side_by_side::map(pids, |pid| read(&pid.to_string(), self.options))
+        let known = Memo::default();
+        side_by_side::map(tasks, |task| {
+            let place = task.places.as_ref().map(|places| places.cgroups());
+            known.or_read(place, || read(&task.pid.to_string(), self.options))
+        })
     }
 
     /// The ids of the combinations of a process's threads, `pid` standing for the process, which is in these groups; none if

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
+use std::sync::Arc;
 
-use super::namespace_links::{NamespaceLinks, ThreadLinks};
-use super::vm_flags::{Mapped, Places, VmFlagsReader};
+use super::namespace_links::{Links, NamespaceLinks, ThreadLinks};
+use super::places::{Places, Remembered};
+use super::vm_flags::{Mapped, VmFlagsReader};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
 use crate::pid_spaces::PidInside;
@@ -75,8 +77,8 @@ pub struct TaskFacts {
     pub memory: Memory,
     /// Its mappings.
     pub vmas: Vec<SmapsVma>,
-    /// Where the kernel has what it may share with others, if that was seen.
-    pub places: Option<Places>,
+    /// Where the kernel has what it has, if that was seen.
+    pub places: Option<Box<Places>>,
     /// Its resource limits.
     pub limits: procfs::limits::Limits,
     /// Its namespaces.
@@ -120,16 +122,16 @@ impl PathLink {
 #[derive(Debug)]
 pub struct Paths {
     /// Its executable.
-    pub exe: PathLink,
+    pub exe: Arc<PathLink>,
     /// Its working directory.
-    pub cwd: PathLink,
+    pub cwd: Arc<PathLink>,
     /// Its root.
-    pub root: PathLink,
+    pub root: Arc<PathLink>,
 }
 
 impl Paths {
-    fn read(pid: i32) -> Result<Self, Problem> {
-        let read = |name| PathLink::read(pid, name);
+    fn read(pid: i32, places: Option<&Places>, known: &Remembered) -> Result<Self, Problem> {
+        let read = |name| known.path(places, name, || PathLink::read(pid, name));
         Ok(Self { exe: read("exe")?, cwd: read("cwd")?, root: read("root")? })
     }
 }
@@ -272,9 +274,9 @@ enum Said {
 }
 
 impl Source {
-    fn read(&self, ids: &IdMaps, reader: &VmFlagsReader) -> Said {
+    fn read(&self, ids: &IdMaps, reader: &VmFlagsReader, known: &Remembered) -> Said {
         match self {
-            Self::Task(pid) => Said::Task(Box::new(TaskFiles::read(*pid, reader))),
+            Self::Task(pid) => Said::Task(Box::new(TaskFiles::read(*pid, reader, known))),
             Self::Thread(place) => Said::Thread(Box::new(ThreadFiles::read(place, ids))),
         }
     }
@@ -292,18 +294,18 @@ struct TaskFiles {
 }
 
 impl TaskFiles {
-    fn read(pid: i32, reader: &VmFlagsReader) -> Result<Self, Problem> {
+    fn read(pid: i32, reader: &VmFlagsReader, known: &Remembered) -> Result<Self, Problem> {
+        let mapped = reader.mappings(pid)?;
+        let places = mapped.places.as_deref();
+        let limits = || read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse);
+        let text = |name: &&'static str| (*name, known.text(places, name, || text_of(pid, name)));
         Ok(Self {
-            mapped: reader.mappings(pid)?,
-            limits: read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse)?,
-            namespaces: NamespaceLinks::of_process(&pid.to_string()),
+            limits: known.limits(places, limits)?,
+            namespaces: known.namespaces(places, || Links::read(&pid.to_string())).into(),
             auxv: read_proc(format!("/proc/{pid}/auxv"), procfs::auxv::parse)?,
-            paths: Paths::read(pid)?,
-            texts: TASK_KINDS
-                .iter()
-                .flat_map(|kind| kind.reads())
-                .map(|name| (*name, text_of(pid, name)))
-                .collect(),
+            paths: Paths::read(pid, places, known)?,
+            texts: TASK_KINDS.iter().flat_map(|kind| kind.reads()).map(text).collect(),
+            mapped,
         })
     }
 }
@@ -330,9 +332,10 @@ impl TaskFacts {
         // Mappings take longest.
         let sources: Vec<Source> =
             tasks.iter().map(|task| Source::Task(task.first_tid())).chain(places).collect();
+        let known = Remembered::default();
         let (said, states) = side_by_side::map_while(
             &sources,
-            |source| source.read(ids, reader),
+            |source| source.read(ids, reader, &known),
             || tasks.iter().map(|task| states_of(task)).collect::<Vec<_>>(),
         );
         let (mut files, mut threads) = (Vec::new(), Vec::new());

@@ -2,17 +2,36 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{OFlag, open, readlinkat};
 use nix::sys::stat::Mode;
 
 use crate::procfs::link::NamespaceType;
 
-/// What the links of one process say; none where one cannot be read.
+/// What the links of a process say; none where one cannot be read.
 #[derive(Debug, Default)]
-pub struct NamespaceLinks {
+pub struct Links {
     own: Vec<(NamespaceType, Option<PathBuf>)>,
     for_children: Vec<(NamespaceType, Option<PathBuf>)>,
+}
+
+impl Links {
+    /// Reads those of a process, by its name in `/proc`.
+    pub fn read(process: &str) -> Self {
+        let dir = folder(&format!("/proc/{process}/ns"));
+        let own = NamespaceType::ALL.map(|kind| (kind, link(dir.as_ref(), kind.name())));
+        // It is dangling as long as a pid namespace has no init.
+        let for_children = FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind))));
+        Self { own: own.into(), for_children: for_children.into() }
+    }
+}
+
+/// The namespaces of one process, and whether its threads are in them, too.
+#[derive(Debug, Default)]
+pub struct NamespaceLinks {
+    /// Of the process; others may have the same.
+    links: Arc<Links>,
     /// Types of which a thread has another one than its process.
     strayed: Vec<NamespaceType>,
 }
@@ -83,11 +102,7 @@ impl NamespaceLinks {
 
     /// Reads those of a process, by its name in `/proc`; its threads are not looked at.
     pub fn of_process(process: &str) -> Self {
-        let dir = folder(&format!("/proc/{process}/ns"));
-        let own = NamespaceType::ALL.map(|kind| (kind, link(dir.as_ref(), kind.name())));
-        // It is dangling as long as a pid namespace has no init.
-        let for_children = FOR_CHILDREN.map(|kind| (kind, link(dir.as_ref(), &for_children_name(kind))));
-        Self { own: own.into(), for_children: for_children.into(), strayed: Vec::new() }
+        Self::from(Arc::new(Links::read(process)))
     }
 
     /// Takes note of a thread that has another namespace than its process, for itself or for its children.
@@ -109,17 +124,23 @@ impl NamespaceLinks {
 
     /// The namespace of one type.
     pub fn of(&self, kind: NamespaceType) -> Option<&Path> {
-        link_of(&self.own, kind)
+        link_of(&self.links.own, kind)
     }
 
     /// The namespace of one type in which its children would be.
     pub fn for_children(&self, kind: NamespaceType) -> Option<&Path> {
-        link_of(&self.for_children, kind)
+        link_of(&self.links.for_children, kind)
     }
 
     /// Whether a thread is in another namespace of a type than the process, or would make its children there.
     pub fn has_strayed_thread(&self, kind: NamespaceType) -> bool {
         self.strayed.contains(&kind)
+    }
+}
+
+impl From<Arc<Links>> for NamespaceLinks {
+    fn from(links: Arc<Links>) -> Self {
+        Self { links, strayed: Vec::new() }
     }
 }
 

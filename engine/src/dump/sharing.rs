@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use proto::messages::TaskKobjIdsEntry;
 
+use super::places::Places;
 use super::task::RelationRefusal;
-use super::vm_flags::Places;
 use crate::dump::inspect::TaskFacts;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::procfs::link::NamespaceType;
@@ -61,8 +61,8 @@ impl Sharing {
         // The first id of each sort is the dumping program's own, by custom of the format.
         let new = self.tasks + 1;
         let step = "find out what it shares with others";
-        let places = facts.places.filter(|_| self.has_places);
-        let find = |seen: &mut Seen, kind, place: fn(&Places) -> u64| match places.as_ref().map(place) {
+        let places = facts.places.as_deref().filter(|_| self.has_places);
+        let find = |seen: &mut Seen, kind, place: fn(&Places) -> u64| match places.map(place) {
             Some(place) => Ok(seen.look_up(place, new)),
             None => seen.compare(kind, pid, new),
         };

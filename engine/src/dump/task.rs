@@ -196,8 +196,8 @@ pub(super) fn find_cgroups(
 ) {
     let kind = NamespaceType::Cgroup;
     let roots = facts.first().and_then(|root| root.as_ref()?.namespaces.of(kind));
-    let pids: Vec<i32> = facts.iter().flatten().map(|facts| facts.pid).collect();
-    let mut memberships = cgroups.memberships(&pids).into_iter();
+    let known: Vec<&TaskFacts> = facts.iter().flatten().collect();
+    let mut memberships = cgroups.memberships(&known).into_iter();
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };

@@ -8,8 +8,7 @@
 //! before, and only those bits are believed that `smaps` has shown to mean what we take them for. Without BTF, without
 //! `CAP_BPF`, or where a mapping has another bit, it is `smaps` that is read.
 //!
-//! The program tells by the way where the kernel has what tasks may share: what is in one place is one thing, as long as all
-//! are stopped. Else it takes `kcmp(2)` to find that out, some calls for each task that was seen before.
+//! The program tells by the way where the kernel has what the task has (`places.rs`).
 
 use std::fs::File;
 use std::io::Read as _;
@@ -19,12 +18,13 @@ use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::FromBytes as _;
 
 use super::inspect::{read_smaps, read_text};
+use super::places::Places;
+use super::walk::{self, Raw};
 use crate::error::{Problem, SysError};
 use crate::procfs;
-use crate::procfs::btf::{Btf, Wanted};
 use crate::procfs::maps::{self, Name, Vma};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::sys::memory::{MappedFile, Sample};
@@ -76,45 +76,13 @@ const ADVICE: [i32; 7] = [
     libc::MADV_NOHUGEPAGE,
 ];
 
-/// Where the kernel has what a task may share with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Places {
-    /// Its address space.
-    pub vm: u64,
-    /// Its descriptor table.
-    pub files: u64,
-    /// Its directories and umask.
-    pub fs: u64,
-    /// Its signal handlers.
-    pub sighand: u64,
-    /// Not where, but what: flags that further mappings of it get (`mlockall(MCL_FUTURE)` among others).
-    pub flags_later: u64,
-}
-
 /// What a task has mapped.
 #[derive(Debug)]
 pub(super) struct Mapped {
     /// Its mappings.
     pub vmas: Vec<SmapsVma>,
-    /// Where the kernel has what it may share, if that was seen.
-    pub places: Option<Places>,
-}
-
-/// What the program writes of each mapping.
-#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Raw {
-    start: u64,
-    end: u64,
-    flags: u64,
-    /// The kernel's `anon_vma` of the mapping, if it ever had pages of its own; what that descends from by forks; and how
-    /// many descend from it, itself included.
-    anon_vma: u64,
-    root: u64,
-    descendants: u64,
-    /// Whose it is.
-    places: Places,
+    /// Where the kernel has what it has, if that was seen.
+    pub places: Option<Box<Places>>,
 }
 
 impl Raw {
@@ -155,8 +123,8 @@ impl VmFlagsReader {
     /// What a stopped task has mapped.
     pub(super) fn mappings(&self, pid: i32) -> Result<Mapped, Problem> {
         let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
-        let read = if is_wanted { self.read(pid) } else { None };
-        read.map_or_else(|| Ok(Mapped { vmas: read_smaps(pid)?, places: None }), Ok)
+        let smaps = || Ok(Mapped { vmas: read_smaps(pid)?, places: None });
+        if is_wanted { self.read(pid).map_or_else(smaps, Ok) } else { smaps() }
     }
 
     /// None if smaps must be asked.
@@ -173,7 +141,9 @@ impl VmFlagsReader {
         } else {
             (raw(), text())
         };
-        self.get()?.told(vmas?, raw?)
+        let (places, raw) = raw?;
+        let vmas = vmas.and_then(|vmas| self.get()?.told(vmas, raw));
+        Some(Mapped { vmas: vmas.map_or_else(|| read_smaps(pid).ok(), Some)?, places })
     }
 }
 
@@ -191,9 +161,9 @@ impl Reader {
     fn new() -> Result<Self, String> {
         let file = File::open("/sys/kernel/btf/vmlinux").map_err(|e| format!("no BTF: {e}"))?;
         let program = match MappedFile::of_sysfs(&file) {
-            Ok(mapped) => load(mapped.get(0, mapped.len()).unwrap_or_default()),
+            Ok(mapped) => walk::load(mapped.get(0, mapped.len()).unwrap_or_default()),
             // Kernels before 6.16 do not map it.
-            Err(_) => load(&read_text("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string())?),
+            Err(_) => walk::load(&read_text("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string())?),
         };
         let mut reader = Self { program: program?, known: 0, vsyscall: None };
         reader.compare_own()?;
@@ -206,7 +176,7 @@ impl Reader {
         let own = std::process::id() as i32;
         let shown = read_smaps(own).map_err(|_unlikely| "our own smaps cannot be read")?;
         let pidfd = pidfd::open(own).map_err(|e| e.to_string())?;
-        let raw = self.raw(pidfd.as_fd()).map_err(|e| e.to_string())?;
+        let (_, raw) = self.raw(pidfd.as_fd()).map_err(|e| e.to_string())?;
         drop(samples);
         for vma in &shown {
             // What we allocate on the way changes the one or the other.
@@ -224,23 +194,28 @@ impl Reader {
         Ok(())
     }
 
-    fn raw(&self, pidfd: BorrowedFd<'_>) -> Result<Vec<Raw>, SysError> {
+    /// What the program writes of a task; nothing of one that has nothing mapped.
+    fn raw(&self, pidfd: BorrowedFd<'_>) -> Result<(Option<Box<Places>>, Vec<Raw>), SysError> {
         let mut bytes = Vec::with_capacity(1 << 16);
         let mut walk = bpf::iterate(self.program.as_fd(), pidfd)?;
         walk.read_to_end(&mut bytes).map_err(SysError::io("read"))?;
-        let raw = <[Raw]>::ref_from_bytes(&bytes).map(<[Raw]>::to_vec);
-        raw.map_err(|_cut| SysError { call: "read", errno: Errno::EIO })
+        if bytes.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        let cut = SysError { call: "read", errno: Errno::EIO };
+        let (places, raw) = Places::ref_from_prefix(&bytes).map_err(|_cut| cut)?;
+        let raw = <[Raw]>::ref_from_bytes(raw).map_err(|_cut| cut)?;
+        Ok((Some(Box::new(places.clone())), raw.to_vec()))
     }
 
     /// Puts together what both tell.
-    fn told(&self, vmas: Vec<Vma>, raw: Vec<Raw>) -> Option<Mapped> {
+    fn told(&self, vmas: Vec<Vma>, raw: Vec<Raw>) -> Option<Vec<SmapsVma>> {
         let mut told = Vec::with_capacity(vmas.len());
-        let places = raw.first().map(|raw| raw.places);
         let mut raw = raw.into_iter();
         for vma in vmas {
             told.push(self.one(vma, &mut raw)?);
         }
-        raw.next().is_none().then_some(Mapped { vmas: told, places })
+        raw.next().is_none().then_some(told)
     }
 
     fn one(&self, vma: Vma, raw: &mut impl Iterator<Item = Raw>) -> Option<SmapsVma> {
@@ -292,97 +267,6 @@ fn has_much(pid: i32) -> bool {
     resident.is_some_and(|pages: u64| pages > MANY_PAGES) || has_many_mappings()
 }
 
-/// Loads the program, for a kernel with these types.
-fn load(types: &[u8]) -> Result<OwnedFd, String> {
-    let program = program(types).ok_or("the kernel's types are others than expected")?;
-    let (walk, instructions) = program;
-    bpf::load_iterator("stasis_vma", walk, &instructions).map_err(|e| e.to_string())
-}
-
-/// The number of what walks, and the program that is called for each mapping, and once with none.
-fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
-    const CONTEXT: u64 = 6;
-    const VMA: u64 = 7;
-    const SEQ: u64 = 8;
-    const ANON_VMA: u64 = 9;
-    /// No longer needed when there is a mapping.
-    const TASK: u64 = CONTEXT;
-    /// Where [`Raw`] is put together, below the frame pointer.
-    const RECORD: i16 = -(size_of::<Raw>() as i16);
-    /// `bpf_seq_write` of `include/uapi/linux/bpf.h`.
-    const SEQ_WRITE: u64 = 127;
-    let mut btf = Btf::new(types)?;
-    let wanted = [
-        Wanted::Function("bpf_iter_task_vma"),
-        Wanted::Structure("vm_area_struct"),
-        Wanted::Structure("anon_vma"),
-        Wanted::Structure("task_struct"),
-        Wanted::Structure("mm_struct"),
-    ];
-    let [walk, vma, anon_vma, task, mm] = btf.find(wanted)?;
-    let field = |structure, name| i16::try_from(btf.offset_of(structure, name)?).ok();
-    let of_vma = |name| field(vma, name);
-    let of_anon = |name| field(anon_vma, name);
-    let of_task = |name| field(task, name);
-    // `struct bpf_iter__task_vma`: meta, task, vma; the first field of meta is the seq_file.
-    let begin =
-        [mov(CONTEXT, 1), load_word(VMA, CONTEXT, 16), load_word(SEQ, CONTEXT, 0), load_word(SEQ, SEQ, 0)];
-    let copy = |from, at: i16, to: i16| [load_word(1, from, at), store_word(RECORD + to, 1)];
-    let body = [
-        copy(VMA, of_vma("vm_start")?, 0).as_slice(),
-        &copy(VMA, of_vma("vm_end")?, 8),
-        &copy(VMA, of_vma("vm_flags")?, 16),
-        &[load_word(ANON_VMA, VMA, of_vma("anon_vma")?), store_word(RECORD + 24, ANON_VMA)],
-        // Read by way of nothing, a number is 0.
-        &copy(ANON_VMA, of_anon("root")?, 32),
-        &copy(ANON_VMA, of_anon("num_children")?, 40),
-        &copy(TASK, of_task("mm")?, 48),
-        &copy(TASK, of_task("files")?, 56),
-        &copy(TASK, of_task("fs")?, 64),
-        &copy(TASK, of_task("sighand")?, 72),
-        &[load_word(TASK, TASK, of_task("mm")?)],
-        &copy(TASK, field(mm, "def_flags")?, 80),
-        &[mov(1, SEQ), mov(2, 10), add(2, RECORD), mov_number(3, size_of::<Raw>() as u32), call(SEQ_WRITE)],
-    ]
-    .concat();
-    let task = [load_word(TASK, CONTEXT, 8)];
-    let skip = |register, over: usize| [jump_if_zero(register, over as i16)];
-    let (no_mapping, no_task) = (skip(VMA, body.len() + 2), skip(TASK, body.len()));
-    Some((walk, [&begin, no_mapping.as_slice(), &task, &no_task, &body, &[mov_number(0, 0), EXIT]].concat()))
-}
-
-// Instructions (Documentation/bpf/standardization/instruction-set.rst): an operation, two registers, an offset, a number.
-const EXIT: u64 = 0x95;
-
-fn mov(to: u64, from: u64) -> u64 {
-    0xbf | to << 8 | from << 12
-}
-
-fn mov_number(to: u64, number: u32) -> u64 {
-    0xb7 | to << 8 | u64::from(number) << 32
-}
-
-fn add(to: u64, number: i16) -> u64 {
-    0x07 | to << 8 | u64::from(i32::from(number).cast_unsigned()) << 32
-}
-
-fn load_word(to: u64, from: u64, offset: i16) -> u64 {
-    0x79 | to << 8 | from << 12 | u64::from(offset.cast_unsigned()) << 16
-}
-
-/// To the stack.
-fn store_word(offset: i16, from: u64) -> u64 {
-    0x7b | 10 << 8 | from << 12 | u64::from(offset.cast_unsigned()) << 16
-}
-
-fn jump_if_zero(register: u64, over: i16) -> u64 {
-    0x15 | register << 8 | u64::from(over.cast_unsigned()) << 16
-}
-
-fn call(helper: u64) -> u64 {
-    0x85 | helper << 32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,14 +280,27 @@ mod tests {
             let own = std::process::id() as i32;
             let shown = read_smaps(own).unwrap();
             let vmas = maps::parse(&read_text("/proc/self/maps").unwrap()).unwrap();
-            let raw = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
+            let (_, raw) = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
             let Some(told) = reader.told(vmas, raw) else { return false };
             let flags = |vmas: &[SmapsVma]| -> Vec<_> {
                 vmas.iter().map(|vma| (vma.vma.clone(), vma.flags.clone())).collect()
             };
-            flags(&shown) == flags(&told.vmas)
+            flags(&shown) == flags(&told)
         });
         assert!(same);
+    }
+
+    /// Places tell what others tell, too.
+    #[test]
+    fn places_are_ours() {
+        let Ok(reader) = Reader::new() else { return };
+        let own = std::process::id() as i32;
+        let (places, _) = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
+        let places = places.unwrap();
+        println!("{places:#x?}");
+        let limits = std::fs::read("/proc/self/limits").unwrap();
+        let limits = procfs::limits::parse(&limits).unwrap();
+        assert_eq!(limits.map(|limit| [limit.soft, limit.hard]).as_flattened(), places.limits);
     }
 
     #[test]

@@ -65,6 +65,7 @@ use std::sync::Arc;
 use proto::messages::{FdTypes, FdinfoEntry, FileEntry};
 
 use crate::dump::inspect::TaskFacts;
+use crate::dump::places::Descriptor;
 use crate::error::{Class, Explain, Problem};
 use crate::image::{Images, NewImages};
 use crate::net_spaces;
@@ -76,7 +77,9 @@ use crate::task_spaces::Members;
 use crate::tracee::batch::{Batch, Replies};
 
 pub use description::set_common;
+use description::{entry_of, flags_of};
 pub use erased::{Erase, Erased, ErasedFileKind};
+use facts::Seen;
 pub use facts::{FdFacts, SocketFacts, Table, Tables, list};
 pub use seen_task::SeenTask;
 pub use states::States;
@@ -237,6 +240,8 @@ pub struct FilesDump<'a> {
     tasks: Vec<SeenTask>,
     entries: Vec<FileEntry>,
     known: HashMap<(u64, u64, i32), Vec<Known>>,
+    /// Lines of tables, by where their descriptions are.
+    placed: HashMap<u64, FdinfoEntry>,
     paths: HashMap<PathKey, u32>,
     /// By task.
     unasked: HashMap<i32, Vec<i32>>,
@@ -255,6 +260,7 @@ impl<'a> FilesDump<'a> {
             tasks: Vec::new(),
             entries: Vec::new(),
             known: HashMap::new(),
+            placed: HashMap::new(),
             paths: HashMap::new(),
             unasked: HashMap::new(),
             sorts: Arc::default(),
@@ -297,14 +303,30 @@ impl<'a> FilesDump<'a> {
         self.tasks.push(SeenTask::of(facts));
         let mut entries = Vec::with_capacity(table.len());
         let (options, sorts) = (self.options, Arc::clone(&self.sorts));
-        let read = table.read(&options.files, &sorts, facts, |descriptor| {
-            match descriptor.and_then(|descriptor| self.dump_known(&descriptor)) {
+        let read =
+            table.read(&options.files, &sorts, facts, |descriptor| match self.dump_seen(facts, descriptor) {
                 Ok(entry) => entries.extend(entry),
                 Err(problem) => problems.push(problem),
-            }
-        });
+            });
         problems.extend(read.err());
         entries
+    }
+
+    fn dump_seen(&mut self, task: &TaskFacts, seen: Seen<'_>) -> Result<Option<FdinfoEntry>, Problem> {
+        match seen {
+            Seen::Read(descriptor) => {
+                let descriptor = (*descriptor)?;
+                let entry = self.dump_known(&descriptor)?;
+                self.placed.extend(descriptor.place.zip(entry.clone()));
+                Ok(entry)
+            }
+            Seen::Again(Descriptor { fd, file, cloexec }) => match self.placed.get(&file) {
+                Some(known) => {
+                    Ok(Some(FdinfoEntry { fd: fd as u32, flags: flags_of(cloexec), ..known.clone() }))
+                }
+                None => self.dump_fd(task.pid, task.pidfd.as_fd(), fd),
+            },
+        }
     }
 
     /// Descriptors of a task of which it must still be asked whether execve closes them.
@@ -510,12 +532,6 @@ impl<'a> FilesDump<'a> {
         self.entries.retain(|entry| entry.r#type != i32::from(FdTypes::Und));
         images.write(&proto::catalogue::FILES, 0, &self.entries)
     }
-}
-
-/// A line of a descriptor table.
-fn entry_of(fd: &FdFacts<'_>, kind: &dyn ErasedFileKind, id: u32) -> FdinfoEntry {
-    let flags = if fd.cloexec == Some(true) { libc::FD_CLOEXEC as u32 } else { 0 };
-    FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd.fd as u32, ..FdinfoEntry::default() }
 }
 
 /// The one kind that claims a descriptor.

@@ -76,6 +76,15 @@ fn set_owner_as_we_are(fd: BorrowedFd<'_>, entry: &FownEntry) -> Result<(), SysE
     Ok(())
 }
 
+/// Whether anybody has a lock on a part of the file, but for locks that are the descriptor table's that we have (`F_GETLK`).
+pub fn may_have_lock(fd: BorrowedFd<'_>) -> bool {
+    let (l_type, l_whence) = (libc::F_WRLCK as i16, libc::SEEK_SET as i16);
+    let mut lock = libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 };
+    // SAFETY: the kernel writes to a live variable.
+    let asked = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
+    asked < 0 || lock.l_type != libc::F_UNLCK as i16
+}
+
 /// Lets nobody get the file's signals.
 pub fn clear_owner(fd: BorrowedFd<'_>) -> Result<(), SysError> {
     let nobody = OwnerEx { kind: 1, pid: 0 };

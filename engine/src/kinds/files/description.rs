@@ -1,10 +1,11 @@
-//! What every open file description has, whichever kind it is of: flags, and an owner of its signals.
+//! What every open file description has, whichever kind it is of: flags, an owner of its signals, and lines of tables.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::fcntl::OFlag;
-use proto::messages::FownEntry;
+use proto::messages::{FdinfoEntry, FownEntry};
 
+use super::{ErasedFileKind, FdFacts};
 use crate::error::{Context as _, Problem, SysError};
 use crate::sys::fcntl;
 
@@ -34,4 +35,15 @@ pub fn set_common(fd: BorrowedFd<'_>, flags: u32, owner: Option<&FownEntry>) -> 
             .map_err(SysError::of("fcntl(F_SETFL)"))?;
     }
     Ok(())
+}
+
+/// A line of a descriptor table.
+pub(super) fn entry_of(fd: &FdFacts<'_>, kind: &dyn ErasedFileKind, id: u32) -> FdinfoEntry {
+    let flags = flags_of(fd.cloexec == Some(true));
+    FdinfoEntry { id, flags, r#type: kind.file_type().into(), fd: fd.fd as u32, ..FdinfoEntry::default() }
+}
+
+/// Flags of a descriptor itself.
+pub(super) fn flags_of(cloexec: bool) -> u32 {
+    if cloexec { libc::FD_CLOEXEC as u32 } else { 0 }
 }

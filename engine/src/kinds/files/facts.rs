@@ -1,6 +1,7 @@
 //! What is known about one descriptor of a stopped task, read once: its link, its inode, its fdinfo.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -16,6 +17,7 @@ use super::FileRefusal;
 use super::duplicate::Duplicates;
 use super::socket_reading::{Answers, Sorts};
 use crate::dump::inspect::{TaskFacts, read_opened};
+use crate::dump::places::Descriptor;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::options::FileOptions;
 use crate::procfs::fdinfo::FdInfo;
@@ -44,6 +46,9 @@ pub struct FdFacts<'a> {
     pub cloexec: Option<bool>,
     /// Whether its link was found to lead to it.
     pub leads: bool,
+    /// Where its description is, if that was seen, and nothing but that decides what is known about it: nobody has a lock
+    /// on it that belongs to a descriptor table.
+    pub place: Option<u64>,
     owner: Result<FownEntry, SysError>,
     pidfd: BorrowedFd<'a>,
     dup: OnceCell<OwnedFd>,
@@ -91,21 +96,45 @@ impl Infos {
 /// fdinfo than to ask the task what is not known otherwise.
 const MANY: usize = 32;
 
+/// What is known of a descriptor when it is its turn.
+#[derive(Debug)]
+pub(super) enum Seen<'a> {
+    /// It was read.
+    Read(Box<Result<FdFacts<'a>, Problem>>),
+    /// Its description is one of those that were read before.
+    Again(Descriptor),
+}
+
+impl<'a> Seen<'a> {
+    fn new(read: Result<FdFacts<'a>, Problem>) -> Self {
+        Self::Read(Box::new(read))
+    }
+}
+
 /// A table as far as it was read: its numbers, and its descriptors if they are few.
 #[derive(Debug)]
 pub struct Table<'a> {
     fds: Vec<i32>,
-    read: Option<Vec<Result<FdFacts<'a>, Problem>>>,
+    read: Option<Vec<Seen<'a>>>,
 }
 
 impl<'a> Table<'a> {
-    fn of(task: &'a TaskFacts, sorts: &Sorts) -> Self {
+    fn of(turn: &Turn<'a>, sorts: &Sorts) -> Self {
+        let Turn { task, descriptors } = turn;
+        let source = || TableSource::open(task.pid, task.pidfd.as_fd(), sorts);
+        if let Some(descriptors) = descriptors
+            && let Some(read) = read_new(descriptors, source)
+        {
+            return Self {
+                fds: descriptors.iter().map(|(descriptor, _)| descriptor.fd).collect(),
+                read: Some(read),
+            };
+        }
         // Whoever is to read more of it will find out why it cannot be opened.
-        let Ok(source) = TableSource::open(task.pid, task.pidfd.as_fd(), sorts) else {
-            return Self { fds: Vec::new(), read: None };
-        };
+        let Ok(source) = source() else { return Self { fds: Vec::new(), read: None } };
         let fds = source.infos.list();
-        let read = (fds.len() < MANY).then(|| fds.iter().map(|fd| source.read(*fd, None)).collect());
+        let read =
+            (fds.len() < MANY).then(|| fds.iter().map(|fd| Seen::new(source.read(*fd, None))).collect());
         Self { fds, read }
     }
 
@@ -115,7 +144,7 @@ impl<'a> Table<'a> {
         options: &FileOptions,
         sorts: &Sorts,
         task: &'a TaskFacts,
-        take: impl FnMut(Result<FdFacts<'_>, Problem>),
+        mut take: impl FnMut(Seen<'_>),
     ) -> Result<(), Problem> {
         if let Some(read) = self.read {
             read.into_iter().for_each(take);
@@ -124,7 +153,7 @@ impl<'a> Table<'a> {
         let source = TableSource::open(task.pid, task.pidfd.as_fd(), sorts)?;
         let duplicates = (self.fds.len() >= MANY).then(|| Duplicates::new(options)).flatten();
         let read = |fd: &i32| source.read(*fd, duplicates.as_ref());
-        side_by_side::in_order(&self.fds, read, take);
+        side_by_side::in_order(&self.fds, read, |read| take(Seen::new(read)));
         Ok(())
     }
 
@@ -134,17 +163,53 @@ impl<'a> Table<'a> {
     }
 }
 
+/// Reads those descriptors that are new; none where the table cannot be opened.
+fn read_new<'a, 's>(
+    descriptors: &[(Descriptor, IsNew)],
+    source: impl FnOnce() -> Result<TableSource<'a, 's>, Problem>,
+) -> Option<Vec<Seen<'a>>> {
+    let source = descriptors.iter().any(|(_, new)| *new).then(source).transpose().ok()?;
+    let read = |(descriptor, new): &(Descriptor, IsNew)| match &source {
+        Some(source) if *new => {
+            Seen::new(source.read(descriptor.fd, None).map(|facts| facts.placed(descriptor.file)))
+        }
+        _ => Seen::Again(*descriptor),
+    };
+    Some(descriptors.iter().map(read).collect())
+}
+
+/// Whether no task before has a description.
+type IsNew = bool;
+
+/// A task whose table is to be read.
+#[derive(Debug)]
+struct Turn<'a> {
+    task: &'a TaskFacts,
+    /// Its descriptors, where they were seen.
+    descriptors: Option<Vec<(Descriptor, IsNew)>>,
+}
+
+impl<'a> Turn<'a> {
+    fn of(task: &'a TaskFacts, met: &mut HashSet<u64>) -> Self {
+        let descriptors = task.places.as_ref().and_then(|places| places.descriptors());
+        let descriptors = descriptors.map(|all| all.map(|one| (one, met.insert(one.file))).collect());
+        Self { task, descriptors }
+    }
+}
+
 /// The tables of all tasks, some of which are read ahead.
 #[derive(Debug)]
 pub struct Tables<'a> {
     left: std::slice::Iter<'a, Option<TaskFacts>>,
+    /// Descriptions that tasks before have.
+    met: HashSet<u64>,
     ahead: std::vec::IntoIter<Table<'a>>,
 }
 
 impl<'a> Tables<'a> {
     /// Of these tasks; none is read.
     pub fn of(tasks: &'a [Option<TaskFacts>]) -> Self {
-        Self { left: tasks.iter(), ahead: Vec::new().into_iter() }
+        Self { left: tasks.iter(), met: HashSet::new(), ahead: Vec::new().into_iter() }
     }
 
     /// The table of the next task that there are facts of.
@@ -152,8 +217,9 @@ impl<'a> Tables<'a> {
         /// Tasks whose tables are read at a time: we hold a duplicate of each descriptor meanwhile.
         const AT_ONCE: usize = 64;
         if self.ahead.len() == 0 {
-            let tasks: Vec<&TaskFacts> = self.left.by_ref().flatten().take(AT_ONCE).collect();
-            self.ahead = side_by_side::map(&tasks, |task| Table::of(task, sorts)).into_iter();
+            let tasks = self.left.by_ref().flatten().take(AT_ONCE);
+            let turns: Vec<Turn<'_>> = tasks.map(|task| Turn::of(task, &mut self.met)).collect();
+            self.ahead = side_by_side::map(&turns, |turn| Table::of(turn, sorts)).into_iter();
         }
         self.ahead.next()
     }
@@ -228,6 +294,7 @@ impl<'a, 's> TableSource<'a, 's> {
             cloexec: Some(info.flags & libc::O_CLOEXEC != 0),
             info,
             leads: false,
+            place: None,
             owner: Ok(FownEntry::default()),
             pidfd: self.pidfd,
             dup,
@@ -239,6 +306,14 @@ impl<'a> FdFacts<'a> {
     /// Reads one descriptor.
     pub fn read(pid: i32, pidfd: BorrowedFd<'a>, fd: i32, sorts: &Sorts) -> Result<Self, Problem> {
         TableSource::open(pid, pidfd, sorts)?.read(fd, None)
+    }
+
+    /// The same with where its description is.
+    fn placed(self, file: u64) -> Self {
+        // Of locks that belong to tables, fdinfo shows those of one table.
+        let of_tables = || self.dup().map_or(true, fcntl::may_have_lock);
+        let has_locks = self.info.values("lock").next().is_some() || !self.is_path_only() && of_tables();
+        Self { place: (!has_locks).then_some(file), ..self }
     }
 
     /// With what the description itself is asked.

@@ -146,7 +146,7 @@ fn entry_for<'a>(vmas: &'a mut Vec<StasisVmaEntry>, vma: &SmapsVma) -> &'a mut S
 
 /// Whether later mappings will be locked, and how. The agent's memory is later than all that we know of.
 fn lock_later(facts: &TaskFacts, agent: &Agent) -> Result<Option<u32>, Problem> {
-    if facts.places.is_some_and(|places| places.flags_later == 0) {
+    if facts.places.as_ref().is_some_and(|places| places.flags_later == 0) {
         return Ok(None);
     }
     let status = read_single(&format!("/proc/{}/status", facts.pid), procfs::status::parse)?;
