@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod freeze;
 pub mod memory;
 pub mod regs;
+mod seize;
 pub mod sleep;
 pub mod snapshot;
 pub mod stopped;

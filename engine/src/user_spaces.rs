@@ -16,7 +16,7 @@ use proto::messages::{StasisOwnedNamespace, StasisUsernsEntry, TaskKobjIdsEntry,
 
 use crate::dump::inspect::{TaskFacts, ThreadFacts, read_proc};
 use crate::dump::namespace_links::NamespaceLinks;
-use crate::error::{Class, Context as _, Explain, Object, Problem, SysError, TaskName};
+use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::image::NewImages;
 use crate::kinds::files::FilesDump;
 use crate::kinds::namespaces::{self, FIRST_FREE_ID, user};
@@ -103,9 +103,16 @@ pub struct UserSpaces {
 /// A task, and all ids that it has.
 #[derive(Debug)]
 struct Member {
-    name: TaskName,
     pid: i32,
     ids: TaskKobjIdsEntry,
+}
+
+impl Member {
+    /// A problem that it stands in.
+    fn problem(&self, refusal: UserSpaceRefusal) -> Problem {
+        let problem = Problem::new(refusal);
+        task_name(self.pid).iter().fold(problem, Problem::task)
+    }
 }
 
 /// Those that a restore has made, for files that lead to them.
@@ -212,9 +219,7 @@ impl UserSpaces {
         };
         self.known.insert(link.to_owned(), id);
         ids.user_ns_id = Some(id);
-        if let Some(name) = task_name(pid) {
-            self.members.push(Member { name, pid, ids: *ids });
-        }
+        self.members.push(Member { pid, ids: *ids });
         for kind in NamespaceType::ALL.into_iter().filter(|kind| *kind != NamespaceType::User) {
             let (Some(link), Some(id)) = (links.of(kind), namespaces::id(ids, kind)) else { continue };
             // The network namespaces of sockets are asked later, with all others of that type.
@@ -266,7 +271,7 @@ impl UserSpaces {
         let refusal = |member: &Member| {
             let shares = |other: &&Member| other.ids.fs_id == member.ids.fs_id && other.pid != member.pid;
             let other = self.members.iter().find(shares)?;
-            Some(Problem::new(UserSpaceRefusal::SharesDirectories(other.pid)).task(&member.name))
+            Some(member.problem(UserSpaceRefusal::SharesDirectories(other.pid)))
         };
         below.filter_map(refusal).collect()
     }
@@ -277,7 +282,7 @@ impl UserSpaces {
         let mut problems = Vec::new();
         for member in self.members.iter().filter(|member| owns(NamespaceType::Pid, member.ids.pid_ns_id)) {
             let ids = &member.ids;
-            let mut refuse = |refusal| problems.push(Problem::new(refusal).task(&member.name));
+            let mut refuse = |refusal| problems.push(member.problem(refusal));
             let others = || self.members.iter().filter(|other| other.ids.pid_ns_id != ids.pid_ns_id);
             if others().any(|other| other.ids.vm_id == ids.vm_id) {
                 refuse(UserSpaceRefusal::Shares("address space"));

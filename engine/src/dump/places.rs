@@ -16,8 +16,11 @@ use super::inspect::PathLink;
 use super::namespace_links::Links;
 use crate::procfs::limits::Limits;
 
-/// Descriptors of a table that has not grown since it was made (`NR_OPEN_DEFAULT` of include/linux/fdtable.h).
-const SMALL_TABLE: usize = 64;
+/// Descriptors of which it is seen where they lead; a table has room for as many at least (`NR_OPEN_DEFAULT` of
+/// include/linux/fdtable.h).
+const FIRST_FDS: usize = 64;
+/// Words of bits, one for each descriptor, that are looked at: a larger table is not.
+const BITMAP: usize = 16;
 
 /// Where a task has things, and what it has.
 #[derive(Debug, Clone, FromBytes, Immutable, KnownLayout)]
@@ -46,7 +49,8 @@ pub struct Places {
     pub limits: [u64; 32],
     table_size: u64,
     closed_by_execve: u64,
-    open: [u64; SMALL_TABLE],
+    in_use: [u64; BITMAP],
+    open: [u64; FIRST_FDS],
 }
 
 /// What decides in which namespaces a process is.
@@ -105,6 +109,7 @@ pub(super) const FIELDS: &[Field] = &[
     field(&[("task_struct", "signal"), ("signal_struct", "rlim")], 256),
     field(&[TABLE[0], TABLE[1], ("fdtable", "max_fds")], 4),
     Field { path: &[TABLE[0], TABLE[1], ("fdtable", "close_on_exec")], behind: Some(0), bytes: 8 },
+    Field { path: &[TABLE[0], TABLE[1], ("fdtable", "open_fds")], behind: Some(0), bytes: 128 },
     Field { path: OPEN, behind: Some(0), bytes: 256 },
     Field { path: OPEN, behind: Some(256), bytes: 256 },
 ];
@@ -121,10 +126,12 @@ pub struct Descriptor {
 }
 
 impl Places {
-    /// Its descriptors in order, if its table is small.
+    /// Its descriptors in order, if all have small numbers.
     pub fn descriptors(&self) -> Option<impl Iterator<Item = Descriptor>> {
         let open = self.open.iter().enumerate().filter(|(_, file)| **file != 0);
-        (self.table_size == SMALL_TABLE as u64).then(|| {
+        let words = usize::try_from(self.table_size / u64::from(u64::BITS)).ok();
+        let others = words.and_then(|words| self.in_use.get(1..words));
+        others.is_some_and(|others| others.iter().all(|word| *word == 0)).then(|| {
             let cloexec = |fd: usize| self.closed_by_execve >> fd & 1 != 0;
             open.map(move |(fd, file)| Descriptor { fd: fd as i32, file: *file, cloexec: cloexec(fd) })
         })

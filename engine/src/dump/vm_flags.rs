@@ -297,10 +297,12 @@ mod tests {
         let own = std::process::id() as i32;
         let (places, _) = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
         let places = places.unwrap();
-        println!("{places:#x?}");
         let limits = std::fs::read("/proc/self/limits").unwrap();
         let limits = procfs::limits::parse(&limits).unwrap();
         assert_eq!(limits.map(|limit| [limit.soft, limit.hard]).as_flattened(), places.limits);
+        // Other tests open and close theirs.
+        let open: Vec<i32> = places.descriptors().into_iter().flatten().map(|one| one.fd).collect();
+        assert_eq!(open.get(..3), Some([0, 1, 2].as_slice()));
     }
 
     #[test]

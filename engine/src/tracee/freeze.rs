@@ -1,28 +1,29 @@
 //! Stopping a whole process tree, and letting it go again.
 
-use std::collections::HashSet;
-use std::fs;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::dump::inspect::{read_proc, read_text};
+use crate::dump::inspect::read_text;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
 use crate::procfs;
 use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::namespace::INIT;
 use crate::sys::pidfd;
-use crate::sys::ptrace::{self, Queue, Resume, SIGINFO_SIZE};
+
 use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
 use crate::tracee::sleep::Sleep;
-use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
-use crate::tracee::vfork;
+use crate::tracee::stopped::{Running, Stop, Stopped};
 
 /// Rounds of looking for new tasks before a tree counts as forking faster than it can be stopped.
 const MAX_ROUNDS: usize = 64;
+
+/// How long who was asked to stop, and is let go, may take to do so.
+const LET_GO: Duration = Duration::from_millis(100);
 
 /// Why a tree cannot be frozen.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +77,7 @@ pub struct FrozenThread {
     /// The stopped thread; taken out while it runs for us.
     pub stopped: Option<Stopped>,
     /// What it stopped at.
-    stop: Stop,
+    pub(super) stop: Stop,
     /// The call that it is to go on with.
     pub sleep: Option<Sleep>,
 }
@@ -111,6 +112,8 @@ pub struct FrozenTask {
 pub struct FrozenTree {
     /// Its tasks, parents before their children.
     pub tasks: Vec<FrozenTask>,
+    /// First threads of further tasks, which are on their way to a stop already.
+    asked: HashMap<i32, Running>,
     /// The cgroup that it was frozen with.
     cgroup: Option<GivenCgroup>,
 }
@@ -120,8 +123,9 @@ impl FrozenTree {
     pub fn freeze(root: i32, cgroup: Option<&Path>, limit: Duration) -> Result<Self, Problem> {
         crate::sys::process::hold_child_signal()?;
         let cgroup = cgroup.map(|dir| GivenCgroup::seize(dir, limit)).transpose()?;
-        let mut tree = Self { tasks: Vec::new(), cgroup };
-        let root = FrozenTask::seize(root, None, limit)?.ok_or_else(|| Problem::new(FreezeError::Gone))?;
+        let mut tree = Self { tasks: Vec::new(), asked: HashMap::new(), cgroup };
+        let root =
+            FrozenTask::seize(root, None, None, limit)?.ok_or_else(|| Problem::new(FreezeError::Gone))?;
         let mut known = HashSet::from([root.pid]);
         tree.tasks.push(root);
         tree.seize_children_of(0, &mut known, limit)?;
@@ -157,12 +161,24 @@ impl FrozenTree {
     ) -> Result<(), Problem> {
         let mut at = from;
         while let Some(task) = self.tasks.get(at) {
-            for child in task.children(task.threads.len()) {
+            let children = task.children(task.threads.len());
+            self.ask_to_stop(&children, known);
+            for child in children {
                 self.seize_child(child, at, known, limit)?;
             }
             at += 1;
         }
         Ok(())
+    }
+
+    /// Asks children to stop, so that they do so at the same time. Whoever cannot be asked now is told about when it is its turn.
+    fn ask_to_stop(&mut self, children: &[i32], known: &HashSet<i32>) {
+        for child in children.iter().filter(|child| !known.contains(child)) {
+            let Ok(thread) = Running::seize(*child, 0) else { continue };
+            // One that has ended meanwhile tells that it did.
+            let _ended = thread.interrupt();
+            self.asked.insert(*child, thread);
+        }
     }
 
     /// Stops children that tasks were given meanwhile, because the parents of those ended. Whether there were any: then
@@ -192,7 +208,8 @@ impl FrozenTree {
         if known.contains(&child) {
             return Ok(false);
         }
-        if let Some(task) = FrozenTask::seize(child, Some(parent), limit)? {
+        let asked = self.asked.remove(&child);
+        if let Some(task) = FrozenTask::seize(child, Some(parent), asked, limit)? {
             known.insert(child);
             self.tasks.push(task);
         }
@@ -315,6 +332,11 @@ impl FrozenTree {
             }
         }
         self.tasks.clear();
+        for (_, thread) in self.asked.drain() {
+            let Ok((stopped, stop)) = thread.wait(LET_GO) else { continue };
+            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+            let _gone = stopped.detach(signal);
+        }
         first
     }
 }
@@ -355,12 +377,6 @@ fn wait_until_reaped(tasks: &[FrozenTask]) {
     }
 }
 
-/// Whether we trace a thread already.
-fn is_ours(pid: i32, tid: i32) -> bool {
-    let status = read_proc(format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse);
-    status.is_ok_and(|status| status.tracer_pid == std::process::id() as i32)
-}
-
 /// The process that started the command, whose worker we are, and those that started it; of the init of a pid namespace
 /// only if it did so itself, since else it is nobody's caller, and reaps whoever comes.
 fn callers() -> Vec<i32> {
@@ -388,280 +404,6 @@ fn reap(tid: i32) {
     }
 }
 
-impl FrozenTask {
-    /// Stops all threads of a process; none if it is gone.
-    fn seize(pid: i32, parent: Option<usize>, limit: Duration) -> Result<Option<Self>, Problem> {
-        let unknown = TaskName { host_pid: pid, inner_pid: None, comm: String::new() };
-        let mut task =
-            Self { pid, name: unknown, parent, state: TaskState::Alive, threads: Vec::new(), agent: None };
-        let named = |e: Problem| match task_name(pid) {
-            Some(name) => e.task(&name),
-            None => e,
-        };
-        task.seize_all(limit).map_err(named)?;
-        if task.threads.is_empty() {
-            // Either it waits for its parent, or it is gone.
-            if process_state(pid) != Some('Z') {
-                return Ok(None);
-            }
-            task.state = TaskState::Zombie;
-        }
-        // It has executed its last program until further notice.
-        task.name = task_name(pid).unwrap_or(task.name);
-        Ok(Some(task))
-    }
-
-    /// Stops threads until a look at all of them finds none that is not stopped.
-    fn seize_all(&mut self, limit: Duration) -> Result<(), Problem> {
-        let deadline = Instant::now() + limit;
-        let mut ended = HashSet::new();
-        loop {
-            let held: HashSet<i32> = self.threads.iter().map(|thread| thread.tid).collect();
-            let new = |tid: &i32| !held.contains(tid) && !ended.contains(tid);
-            // Those that have ended may be gone, and others have come; but who is held stays, or loses its place to another.
-            let all_known = ended.is_empty() && thread_count(self.pid) == Some(held.len());
-            let new: Vec<i32> =
-                if all_known { Vec::new() } else { thread_ids(self.pid).filter(new).collect() };
-            let changed = if new.is_empty() {
-                self.take_note_of_losses(limit)? || self.settle_stop(limit)?
-            } else {
-                self.seize_threads(&new, &mut ended, limit)?;
-                true
-            };
-            if !changed {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(Problem::new(FreezeError::Outrun));
-            }
-        }
-    }
-
-    /// Stops some threads: all are asked before any is waited for. Those that have ended and are not gone go to `ended`.
-    fn seize_threads(
-        &mut self,
-        tids: &[i32],
-        ended: &mut HashSet<i32>,
-        limit: Duration,
-    ) -> Result<(), Problem> {
-        let mut running = Vec::with_capacity(tids.len());
-        for &tid in tids {
-            let mut seized = Running::seize(tid, 0);
-            // It may have ended, and another thread have executed a program and taken its id, before we looked.
-            for _ in 0..3 {
-                if !matches!(seized, Err(SysError { errno: Errno::EPERM, .. })) || has_ended(self.pid, tid) {
-                    break;
-                }
-                seized = Running::seize(tid, 0);
-            }
-            match seized {
-                Ok(thread) => {
-                    thread.interrupt().or_else(gone_is_fine)?;
-                    running.push(thread);
-                }
-                Err(SysError { errno: Errno::ESRCH, .. }) => {}
-                // What the kernel says of a thread that has ended, and is still there.
-                Err(SysError { errno: Errno::EPERM, .. }) if has_ended(self.pid, tid) => {
-                    ended.insert(tid);
-                }
-                // With its cgroup, and asked to stop, too.
-                Err(SysError { errno: Errno::EPERM, .. }) if is_ours(self.pid, tid) => {
-                    running.push(Running::adopt(tid));
-                }
-                Err(e) => return Err(seize_error(tid, e)),
-            }
-        }
-        for thread in running {
-            let tid = thread.tid();
-            match wait_for_interrupt(self.pid, thread, limit)? {
-                Some((stopped, stop)) => {
-                    self.threads.push(FrozenThread { tid, stopped: Some(stopped), stop, sleep: None });
-                }
-                // A leader that has ended stays as long as the other threads do, and cannot be let go.
-                None if has_ended(self.pid, tid) => {
-                    ended.insert(tid);
-                }
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets threads that we held, and that are gone: killed from outside, or by another thread's `execve`, which then
-    /// goes on under the leader's id. Whether there were any.
-    fn take_note_of_losses(&mut self, limit: Duration) -> Result<bool, Problem> {
-        let mut lost = false;
-        for mut thread in std::mem::take(&mut self.threads) {
-            if thread.stopped().sigmask().is_err() {
-                lost = true;
-                let successor = wait_for_interrupt(self.pid, Running::adopt(thread.tid), limit)?;
-                let Some((stopped, stop)) = successor else { continue };
-                thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop, sleep: None };
-            }
-            self.threads.push(thread);
-        }
-        Ok(lost)
-    }
-
-    /// Completes a stop of the whole process that was under way when we came. Whether anything had to be done.
-    ///
-    /// A pending `SIGSTOP` is taken now, since it cannot be blocked and would stop the agent. From the moment a stop
-    /// begins, every thread must be in it: one that is not has the stop before it, and takes it when it goes on, before
-    /// its first instruction (`do_jobctl_trap` of kernel/signal.c).
-    fn settle_stop(&mut self, limit: Duration) -> Result<bool, Problem> {
-        let mut changed = false;
-        if let Some(at) = self.pending_stop()? {
-            self.resume_into_stop(at, limit)?;
-            changed = true;
-        }
-        let group = |thread: &FrozenThread| matches!(thread.stop, Stop::Group(_));
-        if self.threads.iter().any(group) && !self.threads.iter().all(group) {
-            for at in 0..self.threads.len() {
-                if self.threads.get(at).is_some_and(|thread| !group(thread)) {
-                    self.resume_into_stop(at, limit)?;
-                }
-            }
-            // Those that are in no stop even now were let go on by a SIGCONT.
-            let all = self.threads.iter().all(group);
-            if !all {
-                self.threads.iter_mut().for_each(|thread| thread.stop = Stop::Interrupt);
-            }
-            changed = true;
-        }
-        self.state = match self.threads.first().map(|thread| thread.stop) {
-            Some(Stop::Group(signal)) => TaskState::Stopped(signal),
-            _ => TaskState::Alive,
-        };
-        Ok(changed)
-    }
-
-    /// The place of a thread that has a `SIGSTOP` to take.
-    fn pending_stop(&self) -> Result<Option<usize>, SysError> {
-        for (at, thread) in self.threads.iter().enumerate() {
-            let own = queue_has(thread.tid, Queue::Thread, libc::SIGSTOP)?;
-            if own || at == 0 && queue_has(thread.tid, Queue::Shared, libc::SIGSTOP)? {
-                return Ok(Some(at));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Lets a thread with a stop before it go on into that, past all signals that it takes first. It has none if a `SIGCONT` came
-    /// before we interrupted it, and after others were seen in the stop: then it runs, and is interrupted once more.
-    fn resume_into_stop(&mut self, at: usize, limit: Duration) -> Result<(), Problem> {
-        let Some(thread) = self.threads.get_mut(at) else { return Ok(()) };
-        let Some(mut stopped) = thread.stopped.take() else { return Ok(()) };
-        let mut signal = 0;
-        let (stopped, stop) = loop {
-            let tid = stopped.tid();
-            let waited = match stopped.resume(Resume::Cont, signal)?.wait(limit.min(LOOK)) {
-                Err(TraceError::NotStopping { .. }) => {
-                    let running = Running::adopt(tid);
-                    running.interrupt().or_else(gone_is_fine)?;
-                    running.wait(limit)
-                }
-                waited => waited,
-            };
-            match waited {
-                Ok((next, Stop::Signal(taken))) => (stopped, signal) = (next, taken),
-                Ok((next, stop @ (Stop::Group(_) | Stop::Interrupt))) => break (next, stop),
-                Ok((next, _)) => (stopped, signal) = (next, 0),
-                Err(TraceError::Died { .. }) => {
-                    self.threads.remove(at);
-                    return Ok(());
-                }
-                Err(e) => return Err(e.into()),
-            }
-        };
-        *thread = FrozenThread { tid: thread.tid, stopped: Some(stopped), stop, sleep: None };
-        Ok(())
-    }
-
-    /// The thread that stands for the task: its leader, or the first that lives if that has ended.
-    pub fn first_tid(&self) -> i32 {
-        self.threads.first().map_or(self.pid, |thread| thread.tid)
-    }
-
-    /// Children of its first `threads` threads.
-    fn children(&self, threads: usize) -> Vec<i32> {
-        let mut children = Vec::new();
-        for thread in self.threads.iter().take(threads) {
-            let path = format!("/proc/{}/task/{}/children", self.pid, thread.tid);
-            let text = read_text(&path).unwrap_or_default();
-            children.extend(procfs::children::parse(&text).unwrap_or_default());
-        }
-        children
-    }
-}
-
-/// How often a silent thread is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Waits for the stop we asked for; none if the thread ended instead. A signal that arrives first is let through: the
-/// thread takes it, and then stops.
-fn wait_for_interrupt(
-    pid: i32,
-    thread: Running,
-    limit: Duration,
-) -> Result<Option<(Stopped, Stop)>, TraceError> {
-    let deadline = Instant::now() + limit;
-    let tid = thread.tid();
-    let mut thread = thread;
-    loop {
-        match thread.wait(limit.min(LOOK)) {
-            Ok((stopped, Stop::Interrupt)) => return Ok(Some((stopped, Stop::Interrupt))),
-            Ok((stopped, Stop::Group(_))) => return stopped.without_pending_stop(limit).map(Some),
-            Ok((stopped, Stop::Signal(signal))) => thread = stopped.resume(Resume::Cont, signal)?,
-            Ok((stopped, _)) => thread = stopped.resume(Resume::Cont, 0)?,
-            Err(TraceError::Died { .. } | TraceError::Sys(SysError { errno: Errno::ECHILD, .. })) => {
-                return Ok(None);
-            }
-            // The end of a leader is not reported as long as other threads live.
-            Err(TraceError::NotStopping { .. }) if has_ended(pid, tid) => return Ok(None),
-            Err(TraceError::NotStopping { .. }) if Instant::now() < deadline => thread = Running::adopt(tid),
-            Err(TraceError::NotStopping { wchan, .. }) => {
-                return Err(match vfork::borrower(pid, tid) {
-                    Some(child) => TraceError::WaitsForChild { tid, limit, child: child.to_string() },
-                    None => TraceError::NotStopping { tid, limit, wchan },
-                });
-            }
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-/// Whether a signal waits in a queue.
-fn queue_has(tid: i32, queue: Queue, signal: i32) -> Result<bool, SysError> {
-    let mut from = 0;
-    let mut buffer = [[0; SIGINFO_SIZE]; 4];
-    loop {
-        let count = ptrace::peek_siginfo(tid, queue, from, &mut buffer)?;
-        let found = buffer.iter().take(count).any(|info| info.starts_with(&signal.to_le_bytes()));
-        if found || count < buffer.len() {
-            return Ok(found);
-        }
-        from += count as u64;
-    }
-}
-
-fn gone_is_fine(e: SysError) -> Result<(), SysError> {
-    if e.errno == Errno::ESRCH { Ok(()) } else { Err(e) }
-}
-
-/// Says more about a refused attach than `EPERM`.
-fn seize_error(tid: i32, e: SysError) -> Problem {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let tracer =
-        status.lines().find_map(|l| l.strip_prefix("TracerPid:")).and_then(|p| p.trim().parse::<i32>().ok());
-    match tracer {
-        Some(pid) if pid != 0 => {
-            let tracer = task_name(pid).map_or_else(|| format!("process {pid}"), |name| name.to_string());
-            Problem::new(FreezeError::Traced { tracer })
-        }
-        _ => Problem::new(e),
-    }
-}
-
 /// A task's name for messages; none if there is no such task.
 pub fn task_name(pid: i32) -> Option<TaskName> {
     let comm = read_text(&format!("/proc/{pid}/comm")).ok()?;
@@ -683,16 +425,4 @@ fn state_in(path: &str) -> Option<char> {
     let stat = read_text(path).ok()?;
     let after_comm = stat.iter().rposition(|b| *b == b')')? + 2;
     stat.get(after_comm).map(|b| char::from(*b))
-}
-
-/// How many threads a process has that are not gone: each is a link of the directory, which has two of its own
-/// (`proc_task_getattr` of fs/proc/base.c).
-fn thread_count(pid: i32) -> Option<usize> {
-    let links = nix::sys::stat::stat(format!("/proc/{pid}/task").as_str()).ok()?.st_nlink;
-    usize::try_from(links).ok()?.checked_sub(2)
-}
-
-fn thread_ids(pid: i32) -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
