@@ -7,6 +7,7 @@
 pub(crate) mod apart;
 mod descriptors;
 pub mod inspect;
+pub(crate) mod likeness;
 mod memory;
 pub(crate) mod namespace_links;
 pub(crate) mod pages_file;
@@ -16,7 +17,7 @@ pub(crate) mod sharing;
 pub(crate) mod target;
 pub(crate) mod task;
 mod vm_flags;
-mod walk;
+pub(crate) mod walk;
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -86,11 +87,12 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
+    let spokesmen = likeness::spokesmen(&tree, &facts, &tasks, &files);
     let written = {
         let modest = memory::modest(&tree, &facts, &tasks);
         let write = || memory::write_modest(&modest, &mut images, &mut stats, lifeline);
         let (written, asked) =
-            side_by_side::both(write, || task::ask(&mut tree, &facts, &mut tasks, lifeline));
+            side_by_side::both(write, || task::ask(&mut tree, &facts, &mut tasks, &spokesmen, lifeline));
         asked.and(written).map_err(running)?
     };
     descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;

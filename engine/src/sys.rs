@@ -12,6 +12,8 @@ pub mod autofs;
 pub mod bpf;
 pub mod fanotify;
 pub mod fcntl;
+#[cfg(test)]
+pub mod forked;
 pub mod handle;
 pub mod inotify;
 pub mod ipc;

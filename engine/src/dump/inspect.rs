@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::Arc;
 
+use super::likeness::Likeness;
 use super::namespace_links::{Links, NamespaceLinks, ThreadLinks};
 use super::places::{Places, Remembered};
 use super::vm_flags::{Mapped, VmFlagsReader};
@@ -79,6 +80,8 @@ pub struct TaskFacts {
     pub vmas: Vec<SmapsVma>,
     /// Where the kernel has what it has, if that was seen.
     pub places: Option<Box<Places>>,
+    /// What it is known by, if others like it may answer for it.
+    pub likeness: Option<Likeness>,
     /// Its resource limits.
     pub limits: procfs::limits::Limits,
     /// Its namespaces.
@@ -391,7 +394,7 @@ impl TaskFacts {
             namespaces.compare(links);
         }
         let (pidfd, ids) = (pidfd::open(pid)?, ids.clone());
-        let Mapped { vmas, places } = mapped;
+        let Mapped { vmas, places, likeness } = mapped;
         Ok(Self {
             pid,
             ended_leader,
@@ -399,6 +402,7 @@ impl TaskFacts {
             memory,
             vmas,
             places,
+            likeness,
             limits,
             namespaces,
             auxv,

@@ -136,7 +136,7 @@ pub(super) fn modest<'a>(
 ) -> Vec<Modest<'a>> {
     let places = tree.tasks.iter().enumerate().zip(facts.iter().zip(tasks));
     let modest = places.filter_map(|((at, task), (facts, image))| {
-        let facts = facts.as_ref().filter(|facts| image.has_memory() && estimate(facts) <= SMALL)?;
+        let facts = facts.as_ref().filter(|facts| image.has_memory() && is_modest(facts))?;
         Some(Modest { at, name: task.name.clone(), pid: image.pid.into(), facts })
     });
     modest.collect()
@@ -179,18 +179,17 @@ pub(super) fn write(
     let copies_wanted = options.afterwards == Afterwards::LeaveRunning && !tree.was_frozen();
     let orphans_come_here = if copies_wanted { orphans_come_here(tree)? } else { Vec::new() };
     for ((at, task), (facts, image)) in tree.tasks.iter_mut().enumerate().zip(facts.iter().zip(tasks)) {
-        let (Some(facts), Some(agent)) = (facts, task.agent.as_mut()) else { continue };
-        if !image.has_memory() {
-            continue;
-        }
+        let Some(facts) = facts.as_ref().filter(|_| image.has_memory()) else { continue };
         writing.lifeline.check()?;
         let name = task.name.clone();
-        let mut extra = extra::with_lock_later(image.extra(), facts, agent).of_task(&name)?;
+        let agent = task.agent.as_mut();
+        let mut extra = extra::with_lock_later(image.extra(), facts, agent.as_deref()).of_task(&name)?;
         if let Some(guards) = written.0.remove(&at) {
             extra::add_guards(&mut extra, &guards);
             extra::write(writing.images, image.pid.into(), &extra)?;
             continue;
         }
+        let Some(agent) = agent else { continue };
         let memory = Memory { extra, ..Memory::of(name, image.pid.into(), facts) };
         // A copy has a socket pair of its own.
         let may_copy =
@@ -397,6 +396,11 @@ fn orphans_come_here(tree: &mut FrozenTree) -> Result<Vec<bool>, Problem> {
 /// Bytes of those tasks' own pages that have more than little.
 pub(super) fn estimate_large(facts: &[Option<TaskFacts>]) -> u64 {
     facts.iter().flatten().map(estimate).filter(|bytes| *bytes > SMALL).sum()
+}
+
+/// Whether a task has little memory.
+pub(super) fn is_modest(facts: &TaskFacts) -> bool {
+    estimate(facts) <= SMALL
 }
 
 /// Bytes of a task's own pages, as far as `/proc` tells.

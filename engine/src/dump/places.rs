@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::inspect::PathLink;
 use super::namespace_links::Links;
+use super::walk::{Field, Step};
 use crate::procfs::limits::Limits;
 
 /// Descriptors of which it is seen where they lead; a table has room for as many at least (`NR_OPEN_DEFAULT` of
@@ -67,52 +68,38 @@ pub struct Namespaces {
     level: u64,
 }
 
-/// A field of a structure of the kernel.
-pub(super) type Step = (&'static str, &'static str);
-
-/// Where the kernel has a part of [`Places`].
-#[derive(Debug)]
-pub(super) struct Field {
-    /// From one structure to the next, the first of which is the task's.
-    pub path: &'static [Step],
-    /// If what is wanted is behind the last of them: how far from where that points to.
-    pub behind: Option<u32>,
-    /// Its bytes; where they are fewer than 8, the rest of a word is 0.
-    pub bytes: u16,
-}
-
-const fn field(path: &'static [Step], bytes: u16) -> Field {
-    Field { path, behind: None, bytes }
-}
-
-const TABLE: [Step; 2] = [("task_struct", "files"), ("files_struct", "fdt")];
-const OPEN: &[Step] = &[TABLE[0], TABLE[1], ("fdtable", "fd")];
-
 /// All parts, in their order there.
-pub(super) const FIELDS: &[Field] = &[
-    field(&[("task_struct", "mm")], 8),
-    field(&[("task_struct", "files")], 8),
-    field(&[("task_struct", "fs")], 8),
-    field(&[("task_struct", "sighand")], 8),
-    field(&[("task_struct", "mm"), ("mm_struct", "def_flags")], 8),
-    field(&[("task_struct", "nsproxy")], 8),
-    field(&[("task_struct", "real_cred"), ("cred", "user_ns")], 8),
-    field(&[("task_struct", "thread_pid"), ("pid", "level")], 4),
-    field(&[("task_struct", "cgroups")], 8),
-    field(&[("task_struct", "mm"), ("mm_struct", "exe_file")], 8),
-    field(&[("task_struct", "fs"), ("fs_struct", "pwd")], 16),
-    field(&[("task_struct", "fs"), ("fs_struct", "root")], 16),
-    field(&[("task_struct", "signal"), ("signal_struct", "oom_score_adj")], 2),
-    field(&[("task_struct", "loginuid")], 4),
-    field(&[("task_struct", "mm"), ("mm_struct", "flags")], 8),
-    field(&[("task_struct", "signal"), ("signal_struct", "posix_timers")], 8),
-    field(&[("task_struct", "signal"), ("signal_struct", "rlim")], 256),
-    field(&[TABLE[0], TABLE[1], ("fdtable", "max_fds")], 4),
-    Field { path: &[TABLE[0], TABLE[1], ("fdtable", "close_on_exec")], behind: Some(0), bytes: 8 },
-    Field { path: &[TABLE[0], TABLE[1], ("fdtable", "open_fds")], behind: Some(0), bytes: 128 },
-    Field { path: OPEN, behind: Some(0), bytes: 256 },
-    Field { path: OPEN, behind: Some(256), bytes: 256 },
-];
+pub(super) const FIELDS: &[Field] = &{
+    use Step::{Behind, In};
+    const MM: Step = In("task_struct", "mm");
+    const FS: Step = In("task_struct", "fs");
+    const SIGNAL: Step = In("task_struct", "signal");
+    const FILES: Step = In("task_struct", "files");
+    const FDT: Step = In("files_struct", "fdt");
+    [
+        Field::new(&[MM], 8),
+        Field::new(&[FILES], 8),
+        Field::new(&[FS], 8),
+        Field::new(&[In("task_struct", "sighand")], 8),
+        Field::new(&[MM, Behind, In("mm_struct", "def_flags")], 8),
+        Field::new(&[In("task_struct", "nsproxy")], 8),
+        Field::new(&[In("task_struct", "real_cred"), Behind, In("cred", "user_ns")], 8),
+        Field::new(&[In("task_struct", "thread_pid"), Behind, In("pid", "level")], 4),
+        Field::new(&[In("task_struct", "cgroups")], 8),
+        Field::new(&[MM, Behind, In("mm_struct", "exe_file")], 8),
+        Field::new(&[FS, Behind, In("fs_struct", "pwd")], 16),
+        Field::new(&[FS, Behind, In("fs_struct", "root")], 16),
+        Field::new(&[SIGNAL, Behind, In("signal_struct", "oom_score_adj")], 2),
+        Field::new(&[In("task_struct", "loginuid")], 4),
+        Field::new(&[MM, Behind, In("mm_struct", "flags")], 8),
+        Field::new(&[SIGNAL, Behind, In("signal_struct", "posix_timers")], 8),
+        Field::new(&[SIGNAL, Behind, In("signal_struct", "rlim")], 256),
+        Field::new(&[FILES, Behind, FDT, Behind, In("fdtable", "max_fds")], 4),
+        Field::new(&[FILES, Behind, FDT, Behind, In("fdtable", "close_on_exec"), Behind], 8),
+        Field::new(&[FILES, Behind, FDT, Behind, In("fdtable", "open_fds"), Behind], 128),
+        Field::new(&[FILES, Behind, FDT, Behind, In("fdtable", "fd"), Behind], 512),
+    ]
+};
 
 /// A descriptor as the kernel has it.
 #[derive(Debug, Clone, Copy)]
@@ -244,8 +231,7 @@ mod tests {
 
     #[test]
     fn fields_are_all_of_it() {
-        let bytes: u16 = FIELDS.iter().map(|field| field.bytes.next_multiple_of(8)).sum();
-        assert_eq!(usize::from(bytes), size_of::<Places>());
+        assert_eq!(Field::length_of(FIELDS), size_of::<Places>());
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub(super) fn settle(
     let mut asked = Vec::new();
     for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&mut *images) {
         let (Some(facts), Some(mut agent)) = (facts, task.agent.take()) else {
+            if let Some(facts) = facts {
+                // No timer runs in it, and its thread is stopped.
+                look_from_outside(facts, true, &mut image.cores).of_task(&task.name)?;
+            }
             asked.push(None);
             continue;
         };
@@ -124,16 +128,17 @@ fn look(
     has_pending: bool,
     cores: &mut [ThreadImage],
 ) -> Result<(), Problem> {
-    let look = || {
-        facts.threads.iter().zip(cores).try_for_each(|(thread, core)| {
-            let has_pending = has_pending || thread.tid != facts.pid;
-            TASK_KINDS.iter().try_for_each(|kind| kind.look_last(facts, thread, has_pending, core))
-        })
-    };
     if !has_pending {
-        return look();
+        return look_from_outside(facts, false, cores);
     }
-    agent.while_stopped(|_| look()).while_trying_to("stop its agent")?
+    agent.while_stopped(|_| look_from_outside(facts, true, cores)).while_trying_to("stop its agent")?
+}
+
+fn look_from_outside(facts: &TaskFacts, has_pending: bool, cores: &mut [ThreadImage]) -> Result<(), Problem> {
+    facts.threads.iter().zip(cores).try_for_each(|(thread, core)| {
+        let has_pending = has_pending || thread.tid != facts.pid;
+        TASK_KINDS.iter().try_for_each(|kind| kind.look_last(facts, thread, has_pending, core))
+    })
 }
 
 /// The pending signals of all threads, and of the task.

@@ -32,7 +32,7 @@ use crate::supervise::Lifeline;
 use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces::{self, TimeSpaces};
 use crate::tracee::agent::{self, Entrance};
-use crate::tracee::batch::{Batch, Output};
+use crate::tracee::batch::{Batch, Output, Replies};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
 use crate::user_spaces;
 
@@ -432,21 +432,27 @@ pub(super) fn without_closed(images: &mut [TaskImages], files: &mut FilesDump<'_
 }
 
 /// Puts an agent into each task and asks what only the task knows. Tasks answer while others are being asked.
+///
+/// Who has a spokesman is neither asked nor given an agent: what that one answers is true of both.
 pub(super) fn ask<'a>(
     tree: &mut FrozenTree,
     facts: &'a [Option<TaskFacts>],
     images: &mut [TaskImages],
+    spokesmen: &[Option<usize>],
     lifeline: &Lifeline,
 ) -> Result<(), Problem> {
     let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
     let mm_questions = bounds::Questions::ask(leaders.batch());
     let others = Questions::of(&[Scope::Thread]);
-    let of_mappings = |(facts, image): (&'a Option<TaskFacts>, &TaskImages)| {
-        facts.as_ref().filter(|_| image.has_memory()).map(extra::Questions::of)
-    };
-    let mut mappings: Vec<_> = facts.iter().zip(&*images).map(of_mappings).collect();
+    let of_mappings =
+        |((facts, image), spokesman): ((&'a Option<TaskFacts>, &TaskImages), &Option<usize>)| {
+            facts.as_ref().filter(|_| image.has_memory() && spokesman.is_none()).map(extra::Questions::of)
+        };
+    let mut mappings: Vec<_> = facts.iter().zip(&*images).zip(spokesmen).map(of_mappings).collect();
     lifeline.check()?;
-    put_agents_in(tree, facts, images)?;
+    put_agents_in(tree, facts, images, spokesmen)?;
+    let mut answers: BTreeMap<usize, Option<Replies>> =
+        spokesmen.iter().flatten().map(|at| (*at, None)).collect();
     for (task, mappings) in tree.tasks.iter_mut().zip(&mappings) {
         let Some(agent) = &mut task.agent else { continue };
         let name = &task.name;
@@ -455,8 +461,8 @@ pub(super) fn ask<'a>(
             agent.send(batch).of_task(name).while_trying_to(ABOUT_ITSELF)?;
         }
     }
-    let of_images = images.iter_mut().zip(&mut mappings);
-    for ((task, facts), (image, mappings)) in tree.tasks.iter_mut().zip(facts).zip(of_images) {
+    let of_images = images.iter_mut().zip(&mut mappings).enumerate();
+    for ((task, facts), (at, (image, mappings))) in tree.tasks.iter_mut().zip(facts).zip(of_images) {
         let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
         let name = task.name.clone();
         let Some(agent) = &mut task.agent else { continue };
@@ -475,27 +481,45 @@ pub(super) fn ask<'a>(
         }
         if facts.threads.len() > 1 {
             let Some(mut agent) = task.agent.take() else { continue };
-            let answers = agent.run_on_other_threads(task, others.batch_ref());
+            let others_said = agent.run_on_other_threads(task, others.batch_ref());
             task.agent = Some(agent);
-            let answers = answers.of_task(&name).while_trying_to("ask its threads")?;
-            for (replies, core) in answers.iter().zip(cores) {
+            let others_said = others_said.of_task(&name).while_trying_to("ask its threads")?;
+            for (replies, core) in others_said.iter().zip(cores) {
                 others.answer(replies, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
             }
+        }
+        if let Some(kept) = answers.get_mut(&at) {
+            *kept = Some(replies);
+        }
+    }
+    for ((facts, image), spokesman) in facts.iter().zip(&mut *images).zip(spokesmen) {
+        let said = spokesman.and_then(|at| answers.get(&at)?.as_ref());
+        let (Some(facts), Some(said), Some(alive)) = (facts, said, &mut image.alive) else { continue };
+        if let Some(core) = image.cores.first_mut() {
+            leaders.answer(said, core)?;
+        }
+        if let Some(mm) = &mut alive.mm {
+            mm_questions.answer(said, mm)?;
+            alive.extra = extra::without_policies(facts);
         }
     }
     ask_about_children(tree, images)
 }
 
-/// Puts an agent into each task that lives.
+/// Puts an agent into each task that lives, and is asked itself.
 fn put_agents_in(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     images: &[TaskImages],
+    spokesmen: &[Option<usize>],
 ) -> Result<(), Problem> {
+    let asked =
+        |(facts, spokesman): (&'_ Option<TaskFacts>, &Option<usize>)| facts.is_some() && spokesman.is_none();
+    let asked: Vec<bool> = facts.iter().zip(spokesmen).map(asked).collect();
     let mut raised = Vec::new();
     let mut entrances = Vec::new();
-    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(images) {
-        let Some(facts) = facts else { continue };
+    for (((task, facts), image), is_asked) in tree.tasks.iter_mut().zip(facts).zip(images).zip(&asked) {
+        let Some(facts) = facts.as_ref().filter(|_| *is_asked) else { continue };
         // The agent's socket is one end of a pair.
         let room = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors());
         raised.push(room.of_task(&task.name)?);
@@ -506,7 +530,7 @@ fn put_agents_in(
     let mut agents = agent::inject_all(entrances).into_iter();
     drop(raised);
     let mut first = Ok(());
-    for (task, _) in tree.tasks.iter_mut().zip(facts).filter(|(_, facts)| facts.is_some()) {
+    for (task, _) in tree.tasks.iter_mut().zip(asked).filter(|(_, is_asked)| *is_asked) {
         match agents.next() {
             Some(Ok(agent)) => task.agent = Some(agent),
             Some(Err(e)) if first.is_ok() => {

@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -21,8 +21,9 @@ use nix::sys::signal::SigSet;
 use zerocopy::FromBytes as _;
 
 use super::inspect::{read_smaps, read_text};
+use super::likeness::{Deciding, Likeness};
 use super::places::Places;
-use super::walk::{self, Raw};
+use super::walk::{Raw, Walk};
 use crate::error::{Problem, SysError};
 use crate::procfs;
 use crate::procfs::maps::{self, Name, Vma};
@@ -83,6 +84,16 @@ pub(super) struct Mapped {
     pub vmas: Vec<SmapsVma>,
     /// Where the kernel has what it has, if that was seen.
     pub places: Option<Box<Places>>,
+    /// What it is known by, if others like it may answer for it.
+    pub likeness: Option<Likeness>,
+}
+
+/// What the program writes of a task.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub places: Box<Places>,
+    pub likeness: Option<Likeness>,
+    pub mappings: Vec<Raw>,
 }
 
 impl Raw {
@@ -123,7 +134,7 @@ impl VmFlagsReader {
     /// What a stopped task has mapped.
     pub(super) fn mappings(&self, pid: i32) -> Result<Mapped, Problem> {
         let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
-        let smaps = || Ok(Mapped { vmas: read_smaps(pid)?, places: None });
+        let smaps = || Ok(Mapped { vmas: read_smaps(pid)?, places: None, likeness: None });
         if is_wanted { self.read(pid).map_or_else(smaps, Ok) } else { smaps() }
     }
 
@@ -141,16 +152,18 @@ impl VmFlagsReader {
         } else {
             (raw(), text())
         };
-        let (places, raw) = raw?;
-        let vmas = vmas.and_then(|vmas| self.get()?.told(vmas, raw));
-        Some(Mapped { vmas: vmas.map_or_else(|| read_smaps(pid).ok(), Some)?, places })
+        let Written { places, likeness, mappings } = raw??;
+        let vmas = vmas.and_then(|vmas| self.get()?.told(vmas, mappings));
+        let vmas = vmas.map_or_else(|| read_smaps(pid).ok(), Some)?;
+        Some(Mapped { vmas, places: Some(places), likeness })
     }
 }
 
 /// The program, and what its numbers mean.
 #[derive(Debug)]
 pub(super) struct Reader {
-    program: OwnedFd,
+    walk: Walk,
+    deciding: Deciding,
     /// Bits that mean what we take them for.
     known: u64,
     /// The page of `vsyscall`, which is the same in every task, and no mapping.
@@ -158,14 +171,17 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn new() -> Result<Self, String> {
+    pub(super) fn new() -> Result<Self, String> {
         let file = File::open("/sys/kernel/btf/vmlinux").map_err(|e| format!("no BTF: {e}"))?;
-        let program = match MappedFile::of_sysfs(&file) {
-            Ok(mapped) => walk::load(mapped.get(0, mapped.len()).unwrap_or_default()),
+        let deciding = Deciding::all();
+        let fields = deciding.fields();
+        let load = |types: &[u8]| Walk::load(types, &fields);
+        let walk = match MappedFile::of_sysfs(&file) {
+            Ok(mapped) => load(mapped.get(0, mapped.len()).unwrap_or_default()),
             // Kernels before 6.16 do not map it.
-            Err(_) => walk::load(&read_text("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string())?),
+            Err(_) => load(&read_text("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string())?),
         };
-        let mut reader = Self { program: program?, known: 0, vsyscall: None };
+        let mut reader = Self { walk: walk?, deciding, known: 0, vsyscall: None };
         reader.compare_own()?;
         Ok(reader)
     }
@@ -176,7 +192,8 @@ impl Reader {
         let own = std::process::id() as i32;
         let shown = read_smaps(own).map_err(|_unlikely| "our own smaps cannot be read")?;
         let pidfd = pidfd::open(own).map_err(|e| e.to_string())?;
-        let (_, raw) = self.raw(pidfd.as_fd()).map_err(|e| e.to_string())?;
+        let raw = self.raw(pidfd.as_fd()).map_err(|e| e.to_string())?;
+        let raw = raw.ok_or("nothing of ours is mapped")?.mappings;
         drop(samples);
         for vma in &shown {
             // What we allocate on the way changes the one or the other.
@@ -195,17 +212,21 @@ impl Reader {
     }
 
     /// What the program writes of a task; nothing of one that has nothing mapped.
-    fn raw(&self, pidfd: BorrowedFd<'_>) -> Result<(Option<Box<Places>>, Vec<Raw>), SysError> {
+    pub(super) fn raw(&self, pidfd: BorrowedFd<'_>) -> Result<Option<Written>, SysError> {
         let mut bytes = Vec::with_capacity(1 << 16);
-        let mut walk = bpf::iterate(self.program.as_fd(), pidfd)?;
+        let mut walk = bpf::iterate(self.walk.program.as_fd(), pidfd)?;
         walk.read_to_end(&mut bytes).map_err(SysError::io("read"))?;
         if bytes.is_empty() {
-            return Ok((None, Vec::new()));
+            return Ok(None);
         }
         let cut = SysError { call: "read", errno: Errno::EIO };
-        let (places, raw) = Places::ref_from_prefix(&bytes).map_err(|_cut| cut)?;
-        let raw = <[Raw]>::ref_from_bytes(raw).map_err(|_cut| cut)?;
-        Ok((Some(Box::new(places.clone())), raw.to_vec()))
+        let (places, rest) = Places::ref_from_prefix(&bytes).map_err(|_cut| cut)?;
+        let fields = if self.walk.is_whole { self.deciding.length() } else { 0 };
+        let (fields, mappings) = rest.split_at_checked(fields).ok_or(cut)?;
+        let mappings = <[Raw]>::ref_from_bytes(mappings).map_err(|_cut| cut)?;
+        let likeness = self.walk.is_whole.then(|| self.deciding.likeness(fields, places, mappings));
+        let (places, mappings) = (Box::new(places.clone()), mappings.to_vec());
+        Ok(Some(Written { places, likeness: likeness.flatten(), mappings }))
     }
 
     /// Puts together what both tell.
@@ -270,6 +291,7 @@ fn has_much(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::forked::Forked;
 
     /// Where BTF and the rights are there, both ways tell the same of our own mappings.
     #[test]
@@ -280,7 +302,7 @@ mod tests {
             let own = std::process::id() as i32;
             let shown = read_smaps(own).unwrap();
             let vmas = maps::parse(&read_text("/proc/self/maps").unwrap()).unwrap();
-            let (_, raw) = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
+            let raw = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap().unwrap().mappings;
             let Some(told) = reader.told(vmas, raw) else { return false };
             let flags = |vmas: &[SmapsVma]| -> Vec<_> {
                 vmas.iter().map(|vma| (vma.vma.clone(), vma.flags.clone())).collect()
@@ -294,15 +316,13 @@ mod tests {
     #[test]
     fn places_are_ours() {
         let Ok(reader) = Reader::new() else { return };
-        let own = std::process::id() as i32;
-        let (places, _) = reader.raw(pidfd::open(own).unwrap().as_fd()).unwrap();
-        let places = places.unwrap();
+        let fork = Forked::after(&[libc::SYS_close_range, 3, i64::from(u32::MAX), 0]);
+        let places = reader.raw(pidfd::open(fork.pid()).unwrap().as_fd()).unwrap().unwrap().places;
         let limits = std::fs::read("/proc/self/limits").unwrap();
         let limits = procfs::limits::parse(&limits).unwrap();
         assert_eq!(limits.map(|limit| [limit.soft, limit.hard]).as_flattened(), places.limits);
-        // Other tests open and close theirs.
-        let open: Vec<i32> = places.descriptors().into_iter().flatten().map(|one| one.fd).collect();
-        assert_eq!(open.get(..3), Some([0, 1, 2].as_slice()));
+        let open: Vec<i32> = places.descriptors().unwrap().map(|one| one.fd).collect();
+        assert_eq!(open, [0, 1, 2]);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //!
 //! It is put together for the kernel that runs, whose types say where structures have their fields.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::places::{FIELDS, Field};
+use super::places::FIELDS;
 use crate::procfs::btf::{Btf, Wanted};
 use crate::sys::bpf;
 
-/// What the program writes of each mapping; before the first of them comes what it writes of the task, its places.
+/// What the program writes of each mapping.
 #[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct Raw {
@@ -22,59 +23,121 @@ pub(super) struct Raw {
     pub anon_vma: u64,
     pub root: u64,
     pub descendants: u64,
+    /// Its NUMA policy, where the kernel has such.
+    pub policy: u64,
 }
 
-/// Loads the program, for a kernel with these types.
-pub(super) fn load(types: &[u8]) -> Result<OwnedFd, String> {
-    let (walk, instructions) = program(types).ok_or("the kernel's types are others than expected")?;
-    bpf::load_iterator("stasis_vma", walk, &instructions).map_err(|e| e.to_string())
+/// A step on the way to what the kernel has of a task, from the task's own structure on.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// To a field of the structure that was come to.
+    In(&'static str, &'static str),
+    /// To what is pointed to there.
+    Behind,
+    /// From a task to its `struct fpu`, which is right behind it, or in it before Linux 6.16.
+    Fpu,
 }
 
-/// Structures of which fields are read.
-const STRUCTURES: [&str; 12] = [
-    "vm_area_struct",
-    "anon_vma",
-    "task_struct",
-    "mm_struct",
-    "signal_struct",
-    "files_struct",
-    "fdtable",
-    "fs_struct",
-    "cred",
-    "pid",
-    "bpf_iter_meta",
-    "bpf_iter__task_vma",
-];
+/// Something that the kernel has of a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    path: &'static [Step],
+    bytes: u16,
+}
+
+impl Field {
+    /// So many bytes at the end of a path.
+    pub const fn new(path: &'static [Step], bytes: u16) -> Self {
+        Self { path, bytes }
+    }
+
+    /// Bytes that are written of it: whole words.
+    const fn length(&self) -> u16 {
+        self.bytes.next_multiple_of(8)
+    }
+
+    /// Bytes that are written of several.
+    pub(super) fn length_of(fields: &[Self]) -> usize {
+        fields.iter().map(|field| usize::from(field.length())).sum()
+    }
+}
+
+/// The program, loaded.
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// To iterate with.
+    pub program: OwnedFd,
+    /// Whether it writes what is wanted beside the places, and the policies of mappings.
+    pub is_whole: bool,
+}
+
+impl Walk {
+    /// Loads the program for a kernel with these types. Of the task it writes its places, and `others` if the kernel has all of
+    /// these; of each mapping, [`Raw`].
+    pub(super) fn load(types: &[u8], others: &[Field]) -> Result<Self, String> {
+        let types = Types::new(types, others).ok_or("the kernel's types are others than expected")?;
+        let whole = program(&types, others, true);
+        let is_whole = whole.is_some();
+        let program = whole
+            .or_else(|| program(&types, &[], false))
+            .ok_or("the kernel's structures are others than expected")?;
+        let program = bpf::load_iterator("stasis_vma", types.walk, &program).map_err(|e| e.to_string())?;
+        Ok(Self { program, is_whole })
+    }
+}
 
 /// Where fields are.
 #[derive(Debug)]
 struct Types<'a> {
     btf: Btf<'a>,
     walk: u32,
-    found: [u32; STRUCTURES.len()],
+    found: HashMap<&'static str, u32>,
 }
 
 impl<'a> Types<'a> {
-    fn new(types: &'a [u8]) -> Option<Self> {
-        const WANTED: usize = STRUCTURES.len() + 1;
-        let mut wanted = [Wanted::Function("bpf_iter_task_vma"); WANTED];
-        for (wanted, name) in wanted.iter_mut().skip(1).zip(STRUCTURES) {
-            *wanted = Wanted::Structure(name);
+    fn new(types: &'a [u8], others: &[Field]) -> Option<Self> {
+        let mut names = vec!["vm_area_struct", "anon_vma", "bpf_iter_meta", "bpf_iter__task_vma"];
+        for step in FIELDS.iter().chain(others).flat_map(|field| field.path) {
+            match step {
+                Step::In(name, _) if !names.contains(name) => names.push(name),
+                Step::Fpu if !names.contains(&"thread_struct") => names.push("thread_struct"),
+                _ => {}
+            }
         }
+        let mut wanted = vec![Wanted::Function("bpf_iter_task_vma")];
+        wanted.extend(names.iter().map(|name| Wanted::Structure(name)));
         let mut btf = Btf::new(types)?;
-        let found: [u32; WANTED] = btf.find(wanted)?;
+        let found = btf.find(&wanted)?;
         let (walk, found) = found.split_first()?;
-        let found = *found.first_chunk()?;
-        Some(Self { btf, walk: *walk, found })
+        Some(Self { btf, walk: *walk, found: names.into_iter().zip(found.iter().copied()).collect() })
     }
 
     fn offset(&self, structure: &str, field: &str) -> Option<i32> {
-        let at = STRUCTURES.iter().position(|name| *name == structure)?;
-        self.btf.offset_of(*self.found.get(at)?, field)?.try_into().ok()
+        self.btf.offset_of(*self.found.get(structure)?, field)?.try_into().ok()
     }
 
     fn near(&self, structure: &str, field: &str) -> Option<i16> {
         self.offset(structure, field)?.try_into().ok()
+    }
+
+    /// How far each pointer on a path, and what is at its end, is from where the one before points to.
+    fn offsets(&self, path: &[Step]) -> Option<Vec<i32>> {
+        let mut offsets = vec![0];
+        for step in path {
+            let by = match step {
+                Step::Behind => {
+                    offsets.push(0);
+                    continue;
+                }
+                Step::In(structure, field) => self.offset(structure, field)?,
+                Step::Fpu => match self.offset("thread_struct", "fpu") {
+                    Some(at) => self.offset("task_struct", "thread")? + at,
+                    None => self.btf.size_of(*self.found.get("task_struct")?)?.try_into().ok()?,
+                },
+            };
+            *offsets.last_mut()? += by;
+        }
+        Some(offsets)
     }
 }
 
@@ -92,9 +155,8 @@ const ROOM: u16 = 256;
 const PROBE_READ_KERNEL: u64 = 113;
 const SEQ_WRITE: u64 = 127;
 
-/// The number of what walks, and the program, which is called for each mapping, and once with none.
-fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
-    let types = Types::new(types)?;
+/// The program, which is called for each mapping, and once with none.
+fn program(types: &Types<'_>, others: &[Field], with_policy: bool) -> Option<Vec<u64>> {
     let begin = [
         mov(CONTEXT, 1),
         load_word(VMA, CONTEXT, types.near("bpf_iter__task_vma", "vma")?),
@@ -103,50 +165,50 @@ fn program(types: &[u8]) -> Option<(u32, Vec<u64>)> {
         load_word(SEQ, SEQ, types.near("bpf_iter_meta", "seq")?),
     ];
     let task = load_word(OTHER, CONTEXT, types.near("bpf_iter__task_vma", "task")?);
-    let (places, mapping) = (places(&types)?, mapping(&types)?);
+    let of_task = of_task(types, FIELDS.iter().chain(others))?;
+    let of_mapping = of_mapping(types, with_policy)?;
     let program = [
         begin.as_slice(),
-        &[jump_if_zero(VMA, distance(&[&[0; 3], &places, &mapping]))],
-        &[jump_unless_zero(OTHER, distance(&[&[0; 2], &places]))],
-        &[task, jump_if_zero(OTHER, distance(&[&places, &mapping]))],
-        &places,
-        &mapping,
+        &[jump_if_zero(VMA, distance(&[&[0; 3], &of_task, &of_mapping]))],
+        &[jump_unless_zero(OTHER, distance(&[&[0; 2], &of_task]))],
+        &[task, jump_if_zero(OTHER, distance(&[&of_task, &of_mapping]))],
+        &of_task,
+        &of_mapping,
         &[mov_number(0, 0), EXIT],
     ];
-    Some((types.walk, program.concat()))
+    Some(program.concat())
 }
 
 fn distance(over: &[&[u64]]) -> i16 {
     over.iter().map(|part| part.len() as i16).sum()
 }
 
-/// Writes the places of the task.
-fn places(types: &Types<'_>) -> Option<Vec<u64>> {
+/// Writes fields of the task.
+fn of_task<'f>(types: &Types<'_>, fields: impl Iterator<Item = &'f Field>) -> Option<Vec<u64>> {
     let mut code = Vec::new();
     let mut filled = 0;
-    for field in FIELDS {
-        let bytes = field.bytes.next_multiple_of(8);
-        if filled + bytes > ROOM {
-            code.extend(write(filled));
-            filled = 0;
+    for field in fields {
+        let mut offsets = types.offsets(field.path)?;
+        for at in (0..field.bytes).step_by(ROOM.into()) {
+            let bytes = ROOM.min(field.bytes - at);
+            if filled + bytes.next_multiple_of(8) > ROOM {
+                code.extend(write(filled));
+                filled = 0;
+            }
+            code.extend(read(&offsets, bytes, filled.cast_signed() - ROOM.cast_signed())?);
+            filled += bytes.next_multiple_of(8);
+            *offsets.last_mut()? += i32::from(bytes);
         }
-        code.extend(read(types, field, filled as i16 - ROOM as i16)?);
-        filled += bytes;
     }
     code.extend(write(filled));
     Some(code)
 }
 
-/// Reads a field to a place on the stack. By way of nothing it reads nothing, which is 0.
-fn read(types: &Types<'_>, field: &Field, to: i16) -> Option<Vec<u64>> {
+/// Reads what is at the end of a path to a place on the stack. By way of nothing it reads nothing, which is 0.
+fn read(offsets: &[i32], bytes: u16, to: i16) -> Option<Vec<u64>> {
     /// The third argument.
     const FROM: u64 = 3;
     let fetch = |bytes| [mov(1, FRAME), add(1, to.into()), mov_number(2, bytes), call(PROBE_READ_KERNEL)];
-    let mut offsets = Vec::new();
-    for (structure, name) in field.path {
-        offsets.push(types.offset(structure, name)?);
-    }
-    offsets.extend(field.behind.map(u32::cast_signed));
     let (last, others) = offsets.split_last()?;
     let mut code = vec![mov(FROM, OTHER)];
     for offset in others {
@@ -155,10 +217,10 @@ fn read(types: &Types<'_>, field: &Field, to: i16) -> Option<Vec<u64>> {
         code.push(load_word(FROM, FRAME, to));
     }
     code.push(add(FROM, *last));
-    if field.bytes < 8 {
+    if bytes < 8 {
         code.extend([mov_number(1, 0), store_word(to, 1)]);
     }
-    code.extend(fetch(field.bytes.into()));
+    code.extend(fetch(bytes.into()));
     Some(code)
 }
 
@@ -169,10 +231,12 @@ fn write(bytes: u16) -> [u64; 5] {
 }
 
 /// Writes what is told of a mapping.
-fn mapping(types: &Types<'_>) -> Option<Vec<u64>> {
+fn of_mapping(types: &Types<'_>, with_policy: bool) -> Option<Vec<u64>> {
     const BEGIN: i16 = -(ROOM as i16);
     let copy = |from, at: i16, to: i16| [load_word(1, from, at), store_word(BEGIN + to, 1)];
     let of_vma = |name| types.near("vm_area_struct", name);
+    // Where there is none to be told, any word will do.
+    let policy = of_vma(if with_policy { "vm_policy" } else { "vm_start" })?;
     Some(
         [
             copy(VMA, of_vma("vm_start")?, 0).as_slice(),
@@ -181,6 +245,7 @@ fn mapping(types: &Types<'_>) -> Option<Vec<u64>> {
             &[load_word(OTHER, VMA, of_vma("anon_vma")?), store_word(BEGIN + 24, OTHER)],
             &copy(OTHER, types.near("anon_vma", "root")?, 32),
             &copy(OTHER, types.near("anon_vma", "num_children")?, 40),
+            &copy(VMA, policy, 48),
             &write(size_of::<Raw>() as u16),
         ]
         .concat(),

@@ -22,6 +22,7 @@ pub mod timer_arming;
 use proto::messages::{CoreEntry, SeccompFilter, StasisThreadEntry, TaskCoreEntry, ThreadCoreEntry};
 
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
+pub use crate::dump::walk::{Field, Step};
 use crate::error::Problem;
 use crate::pid_spaces::PidInside;
 use crate::tracee::batch::{Batch, Replies};
@@ -207,6 +208,12 @@ pub trait TaskKind: 'static {
     /// side by side.
     const READS: &'static [&'static str] = &[];
 
+    /// What the kernel has that decides the answers to [`TaskKind::ask`], whoever is asked; none if it asks for more than that.
+    const DECIDED_BY: Option<&'static [Field]> = None;
+    /// What the kernel has that is all zero if there is nothing to ask for in [`TaskKind::ask_last`], and everything is as a new
+    /// image has it; none if that does not show.
+    const IDLE_IF_ZERO: Option<&'static [Field]> = None;
+
     /// Takes what can be seen from outside; a refusal if it must not be dumped.
     fn look(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut ThreadImage) -> Result<(), Problem> {
         Ok(())
@@ -261,6 +268,10 @@ pub trait ErasedTaskKind: Sync {
     fn scope(&self) -> Scope;
     /// [`TaskKind::READS`].
     fn reads(&self) -> &'static [&'static str];
+    /// [`TaskKind::DECIDED_BY`].
+    fn decided_by(&self) -> Option<&'static [Field]>;
+    /// [`TaskKind::IDLE_IF_ZERO`].
+    fn idle_if_zero(&self) -> Option<&'static [Field]>;
     /// [`TaskKind::look`].
     fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem>;
     /// [`TaskKind::ask`].
@@ -308,6 +319,14 @@ impl<K: TaskKind> ErasedTaskKind for Erased<K> {
 
     fn reads(&self) -> &'static [&'static str] {
         K::READS
+    }
+
+    fn decided_by(&self) -> Option<&'static [Field]> {
+        K::DECIDED_BY
+    }
+
+    fn idle_if_zero(&self) -> Option<&'static [Field]> {
+        K::IDLE_IF_ZERO
     }
 
     fn look(&self, task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {

@@ -78,8 +78,8 @@ impl<'a> Btf<'a> {
     }
 
     /// The ids of some types; none unless all of them are there.
-    pub fn find<const N: usize>(&mut self, wanted: [Wanted<'_>; N]) -> Option<[u32; N]> {
-        let mut found = [None; N];
+    pub fn find(&mut self, wanted: &[Wanted<'_>]) -> Option<Vec<u32>> {
+        let mut found = vec![None; wanted.len()];
         let mut at = 0;
         self.starts.clear();
         while found.iter().any(Option::is_none) {
@@ -99,7 +99,14 @@ impl<'a> Btf<'a> {
                 }
             }
         }
-        Some(found.map(Option::unwrap_or_default))
+        found.into_iter().collect()
+    }
+
+    /// Bytes of a structure that was found.
+    pub fn size_of(&self, structure: u32) -> Option<u32> {
+        let at = *self.starts.get(structure.checked_sub(1)? as usize)? as usize;
+        head(self.types, at).filter(|head| matches!(head.kind(), STRUCT | UNION))?;
+        word(self.types, at + 8)
     }
 
     /// Where a structure that was found has a field, in bytes, be it in a part of it that has no name.
@@ -173,10 +180,11 @@ mod tests {
     fn fields_of_nameless_parts_are_found() {
         let bytes = small();
         let mut btf = Btf::new(&bytes).unwrap();
-        assert_eq!(btf.find([Wanted::Function("f"), Wanted::Structure("s")]), Some([2, 5]));
+        assert_eq!(btf.find(&[Wanted::Function("f"), Wanted::Structure("s")]), Some(vec![2, 5]));
         assert_eq!(["a", "b", "c"].map(|name| btf.offset_of(5, name)), [Some(0), Some(12), None]);
         assert_eq!(btf.offset_of(2, "a"), None);
-        assert_eq!(btf.find([Wanted::Structure("f")]), None);
+        assert_eq!([3, 5, 2].map(|id| btf.size_of(id)), [Some(8), Some(16), None]);
+        assert_eq!(btf.find(&[Wanted::Structure("f")]), None);
     }
 
     proptest! {
@@ -187,7 +195,7 @@ mod tests {
             bytes[at] = byte;
             bytes.truncate(cut.index(bytes.len() + 1));
             if let Some(mut btf) = Btf::new(&bytes) {
-                let _ = btf.find([Wanted::Structure("s")]);
+                let _ = btf.find(&[Wanted::Structure("s")]);
                 let _ = (0..7).map(|id| btf.offset_of(id, "b")).collect::<Vec<_>>();
             }
         }

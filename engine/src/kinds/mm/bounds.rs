@@ -13,10 +13,17 @@ use crate::dump::inspect::{PathLink, TaskFacts};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::kinds::files::FilesDump;
 use crate::kinds::files::name::Seen;
+use crate::kinds::task::{Field, Step};
 use crate::tracee::batch::{Batch, CallId, Replies, Word};
 
 /// From `include/uapi/linux/prctl.h`.
 const PR_SET_MM_MAP: i32 = 14;
+
+/// What the kernel has that decides what the task answers.
+pub const DECIDED_BY: &[Field] = &[
+    Field::new(&[Step::In("task_struct", "mm"), Step::Behind, Step::In("mm_struct", "brk")], 8),
+    Field::new(&[Step::In("task_struct", "mm"), Step::Behind, Step::In("mm_struct", "flags")], 8),
+];
 
 /// Takes what can be seen from outside.
 pub fn look(task: &TaskFacts, files: &mut FilesDump<'_>) -> Result<MmEntry, Problem> {

@@ -55,8 +55,7 @@ impl<'a> Questions<'a> {
         let vmas = facts.vmas.iter().filter_map(look_at).collect();
         let mut asked = Vec::new();
         let is_asked = *SEVERAL_NODES || facts.vmas.len() <= FEW;
-        let wanted = facts.vmas.iter().filter(|vma| is_asked && (vma.vma.inode == 0 || vma.vma.perms.shared));
-        let mut wanted = wanted.peekable();
+        let mut wanted = facts.vmas.iter().filter(|vma| is_asked && may_have_policy(vma)).peekable();
         while wanted.peek().is_some() {
             let mut batch = Batch::new();
             let mut answers = Vec::new();
@@ -97,13 +96,29 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// Adds what the agent's own memory shows.
+/// What can be seen of a task's mappings, without a policy.
+pub fn without_policies(facts: &TaskFacts) -> StasisMmEntry {
+    let vmas = facts.vmas.iter().filter_map(look_at).collect();
+    StasisMmEntry { guards: Vec::new(), vmas, lock_later: None }
+}
+
+/// Whether the task is not asked about mappings that it shares: their policy belongs to what is shared.
+pub fn asks_nothing_shared(facts: &TaskFacts) -> bool {
+    !facts.vmas.iter().any(|vma| vma.vma.perms.shared)
+}
+
+fn may_have_policy(vma: &SmapsVma) -> bool {
+    vma.vma.inode == 0 || vma.vma.perms.shared
+}
+
+/// Adds what the agent's own memory shows; who has none has nothing to show.
 pub fn with_lock_later(
     entry: StasisMmEntry,
     facts: &TaskFacts,
-    agent: &Agent,
+    agent: Option<&Agent>,
 ) -> Result<StasisMmEntry, Problem> {
-    Ok(StasisMmEntry { lock_later: lock_later(facts, agent)?, ..entry })
+    let lock_later = agent.map_or(Ok(None), |agent| lock_later(facts, agent))?;
+    Ok(StasisMmEntry { lock_later, ..entry })
 }
 
 fn look_at(vma: &SmapsVma) -> Option<StasisVmaEntry> {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use proto::messages::CredsEntry;
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore, UserSpaceEntry};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore, UserSpaceEntry};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -36,6 +36,10 @@ impl TaskKind for Creds {
     const NAME: &'static str = "creds";
     const NOT_SAVED: &'static [&'static str] = &["keyrings", "LSM labels"];
     const SCOPE: Scope = Scope::Thread;
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[Field::new(
+        &[Step::In("task_struct", "cred"), Step::Behind, Step::In("cred", "securebits")],
+        4,
+    )]);
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let s = &thread.status;

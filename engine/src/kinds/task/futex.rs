@@ -1,7 +1,7 @@
 //! What the kernel does to a thread's memory when the thread ends: its robust futex list (`get_robust_list(2)`) and the
 //! word it clears and wakes (`set_tid_address(2)`, read by `PR_GET_TID_ADDRESS`).
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -14,6 +14,8 @@ pub struct Futex;
 impl TaskKind for Futex {
     const NAME: &'static str = "futex";
     const SCOPE: Scope = Scope::Thread;
+    const DECIDED_BY: Option<&'static [Field]> =
+        Some(&[Field::new(&[Step::In("task_struct", "clear_child_tid")], 8)]);
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let (head, len) = thread.robust_list;

@@ -2,7 +2,7 @@
 
 use proto::messages::{CoreEntry, ItimerEntry};
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::error::Problem;
 use crate::tracee::batch::Batch;
@@ -26,6 +26,22 @@ fn entry(core: &mut CoreEntry, which: i32) -> &mut ItimerEntry {
 impl TaskKind for Itimers {
     const NAME: &'static str = "itimers";
     const SCOPE: Scope = Scope::Task;
+    const IDLE_IF_ZERO: Option<&'static [Field]> = Some(&[
+        Field::new(&[Step::In("task_struct", "signal"), Step::Behind, Step::In("signal_struct", "it")], 32),
+        Field::new(
+            &[Step::In("task_struct", "signal"), Step::Behind, Step::In("signal_struct", "it_real_incr")],
+            8,
+        ),
+        Field::new(
+            &[
+                Step::In("task_struct", "signal"),
+                Step::Behind,
+                Step::In("signal_struct", "real_timer"),
+                Step::In("hrtimer", "state"),
+            ],
+            1,
+        ),
+    ]);
 
     fn ask_last(_leader: &ThreadImage, questions: &mut Questions) {
         for which in TIMERS {

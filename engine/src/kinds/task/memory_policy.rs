@@ -1,6 +1,6 @@
 //! From which nodes a thread takes memory (`set_mempolicy(2)`), where it has a policy of its own.
 
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadRestore};
 use crate::args;
 use crate::error::Problem;
 use crate::kinds::mm::extra::{MAX_NODES, NODE_BYTES};
@@ -14,6 +14,9 @@ impl TaskKind for MemoryPolicy {
     const NAME: &'static str = "memory-policy";
     const NOT_SAVED: &'static [&'static str] = &["the node that is preferred (set_mempolicy_home_node)"];
     const SCOPE: Scope = Scope::Thread;
+    // Nobody else has the same one, but most have none.
+    const DECIDED_BY: Option<&'static [Field]> =
+        Some(&[Field::new(&[Step::In("task_struct", "mempolicy")], 8)]);
 
     fn ask(questions: &mut Questions) {
         let batch = questions.batch();

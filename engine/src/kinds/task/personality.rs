@@ -1,6 +1,6 @@
 //! The execution domain and its flags (`personality(2)`).
 
-use super::{Questions, Scope, TaskKind, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadRestore};
 use crate::args;
 use crate::error::Problem;
 use crate::tracee::batch::Batch;
@@ -12,6 +12,8 @@ pub struct Personality;
 impl TaskKind for Personality {
     const NAME: &'static str = "personality";
     const SCOPE: Scope = Scope::Task;
+    const DECIDED_BY: Option<&'static [Field]> =
+        Some(&[Field::new(&[Step::In("task_struct", "personality")], 4)]);
 
     fn ask(questions: &mut Questions) {
         /// Which it is, without a change.

@@ -11,7 +11,7 @@
 use proto::messages::{PosixTimerEntry, StasisTimerMaker};
 
 use super::timer_arming::{self, TIMER_ABSTIME, TimerSpec};
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Class, Context as _, Explain, Object, Problem};
@@ -89,6 +89,10 @@ impl TaskKind for PosixTimers {
         "how much of an interval of a CPU clock has passed while the timer's signal is pending",
     ];
     const SCOPE: Scope = Scope::Thread;
+    const IDLE_IF_ZERO: Option<&'static [Field]> = Some(&[Field::new(
+        &[Step::In("task_struct", "signal"), Step::Behind, Step::In("signal_struct", "posix_timers")],
+        8,
+    )]);
     const READS: &'static [&'static str] = &["timers"];
 
     fn look(task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Object, Problem, SysError};
@@ -29,6 +29,10 @@ pub struct OomScore;
 impl TaskKind for Subreaper {
     const NAME: &'static str = "child-subreaper";
     const SCOPE: Scope = Scope::Task;
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[Field::new(
+        &[Step::In("task_struct", "signal"), Step::Behind, Step::In("signal_struct", "is_child_subreaper")],
+        4,
+    )]);
 
     fn ask(questions: &mut Questions) {
         let batch = questions.batch();
@@ -56,6 +60,8 @@ impl TaskKind for Subreaper {
 impl TaskKind for ParentDeath {
     const NAME: &'static str = "pdeath-signal";
     const SCOPE: Scope = Scope::Thread;
+    const DECIDED_BY: Option<&'static [Field]> =
+        Some(&[Field::new(&[Step::In("task_struct", "pdeath_signal")], 4)]);
 
     fn ask(questions: &mut Questions) {
         let batch = questions.batch();
@@ -82,6 +88,10 @@ const MEMBARRIER_CMD_GET_REGISTRATIONS: i32 = 1 << 9;
 impl TaskKind for Membarrier {
     const NAME: &'static str = "membarrier";
     const SCOPE: Scope = Scope::Task;
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[Field::new(
+        &[Step::In("task_struct", "mm"), Step::Behind, Step::In("mm_struct", "membarrier_state")],
+        4,
+    )]);
 
     fn ask(questions: &mut Questions) {
         let args = args![MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0];

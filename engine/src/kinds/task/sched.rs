@@ -1,7 +1,7 @@
 //! Scheduling of a thread: policy, priority and nice value (`sched_getattr(2)`), processors (`sched_getaffinity(2)`), I/O
 //! priority (`ioprio_get(2)`), timer slack (`PR_GET_TIMERSLACK`). All but the last can be read for any thread.
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::Problem;
@@ -21,6 +21,11 @@ impl TaskKind for Sched {
     const NAME: &'static str = "sched";
     const NOT_SAVED: &'static [&'static str] = &["utilization clamps", "core scheduling"];
     const SCOPE: Scope = Scope::Thread;
+    // Threads with a real-time policy have no slack.
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[
+        Field::new(&[Step::In("task_struct", "timer_slack_ns")], 8),
+        Field::new(&[Step::In("task_struct", "policy")], 4),
+    ]);
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let attr = &thread.sched;

@@ -3,7 +3,7 @@
 //!
 //! Each is left alone where it is as a new process has it, so a kernel or processor that lacks one is no obstacle.
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore};
 use crate::arch;
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
@@ -80,6 +80,15 @@ impl TaskKind for Settings {
         "protection keys that were allocated and are of no mapping",
     ];
     const SCOPE: Scope = Scope::Thread;
+    // In this order: speculation; whether the time stamp counter and CPUID can be read, and what else of speculation is a flag
+    // of the thread; what is done about errors of memory; what is the address space's; components of the extended state.
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[
+        Field::new(&[Step::In("task_struct", "atomic_flags")], 8),
+        Field::new(&[Step::In("task_struct", "thread_info"), Step::In("thread_info", "flags")], 8),
+        Field::new(&[Step::In("task_struct", "flags")], 4),
+        Field::new(&[Step::In("task_struct", "mm"), Step::Behind, Step::In("mm_struct", "flags")], 8),
+        Field::new(&[Step::Fpu, Step::In("fpu", "perm")], 16),
+    ]);
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         if ptrace::dispatches_syscalls(thread.tid) {

@@ -6,7 +6,7 @@
 
 use proto::messages::{PosixTimerEntry, SaEntry, SiginfoEntry, SignalQueueEntry, ThreadSasEntry};
 
-use super::{Questions, Scope, TaskKind, ThreadImage, ThreadRestore, timer_arming};
+use super::{Field, Questions, Scope, Step, TaskKind, ThreadImage, ThreadRestore, timer_arming};
 use crate::args;
 use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Problem};
@@ -38,6 +38,10 @@ fn settable() -> impl Iterator<Item = u32> {
 impl TaskKind for Handlers {
     const NAME: &'static str = "signal-handlers";
     const SCOPE: Scope = Scope::Task;
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[Field::new(
+        &[Step::In("task_struct", "sighand"), Step::Behind, Step::In("sighand_struct", "action")],
+        2048,
+    )]);
 
     fn ask(questions: &mut Questions) {
         let actions: Vec<_> = settable()
@@ -83,6 +87,11 @@ const SS_ONSTACK: u32 = 1;
 impl TaskKind for AltStack {
     const NAME: &'static str = "sigaltstack";
     const SCOPE: Scope = Scope::Thread;
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[
+        Field::new(&[Step::In("task_struct", "sas_ss_sp")], 8),
+        Field::new(&[Step::In("task_struct", "sas_ss_size")], 8),
+        Field::new(&[Step::In("task_struct", "sas_ss_flags")], 4),
+    ]);
 
     fn ask(questions: &mut Questions) {
         let batch = questions.batch();
