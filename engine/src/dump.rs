@@ -87,12 +87,11 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
-    let spokesmen = likeness::spokesmen(&tree, &facts, &tasks, &files);
     let written = {
         let modest = memory::modest(&tree, &facts, &tasks);
         let write = || memory::write_modest(&modest, &mut images, &mut stats, lifeline);
         let (written, asked) =
-            side_by_side::both(write, || task::ask(&mut tree, &facts, &mut tasks, &spokesmen, lifeline));
+            side_by_side::both(write, || task::ask(&mut tree, &facts, &mut tasks, &files, lifeline));
         asked.and(written).map_err(running)?
     };
     descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;

@@ -325,6 +325,7 @@ mod symlink01;
 mod sysv_shm;
 mod sysv_shm_outside;
 mod task_settings;
+mod tasks_alike;
 mod tasks_many;
 mod tasks_shared;
 mod tcp;
@@ -720,6 +721,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "sysv-shm", run: sysv_shm::run },
     Workload { name: "sysv-shm-outside", run: sysv_shm_outside::run },
     Workload { name: "task_settings", run: task_settings::run },
+    Workload { name: "tasks_alike", run: tasks_alike::run },
     Workload { name: "tasks_many", run: tasks_many::run },
     Workload { name: "tasks_shared", run: tasks_shared::run },
     Workload { name: "tcp-established", run: tcp_established::run },

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::Arc;
 
@@ -288,6 +288,7 @@ impl Source {
 /// What `/proc` says about one task.
 #[derive(Debug)]
 struct TaskFiles {
+    pidfd: OwnedFd,
     mapped: Mapped,
     limits: procfs::limits::Limits,
     namespaces: NamespaceLinks,
@@ -298,7 +299,8 @@ struct TaskFiles {
 
 impl TaskFiles {
     fn read(pid: i32, reader: &VmFlagsReader, known: &Remembered) -> Result<Self, Problem> {
-        let mapped = reader.mappings(pid)?;
+        let pidfd = pidfd::open(pid)?;
+        let mapped = reader.mappings(pid, pidfd.as_fd())?;
         let places = mapped.places.as_deref();
         let limits = || read_single(&format!("/proc/{pid}/limits"), procfs::limits::parse);
         let text = |name: &&'static str| (*name, known.text(places, name, || text_of(pid, name)));
@@ -308,6 +310,7 @@ impl TaskFiles {
             auxv: read_proc(format!("/proc/{pid}/auxv"), procfs::auxv::parse)?,
             paths: Paths::read(pid, places, known)?,
             texts: TASK_KINDS.iter().flat_map(|kind| kind.reads()).map(text).collect(),
+            pidfd,
             mapped,
         })
     }
@@ -389,11 +392,11 @@ impl TaskFacts {
                 inside: PidInside::innermost(&ns_tgid, task.pid),
                 stat,
             });
-        let TaskFiles { mapped, limits, mut namespaces, auxv, paths, texts } = files?;
+        let TaskFiles { pidfd, mapped, limits, mut namespaces, auxv, paths, texts } = files?;
         for links in &strayed {
             namespaces.compare(links);
         }
-        let (pidfd, ids) = (pidfd::open(pid)?, ids.clone());
+        let ids = ids.clone();
         let Mapped { vmas, places, likeness } = mapped;
         Ok(Self {
             pid,

@@ -9,6 +9,7 @@ use proto::messages::{
 
 use super::apart::{HomeLinks, refuse_namespaces};
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
+use super::likeness;
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
 use super::vm_flags::VmFlagsReader;
@@ -438,9 +439,10 @@ pub(super) fn ask<'a>(
     tree: &mut FrozenTree,
     facts: &'a [Option<TaskFacts>],
     images: &mut [TaskImages],
-    spokesmen: &[Option<usize>],
+    files: &FilesDump<'_>,
     lifeline: &Lifeline,
 ) -> Result<(), Problem> {
+    let spokesmen = likeness::spokesmen(tree, facts, images, files);
     let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
     let mm_questions = bounds::Questions::ask(leaders.batch());
     let others = Questions::of(&[Scope::Thread]);
@@ -448,9 +450,9 @@ pub(super) fn ask<'a>(
         |((facts, image), spokesman): ((&'a Option<TaskFacts>, &TaskImages), &Option<usize>)| {
             facts.as_ref().filter(|_| image.has_memory() && spokesman.is_none()).map(extra::Questions::of)
         };
-    let mut mappings: Vec<_> = facts.iter().zip(&*images).zip(spokesmen).map(of_mappings).collect();
+    let mut mappings: Vec<_> = facts.iter().zip(&*images).zip(&spokesmen).map(of_mappings).collect();
     lifeline.check()?;
-    put_agents_in(tree, facts, images, spokesmen)?;
+    put_agents_in(tree, facts, images, &spokesmen)?;
     let mut answers: BTreeMap<usize, Option<Replies>> =
         spokesmen.iter().flatten().map(|at| (*at, None)).collect();
     for (task, mappings) in tree.tasks.iter_mut().zip(&mappings) {

@@ -132,16 +132,15 @@ impl VmFlagsReader {
     }
 
     /// What a stopped task has mapped.
-    pub(super) fn mappings(&self, pid: i32) -> Result<Mapped, Problem> {
+    pub(super) fn mappings(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<Mapped, Problem> {
         let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
         let smaps = || Ok(Mapped { vmas: read_smaps(pid)?, places: None, likeness: None });
-        if is_wanted { self.read(pid).map_or_else(smaps, Ok) } else { smaps() }
+        if is_wanted { self.read(pid, pidfd).map_or_else(smaps, Ok) } else { smaps() }
     }
 
     /// None if smaps must be asked.
-    fn read(&self, pid: i32) -> Option<Mapped> {
-        let pidfd = pidfd::open(pid).ok()?;
-        let raw = || self.get()?.raw(pidfd.as_fd()).ok();
+    fn read(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Option<Mapped> {
+        let raw = || self.get()?.raw(pidfd).ok();
         let text = || maps::parse(&read_text(&format!("/proc/{pid}/maps")).ok()?).ok();
         let (raw, vmas) = if self.has_large {
             thread::scope(|scope| {
@@ -265,15 +264,15 @@ enum Much {
 fn tree_has_much(root: i32) -> Option<Much> {
     let mut tasks = vec![root];
     let mut at = 0;
-    while let Some(pid) = tasks.get(at).copied().filter(|_| at < MANY_TASKS) {
-        if has_much(pid) {
-            return Some(Much::InOne);
-        }
+    while let Some(pid) = tasks.get(at).copied().filter(|_| tasks.len() < MANY_TASKS) {
         let children = read_text(&format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         tasks.extend(procfs::children::parse(&children).unwrap_or_default());
         at += 1;
     }
-    (tasks.len() >= MANY_TASKS).then_some(Much::Tasks)
+    if tasks.len() >= MANY_TASKS {
+        return Some(Much::Tasks);
+    }
+    tasks.into_iter().any(has_much).then_some(Much::InOne)
 }
 
 fn has_much(pid: i32) -> bool {
