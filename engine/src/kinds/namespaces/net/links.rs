@@ -7,6 +7,7 @@
 //! the kernel tells goes into an image of our own, which a restore prefers.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use proto::catalogue::STASIS_LINKS;
 use proto::messages::{
@@ -552,8 +553,7 @@ pub(super) fn set_up(netlink: &mut Netlink, devices: &[NetDeviceEntry]) -> Resul
     for last in [false, true] {
         let mut failed = Vec::new();
         for device in waiting {
-            let up = netlink.request("RTM_NEWLINK", NEWLINK, CHANGE, &header(device.ifindex, UP, UP));
-            match up {
+            match set_one_up(netlink, device) {
                 Ok(()) => {}
                 // What it is on top of is not up yet.
                 Err(SysError { errno: nix::errno::Errno::ENETDOWN, .. }) if !last => failed.push(device),
@@ -563,6 +563,21 @@ pub(super) fn set_up(netlink: &mut Netlink, devices: &[NetDeviceEntry]) -> Resul
         waiting = failed;
     }
     Ok(())
+}
+
+/// Sets one device up. Its address may be taken still, by itself as it was before the dump: a network namespace that has lost
+/// its last task ends in its own time, and a device of it that is on top of one outside goes last.
+fn set_one_up(netlink: &mut Netlink, device: &NetDeviceEntry) -> Result<(), SysError> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match netlink.request("RTM_NEWLINK", NEWLINK, CHANGE, &header(device.ifindex, UP, UP)) {
+            Err(SysError { errno: nix::errno::Errno::EADDRINUSE, .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            up => return up,
+        }
+    }
 }
 
 #[cfg(test)]
