@@ -5,6 +5,7 @@
 //! the agents out and lets it go, dropping [`NewImages`] removes what was written.
 
 pub(crate) mod apart;
+mod ask;
 mod descriptors;
 pub mod inspect;
 pub(crate) mod likeness;
@@ -87,12 +88,13 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
-    let written = {
+    let (written, unsettled) = {
         let modest = memory::modest(&tree, &facts, &tasks);
         let write = || memory::write_modest(&modest, &mut images, &mut stats, lifeline);
         let (written, asked) =
-            side_by_side::both(write, || task::ask(&mut tree, &facts, &mut tasks, &files, lifeline));
-        asked.and(written).map_err(running)?
+            side_by_side::both(write, || ask::ask(&mut tree, &facts, &mut tasks, &files, lifeline));
+        let asked = asked.map_err(running)?;
+        (written.map_err(running)?, asked)
     };
     descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;
     let inventory = task::inventory(cgroups.own_set());
@@ -108,7 +110,7 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         }
         let writing = Writing::new(&mut images, &mut stats, lifeline, memory::estimate_large(&facts));
         let copies = memory::write(tree, &facts, &tasks, written, options, writing)?;
-        settle::settle(tree, &facts, &mut tasks)?;
+        settle::settle(tree, &facts, &mut tasks, unsettled)?;
         task::write(&mut tasks, files.state::<TimeSpaces>(), &mut images)?;
         Ok(copies)
     };

@@ -1,20 +1,22 @@
 //! A directory of image files.
 
-use std::collections::{BTreeMap, HashSet};
+mod older;
+
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufReader, Cursor, Read, Seek as _};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use proto::catalogue::{Container, ImageType};
+use proto::catalogue::ImageType;
 use proto::{Reader, Writer};
 
 use crate::checksum::{self, Damage, FileSums, SetSums, Summing};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::side_by_side;
-use crate::sys::fcntl;
+
+use older::{Fresh, OlderSet};
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +73,7 @@ pub struct NewImages {
     committed: bool,
     /// Checksums of what was written; none if they are not wanted.
     sums: Option<SetSums>,
-    /// Pages files of the older set, to be written over: they have their blocks, and their memory.
-    reused: BTreeMap<String, File>,
-    /// Those that others have open, which have no names any more, if they are to be let go of later.
-    older_pages: Option<Vec<File>>,
+    older: OlderSet,
 }
 
 impl NewImages {
@@ -88,71 +87,20 @@ impl NewImages {
             pages_files: 0,
             committed: false,
             sums: Some(SetSums::default()),
-            reused: BTreeMap::new(),
-            older_pages: None,
+            older: OlderSet::default(),
         }
     }
 
     /// Takes the names of an older set away when it begins, and no more than that: somebody waits.
     #[must_use]
     pub fn freeing_later(mut self) -> Self {
-        self.older_pages = Some(Vec::new());
+        self.older.freeing_later();
         self
     }
 
     /// Nobody waits any more: frees what is left of an older set.
     pub fn free_older(&mut self) {
-        self.older_pages = None;
-    }
-
-    /// Removes the files of an older set, the inventory first, so that it ceases to be one. Left over, they would be taken
-    /// for a part of the new set; and they are not written over where a process may have its memory in them.
-    fn remove_older_set(&mut self) -> Result<(), Problem> {
-        let step = "replace the old images";
-        let about = |path: &Path| Object::Path(path.to_owned());
-        let remove = |path: PathBuf| match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Problem::new(SysError::io("unlink")(e)).object(about(&path)).step(step))
-            }
-            _ => Ok(()),
-        };
-        remove(self.dir.join(proto::catalogue::INVENTORY.file_name(0)))?;
-        let entries = fs::read_dir(&self.dir).map_err(SysError::io("opendir"));
-        let entries = entries.about(|| about(&self.dir)).while_trying_to(step)?;
-        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-        // Service files, such as statistics, belong to the work directory, which may be the same.
-        let is_image = |name: &OsString| {
-            let image = name.to_str().and_then(ImageType::by_file_name);
-            image.is_some_and(|(image, _)| image.container != Container::Service)
-        };
-        for name in names.filter(is_image) {
-            let path = self.dir.join(&name);
-            let is_pages = name.to_str().and_then(ImageType::by_file_name);
-            let is_pages =
-                is_pages.is_some_and(|(image, _)| image.magic_name == proto::catalogue::PAGES.magic_name);
-            if is_pages && let Some(file) = nobody_elses(&path) {
-                self.written.push(path.clone());
-                self.reused.extend(name.into_string().ok().map(|name| (name, file)));
-                continue;
-            }
-            if let Some(kept) = self.older_pages.as_mut().filter(|_| is_pages) {
-                kept.extend(File::open(&path));
-            }
-            remove(path)?;
-        }
-        Ok(())
-    }
-
-    /// Removes pages files of an older set that the new one has no use for.
-    fn remove_unused(&mut self) {
-        for (name, file) in std::mem::take(&mut self.reused) {
-            let path = self.dir.join(name);
-            self.written.retain(|written| *written != path);
-            if let Err(e) = fs::remove_file(&path) {
-                log::warn!("cannot remove {} of the older images: {e}", path.display());
-            }
-            drop(file);
-        }
+        self.older.free();
     }
 
     /// Computes no checksums.
@@ -197,7 +145,7 @@ impl NewImages {
         let file = File::create(dir.join(&name)).map_err(SysError::io("open"));
         let file = file.about(about).while_trying_to("create it")?;
         let fill = |writer: &mut ImageWriter| entries.iter().try_for_each(|entry| writer.entry(entry));
-        write_entries(file, image, fill)
+        write_entries(Fresh { file, old: 0 }, image, fill)
             .map_err(ImageError::from)
             .about(about)
             .while_trying_to("write it")?;
@@ -207,7 +155,8 @@ impl NewImages {
     /// Creates a file for so many bytes of pages, or takes that of an older set.
     pub fn create_pages_file(&mut self, name: &str, size: u64) -> Result<File, Problem> {
         self.begin()?;
-        let Some(file) = self.reused.remove(name) else { return self.create_file(name) };
+        let Some(file) = self.older.take_pages(name) else { return self.create_file(name) };
+        self.written.push(self.dir.join(name));
         let cut = file.metadata().and_then(|old| if old.len() > size { file.set_len(size) } else { Ok(()) });
         cut.map_err(SysError::io("ftruncate")).about(|| Object::Image(name.to_owned()))?;
         Ok(file)
@@ -215,17 +164,22 @@ impl NewImages {
 
     /// Creates one file.
     pub fn create_file(&mut self, name: &str) -> Result<File, Problem> {
+        self.fresh(name)?.emptied().about(|| Object::Image(name.to_owned()))
+    }
+
+    /// One file, new or of the older set.
+    fn fresh(&mut self, name: &str) -> Result<Fresh, Problem> {
         self.begin()?;
         let path = self.dir.join(name);
-        let file = create(&path)?;
+        let fresh = if self.older.take(name) { Fresh::over(&path)? } else { Fresh::create(&path)? };
         self.written.push(path);
-        Ok(file)
+        Ok(fresh)
     }
 
     /// Takes the place of an older set, if that has not happened yet.
     fn begin(&mut self) -> Result<(), Problem> {
         if !self.begun {
-            self.remove_older_set()?;
+            self.older.find(&self.dir)?;
             self.begun = true;
         }
         Ok(())
@@ -238,9 +192,13 @@ impl NewImages {
         ids: impl Iterator<Item = u64>,
     ) -> Result<Aside, Problem> {
         self.begin()?;
-        let path = |id| self.dir.join(image.file_name(id));
-        self.planned.extend(ids.map(path));
-        Ok(Aside { dir: self.dir.clone(), image })
+        let mut over_older = false;
+        for id in ids {
+            let name = image.file_name(id);
+            over_older |= self.older.take(&name);
+            self.planned.push(self.dir.join(name));
+        }
+        Ok(Aside { dir: self.dir.clone(), image, over_older })
     }
 
     /// Takes a file that was written aside.
@@ -267,8 +225,7 @@ impl NewImages {
         fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
     ) -> Result<(), Problem> {
         let name = image.file_name(id);
-        let file = self.create_file(&name)?;
-        let sums = write_entries(file, image, fill).map_err(|e| {
+        let sums = write_entries(self.fresh(&name)?, image, fill).map_err(|e| {
             Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
         })?;
         self.set_checksums(&name, sums);
@@ -302,14 +259,14 @@ impl NewImages {
 
     /// Makes the set complete: everything else is on its way to the disk, then the inventory appears.
     pub fn commit(mut self, inventory: &proto::messages::InventoryEntry) -> Result<(), Problem> {
-        self.remove_unused();
+        self.older.remove_rest(&self.dir)?;
         let image = &proto::catalogue::INVENTORY;
         let name = image.file_name(0);
         let temporary = format!("{name}.new");
-        let file = self.create_file(&temporary)?;
-        let sums = write_entries(file, image, |writer| writer.entry(inventory)).map_err(|e| {
-            Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
-        })?;
+        let sums =
+            write_entries(self.fresh(&temporary)?, image, |writer| writer.entry(inventory)).map_err(|e| {
+                Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
+            })?;
         self.write_checksums(&temporary, sums)?;
         fs::rename(self.dir.join(temporary), self.dir.join(&name)).map_err(|e| {
             Problem::new(SysError::io("rename")(e)).object(Object::Image(name)).step("complete the images")
@@ -340,6 +297,9 @@ impl Drop for NewImages {
         if self.committed {
             return;
         }
+        if let Err(problem) = self.older.remove_rest(&self.dir) {
+            log::warn!("{problem:?}");
+        }
         for path in self.written.iter().chain(&self.planned) {
             if let Err(e) = fs::remove_file(path)
                 && e.kind() != std::io::ErrorKind::NotFound
@@ -348,16 +308,6 @@ impl Drop for NewImages {
             }
         }
     }
-}
-
-/// A file that nobody else has open or mapped, to be written over: that is who gets a write lease (`F_SETLEASE` of fcntl(2)).
-/// A file with several names is more than an image.
-fn nobody_elses(path: &Path) -> Option<File> {
-    use std::os::unix::fs::MetadataExt as _;
-    let file = File::options().read(true).write(true).open(path).ok()?;
-    let is_ours =
-        fcntl::is_open_nowhere_else(file.as_fd()) && file.metadata().is_ok_and(|of| of.nlink() == 1);
-    is_ours.then_some(file)
 }
 
 fn create(path: &Path) -> Result<File, Problem> {
@@ -371,6 +321,8 @@ fn create(path: &Path) -> Result<File, Problem> {
 pub struct Aside {
     dir: PathBuf,
     image: &'static ImageType,
+    /// Some of them are files of an older set.
+    over_older: bool,
 }
 
 /// A file that was written, and that its set must be told of ([`NewImages::add`]).
@@ -388,7 +340,9 @@ impl Aside {
         fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
     ) -> Result<Written, Problem> {
         let name = self.image.file_name(id);
-        let sums = write_entries(create(&self.dir.join(&name))?, self.image, fill).map_err(|e| {
+        let path = self.dir.join(&name);
+        let fresh = if self.over_older { Fresh::over(&path)? } else { Fresh::create(&path)? };
+        let sums = write_entries(fresh, self.image, fill).map_err(|e| {
             Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
         })?;
         Ok(Written { name, sums })
@@ -396,7 +350,7 @@ impl Aside {
 }
 
 fn write_entries(
-    file: File,
+    Fresh { file, old }: Fresh,
     image: &ImageType,
     fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
 ) -> Result<FileSums, proto::Error> {
@@ -404,7 +358,11 @@ fn write_entries(
     fill(&mut writer)?;
     let offset = writer.offset();
     let finished = writer.finish()?.finish();
-    Ok(finished.map_err(|source| proto::Error::Write { offset, source })?.1)
+    let (file, sums) = finished.map_err(|source| proto::Error::Write { offset, source })?;
+    if sums.size < old {
+        file.set_len(sums.size).map_err(|source| proto::Error::Write { offset, source })?;
+    }
+    Ok(sums)
 }
 
 /// A complete image set.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
+use crate::sys::process;
+
 /// Fewer things than these are not worth a thread.
 const FEW: usize = 16;
 /// More threads would wait for the same locks of the kernel.
@@ -33,10 +35,18 @@ fn processors() -> usize {
     *FOUND.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// What both make: the calling thread does `own`, and another one `other`.
+/// What both make: the calling thread does `own`, and waits for others a lot, which need a processor for that; another one does
+/// `other`, which is long.
 pub fn both<T: Send, O>(other: impl FnOnce() -> T + Send, own: impl FnOnce() -> O) -> (T, O) {
     thread::scope(|scope| {
-        let other = scope.spawn(other);
+        let other = scope.spawn(|| {
+            // Else those others, having been asked, wait for a processor until this thread has had its time, though another has nothing
+            // to do. It is only slower.
+            if let Err(e) = process::run_long_at_a_time() {
+                log::debug!("a thread cannot be told to run long at a time: {e}");
+            }
+            other()
+        });
         let own = own();
         (other.join().unwrap_or_else(|panic| resume_unwind(panic)), own)
     })

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod cgroup;
 pub mod freeze;
 pub mod memory;
+mod reaping;
 pub mod regs;
 mod seize;
 pub mod sleep;

@@ -97,9 +97,9 @@ pub struct Slot {
     pub sigmask: u64,
     /// Address of the thread's trampoline.
     pub trampoline: u64,
-    /// Address of the batch for a thread that serves only one.
+    /// Address of the batch for a thread that serves only one; for a leader, of those that it begins with, one behind the other.
     pub batch: u64,
-    /// Its length in bytes.
+    /// Their length in bytes.
     pub batch_len: u32,
     /// Which slot this is.
     pub index: u32,
@@ -107,7 +107,7 @@ pub struct Slot {
     pub gone: u64,
     /// The agent's end of the socket; -1 for a leader that has to make it.
     pub socket: i32,
-    /// The engine's end, which the engine takes by `pidfd_getfd` before the agent closes it.
+    /// The engine's end, which the engine takes by `pidfd_getfd` before the agent closes it; why there is none, if it is negative.
     pub engine_socket: i32,
     /// Where the agent's buffer of [`MAX_MESSAGE`] bytes is; 0 for a thread that serves one batch.
     pub buffer: u64,
@@ -121,10 +121,10 @@ pub struct Slot {
     pub together: u32,
     /// Address of the word that counts those of them that are done.
     pub done: u64,
-    /// How many calls of its one batch the thread made.
+    /// How many calls of its one batch the thread made, or of those that it began with.
     pub made: u32,
-    /// Unused, 0.
-    pub reserved: u32,
+    /// The signal by which a leader tells that it has a pair of sockets; 0 if the engine sees that otherwise.
+    pub signal: u32,
 }
 
 impl Slot {
@@ -192,9 +192,11 @@ pub struct Landing {
     pub rsp: u64,
     /// Where the thread goes on.
     pub rip: u64,
+    /// The signal by which the thread tells that it has mapped memory; 0 if the engine sees that otherwise.
+    pub signal: u64,
 }
 
-const _: () = assert!(core::mem::offset_of!(Landing, regs) == 40 && size_of::<Landing>() == 184);
+const _: () = assert!(core::mem::offset_of!(Landing, regs) == 40 && size_of::<Landing>() == 192);
 
 /// Code of a trampoline, in front of its three addresses.
 ///

@@ -35,6 +35,15 @@ impl<'a> Batch<'a> {
         Some(Self { calls, data, reply })
     }
 
+    /// Reads the first of several messages, one behind the other; it, and the rest. `None` if there is none.
+    pub fn split(messages: &'a mut [u8]) -> Option<(Self, &'a mut [u8])> {
+        let (header, _) = Header::read_from_prefix(messages.as_bytes()).ok()?;
+        let calls = (header.calls as usize).checked_mul(size_of::<Call>())?;
+        let len = size_of::<Header>().checked_add(calls)?.checked_add(header.data as usize)?;
+        let (message, rest) = messages.split_at_mut_checked(len)?;
+        Some((Self::parse(message)?, rest))
+    }
+
     /// How many calls it has.
     pub fn calls(&self) -> usize {
         self.calls.len()

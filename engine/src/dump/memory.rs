@@ -427,13 +427,19 @@ fn is_in_fork(vma: &SmapsVma) -> bool {
 
 /// Where a task's own pages may be, in those mappings that `wanted` wants.
 fn ranges(facts: &TaskFacts, wanted: impl Fn(&SmapsVma) -> bool) -> Vec<pages::Range> {
+    /// Bytes of other mappings that are scanned in the time that another call takes.
+    const LITTLE: u64 = 64 << 10;
     let mut ranges: Vec<pages::Range> = Vec::new();
-    for vma in facts.vmas.iter().filter(|vma| wanted(vma)) {
+    let mut between = u64::MAX;
+    for vma in &facts.vmas {
         let contents = mm::claim(vma).map_or(Contents::None, |kind| kind.contents(vma));
-        if contents != Contents::None {
-            let whole = contents == Contents::AllPages;
-            ranges.push(pages::Range { start: vma.vma.start, end: vma.vma.end, whole });
+        if !wanted(vma) || contents == Contents::None {
+            between = between.saturating_add(vma.vma.len());
+            continue;
         }
+        let (whole, follows) = (contents == Contents::AllPages, between <= LITTLE);
+        ranges.push(pages::Range { start: vma.vma.start, end: vma.vma.end, whole, follows });
+        between = 0;
     }
     ranges
 }

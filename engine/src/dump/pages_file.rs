@@ -7,6 +7,7 @@
 //! no lock is held. On a disk its blocks are allocated first. Where that is not to be had, or takes long because memory is in pieces, the unit is written as
 //! elsewhere.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::checksum::{BLOCK, BlockSum, FileSums};
+use crate::checksum::{self, BLOCK, BlockSum, FileSums};
 use crate::error::{Context as _, Problem, SysError};
 use crate::kinds::mm::pages::Run;
 use crate::procfs::smaps::SmapsVma;
@@ -35,6 +36,11 @@ const PATIENCE: Duration = Duration::from_millis(8);
 const CREDIT: i64 = 16;
 /// Units that go by until a huge page that cost twice as much is forgiven.
 const FORGIVEN_AFTER: i64 = 8;
+
+thread_local! {
+    /// Through which a thread copies, one block after the other.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Where pages come from.
 pub(crate) trait Source: Sync {
@@ -190,7 +196,14 @@ impl Copying<'_> {
             }
             return Ok(len);
         }
-        let mut buffer = vec![0; BLOCK.min(len) as usize];
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(buffer.len().max(BLOCK.min(len) as usize), 0);
+            self.through(buffer, offset, len)
+        })
+    }
+
+    /// Copies a unit block by block.
+    fn through(&self, buffer: &mut [u8], offset: u64, len: u64) -> Result<u64, SysError> {
         let end = offset + len;
         let mut at = offset;
         while at < end {
@@ -217,17 +230,24 @@ impl Copying<'_> {
 
     /// Fills a block, or a part of one, with what belongs there.
     fn block(&self, offset: u64, block: &mut [u8]) -> Result<(), SysError> {
-        let mut sum = BlockSum::default();
         let mut ranges = Vec::new();
-        for (at, piece) in (offset..).step_by(PIECE).zip(block.chunks_mut(PIECE)) {
+        let mut fill = |at: u64, piece: &mut [u8]| {
             self.ranges(at, piece.len() as u64, &mut ranges);
-            self.source.read(&ranges, piece)?;
-            if self.sums.is_some() {
-                sum.add(piece);
+            self.source.read(&ranges, piece)
+        };
+        let sum = if block.len() <= PIECE {
+            fill(offset, block)?;
+            self.sums.as_ref().map(|_| checksum::of(block))
+        } else {
+            let mut sum = self.sums.as_ref().map(|_| BlockSum::default());
+            for (at, piece) in (offset..).step_by(PIECE).zip(block.chunks_mut(PIECE)) {
+                fill(at, piece)?;
+                sum.iter_mut().for_each(|sum| sum.add(piece));
             }
-        }
-        if let Some(Ok(mut sums)) = self.sums.as_ref().map(Mutex::lock) {
-            sums.push((offset, sum.finish()));
+            sum.map(|sum| sum.finish())
+        };
+        if let (Some(sum), Some(Ok(mut sums))) = (sum, self.sums.as_ref().map(Mutex::lock)) {
+            sums.push((offset, sum));
         }
         Ok(())
     }

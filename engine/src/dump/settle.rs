@@ -4,6 +4,9 @@
 //! pending. Each is true of its own moment only. So the pending signals are read before and after the timers, until both
 //! are the same; then no timer ran out in between. As a rule there are none, which the task tells while it is at it; which
 //! they are can be seen only while its thread is stopped.
+//!
+//! A task with one thread was asked on its way into the agent ([`Last`]), and its thread is stopped, as a rule: if no signal was pending before
+//! and none is now, what it answered then is true of both moments, and nobody has to be woken up.
 
 use proto::messages::SignalQueueEntry;
 
@@ -14,20 +17,74 @@ use crate::error::{Context as _, Problem};
 use crate::kinds::TASK_KINDS;
 use crate::kinds::task::{Questions, ThreadImage};
 use crate::tracee::agent::Agent;
-use crate::tracee::batch::Output;
+use crate::tracee::batch::{Batch, Output, Replies};
 use crate::tracee::freeze::{FrozenTask, FrozenTree};
 
 /// How often it is read, at most: somebody who sends signals all the time may not keep us.
 const MAX_ROUNDS: usize = 16;
 
-/// Reads it for every task. All are asked before any has to answer.
+/// What a task is asked for it to be settled by one look, later.
+pub(super) struct Last {
+    questions: Questions,
+    /// Which signals were pending before all other questions.
+    before: Output<u64>,
+}
+
+/// What it answered.
+pub(super) struct Answered {
+    last: Last,
+    replies: Replies,
+}
+
+impl Last {
+    /// None for a task with several threads, or with more than one batch has room for.
+    pub(super) fn of(facts: &TaskFacts, cores: &[ThreadImage]) -> Option<Self> {
+        let leader = cores.first().filter(|_| facts.threads.len() == 1)?;
+        let mut questions = Questions::default();
+        let before = ask_what_is_pending(&mut questions);
+        questions.ask_last(leader);
+        let [questions] = <[Questions; 1]>::try_from(questions.into_parts()).ok()?;
+        Some(Self { questions, before })
+    }
+
+    /// The calls.
+    pub(super) fn batch(&self) -> &Batch<'static> {
+        self.questions.batch_ref()
+    }
+
+    /// With the answer.
+    pub(super) fn answered(self, replies: Replies) -> Answered {
+        Answered { last: self, replies }
+    }
+}
+
+impl Answered {
+    /// Takes what a task answered that has been stopped ever since, if it is true still. Whether it is.
+    fn take(&self, facts: &TaskFacts, agent: &mut Agent, cores: &mut [ThreadImage]) -> Result<bool, Problem> {
+        if !agent.is_parked() || self.replies.output(self.last.before)? != 0 {
+            return Ok(false);
+        }
+        look(facts, agent, true, cores)?;
+        if queues(cores).iter().flatten().any(|queue| !queue.signals.is_empty()) {
+            return Ok(false);
+        }
+        if let Some(leader) = cores.first_mut() {
+            self.last.questions.answer(&self.replies, leader)?;
+        }
+        Ok(true)
+    }
+}
+
+/// Reads it for every task, but for what is `answered` already. All are asked before any has to answer.
 pub(super) fn settle(
     tree: &mut FrozenTree,
     facts: &[Option<TaskFacts>],
     images: &mut [TaskImages],
+    answered: Vec<Option<Answered>>,
 ) -> Result<(), Problem> {
     let mut asked = Vec::new();
-    for ((task, facts), image) in tree.tasks.iter_mut().zip(facts).zip(&mut *images) {
+    let tasks = tree.tasks.iter_mut().zip(facts).zip(&mut *images);
+    for (((task, facts), image), answered) in tasks.zip(answered) {
         let (Some(facts), Some(mut agent)) = (facts, task.agent.take()) else {
             if let Some(facts) = facts {
                 // No timer runs in it, and its thread is stopped.
@@ -36,16 +93,32 @@ pub(super) fn settle(
             asked.push(None);
             continue;
         };
-        let alone = ask_alone(task, facts, &mut agent, &mut image.cores);
-        let begun = alone.and_then(|()| begin(facts, &mut agent, false, &mut image.cores));
+        let begun = ask_again(task, facts, &mut agent, &mut image.cores, answered);
         task.agent = Some(agent);
-        asked.push(Some(begun.of_task(&task.name)?));
+        asked.push(begun.of_task(&task.name)?);
     }
     for (((task, facts), image), asked) in tree.tasks.iter_mut().zip(facts).zip(images).zip(asked) {
         let (Some(facts), Some(agent), Some(asked)) = (facts, &mut task.agent, asked) else { continue };
         end(facts, agent, &mut image.cores, asked).of_task(&task.name)?;
     }
     Ok(())
+}
+
+/// Asks a task, unless what it answered is true still.
+fn ask_again(
+    task: &mut FrozenTask,
+    facts: &TaskFacts,
+    agent: &mut Agent,
+    cores: &mut [ThreadImage],
+    answered: Option<Answered>,
+) -> Result<Option<Asked>, Problem> {
+    if let Some(answered) = answered
+        && answered.take(facts, agent, cores)?
+    {
+        return Ok(None);
+    }
+    ask_alone(task, facts, agent, cores)?;
+    begin(facts, agent, false, cores).map(Some)
 }
 
 /// What a task was asked, and whether it had pending signals before.

@@ -1,6 +1,6 @@
-//! One task after the other: looked at from outside, asked, and written down.
+//! One task after the other: looked at from outside, and written down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, StasisMmEntry, StasisThreadEntry,
@@ -9,38 +9,32 @@ use proto::messages::{
 
 use super::apart::{HomeLinks, refuse_namespaces};
 use super::inspect::{TaskFacts, ThreadFacts, read_proc};
-use super::likeness;
 use super::namespace_links::NamespaceLinks;
 use super::sharing::{Sharing, refuse_unshared_threads};
 use super::vm_flags::VmFlagsReader;
 use crate::arch;
-use crate::args;
 use crate::cgroups::CgroupsDump;
 use crate::error::{Class, Context as _, Explain, Object, Problem};
 use crate::image::NewImages;
 use crate::kinds::files::{FilesDump, Table, Tables};
-use crate::kinds::mm::{self, aio, bounds, extra};
-use crate::kinds::task::{Questions, Scope, ThreadImage};
+use crate::kinds::mm::{self, aio, bounds};
+use crate::kinds::task::{Scope, ThreadImage};
 use crate::kinds::{TASK_KINDS, namespaces, task as task_kinds};
 use crate::mount_spaces;
 use crate::net_spaces;
 use crate::options::DumpOptions;
-use crate::pid_spaces::{self, PidInside, PidSpaces};
+use crate::pid_spaces::{self, PidSpaces};
 use crate::procfs;
 use crate::procfs::link::NamespaceType;
-use crate::room;
-use crate::supervise::Lifeline;
 use crate::task_spaces::{self, TaskSpaces};
 use crate::time_spaces::{self, TimeSpaces};
-use crate::tracee::agent::{self, Entrance};
-use crate::tracee::batch::{Batch, Output, Replies};
 use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
 use crate::user_spaces;
 
 /// `task_core_entry.task_state` of a task that runs, of a zombie, and of a stopped task.
 const TASK_ALIVE: u32 = 1;
 const TASK_DEAD: u32 = 2;
-const TASK_STOPPED: u32 = 3;
+pub(super) const TASK_STOPPED: u32 = 3;
 /// Version of the image format (`inventory_entry.img_version`).
 const IMAGE_VERSION: u32 = 2;
 
@@ -90,7 +84,7 @@ pub(super) struct TaskImages {
     /// One for each thread that lives, the leader's first.
     pub cores: Vec<ThreadImage>,
     /// None for a zombie.
-    alive: Option<Alive>,
+    pub(super) alive: Option<Alive>,
     /// Exit code and name of a leader that has ended before the other threads.
     ended_leader: Option<StasisThreadEntry>,
 }
@@ -127,9 +121,9 @@ pub(super) struct Alive {
     ids: TaskKobjIdsEntry,
     fs: FsEntry,
     /// None if an earlier task has the same address space.
-    mm: Option<MmEntry>,
+    pub(super) mm: Option<MmEntry>,
     /// Properties of its mappings.
-    extra: StasisMmEntry,
+    pub(super) extra: StasisMmEntry,
     /// None if an earlier task has the same table.
     fdinfo: Option<Vec<FdinfoEntry>>,
 }
@@ -430,165 +424,6 @@ pub(crate) fn outside_leader(root: i32) -> Option<Problem> {
 pub(super) fn without_closed(images: &mut [TaskImages], files: &mut FilesDump<'_>) {
     let tables = images.iter_mut().filter_map(|image| image.alive.as_mut()?.fdinfo.as_mut());
     tables.for_each(|table| files.without_closed(table));
-}
-
-/// Puts an agent into each task and asks what only the task knows. Tasks answer while others are being asked.
-///
-/// Who has a spokesman is neither asked nor given an agent: what that one answers is true of both.
-pub(super) fn ask<'a>(
-    tree: &mut FrozenTree,
-    facts: &'a [Option<TaskFacts>],
-    images: &mut [TaskImages],
-    files: &FilesDump<'_>,
-    lifeline: &Lifeline,
-) -> Result<(), Problem> {
-    let spokesmen = likeness::spokesmen(tree, facts, images, files);
-    let mut leaders = Questions::of(&[Scope::Task, Scope::Thread]);
-    let mm_questions = bounds::Questions::ask(leaders.batch());
-    let others = Questions::of(&[Scope::Thread]);
-    let of_mappings =
-        |((facts, image), spokesman): ((&'a Option<TaskFacts>, &TaskImages), &Option<usize>)| {
-            facts.as_ref().filter(|_| image.has_memory() && spokesman.is_none()).map(extra::Questions::of)
-        };
-    let mut mappings: Vec<_> = facts.iter().zip(&*images).zip(&spokesmen).map(of_mappings).collect();
-    lifeline.check()?;
-    put_agents_in(tree, facts, images, &spokesmen)?;
-    let mut answers: BTreeMap<usize, Option<Replies>> =
-        spokesmen.iter().flatten().map(|at| (*at, None)).collect();
-    for (task, mappings) in tree.tasks.iter_mut().zip(&mappings) {
-        let Some(agent) = &mut task.agent else { continue };
-        let name = &task.name;
-        agent.send(leaders.batch_ref()).of_task(name).while_trying_to(ABOUT_ITSELF)?;
-        for batch in mappings.iter().flat_map(extra::Questions::batches) {
-            agent.send(batch).of_task(name).while_trying_to(ABOUT_ITSELF)?;
-        }
-    }
-    let of_images = images.iter_mut().zip(&mut mappings).enumerate();
-    for ((task, facts), (at, (image, mappings))) in tree.tasks.iter_mut().zip(facts).zip(of_images) {
-        let (Some(facts), Some(alive)) = (facts, &mut image.alive) else { continue };
-        let name = task.name.clone();
-        let Some(agent) = &mut task.agent else { continue };
-        let replies = agent.receive(leaders.batch_ref()).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-        let mut cores = image.cores.iter_mut();
-        if let Some(core) = cores.next() {
-            leaders.answer(&replies, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-        }
-        if let Some(mm) = &mut alive.mm {
-            mm_questions.answer(&replies, mm).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-        }
-        if let Some(mappings) = mappings.take() {
-            let replies = mappings.batches().map(|batch| agent.receive(batch)).collect::<Result<Vec<_>, _>>();
-            let replies = replies.of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-            alive.extra = mappings.answer(&replies).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-        }
-        if facts.threads.len() > 1 {
-            let Some(mut agent) = task.agent.take() else { continue };
-            let others_said = agent.run_on_other_threads(task, others.batch_ref());
-            task.agent = Some(agent);
-            let others_said = others_said.of_task(&name).while_trying_to("ask its threads")?;
-            for (replies, core) in others_said.iter().zip(cores) {
-                others.answer(replies, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-            }
-        }
-        if let Some(kept) = answers.get_mut(&at) {
-            *kept = Some(replies);
-        }
-    }
-    for ((facts, image), spokesman) in facts.iter().zip(&mut *images).zip(spokesmen) {
-        let said = spokesman.and_then(|at| answers.get(&at)?.as_ref());
-        let (Some(facts), Some(said), Some(alive)) = (facts, said, &mut image.alive) else { continue };
-        if let Some(core) = image.cores.first_mut() {
-            leaders.answer(said, core)?;
-        }
-        if let Some(mm) = &mut alive.mm {
-            mm_questions.answer(said, mm)?;
-            alive.extra = extra::without_policies(facts);
-        }
-    }
-    ask_about_children(tree, images)
-}
-
-/// Puts an agent into each task that lives, and is asked itself.
-fn put_agents_in(
-    tree: &mut FrozenTree,
-    facts: &[Option<TaskFacts>],
-    images: &[TaskImages],
-    spokesmen: &[Option<usize>],
-) -> Result<(), Problem> {
-    let asked =
-        |(facts, spokesman): (&'_ Option<TaskFacts>, &Option<usize>)| facts.is_some() && spokesman.is_none();
-    let asked: Vec<bool> = facts.iter().zip(spokesmen).map(asked).collect();
-    let mut raised = Vec::new();
-    let mut entrances = Vec::new();
-    for (((task, facts), image), is_asked) in tree.tasks.iter_mut().zip(facts).zip(images).zip(&asked) {
-        let Some(facts) = facts.as_ref().filter(|_| *is_asked) else { continue };
-        // The agent's socket is one end of a pair.
-        let room = room::make_in(facts.pid, 2, image.descriptors(), facts.descriptors());
-        raised.push(room.of_task(&task.name)?);
-        let saved = facts.threads.iter().map(|thread| thread.saved.clone()).collect();
-        let memory = facts.memory.clone();
-        entrances.push(Entrance { task, saved, memory, vdso: facts.vdso(), code: facts.code() });
-    }
-    let mut agents = agent::inject_all(entrances).into_iter();
-    drop(raised);
-    let mut first = Ok(());
-    for (task, _) in tree.tasks.iter_mut().zip(asked).filter(|(_, is_asked)| *is_asked) {
-        match agents.next() {
-            Some(Ok(agent)) => task.agent = Some(agent),
-            Some(Err(e)) if first.is_ok() => {
-                first = Err(Problem::new(e).task(&task.name).step("put the agent in"));
-            }
-            Some(Err(_)) | None => {}
-        }
-    }
-    first
-}
-
-/// The step in which a task answers what only it knows.
-const ABOUT_ITSELF: &str = "ask it about itself";
-
-/// Asks each parent which stops of its children `wait(2)` has told it, and which continuations it has not.
-fn ask_about_children(tree: &mut FrozenTree, images: &mut [TaskImages]) -> Result<(), Problem> {
-    /// Questions in one batch.
-    const AT_ONCE: usize = 64;
-    let mut children: BTreeMap<usize, Vec<(usize, PidInside)>> = BTreeMap::new();
-    let own = |at: usize| images.get(at).and_then(|image| Some(&image.cores.first()?.own));
-    let space = |at: usize| own(at).and_then(|own| Some(own.pid_space?.ns_id));
-    for (at, task) in tree.tasks.iter().enumerate().filter(|(_, task)| task.state != TaskState::Zombie) {
-        if let Some(parent) = task.parent {
-            let Some(seen) = own(at) else { continue };
-            let pid = pid_spaces::seen_from(space(parent), seen);
-            children.entry(parent).or_default().push((at, pid));
-        }
-    }
-    for (parent, children) in children {
-        let Some(task) = tree.tasks.get_mut(parent) else { continue };
-        let Some(agent) = &mut task.agent else { continue };
-        for children in children.chunks(AT_ONCE) {
-            let mut batch = Batch::new();
-            let asked: Vec<_> = children.iter().map(|(_, pid)| ask_about_child(*pid, &mut batch)).collect();
-            let step = "ask it what it knows of its children";
-            let replies = agent.run(&batch).of_task(&task.name).while_trying_to(step)?;
-            for ((at, _), info) in children.iter().zip(asked) {
-                let [_, _, code, ..] = replies.output::<[i32; 32]>(info)?;
-                let Some(leader) = images.get_mut(*at).and_then(|image| image.cores.first_mut()) else {
-                    continue;
-                };
-                let is_stopped = leader.tc.as_ref().is_some_and(|tc| tc.task_state == TASK_STOPPED);
-                leader.own.stop_seen = is_stopped.then_some(code != libc::CLD_STOPPED);
-                leader.own.continue_unseen = (code == libc::CLD_CONTINUED).then_some(true);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Adds the question what `wait(2)` has still to tell of a child; it tells that again to the next who asks.
-fn ask_about_child(pid: PidInside, batch: &mut Batch<'_>) -> Output<[i32; 32]> {
-    let info = batch.output();
-    let options = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    batch.call("waitid", libc::SYS_waitid, args![libc::P_PID, pid, info, options, 0]);
-    info
 }
 
 /// The cores of a task as they are written, in the order of its threads. A leader that has ended gets what belongs to

@@ -4,8 +4,9 @@
 //! 1. One thread makes one system call with our registers: `mmap`, for the agent's memory. It makes it from a landing pad
 //!    ([`landing`]), from where it finds back.
 //! 2. The agent's code and, for each thread, the registers it was interrupted with are written to that memory.
-//! 3. The thread enters the agent. From here on the agent finds its own way back: it makes a pair of sockets, we take
-//!    one end, and when all copies of that end are closed, every thread puts its own registers back.
+//! 3. The thread enters the agent, and makes the first calls that we ask for ([`first`]). From here on the agent finds its own way back:
+//!    it makes a pair of sockets, we take one end, and when all copies of that end are closed, every thread puts its own
+//!    registers back. Until it is needed again, it stays where it was stopped for that.
 //! 4. To take it out, its thread is stopped again, and leaves by the landing pad.
 //!
 //! Where there is no room for a pad, dying in 1 or 4 would leave the thread with wrong registers. `supervise` makes that
@@ -13,12 +14,13 @@
 
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, ControlMessage, MsgFlags};
+use nix::sys::socket::{self, ControlMessage, MsgFlags, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use parasite::abi::{MAX_MESSAGE, SLOT_BATCH, SLOT_BATCH_MAX, SLOT_STRIDE, Slot};
 use zerocopy::IntoBytes as _;
 
@@ -32,6 +34,7 @@ use crate::tracee::stopped::{Running, Stop, Stopped, TraceError};
 
 mod calls;
 mod entering;
+mod first;
 mod landing;
 mod layout;
 mod leaving;
@@ -139,6 +142,14 @@ pub struct Agent {
     landing: Option<LandingPad>,
     /// The serving thread has been asked to stop.
     is_stopping: bool,
+    /// The serving thread, if it is stopped where it waited for us to take our end of the socket; it goes on when it is needed.
+    parked: Option<Stopped>,
+    /// What it answered on its way in.
+    first: Option<first::Answers>,
+    /// It was asked nothing, for it to be behind that place when it answers.
+    is_greeted: bool,
+    /// Whether we wait for it no longer than until it is to be looked after.
+    has_timeout: bool,
 }
 
 impl Agent {
@@ -173,8 +184,16 @@ impl Agent {
         self.receive(batch)
     }
 
+    /// Whether its serving thread has been stopped ever since it answered what it was asked first.
+    pub fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+
     /// Sends a batch; the agent works while we do something else.
     pub fn send(&mut self, batch: &Batch<'_>) -> Result<(), AgentError> {
+        if let Some(stopped) = self.parked.take() {
+            self.leader = Some(stopped.resume(Resume::Cont, 0)?);
+        }
         let message = batch.encode(self.layout.buffer())?;
         let iov = [IoSlice::new(&message)];
         let rights = [ControlMessage::ScmRights(batch.fds())];
@@ -218,6 +237,10 @@ impl Agent {
         packet: &mut [u8],
         others: &mut [(usize, &Batch<'_>, Option<Running>)],
     ) -> Result<Vec<u8>, AgentError> {
+        if !std::mem::replace(&mut self.has_timeout, true) {
+            setsockopt(&self.socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
+                .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
+        }
         loop {
             let mut iov = [IoSliceMut::new(packet)];
             let flags = MsgFlags::empty();
@@ -227,7 +250,9 @@ impl Agent {
                 Ok(0) => return Err(AgentError::Lost(None)),
                 Ok(len) => return Ok(packet.get(..len).unwrap_or_default().to_vec()),
                 Err(Errno::EAGAIN | Errno::EINTR) => {
-                    look_after(&mut self.leader, &mut self.deferred)?;
+                    if !self.is_parked() {
+                        look_after(&mut self.leader, &mut self.deferred)?;
+                    }
                     for (_, _, thread) in &mut *others {
                         look_after(thread, &mut self.deferred)?;
                     }
@@ -351,6 +376,9 @@ impl Agent {
 
     /// Runs something while the serving thread is stopped, which then serves on.
     pub fn while_stopped<T>(&mut self, act: impl FnOnce(&Stopped) -> T) -> Result<T, AgentError> {
+        if let Some(parked) = &self.parked {
+            return Ok(act(parked));
+        }
         let stopped = self.stop_leader()?;
         let result = act(&stopped);
         self.leader = Some(stopped.resume(Resume::Cont, 0)?);
@@ -359,6 +387,11 @@ impl Agent {
 
     /// Asks the serving thread to stop, without waiting for it: so that many stop at once.
     pub fn begin_to_stop(&mut self) -> Result<(), AgentError> {
+        if self.is_parked() {
+            // It has our end of the socket, too, and is to close that first.
+            self.is_greeted = true;
+            return self.send(&Batch::new());
+        }
         let leader = self.leader.as_ref().ok_or(AgentError::Lost(None))?;
         leader.interrupt()?;
         self.is_stopping = true;
@@ -367,6 +400,12 @@ impl Agent {
 
     /// Stops the serving thread wherever it is in the agent.
     fn stop_leader(&mut self) -> Result<Stopped, AgentError> {
+        if self.is_parked() {
+            self.begin_to_stop()?;
+        }
+        if std::mem::take(&mut self.is_greeted) {
+            self.receive(&Batch::new())?;
+        }
         let leader = self.leader.take().ok_or(AgentError::Lost(None))?;
         if !std::mem::take(&mut self.is_stopping) {
             leader.interrupt()?;

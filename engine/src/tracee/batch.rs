@@ -293,14 +293,39 @@ impl<'fd> Batch<'fd> {
     /// Where a thread that has this batch in its slot leaves its answer: how many calls it made, their results, and at the
     /// end of the message, which ends at `end`, what comes back. Addresses, and bytes.
     pub(super) fn answer_at(&self, made: u64, results: u64, end: u64) -> [(u64, usize); 3] {
-        [(made, 4), (results, self.calls.len() * 8), (end - self.outputs as u64, self.outputs)]
+        let [results, data] = self.results_at(results, end);
+        [(made, 4), results, data]
+    }
+
+    /// The same without how many calls were made.
+    pub(super) fn results_at(&self, results: u64, end: u64) -> [(u64, usize); 2] {
+        [(results, self.calls.len() * 8), (end - self.outputs as u64, self.outputs)]
+    }
+
+    /// Bytes of its message for an agent.
+    pub(super) fn message_len(&self) -> usize {
+        let inputs = self.inputs.len();
+        self.len() - inputs + inputs.next_multiple_of(8)
+    }
+
+    /// How many calls it has.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.len()
     }
 
     /// Reads such an answer, and what of `bytes` is behind it.
     pub(super) fn take_answer<'b>(&self, bytes: &'b [u8]) -> Result<(Replies, &'b [u8]), BatchError> {
         let (made, rest) = bytes.split_first_chunk::<4>().ok_or(BatchError::Garbled)?;
-        let made = u32::from_le_bytes(*made) as usize;
-        let (results, rest) = rest.split_at_checked(self.calls.len() * 8).ok_or(BatchError::Garbled)?;
+        self.take_results(u32::from_le_bytes(*made) as usize, rest)
+    }
+
+    /// The same where it is known how many calls were `made`.
+    pub(super) fn take_results<'b>(
+        &self,
+        made: usize,
+        bytes: &'b [u8],
+    ) -> Result<(Replies, &'b [u8]), BatchError> {
+        let (results, rest) = bytes.split_at_checked(self.calls.len() * 8).ok_or(BatchError::Garbled)?;
         let (data, rest) = rest.split_at_checked(self.outputs).ok_or(BatchError::Garbled)?;
         let results = results.get(..made.saturating_mul(8)).ok_or(BatchError::Garbled)?;
         Ok((self.replies(results, data)?, rest))

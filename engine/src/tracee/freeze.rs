@@ -3,19 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::dump::inspect::read_text;
 use crate::error::{Class, Context as _, Explain, Problem, SysError, TaskName};
-use crate::procfs;
 use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::namespace::INIT;
 use crate::sys::pidfd;
-
 use crate::tracee::agent::Agent;
 use crate::tracee::cgroup::{FrozenCgroup, GivenCgroup};
+use crate::tracee::reaping::{reap, wait_until_reaped};
 use crate::tracee::sleep::Sleep;
 use crate::tracee::stopped::{Running, Stop, Stopped};
 
@@ -345,61 +344,6 @@ impl Drop for FrozenTree {
     fn drop(&mut self) {
         if let Err(problem) = self.release() {
             log::error!("{problem:?}");
-        }
-    }
-}
-
-/// Waits a moment until the real parents have reaped their children, so that all pids are free. Not for a parent that
-/// called us: it may well wait for our end first.
-fn wait_until_reaped(tasks: &[FrozenTask]) {
-    const LIMIT: Duration = Duration::from_millis(100);
-    let deadline = Instant::now() + LIMIT;
-    let callers = callers();
-    let mut left = Vec::new();
-    for task in tasks {
-        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), None) == Err(Errno::ESRCH) {
-            continue;
-        }
-        if parent_of(task.pid).is_some_and(|parent| callers.contains(&parent)) {
-            continue;
-        }
-        while process_state(task.pid) == Some('Z') {
-            if Instant::now() > deadline {
-                left.push(task.name.to_string());
-                break;
-            }
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    }
-    if let Some((first, others)) = left.split_first() {
-        let others = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
-        log::warn!("{first}{others} is a zombie still: its parent does not reap it, and its pid is not free");
-    }
-}
-
-/// The process that started the command, whose worker we are, and those that started it; of the init of a pid namespace
-/// only if it did so itself, since else it is nobody's caller, and reaps whoever comes.
-fn callers() -> Vec<i32> {
-    let ancestors: Vec<i32> = std::iter::successors(Some(std::process::id() as i32), |pid| parent_of(*pid))
-        .skip(2)
-        .take_while(|pid| *pid > 0)
-        .collect();
-    let is_caller = |(distance, pid): &(usize, i32)| *distance == 0 || *pid != 1;
-    ancestors.into_iter().enumerate().filter(is_caller).map(|(_, pid)| pid).collect()
-}
-
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = read_text(&format!("/proc/{pid}/stat")).ok()?;
-    procfs::stat::parse(&stat).ok().map(|stat| stat.ppid)
-}
-
-/// Waits for the end of a thread that was killed.
-fn reap(tid: i32) {
-    loop {
-        match crate::sys::process::wait(tid) {
-            // A stop that was on its way when the kill came.
-            Ok(crate::sys::process::Waited::Stopped(_)) => {}
-            Ok(_) | Err(_) => return,
         }
     }
 }

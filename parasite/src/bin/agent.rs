@@ -72,7 +72,21 @@ global_asm!(
     ".globl agent_landing",
     "agent_landing:",
     "    syscall",
-    "    mov rdi, rax",
+    "    mov rbx, rax",
+    // The engine stops the thread here, where it takes a signal that nobody else would notice; 0 is none.
+    "    mov eax, 39",
+    "    syscall",
+    "    mov r12, rax",
+    "    mov eax, 186",
+    "    syscall",
+    "    mov rdi, r12",
+    "    mov rsi, rax",
+    "    mov rdx, qword ptr [rip + agent_landing_data + 184]",
+    "    mov eax, 234",
+    "    syscall",
+    ".globl agent_landing_told",
+    "agent_landing_told:",
+    "    mov rdi, rbx",
     "    jmp 2f",
     // The agent is to be left: the socket is closed, and its memory unmapped.
     ".globl agent_landing_leave",
@@ -119,9 +133,26 @@ global_asm!(
     "    .balign 8",
     ".globl agent_landing_data",
     "agent_landing_data:",
-    "    .zero 184",
+    "    .zero 192",
     ".globl agent_landing_end",
     "agent_landing_end:",
+    // A signal (edi) to this thread itself: the engine stops the thread behind it. Nobody else notices, as it does nothing to
+    // the task.
+    "agent_tell:",
+    "    mov r8d, edi",
+    "    mov eax, 39",
+    "    syscall",
+    "    mov r9, rax",
+    "    mov eax, 186",
+    "    syscall",
+    "    mov rdi, r9",
+    "    mov rsi, rax",
+    "    mov edx, r8d",
+    "    mov eax, 234",
+    "    syscall",
+    ".globl agent_told",
+    "agent_told:",
+    "    ret",
     // A copy of a task, made only to be looked at, goes here when the engine is gone: it must never run on as the task.
     ".globl agent_end",
     "agent_end:",
@@ -183,6 +214,7 @@ struct Control {
 unsafe extern "C" fn serve(slot: *mut Slot) {
     // SAFETY: the engine made the slot and nobody else uses it while this thread is in here.
     let slot = unsafe { &mut *slot };
+    begin(slot);
     if !connect(slot) {
         return leave(slot);
     }
@@ -220,6 +252,29 @@ unsafe extern "C" fn serve(slot: *mut Slot) {
         }
     }
     leave(slot);
+}
+
+/// Makes the calls of the batches that the thread begins with, and leaves the answers where they are.
+fn begin(slot: &mut Slot) {
+    let batches = core::ptr::with_exposed_provenance_mut::<u8>(slot.batch as usize);
+    // SAFETY: the engine wrote batches of that length there.
+    let mut batches = unsafe { core::slice::from_raw_parts_mut(batches, slot.batch_len as usize) };
+    let results = core::ptr::with_exposed_provenance_mut::<i64>(slot.results as usize);
+    // SAFETY: the engine gave this thread room for that many results.
+    let results = unsafe { core::slice::from_raw_parts_mut(results, slot.max_calls as usize) };
+    let mut made = 0;
+    while let Some((mut batch, rest)) = Batch::split(batches) {
+        let Some(results) = results.get_mut(made..).filter(|room| batch.calls() <= room.len()) else { break };
+        // SAFETY: the engine decides what happens to this process.
+        let of_this = unsafe { batch.run(&[], results) };
+        made += of_this;
+        if of_this < batch.calls() {
+            break;
+        }
+        batches = rest;
+    }
+    // SAFETY: a plain write to our own memory, which the engine reads.
+    unsafe { (&raw mut slot.made).write_volatile(made as u32) };
 }
 
 /// Serves the batch in the slot, then waits to be taken out, or for the engine to be gone.
@@ -269,7 +324,7 @@ fn connect(slot: &mut Slot) -> bool {
     true
 }
 
-/// Makes the pair of sockets. The engine looks at this thread between the two calls, and takes its end.
+/// Makes the pair of sockets. The engine looks at this thread before the end that is the engine's is closed, and takes it.
 fn make_pair(slot: &mut Slot) -> bool {
     let mut pair = [-1_i32; 2];
     let at = address(&raw mut pair);
@@ -277,14 +332,33 @@ fn make_pair(slot: &mut Slot) -> bool {
     let made = unsafe { syscall::raw(SYS_SOCKETPAIR, [AF_UNIX, SOCK_SEQPACKET_CLOEXEC, 0, at, 0, 0]) };
     // SAFETY: `pair` was written by the kernel, behind the compiler's back.
     let [ours, theirs] = unsafe { (&raw const pair).read_volatile() };
-    if syscall::failed(made) {
+    let failed = syscall::failed(made);
+    // SAFETY: a plain write to our own memory, which the engine reads.
+    unsafe { (&raw mut slot.socket).write_volatile(ours) };
+    let theirs = if failed { made as i32 } else { theirs };
+    // SAFETY: as above.
+    unsafe { (&raw mut slot.engine_socket).write_volatile(theirs) };
+    if slot.signal != 0 {
+        tell(slot.signal);
+    }
+    if failed {
         return false;
     }
-    slot.socket = ours;
-    slot.engine_socket = theirs;
     // SAFETY: closes the copy of the engine's end, without which the end of the engine would go unnoticed.
     unsafe { syscall::raw(SYS_CLOSE, [theirs as u64, 0, 0, 0, 0, 0]) };
     true
+}
+
+/// Stops for the engine, if there is one.
+fn tell(signal: u32) {
+    // SAFETY: it changes no memory, and the registers that are named here.
+    unsafe {
+        core::arch::asm!(
+            "call agent_tell",
+            inout("edi") signal => _, out("rsi") _, out("rdx") _, out("r8") _, out("r9") _,
+            out("rax") _, out("rcx") _, out("r11") _,
+        );
+    }
 }
 
 /// Runs one message and answers it; false when there is nobody to answer, or no sense in going on.

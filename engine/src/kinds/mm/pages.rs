@@ -47,6 +47,8 @@ pub struct Range {
     pub end: u64,
     /// Whether all of its pages are taken.
     pub whole: bool,
+    /// Whether nothing that takes time to be scanned lies between the one before and it.
+    pub follows: bool,
 }
 
 /// What a scan found, in ascending order.
@@ -66,12 +68,8 @@ pub fn find(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
         for run in runs {
             push(&mut all.runs, run);
         }
-        // A region that was cut is one again.
-        for (start, end) in guards {
-            match all.guards.last_mut() {
-                Some(last) if last.1 == start => last.1 = end,
-                _ => all.guards.push((start, end)),
-            }
+        for guard in guards {
+            add_guard(&mut all.guards, guard);
         }
     }
     Ok(all)
@@ -98,7 +96,7 @@ fn parts(ranges: &[Range]) -> Vec<Vec<Range>> {
             let end = range.end.min(start.saturating_add(room));
             room -= end - start;
             if let Some(part) = parts.last_mut() {
-                part.push(Range { start, end, whole: range.whole });
+                part.push(Range { start, end, ..*range });
             }
             start = end;
         }
@@ -109,7 +107,7 @@ fn parts(ranges: &[Range]) -> Vec<Vec<Range>> {
 fn find_in(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
     let mut found = Found::default();
     let mut rest = ranges;
-    let mut regions = vec![PageRegion::default(); 512];
+    let mut regions = vec![PageRegion::default(); room_for(ranges)];
     while let Some((first, others)) = rest.split_first() {
         if first.whole {
             let Range { start, end, .. } = *first;
@@ -118,43 +116,51 @@ fn find_in(pagemap: &File, ranges: &[Range]) -> Result<Found, SysError> {
             continue;
         }
         // Neighbors are scanned as one: with many small mappings the calls cost more than the work.
-        let is_next = |pair: &[Range]| matches!(pair, [a, b] if a.end == b.start && !b.whole);
+        let is_next = |pair: &[Range]| matches!(pair, [a, b] if (a.end == b.start || b.follows) && !b.whole);
         let together = 1 + rest.windows(2).take_while(|pair| is_next(pair)).count();
         let (now, later) = rest.split_at(together);
-        let end = now.last().map_or(first.end, |last| last.end);
         let mut ranges = now.iter().peekable();
         let mut add = |region: PageRegion| {
-            if region.categories & category::GUARD != 0 {
-                found.guards.push((region.start, region.end));
-                return;
-            }
             let mut at = region.start;
             while at < region.end {
                 while ranges.next_if(|range| range.end <= at).is_some() {}
-                let Some(range) = ranges.peek() else { break };
-                let until = region.end.min(range.end);
-                push(&mut found.runs, Run { start: at, end: until, offset: 0 });
-                at = until;
+                let Some(range) = ranges.peek().filter(|range| range.start < region.end) else { break };
+                let (start, end) = (at.max(range.start), region.end.min(range.end));
+                if region.categories & category::GUARD == 0 {
+                    push(&mut found.runs, Run { start, end, offset: 0 });
+                } else {
+                    add_guard(&mut found.guards, (start, end));
+                }
+                at = end;
             }
         };
-        scan(pagemap, first.start, end, &mut regions, &mut add)?;
+        scan(pagemap, now, &mut regions, &mut add)?;
         rest = later;
     }
     Ok(found)
 }
 
+/// How many answers are let in at once: there is one for each page at most, and the kernel allocates as much.
+fn room_for(ranges: &[Range]) -> usize {
+    const MOST: u64 = 512;
+    const LEAST: u64 = 32;
+    let pages: u64 = ranges.iter().map(|range| (range.end - range.start) / PAGE).sum();
+    pages.clamp(LEAST, MOST) as usize
+}
+
+/// Scans ranges, with what lies between them where that can be done by one call.
 fn scan(
     pagemap: &File,
-    start: u64,
-    end: u64,
+    ranges: &[Range],
     regions: &mut [PageRegion],
     add: &mut dyn FnMut(PageRegion),
 ) -> Result<(), SysError> {
     let not = category::FILE | category::PFNZERO;
     let here = category::PRESENT | category::SWAPPED;
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
     for tell in [category::GUARD, 0] {
         let query = Query { inverted: not, all_of: not, any_of: here, tell };
-        match pagemap::scan_all(pagemap.as_fd(), start, end, query, regions, add) {
+        match pagemap::scan_all(pagemap.as_fd(), first.start, last.end, query, regions, add) {
             // Kernels before 6.15 do not know guard regions.
             Err(SysError { errno: Errno::EINVAL, .. }) => {}
             // Kernels before 6.7.
@@ -162,7 +168,7 @@ fn scan(
             done => return done,
         }
     }
-    read_pagemap(pagemap, start, end, add)
+    ranges.iter().try_for_each(|range| read_pagemap(pagemap, range.start, range.end, add))
 }
 
 /// Reads `/proc/PID/pagemap` entry by entry (`Documentation/admin-guide/mm/pagemap.rst`).
@@ -197,6 +203,14 @@ fn push(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.end == run.start => last.end = run.end,
         _ => runs.push(run),
+    }
+}
+
+/// Adds a guard region; one that was cut is one again.
+fn add_guard(guards: &mut Vec<(u64, u64)>, (start, end): (u64, u64)) {
+    match guards.last_mut() {
+        Some(last) if last.1 == start => last.1 = end,
+        _ => guards.push((start, end)),
     }
 }
 

@@ -27,24 +27,49 @@ pub(super) fn remote_call(
     deferred: &mut Vec<i32>,
 ) -> (Option<Stopped>, Result<i64, AgentError>) {
     let name = [call.name];
-    let course = match prepare_call(&stopped, from, syscall_at, &call) {
+    let course = match prepare_call(&stopped, from, syscall_at, &call, ALL_SIGNALS) {
         Ok(()) => Course::new(stopped, &name),
         Err(e) => return (Some(stopped), Err(e.into())),
     };
     course.complete(deferred)
 }
 
-/// Sets the registers of a stopped thread so that it makes one system call next, and blocks all signals.
+/// Sets the registers of a stopped thread so that it makes one system call next, and blocks these signals.
 pub(super) fn prepare_call(
     stopped: &Stopped,
     from: &libc::user_regs_struct,
     syscall_at: u64,
     call: &Call,
+    blocked: u64,
 ) -> Result<(), SysError> {
     // Signals come second: at the landing pad the thread finds its mask again, but not where it was stopped.
     stopped
         .set_regs(&regs::calling(from, syscall_at, call.number, call.args))
-        .and_then(|()| stopped.set_sigmask(ALL_SIGNALS))
+        .and_then(|()| stopped.set_sigmask(blocked))
+}
+
+/// Where a thread is when it takes a signal that it sent to itself, and that does nothing to it.
+///
+/// A tracer is told of every signal that is not blocked, be it ignored or not (`sig_ignored` of kernel/signal.c), so that this is one
+/// stop where a system call has two. Should we die, the thread goes on as if there had been no signal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub signal: i32,
+    /// The address.
+    pub at: u64,
+    /// The call whose result it has in `rbx` then.
+    pub call: Option<&'static str>,
+}
+
+/// How a thread is seen to have come to its end.
+#[derive(Debug)]
+enum Way<'a> {
+    /// It has still to make these calls; whether it is inside of the first of them.
+    Calls(&'a [&'static str], bool),
+    /// It tells.
+    Until(Told),
+    /// It has come there, or never will.
+    Done,
 }
 
 /// A stopped thread on its way through some system calls.
@@ -54,10 +79,7 @@ pub(super) fn prepare_call(
 pub(super) struct Course<'a> {
     /// None once it died.
     stopped: Option<Stopped>,
-    /// The calls that it has still to make.
-    calls: &'a [&'static str],
-    /// Whether it is inside of the first of them.
-    entered: bool,
+    way: Way<'a>,
     /// The last call's result, or the first error of any.
     outcome: Result<i64, AgentError>,
     /// Signals that cannot be blocked.
@@ -65,8 +87,18 @@ pub(super) struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
+    /// Through these calls.
     pub(super) fn new(stopped: Stopped, calls: &'a [&'static str]) -> Self {
-        Self { stopped: Some(stopped), calls, entered: false, outcome: Ok(0), deferred: Vec::new() }
+        Self::along(stopped, Way::Calls(calls, false))
+    }
+
+    /// Until it tells.
+    pub(super) fn until(stopped: Stopped, told: Told) -> Self {
+        Self::along(stopped, Way::Until(told))
+    }
+
+    fn along(stopped: Stopped, way: Way<'a>) -> Self {
+        Self { stopped: Some(stopped), way, outcome: Ok(0), deferred: Vec::new() }
     }
 
     /// Takes it to its end. The thread, unless it died, and the last call's result, or the first error of any. Signals that
@@ -79,8 +111,12 @@ impl<'a> Course<'a> {
 
     /// Lets the thread go on to its next stop; none if there is nothing to be waited for.
     fn go_on(&mut self) -> Option<Running> {
-        let stopped = self.stopped.take_if(|_| !self.calls.is_empty())?;
-        match stopped.resume(Resume::Syscall, 0) {
+        let how = match self.way {
+            Way::Calls([_, ..], _) => Resume::Syscall,
+            Way::Until(_) => Resume::Cont,
+            Way::Calls([], _) | Way::Done => return None,
+        };
+        match self.stopped.take()?.resume(how, 0) {
             Ok(running) => Some(running),
             Err(e) => {
                 self.outcome = Err(TraceError::from(e).into());
@@ -98,24 +134,36 @@ impl<'a> Course<'a> {
                 return;
             }
         };
-        match stop {
-            Stop::Syscall if !self.entered => self.entered = true,
-            Stop::Syscall => {
-                self.entered = false;
-                if let Some((call, rest)) = self.calls.split_first() {
+        match (stop, &mut self.way) {
+            (Stop::Syscall, Way::Calls(_, entered @ false)) => *entered = true,
+            (Stop::Syscall, Way::Calls(calls, entered)) => {
+                *entered = false;
+                if let Some((call, rest)) = calls.split_first() {
                     let regs = stopped.regs().map_err(AgentError::from);
-                    let result = regs.and_then(|regs| call_result(call, &regs));
+                    let result = regs.and_then(|regs| call_result(call, regs.rax));
                     let before = std::mem::replace(&mut self.outcome, Ok(0));
                     self.outcome = before.and(result);
-                    self.calls = rest;
+                    *calls = rest;
                 }
             }
+            (Stop::Signal(signal), Way::Until(told)) if signal == told.signal => match stopped.regs() {
+                // Somebody else's, which is ignored.
+                Ok(regs) if regs.rip != told.at => {}
+                regs => {
+                    let result = |regs: libc::user_regs_struct| match told.call {
+                        Some(call) => call_result(call, regs.rbx),
+                        None => Ok(0),
+                    };
+                    self.outcome = regs.map_err(AgentError::from).and_then(result);
+                    self.way = Way::Done;
+                }
+            },
             // It was stopped for another reason before the instruction was executed.
-            Stop::Interrupt | Stop::Group(_) => {}
-            Stop::Signal(signal @ libc::SIGSTOP) => self.deferred.push(signal),
-            stop => {
+            (Stop::Interrupt | Stop::Group(_), _) => {}
+            (Stop::Signal(signal @ libc::SIGSTOP), _) => self.deferred.push(signal),
+            (stop, _) => {
                 self.outcome = Err(AgentError::Lost(Some(stop)));
-                self.calls = &[];
+                self.way = Way::Done;
             }
         }
         self.stopped = Some(stopped);
@@ -138,9 +186,9 @@ pub(super) fn complete_all<'c, 'a: 'c>(courses: impl IntoIterator<Item = &'c mut
     }
 }
 
-/// What a call returned, at its syscall-exit-stop.
-fn call_result(call: &'static str, regs: &libc::user_regs_struct) -> Result<i64, AgentError> {
-    match regs.rax as i64 {
+/// What a call returned.
+pub(super) fn call_result(call: &'static str, returned: u64) -> Result<i64, AgentError> {
+    match returned as i64 {
         result @ -4095..0 => Err(SysError { call, errno: Errno::from_raw(-result as i32) }.into()),
         result => Ok(result),
     }

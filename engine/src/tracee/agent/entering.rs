@@ -2,23 +2,26 @@
 //!
 //! Many do it at the same time: what each has to do takes a few stops, and while one goes to its next, we are at another.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike as _};
 use parasite::abi::Slot;
 use zerocopy::IntoBytes as _;
 
-use super::calls::{Call, Course, complete_all, prepare_call, remote_call, syscall_in_code, syscall_in_vdso};
+use super::calls::{
+    Call, Course, Told, call_result, complete_all, prepare_call, remote_call, syscall_in_code,
+    syscall_in_vdso,
+};
+use super::first::First;
 use super::landing::LandingPad;
-use super::{ALL_SIGNALS, Agent, AgentError, LOOK_AFTER, Layout, Saved, entry};
+use super::{ALL_SIGNALS, Agent, AgentError, Layout, Saved, entry};
 use crate::error::SysError;
 use crate::sys::ptrace::Resume;
 use crate::sys::{pidfd, vdso};
+use crate::tracee::batch::Batch;
 use crate::tracee::freeze::FrozenTask;
-use crate::tracee::memory::Memory;
+use crate::tracee::memory::{Memory, write_scattered};
 use crate::tracee::regs;
 use crate::tracee::stopped::{Running, Stopped};
 
@@ -51,6 +54,12 @@ pub struct Entrance<'a> {
     pub vdso: Option<(u64, u64)>,
     /// Its executable mappings, which are searched for a system call instruction if there is no vdso.
     pub code: Vec<(u64, u64)>,
+    /// A descriptor for it.
+    pub pidfd: BorrowedFd<'a>,
+    /// A signal that does nothing to it, if there is one that its first thread does not block.
+    pub signal: Option<i32>,
+    /// What it is to be asked on its way in, if that can be.
+    pub first: Vec<&'a Batch<'static>>,
 }
 
 /// A clone of a task with an agent, stopped at birth.
@@ -106,7 +115,7 @@ fn at_birth(pid: i32, stopped: &Stopped, layout: Layout) -> Result<(Memory, Vec<
     Ok((Memory::open(pid)?, layout.for_all(saved)))
 }
 
-fn connect_all(mut connecting: Vec<Result<Connecting, AgentError>>) -> Vec<Result<Agent, AgentError>> {
+fn connect_all(mut connecting: Vec<Result<Connecting<'_>, AgentError>>) -> Vec<Result<Agent, AgentError>> {
     complete_all(connecting.iter_mut().flatten().map(|connecting| &mut connecting.course));
     connecting.into_iter().map(|connecting| connecting?.end()).collect()
 }
@@ -151,7 +160,7 @@ impl Agent {
         let slot = Slot { socket: theirs, ..layout.fill_serving_slot(first, Some(wanted)) };
         enter(&stopped, &memory, layout, first, &slot, entry::AGAIN)?;
         let leader = stopped.resume(Resume::Cont, 0)?;
-        Self::new(memory, layout, saved, ours, wanted, leader)
+        Ok(Self::new(memory, layout, saved, ours, wanted, Some(leader)))
     }
 
     fn new(
@@ -160,21 +169,23 @@ impl Agent {
         saved: Vec<Rc<Saved>>,
         socket: OwnedFd,
         remote_socket: i32,
-        leader: Running,
-    ) -> Result<Self, AgentError> {
-        setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER))
-            .map_err(SysError::of("setsockopt(SO_RCVTIMEO)"))?;
-        Ok(Self {
+        leader: Option<Running>,
+    ) -> Self {
+        Self {
             layout,
             memory,
             socket,
             remote_socket,
-            leader: Some(leader),
+            leader,
             saved,
             deferred: Vec::new(),
             landing: None,
             is_stopping: false,
-        })
+            parked: None,
+            first: None,
+            is_greeted: false,
+            has_timeout: false,
+        }
     }
 
     /// Lets a copy of a task with an agent, stopped at birth, serve us. Unlike a clone it ends when we do.
@@ -202,7 +213,7 @@ impl Agent {
         Self::connect(Connecting::begin(pid, stopped, memory, layout, saved, Entry::Serve, socket)?)
     }
 
-    fn connect(mut connecting: Connecting) -> Result<Self, AgentError> {
+    fn connect(mut connecting: Connecting<'_>) -> Result<Self, AgentError> {
         complete_all([&mut connecting.course]);
         connecting.end()
     }
@@ -228,32 +239,43 @@ struct Mapping<'a> {
     memory: Memory,
     landing: Option<LandingPad>,
     syscall_at: u64,
+    pidfd: BorrowedFd<'a>,
+    /// The signal that it tells by, and what it is asked first.
+    tells: Option<(i32, First<'a>)>,
     course: Course<'static>,
 }
 
 impl<'a> Mapping<'a> {
     fn begin(entrance: Entrance<'a>) -> Result<Self, AgentError> {
-        let Entrance { task, saved, memory, vdso, code } = entrance;
+        let Entrance { task, saved, memory, vdso, code, pidfd, signal, first: asked } = entrance;
         let first = saved.first().ok_or(AgentError::Lost(None))?;
         let place = Layout { base: 0, threads: saved.len() };
-        let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, Layout::size(saved.len())));
+        let size = Layout::size(saved.len());
+        let landing = vdso.and_then(|vdso| LandingPad::put(&memory, vdso, first, size, signal));
+        let told = landing.as_ref().zip(signal).map(|(pad, signal)| pad.told(signal, MAPPING[0]));
         let in_vdso = || vdso.and_then(|(start, _)| syscall_in_vdso(&memory, start).ok());
         let syscall_at = landing.as_ref().map(LandingPad::entry).or_else(in_vdso);
         let syscall_at = syscall_at.or_else(|| syscall_in_code(&memory, &code));
         let syscall_at = syscall_at.ok_or(AgentError::NoSyscallInstruction)?;
         let thread = task.threads.first_mut().ok_or(AgentError::Lost(None))?;
         let stopped = thread.stopped.take().ok_or(AgentError::Lost(None))?;
-        if let Err(e) = prepare_call(&stopped, &first.regs, syscall_at, &map_agent(place, Entry::Again)) {
+        let map = map_agent(place, Entry::Again);
+        let blocked = told.map_or(ALL_SIGNALS, |told| all_but(told.signal));
+        if let Err(e) = prepare_call(&stopped, &first.regs, syscall_at, &map, blocked) {
             thread.stopped = Some(stopped);
             return Err(e.into());
         }
-        let course = Course::new(stopped, &MAPPING);
-        Ok(Self { task, saved, memory, landing, syscall_at, course })
+        let course = match told {
+            Some(told) => Course::until(stopped, told),
+            None => Course::new(stopped, &MAPPING),
+        };
+        let tells = told.and_then(|told| Some((told.signal, First::of(asked)?)));
+        Ok(Self { task, saved, memory, landing, syscall_at, pidfd, tells, course })
     }
 
     /// Lets the thread go on into the agent; if there is no memory for that, it is what it was.
-    fn end(self) -> Result<Connecting, AgentError> {
-        let Self { task, saved, memory, landing, syscall_at, course } = self;
+    fn end(self) -> Result<Connecting<'a>, AgentError> {
+        let Self { task, saved, memory, landing, syscall_at, pidfd, tells, course } = self;
         let mut deferred = Vec::new();
         let first = saved.first().ok_or(AgentError::Lost(None))?;
         let place = Layout { base: 0, threads: saved.len() };
@@ -288,15 +310,22 @@ impl<'a> Mapping<'a> {
         }
         let layout = Layout { base, ..place };
         let saved: Vec<Rc<Saved>> = saved.into_iter().map(Rc::new).collect();
-        memory.write(layout.base, &layout.code(&saved))?;
-        let connecting = Connecting::begin(task.first_tid(), stopped, memory, layout, saved, entry, None)?;
+        let connecting = match (entry, tells) {
+            (Entry::Again, Some((signal, first))) => {
+                Connecting::begin_with(first, pidfd, stopped, memory, layout, saved, signal)?
+            }
+            _ => {
+                memory.write(layout.base, &layout.code(&saved))?;
+                Connecting::begin(task.first_tid(), stopped, memory, layout, saved, entry, None)?
+            }
+        };
         Ok(Connecting { landing, deferred, ..connecting })
     }
 }
 
 /// A thread in the agent, on its way to its socket pair.
-struct Connecting {
-    pid: i32,
+struct Connecting<'a> {
+    whose: Whose<'a>,
     memory: Memory,
     layout: Layout,
     saved: Vec<Rc<Saved>>,
@@ -307,7 +336,15 @@ struct Connecting {
     course: Course<'static>,
 }
 
-impl Connecting {
+/// A process on its way to its socket pair.
+enum Whose<'a> {
+    /// Its pid.
+    Pid(i32),
+    /// A descriptor for one that tells when it has it, and what it is asked before.
+    Told(BorrowedFd<'a>, First<'a>),
+}
+
+impl<'a> Connecting<'a> {
     fn begin(
         pid: i32,
         stopped: Stopped,
@@ -325,22 +362,70 @@ impl Connecting {
         };
         enter(&stopped, &memory, layout, first, &layout.fill_serving_slot(first, wanted), entry)?;
         let course = Course::new(stopped, calls);
-        Ok(Self { pid, memory, layout, saved, wanted, landing: None, deferred: Vec::new(), course })
+        let whose = Whose::Pid(pid);
+        Ok(Self { whose, memory, layout, saved, wanted, landing: None, deferred: Vec::new(), course })
     }
 
-    /// Takes our end of the pair, and lets the thread serve.
+    /// Lets a thread enter memory that is writable, where it answers these questions, and tells by a signal.
+    fn begin_with(
+        first: First<'a>,
+        pidfd: BorrowedFd<'a>,
+        stopped: Stopped,
+        memory: Memory,
+        layout: Layout,
+        saved: Vec<Rc<Saved>>,
+        signal: i32,
+    ) -> Result<Self, AgentError> {
+        let leader = saved.first().ok_or(AgentError::Lost(None))?;
+        let messages = first.encode(layout.buffer())?;
+        let slot = Slot {
+            batch: layout.buffer(),
+            batch_len: messages.len() as u32,
+            signal: signal as u32,
+            ..layout.fill_serving_slot(leader, None)
+        };
+        let code = layout.code(&saved);
+        let parts: [(u64, &[u8]); 3] =
+            [(layout.base, &code), (layout.buffer(), &messages), (layout.slot(0), slot.as_bytes())];
+        write_scattered(memory.pid(), &parts)?;
+        // All other signals are blocked, since it mapped the memory.
+        enter_at(&stopped, layout, leader, entry::AGAIN)?;
+        let course = Course::until(stopped, Told { signal, at: layout.base + entry::TOLD, call: None });
+        let whose = Whose::Told(pidfd, first);
+        Ok(Self { whose, memory, layout, saved, wanted: None, landing: None, deferred: Vec::new(), course })
+    }
+
+    /// Takes our end of the pair, and lets the thread serve, or stay where it is until it is needed.
     fn end(self) -> Result<Agent, AgentError> {
-        let Self { pid, memory, layout, saved, wanted, landing, mut deferred, course } = self;
+        let Self { whose, memory, layout, saved, wanted, landing, mut deferred, course } = self;
         let (stopped, connected) = course.complete(&mut deferred);
         connected?;
         let stopped = stopped.ok_or(AgentError::Lost(None))?;
-        let regs = stopped.regs()?;
-        let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
-        let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
-        let leader = stopped.resume(Resume::Cont, 0)?;
-        let agent = Agent::new(memory, layout, saved, socket, wanted.unwrap_or(remote_socket), leader)?;
+        let agent = match whose {
+            Whose::Pid(pid) => {
+                let regs = stopped.regs()?;
+                let [remote_socket, ours] = memory.read_value::<[i32; 2]>(regs.r10)?;
+                let socket = pidfd::getfd(pidfd::open(pid)?, ours)?;
+                let leader = stopped.resume(Resume::Cont, 0)?;
+                Agent::new(memory, layout, saved, socket, wanted.unwrap_or(remote_socket), Some(leader))
+            }
+            Whose::Told(pidfd, first) => {
+                let ([remote_socket, ours], answers) = first.answers(&memory, layout)?;
+                call_result(CONNECTING[1], i64::from(ours) as u64)?;
+                // No other signal of that kind is to stop it from here on.
+                stopped.set_sigmask(ALL_SIGNALS)?;
+                let socket = pidfd::getfd(pidfd, ours)?;
+                let agent = Agent::new(memory, layout, saved, socket, remote_socket, None);
+                Agent { parked: Some(stopped), first: Some(answers), ..agent }
+            }
+        };
         Ok(Agent { deferred, landing, ..agent })
     }
+}
+
+/// All signals but one.
+fn all_but(signal: i32) -> u64 {
+    ALL_SIGNALS & !(1 << (signal - 1))
 }
 
 /// Sets a stopped thread so that it serves from an entry on.
@@ -353,8 +438,13 @@ fn enter(
     entry: u64,
 ) -> Result<(), AgentError> {
     memory.write(layout.slot(0), slot.as_bytes())?;
-    let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
     // Signals come second: in the agent the thread finds its mask again.
-    stopped.set_regs(&regs::entering(&saved.regs, layout.base + entry, layout.stack_top(), args))?;
+    enter_at(stopped, layout, saved, entry)?;
     Ok(stopped.set_sigmask(ALL_SIGNALS)?)
+}
+
+/// Sets the registers of a stopped thread so that it goes on in the agent.
+fn enter_at(stopped: &Stopped, layout: Layout, saved: &Saved, entry: u64) -> Result<(), SysError> {
+    let args = [layout.slot(0), layout.data(), layout.end() - layout.data()];
+    stopped.set_regs(&regs::entering(&saved.regs, layout.base + entry, layout.stack_top(), args))
 }

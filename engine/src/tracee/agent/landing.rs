@@ -11,6 +11,7 @@
 use parasite::abi::Landing;
 use zerocopy::IntoBytes as _;
 
+use super::calls::Told;
 use super::{BLOB, Saved, entry, layout};
 use crate::error::SysError;
 use crate::tracee::memory::Memory;
@@ -29,8 +30,14 @@ pub(super) struct LandingPad {
 
 impl LandingPad {
     /// Puts a pad into the vdso `[start, end)`, for a thread that was doing this and an agent of `size` bytes; none where
-    /// there is no room.
-    pub(super) fn put(memory: &Memory, vdso: (u64, u64), saved: &Saved, size: u64) -> Option<Self> {
+    /// there is no room. The thread tells by `signal`, if there is one, that it has made its call.
+    pub(super) fn put(
+        memory: &Memory,
+        vdso: (u64, u64),
+        saved: &Saved,
+        size: u64,
+        signal: Option<i32>,
+    ) -> Option<Self> {
         let mut page = [0; PAGE];
         let page_at = vdso.1.checked_sub(PAGE as u64).filter(|at| *at >= vdso.0)?;
         memory.read(page_at, &mut page).ok()?;
@@ -53,6 +60,7 @@ impl LandingPad {
             rdi: before.rdi,
             rsp: before.rsp,
             rip: before.rip,
+            signal: signal.unwrap_or(0) as u64,
             ..Landing::default()
         };
         let pad = Self { at: page_at + offset as u64, data };
@@ -64,6 +72,11 @@ impl LandingPad {
     /// Where a thread makes `mmap`.
     pub(super) fn entry(&self) -> u64 {
         self.at
+    }
+
+    /// Where it is when it tells, by its signal, what `call` returned.
+    pub(super) fn told(&self, signal: i32, call: &'static str) -> Told {
+        Told { signal, at: self.at + (entry::LANDING_TOLD - entry::LANDING), call: Some(call) }
     }
 
     /// Where a thread leaves an agent that is at `base` and has this socket: by `close`, then `munmap`.

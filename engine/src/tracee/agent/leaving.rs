@@ -1,7 +1,7 @@
 //! How an agent goes: its thread closes the socket, and unmaps the memory under its own feet.
 
 use super::calls::{Call, Course, complete_all, prepare_call, remote_call, syscall_in_blob};
-use super::{Agent, AgentError, Layout};
+use super::{ALL_SIGNALS, Agent, AgentError, Layout};
 use crate::args;
 use crate::tracee::batch::Batch;
 use crate::tracee::freeze::FrozenTask;
@@ -92,7 +92,7 @@ pub fn unmap_all(agents: Vec<&mut Agent>) -> Vec<Result<Stopped, AgentError>> {
     let begin = |agent: &mut Agent| {
         let stopped = agent.stop_leader()?;
         let at = agent.layout.base + syscall_in_blob();
-        prepare_call(&stopped, &stopped.regs()?, at, &agent.unmapping())?;
+        prepare_call(&stopped, &stopped.regs()?, at, &agent.unmapping(), ALL_SIGNALS)?;
         Ok(Course::new(stopped, &UNMAP[1..]))
     };
     let mut agents = agents;

@@ -28,10 +28,17 @@ fn vdso_of(pid: i32) -> Option<(u64, u64)> {
 }
 
 fn inject(task: &mut FrozenTask) -> Agent {
+    inject_with(task, None, &[])
+}
+
+/// Puts an agent in that tells by a signal, and answers this first.
+fn inject_with(task: &mut FrozenTask, signal: Option<i32>, first: &[&Batch<'static>]) -> Agent {
     let saved = task.threads.iter().map(|t| Saved::read(t.stopped()).unwrap()).collect();
     let vdso = vdso_of(task.pid);
     let memory = Memory::open(task.pid).unwrap();
-    let entrance = Entrance { task, saved, memory, vdso, code: Vec::new() };
+    let pidfd = crate::sys::pidfd::open(task.pid).unwrap();
+    let (pidfd, first) = (pidfd.as_fd(), first.to_vec());
+    let entrance = Entrance { task, saved, memory, vdso, code: Vec::new(), pidfd, signal, first };
     inject_all(vec![entrance]).pop().unwrap().unwrap()
 }
 
@@ -66,6 +73,64 @@ fn makes_calls_in_the_target_and_leaves_no_trace() {
     assert_eq!(after.sigmask, saved.sigmask);
     tree.thaw().unwrap();
     assert_eq!(maps(pid), before);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn answers_on_its_way_in_and_stays_until_it_is_needed() {
+    let mut child = sleeper();
+    let pid = child.id() as i32;
+    let traces = || (maps(pid), std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count());
+    let before = traces();
+    for is_needed in [false, true] {
+        let mut tree = FrozenTree::freeze(pid, None, LIMIT).unwrap();
+        let task = &mut tree.tasks[0];
+        let saved = Saved::read(task.threads[0].stopped()).unwrap();
+        let (mut one, mut two) = (Batch::new(), Batch::new());
+        let getpid = one.call("getpid", libc::SYS_getpid, crate::args![]);
+        let limits = two.output::<[u64; 2]>();
+        let path = two.input_str(b"/dev/null");
+        two.try_call("chdir", libc::SYS_chdir, crate::args![path]);
+        two.call("prlimit64", libc::SYS_prlimit64, crate::args![0, libc::RLIMIT_NOFILE, 0, limits]);
+        let asked = [&one, &two];
+        let mut agent = inject_with(task, Some(libc::SIGURG), &asked);
+        assert!(agent.is_parked());
+        // Somebody else's, which is ignored.
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGURG).unwrap();
+        agent.ask_first(&asked).unwrap();
+        let replies = agent.first_replies(&asked).unwrap();
+        assert_eq!(replies[0].result(getpid), Ok(i64::from(pid)));
+        assert!(replies[1].output(limits).unwrap()[0] > 0);
+        if is_needed {
+            let replies = agent.run(&one).unwrap();
+            assert_eq!(replies.result(getpid), Ok(i64::from(pid)));
+            assert!(!agent.is_parked());
+        }
+        agent.remove(task).unwrap();
+        let after = Saved::read(task.threads[0].stopped()).unwrap();
+        assert_eq!((after.regs, after.sigmask), (saved.regs, saved.sigmask));
+        tree.thaw().unwrap();
+        assert_eq!(traces(), before);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_first_call_that_fails_is_told_and_the_others_are_not_made() {
+    let mut child = sleeper();
+    let mut tree = FrozenTree::freeze(child.id() as i32, None, LIMIT).unwrap();
+    let (mut one, mut two) = (Batch::new(), Batch::new());
+    one.call("getpid", libc::SYS_getpid, crate::args![]);
+    two.call("close the moon", libc::SYS_close, crate::args![12345]);
+    two.call("getpid", libc::SYS_getpid, crate::args![]);
+    let asked = [&one, &two, &one];
+    let mut agent = inject_with(&mut tree.tasks[0], Some(libc::SIGURG), &asked);
+    let error = agent.first_replies(&asked).unwrap_err();
+    assert_eq!(error.to_string(), "close the moon: Bad file number (EBADF)");
+    tree.tasks[0].agent = Some(agent);
+    drop(tree);
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -107,9 +172,11 @@ fn a_thread_that_nobody_traces_any_more_finds_back_from_the_landing_pad() {
     let saved = Saved::read(&stopped).unwrap();
     let memory = Memory::open(pid).unwrap();
     let size = Layout::size(1);
-    let pad = LandingPad::put(&memory, vdso_of(pid).unwrap(), &saved, size).unwrap();
+    let signal = Some(libc::SIGURG);
+    let pad = LandingPad::put(&memory, vdso_of(pid).unwrap(), &saved, size, signal).unwrap();
     let map = entering::map_agent(Layout { base: 0, threads: 1 }, entering::Entry::Serve);
-    calls::prepare_call(&stopped, &saved.regs, pad.entry(), &map).unwrap();
+    let mask = !(1 << (libc::SIGURG - 1));
+    calls::prepare_call(&stopped, &saved.regs, pad.entry(), &map, mask).unwrap();
     stopped.detach(0).unwrap();
     while crate::tracee::freeze::process_state(pid) != Some('S') {
         std::thread::sleep(Duration::from_millis(1));
