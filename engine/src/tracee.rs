@@ -9,7 +9,7 @@ pub mod freeze;
 pub mod memory;
 mod reaping;
 pub mod regs;
-mod seize;
+pub(crate) mod seize;
 pub mod sleep;
 pub mod snapshot;
 pub mod stopped;

@@ -12,7 +12,7 @@ use proto::messages::{
 
 use super::properties::{self, Form};
 use super::{Group, Hierarchies, Hierarchy, wanted};
-use crate::dump::inspect::{TaskFacts, read_proc};
+use crate::dump::inspect::{TaskFacts, ThreadFacts, read_proc};
 use crate::dump::places::Memo;
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::image::NewImages;
@@ -60,34 +60,37 @@ impl<'a> CgroupsDump<'a> {
         })
     }
 
-    /// The ids of the combinations of a process's threads, `pid` standing for the process, which is in these groups; none if
-    /// groups are ignored.
+    /// The ids of the combinations of a process's threads, the first of which stands for the process, which is in these groups;
+    /// none if groups are ignored.
     pub fn sets_of(
         &mut self,
-        pid: i32,
+        process: &TaskFacts,
         groups: Option<Result<Vec<Membership>, Problem>>,
-        tids: &[i32],
     ) -> Vec<Result<Option<u32>, Problem>> {
         /// Fewer threads are looked up one by one.
         const MANY: usize = 16;
-        let Some(groups) = groups else { return tids.iter().map(|_| Ok(None)).collect() };
+        let (pid, threads) = (process.pid, &process.threads);
+        let Some(groups) = groups else { return threads.iter().map(|_| Ok(None)).collect() };
         let own = groups.map(|set| self.id_of(set));
         let id = own.as_ref().ok().copied();
-        let together = id.filter(|_| tids.len() >= MANY).and_then(|id| self.threads_in(id));
+        let place = |thread: &ThreadFacts| thread.seen.as_ref().map(|seen| seen.places.cgroups);
+        let leaders = threads.first().and_then(place);
+        let is_elsewhere = |thread: &&ThreadFacts| leaders.is_none() || place(thread) != leaders;
+        let mut others: Vec<i32> = threads.iter().filter(is_elsewhere).map(|thread| thread.tid).collect();
+        let together = id.filter(|_| others.len() >= MANY).and_then(|id| self.threads_in(id));
         let together = together.unwrap_or_default();
-        let others: Vec<i32> =
-            tids.iter().copied().filter(|tid| *tid != pid && !together.contains(tid)).collect();
+        others.retain(|tid| *tid != pid && !together.contains(tid));
         let read_one = |tid: &i32| read(&format!("{pid}/task/{tid}"), self.options);
         let read = side_by_side::map(&others, read_one);
         let mut others: HashMap<i32, _> = others.into_iter().zip(read).collect();
         let mut own = Some(own);
-        let of_thread = |tid: &i32| match (own.take_if(|_| *tid == pid), others.remove(tid), id) {
+        let mut of_thread = |tid: &i32| match (own.take_if(|_| *tid == pid), others.remove(tid), id) {
             (Some(own), ..) => own,
             (None, Some(set), _) => set.map(|set| self.id_of(set)),
             // It is with its process.
             (None, None, id) => Ok(id.unwrap_or(1)),
         };
-        tids.iter().map(of_thread).map(|id| id.map(Some)).collect()
+        threads.iter().map(|thread| of_thread(&thread.tid)).map(|id| id.map(Some)).collect()
     }
 
     /// The id of a combination.

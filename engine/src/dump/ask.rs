@@ -11,13 +11,13 @@ use crate::args;
 use crate::error::{Context as _, Problem};
 use crate::kinds::files::FilesDump;
 use crate::kinds::mm::{bounds, extra};
-use crate::kinds::task::{Questions, Scope};
+use crate::kinds::task::{Questions, Scope, ThreadImage};
 use crate::pid_spaces::{self, PidInside};
 use crate::room;
 use crate::supervise::Lifeline;
-use crate::tracee::agent::{self, AgentError, Entrance};
+use crate::tracee::agent::{self, Agent, AgentError, Entrance};
 use crate::tracee::batch::{Batch, Output, Replies};
-use crate::tracee::freeze::{FrozenTree, TaskState};
+use crate::tracee::freeze::{FrozenTask, FrozenTree, TaskState};
 
 /// What one task is asked on its way in.
 #[derive(Default)]
@@ -91,8 +91,7 @@ pub(super) fn ask(
         let mut replies = replies.of_task(&name).while_trying_to(ABOUT_ITSELF)?.into_iter();
         let mut next = || replies.next().ok_or(AgentError::Lost(None));
         let of_leader = next()?;
-        let mut cores = image.cores.iter_mut();
-        if let Some(core) = cores.next() {
+        if let Some(core) = image.cores.first_mut() {
             leaders.answer(&of_leader, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
         }
         if let Some(mm) = &mut alive.mm {
@@ -107,12 +106,9 @@ pub(super) fn ask(
         }
         if facts.threads.len() > 1 {
             let Some(mut agent) = task.agent.take() else { continue };
-            let of_others = agent.run_on_other_threads(task, others.batch_ref());
+            let answered = ask_others(&mut agent, task, facts, &others, &mut image.cores);
             task.agent = Some(agent);
-            let of_others = of_others.of_task(&name).while_trying_to("ask its threads")?;
-            for (replies, core) in of_others.iter().zip(cores) {
-                others.answer(replies, core).of_task(&name).while_trying_to(ABOUT_ITSELF)?;
-            }
+            answered.of_task(&name).while_trying_to("ask its threads")?;
         }
         if let Some(kept) = answers.get_mut(&at) {
             *kept = Some(of_leader);
@@ -121,8 +117,9 @@ pub(super) fn ask(
     for ((facts, image), spokesman) in facts.iter().zip(&mut *images).zip(spokesmen) {
         let said = spokesman.and_then(|at| answers.get(&at)?.as_ref());
         let (Some(facts), Some(said), Some(alive)) = (facts, said, &mut image.alive) else { continue };
-        if let Some(core) = image.cores.first_mut() {
+        if let (Some(core), Some(likeness)) = (image.cores.first_mut(), &facts.likeness) {
             leaders.answer(said, core)?;
+            likeness.tell(core);
         }
         if let Some(mm) = &mut alive.mm {
             mm_questions.answer(said, mm)?;
@@ -131,6 +128,32 @@ pub(super) fn ask(
     }
     ask_about_children(tree, images)?;
     Ok(unsettled)
+}
+
+/// Asks threads of a task beside the first: one of those that are alike.
+fn ask_others(
+    agent: &mut Agent,
+    task: &mut FrozenTask,
+    facts: &TaskFacts,
+    questions: &Questions,
+    cores: &mut [ThreadImage],
+) -> Result<(), Problem> {
+    let spokesmen = likeness::spokesmen_of_threads(facts);
+    let is_asked = |at: usize| spokesmen.get(at).is_none_or(Option::is_none);
+    let mut replies = agent.run_on_other_threads(task, is_asked, questions.batch_ref())?.into_iter();
+    let mut said = BTreeMap::new();
+    for (at, (core, thread)) in cores.iter_mut().zip(&facts.threads).enumerate().skip(1) {
+        if is_asked(at) {
+            said.insert(at, replies.next().ok_or(AgentError::Lost(None))?);
+        }
+        let spokesman = spokesmen.get(at).copied().flatten();
+        let said = said.get(&spokesman.unwrap_or(at)).ok_or(AgentError::Lost(None))?;
+        questions.answer(said, core)?;
+        if let Some(seen) = thread.seen.as_ref().filter(|_| spokesman.is_some()) {
+            seen.likeness.tell(core);
+        }
+    }
+    Ok(())
 }
 
 /// Puts an agent into each task that lives and is asked itself: `first`, by its place in the tree.

@@ -1,15 +1,16 @@
 //! What can be seen of a stopped task from outside, read once.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::likeness::Likeness;
 use super::namespace_links::{Links, NamespaceLinks, ThreadLinks};
 use super::places::{Places, Remembered};
-use super::vm_flags::{Mapped, VmFlagsReader};
+use super::vm_flags::{Mapped, SeenThread, VmFlagsReader};
 use crate::error::{Class, Context as _, Explain, Object, Problem, SysError};
 use crate::kinds::TASK_KINDS;
 use crate::pid_spaces::PidInside;
@@ -62,6 +63,8 @@ pub struct ThreadFacts {
     pub sched: libc::sched_attr,
     /// The call that it is to go on with.
     pub sleep: Option<Sleep>,
+    /// What the kernel has of it, if that was seen, of a task with several threads.
+    pub seen: Option<SeenThread>,
 }
 
 /// What is known about one task without asking it.
@@ -157,16 +160,21 @@ struct ThreadFiles {
     status: Status,
     /// Where it could be apart from its process; not looked for in a process with one thread.
     namespaces: Option<ThreadLinks>,
+    seen: Option<SeenThread>,
 }
 
 impl ThreadFiles {
-    fn read(place: &Place, ids: &IdMaps) -> Result<Self, Problem> {
-        let Place { pid, tid, is_alone } = *place;
+    /// Reads it; `seen` is what was seen of the threads of its task.
+    fn read(place: &Place, ids: &IdMaps, seen: &HashMap<i32, SeenThread>) -> Result<Self, Problem> {
+        let Place { pid, tid, is_alone, .. } = *place;
         let mut status = read_single(&format!("/proc/{pid}/task/{tid}/status"), procfs::status::parse)?;
         as_seen_inside(&mut status, ids);
         let stat = read_single(&format!("/proc/{pid}/task/{tid}/stat"), procfs::stat::parse)?;
-        let namespaces = (!is_alone).then(|| ThreadLinks::read(pid, tid));
-        Ok(Self { stat, status, namespaces })
+        // A thread is in the pid and the user namespace of its process in any case.
+        let nsproxy = |tid| seen.get(&tid).map(|thread| thread.places.nsproxy);
+        let is_with_its_process = is_alone || nsproxy(tid).is_some() && nsproxy(tid) == nsproxy(pid);
+        let namespaces = (!is_with_its_process).then(|| ThreadLinks::read(pid, tid));
+        Ok(Self { stat, status, namespaces, seen: seen.get(&tid).cloned() })
     }
 }
 
@@ -201,7 +209,7 @@ impl ThreadState {
 impl ThreadFacts {
     fn new(thread: &FrozenThread, files: ThreadFiles, state: ThreadState) -> Result<Self, Problem> {
         let tid = thread.tid;
-        let ThreadFiles { stat, status, .. } = files;
+        let ThreadFiles { stat, status, seen, .. } = files;
         let ThreadState { saved, rseq, robust_list, sched } = state;
         let inside = PidInside::innermost(&status.ns_pid, tid);
         if status.seccomp.unwrap_or(0) != 0 {
@@ -209,7 +217,7 @@ impl ThreadFacts {
             let step = "suspend its seccomp filters";
             thread.stopped().set_options(libc::PTRACE_O_SUSPEND_SECCOMP).while_trying_to(step)?;
         }
-        Ok(Self { tid, inside, stat, status, saved, rseq, robust_list, sleep: thread.sleep, sched })
+        Ok(Self { tid, inside, stat, status, saved, rseq, robust_list, sleep: thread.sleep, sched, seen })
     }
 }
 
@@ -260,6 +268,8 @@ struct Place {
     tid: i32,
     /// It is the only thread that its process has.
     is_alone: bool,
+    /// The place of its task among all.
+    task: usize,
 }
 
 /// Something that `/proc` tells of.
@@ -269,6 +279,9 @@ enum Source {
     Thread(Place),
 }
 
+/// What was seen of the threads of a task, by whoever needed it first.
+type Threads = OnceLock<HashMap<i32, SeenThread>>;
+
 /// What it says.
 #[derive(Debug)]
 enum Said {
@@ -277,10 +290,15 @@ enum Said {
 }
 
 impl Source {
-    fn read(&self, ids: &IdMaps, reader: &VmFlagsReader, known: &Remembered) -> Said {
+    fn read(&self, ids: &IdMaps, reader: &VmFlagsReader, known: &Remembered, threads: &[Threads]) -> Said {
+        let none = HashMap::new();
         match self {
             Self::Task(pid) => Said::Task(Box::new(TaskFiles::read(*pid, reader, known))),
-            Self::Thread(place) => Said::Thread(Box::new(ThreadFiles::read(place, ids))),
+            Self::Thread(place) => {
+                let seen = threads.get(place.task).filter(|_| !place.is_alone);
+                let seen = seen.map_or(&none, |seen| seen.get_or_init(|| reader.threads(place.pid)));
+                Said::Thread(Box::new(ThreadFiles::read(place, ids, seen)))
+            }
         }
     }
 }
@@ -331,17 +349,19 @@ impl TaskFacts {
         ids: &IdMaps,
         reader: &VmFlagsReader,
     ) -> Vec<Result<Self, Problem>> {
-        let places = tasks.iter().flat_map(|task| {
+        let places = tasks.iter().enumerate().flat_map(|(at, task)| {
             let (pid, is_alone) = (task.first_tid(), task.threads.len() == 1);
-            task.threads.iter().map(move |thread| Source::Thread(Place { pid, tid: thread.tid, is_alone }))
+            let place = move |tid| Source::Thread(Place { pid, tid, is_alone, task: at });
+            task.threads.iter().map(move |thread| place(thread.tid))
         });
         // Mappings take longest.
         let sources: Vec<Source> =
             tasks.iter().map(|task| Source::Task(task.first_tid())).chain(places).collect();
         let known = Remembered::default();
+        let threads: Vec<Threads> = tasks.iter().map(|_| Threads::new()).collect();
         let (said, states) = side_by_side::map_while(
             &sources,
-            |source| source.read(ids, reader, &known),
+            |source| source.read(ids, reader, &known, &threads),
             || tasks.iter().map(|task| states_of(task)).collect::<Vec<_>>(),
         );
         let (mut files, mut threads) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Tasks that need not be asked, since another has answered for them.
+//! Tasks and threads that need not be asked, since another has answered for them.
 //!
 //! Most of what only a task itself can tell is decided by what the kernel has of it (`DECIDED_BY` of each kind): tasks of which
 //! the kernel has the same tell the same. What that means nobody has to know. So of forks that have gone on in the same way
@@ -6,56 +6,89 @@
 
 use std::collections::HashMap;
 
+use zerocopy::FromBytes as _;
+
 use super::inspect::TaskFacts;
-use super::places::Places;
 use super::task::TaskImages;
-use super::walk::{Field, Raw};
+use super::walk::Field;
 use crate::kinds::TASK_KINDS;
 use crate::kinds::files::FilesDump;
 use crate::kinds::mm::{bounds, extra};
+use crate::kinds::task::{ErasedTaskKind, Scope, ThreadImage};
 use crate::options::Afterwards;
 use crate::tracee::freeze::{FrozenTree, TaskState};
 
-/// What decides the answers of a task that has nothing else to tell.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Likeness(Box<[u8]>);
+/// What decides the answers of a task or thread that has nothing else to tell, and what need not be asked at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Likeness {
+    decides: Box<[u8]>,
+    /// Words of each kind that tells some ([`TaskKind::TELLS`]).
+    ///
+    /// [`TaskKind::TELLS`]: crate::kinds::task::TaskKind::TELLS
+    told: Box<[u64]>,
+}
 
-/// What is looked at of each task.
+impl Likeness {
+    /// Puts what need not be asked into an image.
+    pub(super) fn tell(&self, core: &mut ThreadImage) {
+        let mut words = self.told.iter().as_slice();
+        for kind in telling() {
+            let Some((own, rest)) = words.split_at_checked(Field::length_of(kind.tells()) / 8) else {
+                return;
+            };
+            kind.tell(own, core);
+            words = rest;
+        }
+    }
+}
+
+fn telling() -> impl Iterator<Item = &'static &'static dyn ErasedTaskKind> {
+    TASK_KINDS.iter().filter(|kind| !kind.tells().is_empty())
+}
+
+/// What is looked at of each task, or of each thread.
 #[derive(Debug)]
 pub(super) struct Deciding {
     decides: Vec<Field>,
+    tells: Vec<Field>,
     /// What must be zero.
     is_idle: Vec<Field>,
 }
 
 impl Deciding {
-    /// For what all kinds ask.
-    pub(super) fn all() -> Self {
-        let kinds = || TASK_KINDS.iter();
-        let decides = kinds().flat_map(|kind| kind.decided_by().unwrap_or_default());
-        let is_idle = kinds().flat_map(|kind| kind.idle_if_zero().unwrap_or_default());
-        Self {
-            decides: decides.chain(bounds::DECIDED_BY).copied().collect(),
-            is_idle: is_idle.copied().collect(),
-        }
+    /// For what all kinds ask of a task.
+    pub(super) fn of_tasks() -> Self {
+        let decides = TASK_KINDS.iter().flat_map(|kind| kind.decided_by().unwrap_or_default());
+        let is_idle = TASK_KINDS.iter().flat_map(|kind| kind.idle_if_zero().unwrap_or_default());
+        let decides = decides.chain(bounds::DECIDED_BY).copied().collect();
+        Self { decides, is_idle: is_idle.copied().collect(), ..Self::of_threads() }
+    }
+
+    /// For what all kinds ask of a thread that is not the first.
+    pub(super) fn of_threads() -> Self {
+        let kinds = TASK_KINDS.iter().filter(|kind| kind.scope() == Scope::Thread);
+        let decides = kinds.flat_map(|kind| kind.decided_by().unwrap_or_default());
+        let tells = telling().flat_map(|kind| kind.tells());
+        Self { decides: decides.copied().collect(), tells: tells.copied().collect(), is_idle: Vec::new() }
     }
 
     /// All fields.
     pub(super) fn fields(&self) -> Vec<Field> {
-        [self.decides.as_slice(), &self.is_idle].concat()
+        [self.decides.as_slice(), &self.tells, &self.is_idle].concat()
     }
 
     /// Bytes of them.
     pub(super) fn length(&self) -> usize {
-        Field::length_of(&self.decides) + Field::length_of(&self.is_idle)
+        [&self.decides, &self.tells, &self.is_idle].map(|fields| Field::length_of(fields)).iter().sum()
     }
 
-    /// What a task is known by, of which the kernel has this; none if it must be asked.
-    pub(super) fn likeness(&self, fields: &[u8], places: &Places, mappings: &[Raw]) -> Option<Likeness> {
-        let (decides, is_idle) = fields.split_at_checked(Field::length_of(&self.decides))?;
-        let is_plain = places.flags_later == 0 && mappings.iter().all(|mapping| mapping.policy == 0);
+    /// What a task or thread is known by, of which the kernel has this; none if it must be asked.
+    pub(super) fn likeness(&self, fields: &[u8]) -> Option<Likeness> {
+        let (decides, rest) = fields.split_at_checked(Field::length_of(&self.decides))?;
+        let (tells, is_idle) = rest.split_at_checked(Field::length_of(&self.tells))?;
+        let told = <[u64]>::ref_from_bytes(tells).ok()?;
         let is_idle = is_idle.iter().all(|byte| *byte == 0);
-        (is_plain && is_idle).then(|| Likeness(decides.into()))
+        is_idle.then(|| Likeness { decides: decides.into(), told: told.into() })
     }
 }
 
@@ -70,7 +103,7 @@ pub(super) fn spokesmen(
         // Each makes a copy of itself.
         return vec![None; tree.tasks.len()];
     }
-    let mut first: HashMap<&Likeness, usize> = HashMap::new();
+    let mut first: HashMap<&[u8], usize> = HashMap::new();
     let mut has_children = vec![false; tree.tasks.len()];
     for parent in
         tree.tasks.iter().filter(|task| task.state != TaskState::Zombie).filter_map(|task| task.parent)
@@ -84,11 +117,24 @@ pub(super) fn spokesmen(
         .map(|(at, (((task, facts), image), has_children))| {
             let facts = facts.as_ref()?;
             let likeness = facts.likeness.as_ref()?;
-            let first = *first.entry(likeness).or_insert(at);
+            let first = *first.entry(&likeness.decides).or_insert(at);
             // Who has children is asked about them, and of memory that is shared, the policy is not the task's own.
             let is_simple = task.threads.len() == 1 && !has_children && files.unasked(task.pid).is_empty();
             let is_small = !image.has_memory() || super::memory::is_modest(facts);
             (first != at && is_simple && is_small && extra::asks_nothing_shared(facts)).then_some(first)
+        })
+        .collect()
+}
+
+/// For each thread of a task, the place of the one that answers for it; the first is always asked, and for itself alone.
+pub(super) fn spokesmen_of_threads(facts: &TaskFacts) -> Vec<Option<usize>> {
+    let mut first: HashMap<&[u8], usize> = HashMap::new();
+    let threads = facts.threads.iter().enumerate();
+    threads
+        .map(|(at, thread)| {
+            let seen = thread.seen.as_ref().filter(|_| at > 0)?;
+            let first = *first.entry(&seen.likeness.decides).or_insert(at);
+            (first != at).then_some(first)
         })
         .collect()
 }

@@ -101,6 +101,31 @@ pub(super) const FIELDS: &[Field] = &{
     ]
 };
 
+/// Where a thread has things.
+#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ThreadPlaces {
+    /// Its id in the initial pid namespace.
+    pub tid: u64,
+    /// Its descriptor table.
+    pub files: u64,
+    /// Its directories and umask.
+    pub fs: u64,
+    /// Its namespaces, but for those of users, and of pids.
+    pub nsproxy: u64,
+    /// Its control groups.
+    pub cgroups: u64,
+}
+
+/// All parts, in their order there.
+pub(super) const THREAD_FIELDS: &[Field] = &[
+    Field::new(&[Step::In("task_struct", "pid")], 4),
+    Field::new(&[Step::In("task_struct", "files")], 8),
+    Field::new(&[Step::In("task_struct", "fs")], 8),
+    Field::new(&[Step::In("task_struct", "nsproxy")], 8),
+    Field::new(&[Step::In("task_struct", "cgroups")], 8),
+];
+
 /// A descriptor as the kernel has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptor {
@@ -232,6 +257,7 @@ mod tests {
     #[test]
     fn fields_are_all_of_it() {
         assert_eq!(Field::length_of(FIELDS), size_of::<Places>());
+        assert_eq!(Field::length_of(THREAD_FIELDS), size_of::<ThreadPlaces>());
     }
 
     #[test]

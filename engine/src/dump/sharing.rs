@@ -11,7 +11,7 @@ use proto::messages::TaskKobjIdsEntry;
 
 use super::places::Places;
 use super::task::RelationRefusal;
-use crate::dump::inspect::TaskFacts;
+use crate::dump::inspect::{TaskFacts, ThreadFacts};
 use crate::error::{Context as _, Object, Problem, SysError};
 use crate::procfs::link::NamespaceType;
 use crate::sys::process::{Kcmp, kcmp};
@@ -121,7 +121,10 @@ impl Seen {
 /// Threads that have a descriptor table or directories of their own (`unshare(2)`), which nothing restores.
 pub(super) fn refuse_unshared_threads(facts: &TaskFacts, problems: &mut Vec<Problem>) {
     let kinds = [(Kcmp::Files, "descriptor table"), (Kcmp::Fs, "working directory, root and umask")];
-    for thread in facts.threads.iter().skip(1) {
+    let places = |thread: &ThreadFacts| thread.seen.as_ref().map(|seen| (seen.places.files, seen.places.fs));
+    let leaders = places(facts.leader());
+    let others = facts.threads.iter().skip(1);
+    for thread in others.filter(|thread| leaders.is_none() || places(thread) != leaders) {
         for (kind, what) in kinds {
             let problem = match kcmp(kind, facts.pid, thread.tid) {
                 Ok(Ordering::Equal) => continue,

@@ -196,8 +196,7 @@ pub(super) fn find_cgroups(
     // Tasks that are refused have no images, and others are not in their places then; but neither are they written.
     for ((task, facts), image) in tree.tasks.iter().zip(facts).zip(images) {
         let Some(facts) = facts else { continue };
-        let tids: Vec<i32> = facts.threads.iter().map(|thread| thread.tid).collect();
-        let sets = cgroups.sets_of(facts.pid, memberships.next(), &tids);
+        let sets = cgroups.sets_of(facts, memberships.next());
         for ((thread, core), set) in facts.threads.iter().zip(&mut image.cores).zip(sets) {
             match set {
                 Ok(set) => {

@@ -10,10 +10,12 @@
 //!
 //! The program tells by the way where the kernel has what the task has (`places.rs`).
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::{Mutex, OnceLock};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{LazyLock, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
@@ -22,20 +24,21 @@ use zerocopy::FromBytes as _;
 
 use super::inspect::{read_smaps, read_text};
 use super::likeness::{Deciding, Likeness};
-use super::places::Places;
-use super::walk::{Raw, Walk};
+use super::places::{Places, ThreadPlaces};
+use super::walk::{Raw, Walk, Wanted};
 use crate::error::{Problem, SysError};
 use crate::procfs;
 use crate::procfs::maps::{self, Name, Vma};
 use crate::procfs::smaps::{SmapsVma, VmFlag};
 use crate::sys::memory::{MappedFile, Sample};
 use crate::sys::{bpf, pidfd};
+use crate::tracee::seize::thread_count;
 
 /// Pages of a task whose pages are not counted in no time.
 const MANY_PAGES: u64 = 8192;
 /// Bytes of `/proc/PID/maps` that say that there are many mappings.
 const MANY_MAPPINGS: u64 = 64 << 10;
-/// Tasks that have much together.
+/// Tasks, or threads of a task, that have much together.
 const MANY_TASKS: usize = 32;
 
 /// Where `vm_flags` has a flag: `VM_*` of include/linux/mm.h, as they were for long.
@@ -96,6 +99,21 @@ pub(super) struct Written {
     pub mappings: Vec<Raw>,
 }
 
+/// What was seen of a thread.
+#[derive(Debug, Clone)]
+pub struct SeenThread {
+    /// Where the kernel has what it has.
+    pub places: ThreadPlaces,
+    /// What it is known by.
+    pub likeness: Likeness,
+}
+
+/// Whether we are in the namespace whose ids the kernel uses itself (`PROC_PID_INIT_INO` of include/linux/proc_ns.h).
+static IN_INITIAL_PID_NAMESPACE: LazyLock<bool> = LazyLock::new(|| {
+    const INITIAL: u64 = 0xefff_fffc;
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == INITIAL)
+});
+
 impl Raw {
     /// Whether others may have some of its pages by a fork.
     fn may_share(&self) -> bool {
@@ -131,16 +149,31 @@ impl VmFlagsReader {
         self.made.get_or_init(thread).as_ref()
     }
 
+    /// The same; none where nobody makes one.
+    fn get_wanted(&self) -> Option<&Reader> {
+        let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
+        if is_wanted { self.get() } else { None }
+    }
+
     /// What a stopped task has mapped.
     pub(super) fn mappings(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<Mapped, Problem> {
-        let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
         let smaps = || Ok(Mapped { vmas: read_smaps(pid)?, places: None, likeness: None });
-        if is_wanted { self.read(pid, pidfd).map_or_else(smaps, Ok) } else { smaps() }
+        let reader = self.get_wanted();
+        reader.and_then(|reader| self.read(reader, pid, pidfd)).map_or_else(smaps, Ok)
+    }
+
+    /// What was seen of the threads of a stopped task, by their ids; nothing where that is not worth it, or cannot be.
+    pub(super) fn threads(&self, pid: i32) -> HashMap<i32, SeenThread> {
+        // Elsewhere threads have other ids for us than the kernel tells.
+        let reader = self.get_wanted().filter(|_| *IN_INITIAL_PID_NAMESPACE);
+        let pidfd = || pidfd::open(pid).ok();
+        let seen = reader.and_then(|reader| reader.threads(pidfd()?.as_fd())).unwrap_or_default();
+        seen.into_iter().map(|thread| (thread.places.tid as i32, thread)).collect()
     }
 
     /// None if smaps must be asked.
-    fn read(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Option<Mapped> {
-        let raw = || self.get()?.raw(pidfd).ok();
+    fn read(&self, reader: &Reader, pid: i32, pidfd: BorrowedFd<'_>) -> Option<Mapped> {
+        let raw = || reader.raw(pidfd).ok();
         let text = || maps::parse(&read_text(&format!("/proc/{pid}/maps")).ok()?).ok();
         let (raw, vmas) = if self.has_large {
             thread::scope(|scope| {
@@ -152,7 +185,7 @@ impl VmFlagsReader {
             (raw(), text())
         };
         let Written { places, likeness, mappings } = raw??;
-        let vmas = vmas.and_then(|vmas| self.get()?.told(vmas, mappings));
+        let vmas = vmas.and_then(|vmas| reader.told(vmas, mappings));
         let vmas = vmas.map_or_else(|| read_smaps(pid).ok(), Some)?;
         Some(Mapped { vmas, places: Some(places), likeness })
     }
@@ -162,7 +195,8 @@ impl VmFlagsReader {
 #[derive(Debug)]
 pub(super) struct Reader {
     walk: Walk,
-    deciding: Deciding,
+    of_tasks: Deciding,
+    of_threads: Deciding,
     /// Bits that mean what we take them for.
     known: u64,
     /// The page of `vsyscall`, which is the same in every task, and no mapping.
@@ -172,15 +206,15 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new() -> Result<Self, String> {
         let file = File::open("/sys/kernel/btf/vmlinux").map_err(|e| format!("no BTF: {e}"))?;
-        let deciding = Deciding::all();
-        let fields = deciding.fields();
-        let load = |types: &[u8]| Walk::load(types, &fields);
+        let (of_tasks, of_threads) = (Deciding::of_tasks(), Deciding::of_threads());
+        let (task, thread) = (of_tasks.fields(), of_threads.fields());
+        let load = |types: &[u8]| Walk::load(types, &Wanted { task: &task, thread: &thread });
         let walk = match MappedFile::of_sysfs(&file) {
             Ok(mapped) => load(mapped.get(0, mapped.len()).unwrap_or_default()),
             // Kernels before 6.16 do not map it.
             Err(_) => load(&read_text("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string())?),
         };
-        let mut reader = Self { walk: walk?, deciding, known: 0, vsyscall: None };
+        let mut reader = Self { walk: walk?, of_tasks, of_threads, known: 0, vsyscall: None };
         reader.compare_own()?;
         Ok(reader)
     }
@@ -213,19 +247,34 @@ impl Reader {
     /// What the program writes of a task; nothing of one that has nothing mapped.
     pub(super) fn raw(&self, pidfd: BorrowedFd<'_>) -> Result<Option<Written>, SysError> {
         let mut bytes = Vec::with_capacity(1 << 16);
-        let mut walk = bpf::iterate(self.walk.program.as_fd(), pidfd)?;
+        let mut walk = bpf::iterate(self.walk.mappings.as_fd(), pidfd)?;
         walk.read_to_end(&mut bytes).map_err(SysError::io("read"))?;
         if bytes.is_empty() {
             return Ok(None);
         }
         let cut = SysError { call: "read", errno: Errno::EIO };
         let (places, rest) = Places::ref_from_prefix(&bytes).map_err(|_cut| cut)?;
-        let fields = if self.walk.is_whole { self.deciding.length() } else { 0 };
+        let is_whole = self.walk.threads.is_some();
+        let fields = if is_whole { self.of_tasks.length() } else { 0 };
         let (fields, mappings) = rest.split_at_checked(fields).ok_or(cut)?;
         let mappings = <[Raw]>::ref_from_bytes(mappings).map_err(|_cut| cut)?;
-        let likeness = self.walk.is_whole.then(|| self.deciding.likeness(fields, places, mappings));
-        let (places, mappings) = (Box::new(places.clone()), mappings.to_vec());
-        Ok(Some(Written { places, likeness: likeness.flatten(), mappings }))
+        // What further mappings will be is seen in an agent's memory, and the policy of one is asked for.
+        let is_plain = places.flags_later == 0 && mappings.iter().all(|mapping| mapping.policy == 0);
+        let likeness = if is_whole && is_plain { self.of_tasks.likeness(fields) } else { None };
+        Ok(Some(Written { places: Box::new(places.clone()), likeness, mappings: mappings.to_vec() }))
+    }
+
+    /// What the other program writes of each thread of a task.
+    fn threads(&self, pidfd: BorrowedFd<'_>) -> Option<Vec<SeenThread>> {
+        let mut bytes = Vec::with_capacity(1 << 16);
+        let mut walk = bpf::iterate(self.walk.threads.as_ref()?.as_fd(), pidfd).ok()?;
+        walk.read_to_end(&mut bytes).ok()?;
+        let records = bytes.chunks_exact(size_of::<ThreadPlaces>() + self.of_threads.length());
+        let one = |record: &[u8]| {
+            let (places, fields) = ThreadPlaces::read_from_prefix(record).ok()?;
+            Some(SeenThread { places, likeness: self.of_threads.likeness(fields)? })
+        };
+        records.map(one).collect()
     }
 
     /// Puts together what both tell.
@@ -257,7 +306,7 @@ impl Reader {
 enum Much {
     /// Mappings or pages, in one task.
     InOne,
-    /// Tasks.
+    /// Tasks, or threads.
     Tasks,
 }
 
@@ -272,7 +321,11 @@ fn tree_has_much(root: i32) -> Option<Much> {
     if tasks.len() >= MANY_TASKS {
         return Some(Much::Tasks);
     }
-    tasks.into_iter().any(has_much).then_some(Much::InOne)
+    if tasks.iter().any(|pid| has_much(*pid)) {
+        return Some(Much::InOne);
+    }
+    let threads = tasks.iter().map(|pid| thread_count(*pid).unwrap_or(0));
+    (threads.sum::<usize>() >= MANY_TASKS).then_some(Much::Tasks)
 }
 
 fn has_much(pid: i32) -> bool {

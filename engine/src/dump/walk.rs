@@ -1,14 +1,15 @@
-//! The program that the kernel runs for each mapping of a task: an iterator of BPF (`task_vma`, Linux 5.12).
+//! The programs that the kernel runs for each mapping of a task, and for each of its threads: iterators of BPF (`task_vma`, `task`,
+//! Linux 5.12; of one process, 6.1).
 //!
-//! It is put together for the kernel that runs, whose types say where structures have their fields.
+//! They are put together for the kernel that runs, whose types say where structures have their fields.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::places::FIELDS;
-use crate::procfs::btf::{Btf, Wanted};
+use super::places::{FIELDS, THREAD_FIELDS};
+use crate::procfs::btf::{self, Btf};
 use crate::sys::bpf;
 
 /// What the program writes of each mapping.
@@ -62,27 +63,42 @@ impl Field {
     }
 }
 
-/// The program, loaded.
+/// What is wanted beside the places.
+#[derive(Debug)]
+pub(super) struct Wanted<'f> {
+    /// Of a task.
+    pub task: &'f [Field],
+    /// Of each of its threads.
+    pub thread: &'f [Field],
+}
+
+/// The programs, loaded.
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// To iterate with.
-    pub program: OwnedFd,
-    /// Whether it writes what is wanted beside the places, and the policies of mappings.
-    pub is_whole: bool,
+    /// To iterate with, through the mappings of a task.
+    pub mappings: OwnedFd,
+    /// To iterate with, through the threads of a task. None where the kernel does not have all that is wanted: then nothing of it
+    /// is told of mappings either, and none of their policies.
+    pub threads: Option<OwnedFd>,
 }
 
 impl Walk {
-    /// Loads the program for a kernel with these types. Of the task it writes its places, and `others` if the kernel has all of
-    /// these; of each mapping, [`Raw`].
-    pub(super) fn load(types: &[u8], others: &[Field]) -> Result<Self, String> {
-        let types = Types::new(types, others).ok_or("the kernel's types are others than expected")?;
-        let whole = program(&types, others, true);
-        let is_whole = whole.is_some();
-        let program = whole
-            .or_else(|| program(&types, &[], false))
-            .ok_or("the kernel's structures are others than expected")?;
-        let program = bpf::load_iterator("stasis_vma", types.walk, &program).map_err(|e| e.to_string())?;
-        Ok(Self { program, is_whole })
+    /// Loads the programs for a kernel with these types. Of a task or thread they write its places, and what is wanted; of each
+    /// mapping, [`Raw`].
+    pub(super) fn load(types: &[u8], wanted: &Wanted<'_>) -> Result<Self, String> {
+        let types = Types::new(types, wanted).ok_or("the kernel's types are others than expected")?;
+        let whole = types.mappings_program(wanted.task, true).zip(types.threads_program(wanted.thread));
+        let (mappings, threads) = match whole {
+            Some((mappings, threads)) => (Some(mappings), Some(threads)),
+            None => (types.mappings_program(&[], false), None),
+        };
+        let mappings = mappings.ok_or("the kernel's structures are others than expected")?;
+        let load =
+            |name, walk, program: &[u64]| bpf::load_iterator(name, walk, program).map_err(|e| e.to_string());
+        Ok(Self {
+            mappings: load("stasis_vma", types.task_vma, &mappings)?,
+            threads: threads.map(|threads| load("stasis_task", types.task, &threads)).transpose()?,
+        })
     }
 }
 
@@ -90,26 +106,31 @@ impl Walk {
 #[derive(Debug)]
 struct Types<'a> {
     btf: Btf<'a>,
-    walk: u32,
+    /// What walks through mappings, and through threads.
+    task_vma: u32,
+    task: u32,
     found: HashMap<&'static str, u32>,
 }
 
 impl<'a> Types<'a> {
-    fn new(types: &'a [u8], others: &[Field]) -> Option<Self> {
-        let mut names = vec!["vm_area_struct", "anon_vma", "bpf_iter_meta", "bpf_iter__task_vma"];
-        for step in FIELDS.iter().chain(others).flat_map(|field| field.path) {
+    fn new(types: &'a [u8], wanted: &Wanted<'_>) -> Option<Self> {
+        let mut names =
+            vec!["vm_area_struct", "anon_vma", "bpf_iter_meta", "bpf_iter__task_vma", "bpf_iter__task"];
+        let fields = FIELDS.iter().chain(THREAD_FIELDS).chain(wanted.task).chain(wanted.thread);
+        for step in fields.flat_map(|field| field.path) {
             match step {
                 Step::In(name, _) if !names.contains(name) => names.push(name),
                 Step::Fpu if !names.contains(&"thread_struct") => names.push("thread_struct"),
                 _ => {}
             }
         }
-        let mut wanted = vec![Wanted::Function("bpf_iter_task_vma")];
-        wanted.extend(names.iter().map(|name| Wanted::Structure(name)));
+        let mut wanted =
+            vec![btf::Wanted::Function("bpf_iter_task_vma"), btf::Wanted::Function("bpf_iter_task")];
+        wanted.extend(names.iter().map(|name| btf::Wanted::Structure(name)));
         let mut btf = Btf::new(types)?;
-        let found = btf.find(&wanted)?;
-        let (walk, found) = found.split_first()?;
-        Some(Self { btf, walk: *walk, found: names.into_iter().zip(found.iter().copied()).collect() })
+        let mut found = btf.find(&wanted)?.into_iter();
+        let (task_vma, task) = (found.next()?, found.next()?);
+        Some(Self { btf, task_vma, task, found: names.into_iter().zip(found).collect() })
     }
 
     fn offset(&self, structure: &str, field: &str) -> Option<i32> {
@@ -155,28 +176,42 @@ const ROOM: u16 = 256;
 const PROBE_READ_KERNEL: u64 = 113;
 const SEQ_WRITE: u64 = 127;
 
-/// The program, which is called for each mapping, and once with none.
-fn program(types: &Types<'_>, others: &[Field], with_policy: bool) -> Option<Vec<u64>> {
-    let begin = [
-        mov(CONTEXT, 1),
-        load_word(VMA, CONTEXT, types.near("bpf_iter__task_vma", "vma")?),
-        load_word(SEQ, CONTEXT, types.near("bpf_iter__task_vma", "meta")?),
-        load_word(OTHER, SEQ, types.near("bpf_iter_meta", "seq_num")?),
-        load_word(SEQ, SEQ, types.near("bpf_iter_meta", "seq")?),
-    ];
-    let task = load_word(OTHER, CONTEXT, types.near("bpf_iter__task_vma", "task")?);
-    let of_task = of_task(types, FIELDS.iter().chain(others))?;
-    let of_mapping = of_mapping(types, with_policy)?;
-    let program = [
-        begin.as_slice(),
-        &[jump_if_zero(VMA, distance(&[&[0; 3], &of_task, &of_mapping]))],
-        &[jump_unless_zero(OTHER, distance(&[&[0; 2], &of_task]))],
-        &[task, jump_if_zero(OTHER, distance(&[&of_task, &of_mapping]))],
-        &of_task,
-        &of_mapping,
-        &[mov_number(0, 0), EXIT],
-    ];
-    Some(program.concat())
+impl Types<'_> {
+    /// The program that is called for each mapping, and once with none.
+    fn mappings_program(&self, others: &[Field], with_policy: bool) -> Option<Vec<u64>> {
+        let begin = [
+            mov(CONTEXT, 1),
+            load_word(VMA, CONTEXT, self.near("bpf_iter__task_vma", "vma")?),
+            load_word(SEQ, CONTEXT, self.near("bpf_iter__task_vma", "meta")?),
+            load_word(OTHER, SEQ, self.near("bpf_iter_meta", "seq_num")?),
+            load_word(SEQ, SEQ, self.near("bpf_iter_meta", "seq")?),
+        ];
+        let task = load_word(OTHER, CONTEXT, self.near("bpf_iter__task_vma", "task")?);
+        let of_task = of_task(self, FIELDS.iter().chain(others))?;
+        let of_mapping = of_mapping(self, with_policy)?;
+        let program = [
+            begin.as_slice(),
+            &[jump_if_zero(VMA, distance(&[&[0; 3], &of_task, &of_mapping]))],
+            &[jump_unless_zero(OTHER, distance(&[&[0; 2], &of_task]))],
+            &[task, jump_if_zero(OTHER, distance(&[&of_task, &of_mapping]))],
+            &of_task,
+            &of_mapping,
+            &[mov_number(0, 0), EXIT],
+        ];
+        Some(program.concat())
+    }
+
+    /// The program that is called for each thread, and once with none.
+    fn threads_program(&self, others: &[Field]) -> Option<Vec<u64>> {
+        let begin = [
+            load_word(SEQ, 1, self.near("bpf_iter__task", "meta")?),
+            load_word(SEQ, SEQ, self.near("bpf_iter_meta", "seq")?),
+            load_word(OTHER, 1, self.near("bpf_iter__task", "task")?),
+        ];
+        let of_task = of_task(self, THREAD_FIELDS.iter().chain(others))?;
+        let skip = [jump_if_zero(OTHER, distance(&[&of_task]))];
+        Some([begin.as_slice(), &skip, &of_task, &[mov_number(0, 0), EXIT]].concat())
+    }
 }
 
 fn distance(over: &[&[u64]]) -> i16 {

@@ -208,8 +208,11 @@ pub trait TaskKind: 'static {
     /// side by side.
     const READS: &'static [&'static str] = &[];
 
-    /// What the kernel has that decides the answers to [`TaskKind::ask`], whoever is asked; none if it asks for more than that.
+    /// What the kernel has that decides the answers to [`TaskKind::ask`], whoever is asked, beside what [`TaskKind::tell`] tells;
+    /// none if it asks for more than that.
     const DECIDED_BY: Option<&'static [Field]> = None;
+    /// What the kernel has that is an answer as it is, and differs from one thread to the next.
+    const TELLS: &'static [Field] = &[];
     /// What the kernel has that is all zero if there is nothing to ask for in [`TaskKind::ask_last`], and everything is as a new
     /// image has it; none if that does not show.
     const IDLE_IF_ZERO: Option<&'static [Field]> = None;
@@ -218,6 +221,8 @@ pub trait TaskKind: 'static {
     fn look(_task: &TaskFacts, _thread: &ThreadFacts, _core: &mut ThreadImage) -> Result<(), Problem> {
         Ok(())
     }
+    /// Takes the words of [`TaskKind::TELLS`] of a thread that is not asked.
+    fn tell(_words: &[u64], _core: &mut ThreadImage) {}
     /// Asks the thread for the rest.
     fn ask(_questions: &mut Questions) {}
     /// Asks thread `tid`, while the others are stopped, about what was found in the leader's image so far; what it answers
@@ -270,6 +275,10 @@ pub trait ErasedTaskKind: Sync {
     fn reads(&self) -> &'static [&'static str];
     /// [`TaskKind::DECIDED_BY`].
     fn decided_by(&self) -> Option<&'static [Field]>;
+    /// [`TaskKind::TELLS`].
+    fn tells(&self) -> &'static [Field];
+    /// [`TaskKind::tell`].
+    fn tell(&self, words: &[u64], core: &mut ThreadImage);
     /// [`TaskKind::IDLE_IF_ZERO`].
     fn idle_if_zero(&self) -> Option<&'static [Field]>;
     /// [`TaskKind::look`].
@@ -323,6 +332,14 @@ impl<K: TaskKind> ErasedTaskKind for Erased<K> {
 
     fn decided_by(&self) -> Option<&'static [Field]> {
         K::DECIDED_BY
+    }
+
+    fn tells(&self) -> &'static [Field] {
+        K::TELLS
+    }
+
+    fn tell(&self, words: &[u64], core: &mut ThreadImage) {
+        K::tell(words, core);
     }
 
     fn idle_if_zero(&self) -> Option<&'static [Field]> {

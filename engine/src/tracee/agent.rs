@@ -334,13 +334,14 @@ impl Agent {
         Ok(done)
     }
 
-    /// Has every thread of a frozen task but the first make the calls of a batch; the answers, in the threads' order.
+    /// Has threads of a frozen task, not the first, make the calls of a batch; the answers, in their order.
     pub fn run_on_other_threads(
         &mut self,
         task: &mut FrozenTask,
+        is_asked: impl Fn(usize) -> bool,
         batch: &Batch<'_>,
     ) -> Result<Vec<Replies>, AgentError> {
-        let jobs = task.threads.iter_mut().enumerate().skip(1);
+        let jobs = task.threads.iter_mut().enumerate().skip(1).filter(|(at, _)| is_asked(*at));
         let jobs = jobs.filter_map(|(index, thread)| Some((index, thread.stopped.take()?, batch))).collect();
         self.run_and_return(task, jobs)
     }

@@ -316,7 +316,7 @@ fn seize_error(tid: i32, e: SysError) -> Problem {
 
 /// How many threads a process has that are not gone: each is a link of the directory, which has two of its own
 /// (`proc_task_getattr` of fs/proc/base.c).
-fn thread_count(pid: i32) -> Option<usize> {
+pub(crate) fn thread_count(pid: i32) -> Option<usize> {
     let links = nix::sys::stat::stat(format!("/proc/{pid}/task").as_str()).ok()?.st_nlink;
     usize::try_from(links).ok()?.checked_sub(2)
 }

@@ -14,14 +14,20 @@ pub struct Futex;
 impl TaskKind for Futex {
     const NAME: &'static str = "futex";
     const SCOPE: Scope = Scope::Thread;
-    const DECIDED_BY: Option<&'static [Field]> =
-        Some(&[Field::new(&[Step::In("task_struct", "clear_child_tid")], 8)]);
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[]);
+    const TELLS: &'static [Field] = &[Field::new(&[Step::In("task_struct", "clear_child_tid")], 8)];
 
     fn look(_task: &TaskFacts, thread: &ThreadFacts, core: &mut ThreadImage) -> Result<(), Problem> {
         let (head, len) = thread.robust_list;
         super::thread(core).futex_rla = head;
         super::thread(core).futex_rla_len = len as u32;
         Ok(())
+    }
+
+    fn tell(words: &[u64], core: &mut ThreadImage) {
+        if let (Some(info), [address]) = (&mut core.thread_info, words) {
+            info.clear_tid_addr = *address;
+        }
     }
 
     fn ask(questions: &mut Questions) {

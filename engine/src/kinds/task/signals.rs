@@ -83,15 +83,26 @@ impl TaskKind for Handlers {
 
 /// `SS_ONSTACK` of `include/uapi/linux/signal.h`.
 const SS_ONSTACK: u32 = 1;
+const SS_DISABLE: u32 = 2;
+const SS_AUTODISARM: u32 = 1 << 31;
 
 impl TaskKind for AltStack {
     const NAME: &'static str = "sigaltstack";
     const SCOPE: Scope = Scope::Thread;
-    const DECIDED_BY: Option<&'static [Field]> = Some(&[
+    const DECIDED_BY: Option<&'static [Field]> = Some(&[]);
+    const TELLS: &'static [Field] = &[
         Field::new(&[Step::In("task_struct", "sas_ss_sp")], 8),
-        Field::new(&[Step::In("task_struct", "sas_ss_size")], 8),
         Field::new(&[Step::In("task_struct", "sas_ss_flags")], 4),
-    ]);
+        Field::new(&[Step::In("task_struct", "sas_ss_size")], 8),
+    ];
+
+    fn tell(words: &[u64], core: &mut ThreadImage) {
+        let &[ss_sp, flags, ss_size] = words else { return };
+        // What sigaltstack(2) makes of it for who is not on the stack (`sas_ss_flags` of include/linux/sched/signal.h).
+        let disabled = if ss_size == 0 { SS_DISABLE } else { 0 };
+        let ss_flags = disabled | flags as u32 & SS_AUTODISARM;
+        super::thread(core).sas = Some(ThreadSasEntry { ss_sp, ss_size, ss_flags });
+    }
 
     fn ask(questions: &mut Questions) {
         let batch = questions.batch();
