@@ -20,7 +20,7 @@ pub(crate) mod task;
 mod vm_flags;
 pub(crate) mod walk;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::cgroups::{CgroupsDump, Hierarchies};
@@ -128,8 +128,12 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         images.commit(&inventory).map_err(running)?;
         stats.thawed_after(frozen);
         let stop = options.afterwards == Afterwards::LeaveStopped;
-        let finished =
-            if stop { tree.leave_stopped() } else { end(tree, &mut files, &memory::large(&facts)) };
+        let finished = if stop {
+            tree.leave_stopped()
+        } else {
+            let large = memory::large(&facts);
+            end(tree, &mut files, &large, || drop((facts, tasks)))
+        };
         finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
     }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;
@@ -147,12 +151,18 @@ fn new_images(options: &DumpOptions) -> NewImages {
     images
 }
 
-/// Ends the tree, whose images are complete: should we die from here on, it dies with us.
-fn end(tree: FrozenTree, files: &mut FilesDump<'_>, large: &[BorrowedFd<'_>]) -> Result<(), Problem> {
+/// Ends the tree, whose images are complete: should we die from here on, it dies with us. Meanwhile we
+/// `forget` what is known of it.
+fn end(
+    tree: FrozenTree,
+    files: &mut FilesDump<'_>,
+    large: &[OwnedFd],
+    forget: impl FnOnce() + Send,
+) -> Result<(), Problem> {
     let guardian = tree.guard_the_end(&files.last_deeds)?;
     if let Err(problem) = files.leave() {
         guardian.dismiss()?;
         return Err(problem);
     }
-    tree.kill(guardian, large)
+    side_by_side::both(forget, || tree.kill(guardian, large)).1
 }

@@ -185,20 +185,19 @@ impl NewImages {
         Ok(())
     }
 
-    /// Lets several threads write files of one type, with some of these ids.
+    /// Lets several threads write some of these files.
     pub fn aside(
         &mut self,
-        image: &'static ImageType,
-        ids: impl Iterator<Item = u64>,
+        files: impl Iterator<Item = (&'static ImageType, u64)>,
     ) -> Result<Aside, Problem> {
         self.begin()?;
         let mut over_older = false;
-        for id in ids {
+        for (image, id) in files {
             let name = image.file_name(id);
             over_older |= self.older.take(&name);
             self.planned.push(self.dir.join(name));
         }
-        Ok(Aside { dir: self.dir.clone(), image, over_older })
+        Ok(Aside { dir: self.dir.clone(), over_older })
     }
 
     /// Takes a file that was written aside.
@@ -232,15 +231,17 @@ impl NewImages {
         Ok(())
     }
 
-    /// Writes several files of one type, by their ids, side by side.
-    pub fn write_each<M: prost::Message, E: AsRef<[M]> + Sync>(
+    /// Writes a file for each of some things, side by side: `which` says what file, and `fill` puts in what is in it.
+    pub fn write_each<T: Sync>(
         &mut self,
-        image: &'static ImageType,
-        files: &[(u64, E)],
+        files: &[T],
+        which: impl Fn(&T) -> (&'static ImageType, u64) + Sync,
+        fill: impl Fn(&T, &mut ImageWriter) -> Result<(), proto::Error> + Sync,
     ) -> Result<(), Problem> {
-        let aside = self.aside(image, files.iter().map(|(id, _)| *id))?;
-        let written = side_by_side::map(files, |(id, entries)| {
-            aside.write(*id, |writer| entries.as_ref().iter().try_for_each(|entry| writer.entry(entry)))
+        let aside = self.aside(files.iter().map(&which))?;
+        let written = side_by_side::map(files, |file| {
+            let (image, id) = which(file);
+            aside.write(image, id, |writer| fill(file, writer))
         });
         for file in written {
             self.add(file?);
@@ -320,7 +321,6 @@ fn create(path: &Path) -> Result<File, Problem> {
 #[derive(Debug)]
 pub struct Aside {
     dir: PathBuf,
-    image: &'static ImageType,
     /// Some of them are files of an older set.
     over_older: bool,
 }
@@ -336,13 +336,14 @@ impl Aside {
     /// Writes one file with whatever `fill` puts in.
     pub fn write(
         &self,
+        image: &ImageType,
         id: u64,
         fill: impl FnOnce(&mut ImageWriter) -> Result<(), proto::Error>,
     ) -> Result<Written, Problem> {
-        let name = self.image.file_name(id);
+        let name = image.file_name(id);
         let path = self.dir.join(&name);
         let fresh = if self.over_older { Fresh::over(&path)? } else { Fresh::create(&path)? };
-        let sums = write_entries(fresh, self.image, fill).map_err(|e| {
+        let sums = write_entries(fresh, image, fill).map_err(|e| {
             Problem::new(ImageError::from(e)).object(Object::Image(name.clone())).step("write it")
         })?;
         Ok(Written { name, sums })

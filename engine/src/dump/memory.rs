@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use proto::messages::StasisMmEntry;
@@ -408,15 +408,15 @@ fn estimate(facts: &TaskFacts) -> u64 {
     facts.leader().status.anonymous
 }
 
-/// Tasks whose memory takes time to be freed. Where it is many mappings that take time, nobody can help with it.
-pub(super) fn large(facts: &[Option<TaskFacts>]) -> Vec<BorrowedFd<'_>> {
+/// Tasks whose memory takes time to be freed, by descriptors. Where it is many mappings that take time, nobody can help with it.
+pub(super) fn large(facts: &[Option<TaskFacts>]) -> Vec<OwnedFd> {
     /// Bytes that are freed in the time that a look at a mapping takes.
     const WORTH_A_MAPPING: u64 = 64 << 10;
     let is_large = |facts: &&TaskFacts| {
         estimate(facts) > SMALL.max(WORTH_A_MAPPING.saturating_mul(facts.vmas.len() as u64))
     };
     let tasks = facts.iter().flatten().filter(is_large);
-    tasks.map(|facts| facts.pidfd.as_fd()).collect()
+    tasks.filter_map(|facts| facts.pidfd.try_clone().ok()).collect()
 }
 
 fn is_in_fork(vma: &SmapsVma) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proto::catalogue::ImageType;
 use proto::messages::{
     CoreEntry, FdinfoEntry, FsEntry, InventoryEntry, MmEntry, PstreeEntry, StasisMmEntry, StasisThreadEntry,
     TaskKobjIdsEntry, core_entry::March,
@@ -15,7 +16,7 @@ use super::vm_flags::VmFlagsReader;
 use crate::arch;
 use crate::cgroups::CgroupsDump;
 use crate::error::{Class, Context as _, Explain, Object, Problem};
-use crate::image::NewImages;
+use crate::image::{ImageWriter, NewImages};
 use crate::kinds::files::{FilesDump, Table, Tables};
 use crate::kinds::mm::{self, aio, bounds};
 use crate::kinds::task::{Scope, ThreadImage};
@@ -461,6 +462,38 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
     cores
 }
 
+/// What is in one of a task's images.
+enum Small {
+    Core(CoreEntry),
+    Ids(TaskKobjIdsEntry),
+    Fs(FsEntry),
+    Mm(MmEntry),
+    Fdinfo(Vec<FdinfoEntry>),
+}
+
+impl Small {
+    fn image(&self) -> &'static ImageType {
+        use proto::catalogue as c;
+        match self {
+            Self::Core(_) => &c::CORE,
+            Self::Ids(_) => &c::IDS,
+            Self::Fs(_) => &c::FS,
+            Self::Mm(_) => &c::MM,
+            Self::Fdinfo(_) => &c::FDINFO,
+        }
+    }
+
+    fn fill(&self, writer: &mut ImageWriter) -> Result<(), proto::Error> {
+        match self {
+            Self::Core(core) => writer.entry(core),
+            Self::Ids(ids) => writer.entry(ids),
+            Self::Fs(fs) => writer.entry(fs),
+            Self::Mm(mm) => writer.entry(mm),
+            Self::Fdinfo(table) => table.iter().try_for_each(|entry| writer.entry(entry)),
+        }
+    }
+}
+
 /// Writes everything but files and pages.
 pub(super) fn write(
     tasks: &mut [TaskImages],
@@ -481,25 +514,21 @@ pub(super) fn write(
         })
         .collect();
     images.write(&c::PSTREE, 0, &pstree)?;
-    let (mut own, mut cores, mut ids, mut fs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut mms, mut tables) = (Vec::new(), Vec::new());
+    let (mut own, mut small) = (Vec::new(), Vec::new());
     for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
-            cores.push((u64::from(*tid), [core.core]));
+            small.push((u64::from(*tid), Small::Core(core.core)));
             own.push(core.own);
         }
         let Some(alive) = &mut task.alive else { continue };
-        ids.push((pid, [alive.ids]));
-        fs.push((pid, [alive.fs]));
-        mms.extend(alive.mm.take().map(|mm| (pid, [mm])));
-        tables.extend(alive.fdinfo.take().map(|table| (alive.ids.files_id.into(), table)));
+        small.push((pid, Small::Ids(alive.ids)));
+        small.push((pid, Small::Fs(alive.fs)));
+        small.extend(alive.mm.take().map(|mm| (pid, Small::Mm(mm))));
+        let table = alive.fdinfo.take();
+        small.extend(table.map(|table| (alive.ids.files_id.into(), Small::Fdinfo(table))));
     }
-    images.write_each(&c::CORE, &cores)?;
-    images.write_each(&c::IDS, &ids)?;
-    images.write_each(&c::FS, &fs)?;
-    images.write_each(&c::MM, &mms)?;
-    images.write_each(&c::FDINFO, &tables)?;
+    images.write_each(&small, |(id, file)| (file.image(), *id), |(_, file), writer| file.fill(writer))?;
     images.write(&c::STASIS_THREADS, 0, &own)?;
     images.write(&c::SECCOMP, 0, &[filters])?;
     times.write(images)

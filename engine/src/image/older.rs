@@ -182,7 +182,8 @@ mod tests {
         symlink(&kept, at(&IDS.file_name(3))).unwrap();
         symlink(&kept, at(&FDINFO.file_name(3))).unwrap();
         let mut images = NewImages::new(dir.path());
-        images.write_each(&IDS, &[1, 2, 3, 4].map(|id| (u64::from(id), [ids(id)]))).unwrap();
+        let which = |id: &u32| (&IDS, u64::from(*id));
+        images.write_each(&[1, 2, 3, 4], which, |id, writer| writer.entry(&ids(*id))).unwrap();
         assert!(!at("inventory.img").exists(), "it is a set of old and new files");
         images.write(&FDINFO, 3, &[ids(5)]).unwrap();
         images.create_file(&FILES.file_name(0)).unwrap();

@@ -1,7 +1,7 @@
 //! Stopping a whole process tree, and letting it go again.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -248,7 +248,7 @@ impl FrozenTree {
 
     /// Kills all tasks, and waits until we, as their tracer, have reaped what is ours to reap. `large` are those that have
     /// much memory, which we help to free.
-    pub fn kill(mut self, guardian: Guardian, large: &[BorrowedFd<'_>]) -> Result<(), Problem> {
+    pub fn kill(mut self, guardian: Guardian, large: &[OwnedFd]) -> Result<(), Problem> {
         if self.tasks.first().is_some_and(|root| root.pid == INIT) {
             // Nobody in a pid namespace can kill its init. Our end does, for we trace it, and that of all others comes with it.
             self.end_with_us()?;

@@ -184,7 +184,7 @@ pub(super) fn finish(cx: &mut FilesDump<'_>, images: &mut NewImages) -> Result<(
         lock(cx, method, &name, &connections).while_trying_to(HOLD)?;
     }
     let sockets: Vec<(i32, i32)> = connections.iter().map(|c| (c.fd.as_raw_fd(), c.reuse)).collect();
-    let aside = images.aside(&proto::catalogue::TCP_STREAM, connections.iter().map(|c| c.ino.into()))?;
+    let aside = images.aside(connections.iter().map(|c| (&proto::catalogue::TCP_STREAM, c.ino.into())))?;
     let save = |seen: &Seen| -> Result<(State, Option<Written>), Problem> {
         let saved = Connection::save(seen.fd.as_fd(), seen.reuse, seen.ends.0, seen.ends.1);
         let saved = saved.about(|| seen.object.clone()).while_trying_to("save its connection")?;
@@ -238,7 +238,7 @@ fn name_of_held(lasting: &str) -> String {
 
 /// Writes a connection that was copied.
 fn write(aside: &Aside, seen: &Seen, saved: &Connection) -> Result<Written, Problem> {
-    aside.write(seen.ino.into(), |writer| {
+    aside.write(&proto::catalogue::TCP_STREAM, seen.ino.into(), |writer| {
         writer.entry(&describe(saved))?;
         writer.extra(&saved.received)?;
         writer.extra(&saved.written)
