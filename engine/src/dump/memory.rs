@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::messages::StasisMmEntry;
 
@@ -154,10 +154,16 @@ pub(super) fn write_modest(
     let mut written = Written::default();
     for tasks in tasks.chunks(AT_ONCE) {
         let mut prepared = Vec::with_capacity(tasks.len());
-        for Modest { at, name, pid, facts } in tasks {
+        let found = side_by_side::map(tasks, |task| {
+            let memory = Memory::of(task.name.clone(), task.pid, task.facts);
+            let found = find(task.facts.pid, &memory).of_task(&task.name)?;
+            Ok::<_, Problem>((memory, found))
+        });
+        for (Modest { at, facts, .. }, found) in tasks.iter().zip(found) {
+            let (mut memory, found) = found?;
             let source = ForkedMemory::of_task(&facts.memory, &facts.vmas);
-            let mut memory = Memory::of(name.clone(), *pid, facts);
-            prepared.push(writing.prepare(facts.pid, source, &mut memory)?);
+            let runs = writing.found(&mut memory, found);
+            prepared.push(writing.prepare(source, &memory, runs)?);
             written.0.insert(*at, memory.guards);
         }
         writing.together(&prepared)?;
@@ -260,7 +266,8 @@ impl<'a> Writing<'a> {
 
     /// Writes all of a task's memory. The process is the task, or a copy of it.
     fn whole(&mut self, process: i32, source: ForkedMemory<'_>, mut memory: Memory) -> Result<(), Problem> {
-        let prepared = self.prepare(process, source, &mut memory)?;
+        let runs = self.find(process, &mut memory).of_task(&memory.name)?;
+        let prepared = self.prepare(source, &memory, runs)?;
         self.describe(&mut memory)?;
         let start = Instant::now();
         let with_sums = self.images.has_checksums();
@@ -274,15 +281,14 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// Finds all of a task's pages, and writes the images that say where they belong.
+    /// Writes the images that say where pages belong that were found.
     fn prepare<'m>(
         &mut self,
-        process: i32,
         source: ForkedMemory<'m>,
-        memory: &mut Memory,
+        memory: &Memory,
+        runs: Vec<pages::Run>,
     ) -> Result<Prepared<'m>, Problem> {
         let name = memory.name.clone();
-        let runs = self.find(process, memory).of_task(&name)?;
         let (file_name, file) = self.map(memory, &runs).of_task(&name)?;
         Ok(Prepared { name, source, runs, file_name, file })
     }
@@ -345,17 +351,16 @@ impl<'a> Writing<'a> {
 
     /// Finds a task's pages, and gives them their places.
     fn find(&mut self, process: i32, memory: &mut Memory) -> Result<Vec<pages::Run>, Problem> {
-        let start = Instant::now();
-        let path = format!("/proc/{process}/pagemap");
-        let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
-        let found = pages::find(&pagemap, &memory.ranges);
-        let mut found = found.while_trying_to("find out which pages it owns")?;
-        found.runs = uprobes::leave_breakpoints(found.runs, process, &memory.probed)?;
-        pages::lay_out(&mut found.runs);
+        let found = find(process, memory)?;
+        Ok(self.found(memory, found))
+    }
+
+    /// Takes what was found of a task.
+    fn found(&mut self, memory: &mut Memory, found: Found) -> Vec<pages::Run> {
         memory.guards = found.guards;
         let scanned = memory.ranges.iter().map(|range| (range.end - range.start) / pages::PAGE).sum();
-        self.stats.pages_scanned(scanned, start.elapsed());
-        Ok(found.runs)
+        self.stats.pages_scanned(scanned, found.took);
+        found.runs
     }
 
     /// Writes the images that say where pages belong, and creates the one for the pages.
@@ -376,6 +381,28 @@ impl<'a> Writing<'a> {
             lifeline.check()
         })
     }
+}
+
+/// What was found in a task's memory.
+#[derive(Debug)]
+struct Found {
+    /// Its pages, with their places in the file.
+    runs: Vec<pages::Run>,
+    /// Guard regions.
+    guards: Vec<(u64, u64)>,
+    took: Duration,
+}
+
+/// Finds a task's pages, and gives them their places.
+fn find(process: i32, memory: &Memory) -> Result<Found, Problem> {
+    let start = Instant::now();
+    let path = format!("/proc/{process}/pagemap");
+    let pagemap = File::open(path).map_err(SysError::io("open(/proc/PID/pagemap)"))?;
+    let found = pages::find(&pagemap, &memory.ranges);
+    let mut found = found.while_trying_to("find out which pages it owns")?;
+    found.runs = uprobes::leave_breakpoints(found.runs, process, &memory.probed)?;
+    pages::lay_out(&mut found.runs);
+    Ok(Found { runs: found.runs, guards: found.guards, took: start.elapsed() })
 }
 
 /// For each task of the tree, whether its orphans would come to a task of the tree: it is a subreaper, or somebody above
