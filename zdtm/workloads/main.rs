@@ -338,6 +338,7 @@ mod terminal;
 mod thp_disable;
 mod thread_different_uid_gid;
 mod thread_settings;
+mod threads_alike;
 mod time;
 mod timens;
 mod timer;
@@ -732,6 +733,7 @@ static WORKLOADS: &[Workload] = &[
     Workload { name: "thp_disable", run: thp_disable::run },
     Workload { name: "thread_different_uid_gid", run: thread_different_uid_gid::run },
     Workload { name: "thread_settings", run: thread_settings::run },
+    Workload { name: "threads_alike", run: threads_alike::run },
     Workload { name: "time", run: time::run },
     Workload { name: "timens", run: timens::run },
     Workload { name: "timerfd", run: timerfd::run },

@@ -30,22 +30,22 @@ struct Common {
 
 type Deed = fn(&Common) -> Verdict;
 
-fn call(number: i64, args: &[i64]) -> Result<i64, Errno> {
+pub(crate) fn call(number: i64, args: &[i64]) -> Result<i64, Errno> {
     let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(|at| args.get(at).copied().unwrap_or(0));
     // SAFETY: addresses are those of live variables, and nothing that the program uses is taken away.
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, f) })
 }
 
-fn prctl(option: i32, value: i64) -> Result<i64, Errno> {
+pub(crate) fn prctl(option: i32, value: i64) -> Result<i64, Errno> {
     call(libc::SYS_prctl, &[option.into(), value])
 }
 
-fn address<T>(of: &T) -> i64 {
+pub(crate) fn address<T>(of: &T) -> i64 {
     (&raw const *of).expose_provenance() as i64
 }
 
 /// The same of what the kernel fills in.
-fn place<T>(of: &mut T) -> i64 {
+pub(crate) fn place<T>(of: &mut T) -> i64 {
     (&raw mut *of).expose_provenance() as i64
 }
 
