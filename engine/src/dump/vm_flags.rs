@@ -145,27 +145,22 @@ impl VmFlagsReader {
 
     /// Waits until it is made; none where that cannot be, or is not worth it.
     pub(super) fn get(&self) -> Option<&Reader> {
+        // Whoever comes while another waits waits, too.
         let thread = || self.thread.lock().ok()?.take()?.join().ok()?;
         self.made.get_or_init(thread).as_ref()
-    }
-
-    /// The same; none where nobody makes one.
-    fn get_wanted(&self) -> Option<&Reader> {
-        let is_wanted = self.made.get().is_some() || self.thread.lock().is_ok_and(|thread| thread.is_some());
-        if is_wanted { self.get() } else { None }
     }
 
     /// What a stopped task has mapped.
     pub(super) fn mappings(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<Mapped, Problem> {
         let smaps = || Ok(Mapped { vmas: read_smaps(pid)?, places: None, likeness: None });
-        let reader = self.get_wanted();
+        let reader = self.get();
         reader.and_then(|reader| self.read(reader, pid, pidfd)).map_or_else(smaps, Ok)
     }
 
     /// What was seen of the threads of a stopped task, by their ids; nothing where that is not worth it, or cannot be.
     pub(super) fn threads(&self, pid: i32) -> HashMap<i32, SeenThread> {
         // Elsewhere threads have other ids for us than the kernel tells.
-        let reader = self.get_wanted().filter(|_| *IN_INITIAL_PID_NAMESPACE);
+        let reader = self.get().filter(|_| *IN_INITIAL_PID_NAMESPACE);
         let pidfd = || pidfd::open(pid).ok();
         let seen = reader.and_then(|reader| reader.threads(pidfd()?.as_fd())).unwrap_or_default();
         seen.into_iter().map(|thread| (thread.places.tid as i32, thread)).collect()
