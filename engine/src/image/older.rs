@@ -110,14 +110,14 @@ impl Fresh {
         Ok(Self { file: create(path)?, old: 0 })
     }
 
-    /// The file of an older set, if it is no more than that: a link, or a file with several names, is left to who made it so.
+    /// The file of an older set, if it is no more than that: a link, a file with several names, or one of somebody else is left to
+    /// who made it so.
     pub(super) fn over(path: &Path) -> Result<Self, Problem> {
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
         if let Ok(file) = options.custom_flags(libc::O_NOFOLLOW).open(path)
             && let Ok(of) = file.metadata()
-            && of.is_file()
-            && of.nlink() == 1
+            && is_but_an_image(&of)
         {
             return Ok(Self { file, old: of.len() });
         }
@@ -139,8 +139,13 @@ impl Fresh {
 fn nobody_elses(path: &Path) -> Option<File> {
     let file = File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
     let is_ours =
-        fcntl::is_open_nowhere_else(file.as_fd()) && file.metadata().is_ok_and(|of| of.nlink() == 1);
+        fcntl::is_open_nowhere_else(file.as_fd()) && file.metadata().is_ok_and(|of| is_but_an_image(&of));
     is_ours.then_some(file)
+}
+
+/// Whether a file is what we would have made: whoever owns it may read what comes into it, by whatever name.
+fn is_but_an_image(of: &fs::Metadata) -> bool {
+    of.is_file() && of.nlink() == 1 && of.uid() == nix::unistd::geteuid().as_raw()
 }
 
 #[cfg(test)]
