@@ -10,13 +10,13 @@ use crate::arch;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
-use crate::kinds::task::sleep as task_sleep;
+use crate::kinds::task::{signals, sleep as task_sleep};
 use crate::last_pids;
 use crate::options::{Afterwards, RestoreOptions};
 use crate::pid_spaces::{self, PidInside};
 use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::Resume;
-use crate::tracee::agent::{self, Agent, AgentError, Saved};
+use crate::tracee::agent::{Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
 use crate::tracee::sleep;
 use crate::tracee::stopped::{Stop, Stopped, TraceError};
@@ -197,27 +197,34 @@ pub(super) fn go(
     Ok(root)
 }
 
+/// Lets an agent leave by itself, if the task is one that it may leave so, when it has done all else: nobody can be asked to do
+/// anything from then on.
+pub(super) fn let_leave(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
+    let Some(alive) = &task.alive else { return Ok(()) };
+    let may_grow = |base: u64| {
+        let above = alive.mm.vmas.iter().find(|vma| vma.start > base);
+        above.is_some_and(|vma| vma.flags & libc::MAP_GROWSDOWN as u32 != 0)
+    };
+    if task.ended_leader().is_some() || !signals::can_be_forced(task.core(), libc::SIGSEGV) {
+        return Ok(());
+    }
+    stub.let_leave(|agent| !may_grow(agent.layout().base))
+}
+
 /// Takes the agents out of all tasks, whose threads are all stopped then, and among those of their stubs; a leader that had
 /// ended before the others does so now. The pids of tasks, and what is left of their agents.
 fn take_out(stubs: &mut Stubs, tasks: &[Task]) -> Result<Vec<(i32, Agent)>, Problem> {
     let step = "take the agent out";
-    let mut staying = Vec::new();
     let mut agents = Vec::new();
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(mut agent) = stub.take_agent()? else { continue };
         if let Some(status) = task.ended_leader() {
             let ended = end_leader(&mut agent, stub, task, status);
             ended.of_task(&stub.name).while_trying_to(step)?;
-            agents.push((stub.pid, agent));
         } else {
-            agent.begin_to_leave().of_task(&stub.name).while_trying_to(step)?;
-            staying.push((stub, agent));
+            let leader = agent.leave().of_task(&stub.name).while_trying_to(step)?;
+            stub.threads.insert(0, Some(leader));
         }
-    }
-    let leaders = agent::unmap_all(staying.iter_mut().map(|(_, agent)| agent).collect());
-    for ((stub, agent), leader) in staying.into_iter().zip(leaders) {
-        let leader = leader.of_task(&stub.name).while_trying_to(step)?;
-        stub.threads.insert(0, Some(leader));
         agents.push((stub.pid, agent));
     }
     Ok(agents)

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use super::finish;
 use super::last_pid::LastPid;
 use super::mount_spaces;
 use super::pid_spaces::Numbers;
@@ -211,7 +212,8 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &Users) -
     Ok(())
 }
 
-/// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else.
+/// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else. That is the last
+/// that a task does before it runs.
 pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         suspend_filters(stub, task).of_task(&stub.name).while_trying_to("suspend its seccomp filters")?;
@@ -222,6 +224,7 @@ pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Resu
     stubs.collect()?;
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
         settle(stub, task, Moment::Start, (UserSpaceEntry::Done, None))?;
+        finish::let_leave(stub, task)?;
     }
     stubs.collect()
 }

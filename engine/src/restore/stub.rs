@@ -110,6 +110,12 @@ impl Stub {
         Ok(())
     }
 
+    /// Has the agent leave behind everything that was posted, if it `may`.
+    pub(super) fn let_leave(&mut self, may: impl FnOnce(&Agent) -> bool) -> Result<(), Problem> {
+        let Some(agent) = self.agent.as_mut().filter(|agent| may(agent)) else { return Ok(()) };
+        agent.begin_to_leave().of_task(&self.name).while_trying_to("take the agent out")
+    }
+
     /// Waits until everything is done that was posted.
     pub(super) fn collect(&mut self) -> Result<(), Problem> {
         while let Some((step, batch)) = self.posted.pop_front() {

@@ -40,7 +40,6 @@ mod stops;
 pub use entering::{Clone, Entrance, GivenSocket, enter_clones, inject_all};
 use landing::LandingPad;
 pub use layout::Layout;
-pub use leaving::unmap_all;
 
 /// The agent's code and constants, made by the build script.
 static BLOB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
@@ -139,6 +138,8 @@ pub struct Agent {
     landing: Option<LandingPad>,
     /// The serving thread has been asked to stop.
     is_stopping: bool,
+    /// It has been asked to unmap the agent.
+    is_leaving: bool,
 }
 
 impl Agent {

@@ -77,6 +77,22 @@ impl TaskKind for Handlers {
     }
 }
 
+/// Whether the kernel can force a signal on a task without changing its action: it is not ignored, and no other of its kind
+/// is pending, nor sent by a timer.
+pub fn can_be_forced(leader: &ThreadImage, signal: i32) -> bool {
+    let (Some(task), Some(thread)) = (&leader.tc, &leader.thread_core) else { return false };
+    let action = settable().zip(&task.sigactions).find(|(number, _)| *number == signal as u32);
+    let queues = [&task.signals_s, &thread.signals_p].into_iter().flatten();
+    let mut pending = queues.flat_map(|queue| &queue.signals);
+    let is_it = |entry: &SiginfoEntry| {
+        entry.siginfo.first_chunk().is_none_or(|number| i32::from_le_bytes(*number) == signal)
+    };
+    let mut timers = task.timers.iter().flat_map(|timers| &timers.posix);
+    action.is_some_and(|(_, action)| action.sigaction != libc::SIG_IGN as u64)
+        && !pending.any(is_it)
+        && !timers.any(|timer| timer.si_signo == signal as u32)
+}
+
 /// `SS_ONSTACK` of `include/uapi/linux/signal.h`.
 const SS_ONSTACK: u32 = 1;
 

@@ -174,6 +174,7 @@ impl Agent {
             deferred: Vec::new(),
             landing: None,
             is_stopping: false,
+            is_leaving: false,
         })
     }
 
