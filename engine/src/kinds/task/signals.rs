@@ -69,11 +69,24 @@ impl TaskKind for Handlers {
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
-        for (signal, entry) in settable().zip(&cx.task()?.sigactions) {
+        let is_default = |entry: &SaEntry| {
+            (entry.sigaction, entry.flags, entry.restorer, entry.mask) == (libc::SIG_DFL as u64, 0, 0, 0)
+        };
+        // Every stub is born with the default actions.
+        let others = settable().zip(&cx.task()?.sigactions).filter(|(_, entry)| !is_default(entry));
+        for (signal, entry) in others {
             let action = batch.input(&[entry.sigaction, entry.flags, entry.restorer, entry.mask]);
             batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, action, 0, SIGSET_SIZE]);
         }
         Ok(())
+    }
+}
+
+/// Adds the calls that give all signals their default actions.
+pub fn add_defaults(batch: &mut Batch<'_>) {
+    let action = batch.input(&[libc::SIG_DFL as u64, 0, 0, 0]);
+    for signal in settable() {
+        batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, action, 0, SIGSET_SIZE]);
     }
 }
 

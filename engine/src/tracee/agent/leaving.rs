@@ -80,6 +80,11 @@ impl Agent {
         self.send(&batch)
     }
 
+    /// Whether it has begun to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
     /// Takes the agent out, if that has not begun. The serving thread, stopped; its registers are still to be set.
     pub fn leave(&mut self) -> Result<Stopped, AgentError> {
         if !self.is_leaving {
