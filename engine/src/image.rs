@@ -503,6 +503,23 @@ impl Images {
         }
     }
 
+    /// Reads a file of pages that is at most as long as a block into a buffer, and compares it with its checksums; false, and nothing
+    /// compared, if it is longer. About `size` bytes are there.
+    pub fn read_few_pages(&self, name: &str, size: u64, buffer: &mut Vec<u8>) -> Result<bool, Problem> {
+        let about = || Object::Image(name.to_owned());
+        let mut file = self.open_file(name)?;
+        buffer.clear();
+        buffer.reserve(size.min(checksum::BLOCK) as usize + 1);
+        // What comes through `take` asks nobody for the file's size.
+        let read = (&mut file).take(checksum::BLOCK + 1).read_to_end(buffer).map_err(SysError::io("read"));
+        read.about(about).while_trying_to("read it")?;
+        let is_all = buffer.len() as u64 <= checksum::BLOCK;
+        if is_all {
+            self.check_bytes(name, buffer)?;
+        }
+        Ok(is_all)
+    }
+
     /// All bytes of a file, which has about `size` of them, compared with their checksums.
     fn bytes_of(&self, name: &str, mut file: File, size: u64) -> Result<Vec<u8>, Problem> {
         let about = |p: Problem| p.object(Object::Image(name.to_owned()));
@@ -511,6 +528,15 @@ impl Images {
         let read = (&mut file).take(u64::MAX).read_to_end(&mut bytes).map_err(SysError::io("read"));
         read.map_err(|e| about(Problem::new(e)).step("read it"))?;
         self.check_bytes(name, &bytes).map(|()| bytes)
+    }
+
+    /// How long a file is.
+    pub fn length_of(&self, name: &str) -> Result<u64, Problem> {
+        let object = || Object::Image(name.to_owned());
+        fs::metadata(self.dir.join(name)).map(|of| of.len()).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Problem::new(ImageError::Missing).object(object()),
+            _ => Problem::new(SysError::io("stat")(e)).object(object()).step("look at it"),
+        })
     }
 
     /// The ids of all files of a type.

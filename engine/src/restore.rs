@@ -8,6 +8,7 @@
 
 mod autofs;
 mod births;
+mod contents;
 pub mod cradle;
 mod fill;
 mod finish;
@@ -156,10 +157,10 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
         files.connect(&mut state::InStubs { stubs: &mut stubs, tasks: &tasks })?;
         autofs::wake(&mut stubs, &tasks, images, options, &files)?;
         finish::stops_and_ends(&mut stubs, &tasks)?;
-        state::settings(&mut stubs, &tasks, &users)?;
+        let guarded = state::settings(&mut stubs, &tasks, &users)?;
         files.release()?;
         files.close()?;
-        finish::go(stubs, &tasks, options, images)
+        finish::go(stubs, &tasks, guarded, options, images)
     };
     let root = build().map_err(one)?;
     files.succeeded();

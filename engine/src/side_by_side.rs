@@ -8,6 +8,8 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use crate::sys::process;
+use nix::sched::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// Fewer things than these are not worth a thread.
 const FEW: usize = 16;
@@ -23,6 +25,23 @@ const PORTION: usize = 8;
 const WAITING: usize = 2;
 /// Portions that may wait for one before them.
 const EARLY: usize = 8;
+
+/// Lets a thread that was just spawned begin.
+///
+/// The kernel may put it on our processor, though another one is idle, and there it waits until we do: then it goes elsewhere.
+fn elsewhere(spawner: Option<usize>) {
+    let here = sched_getcpu().ok();
+    let own = Pid::from_raw(0);
+    let (Some(here), Ok(allowed)) = (here.filter(|here| Some(*here) == spawner), sched_getaffinity(own))
+    else {
+        return;
+    };
+    let mut others = allowed;
+    // Where there are no others, this changes nothing.
+    if others.unset(here).is_ok() && sched_setaffinity(own, &others).is_ok() {
+        let _ = sched_setaffinity(own, &allowed);
+    }
+}
 
 fn threads(count: usize) -> usize {
     if count < FEW { 1 } else { processors().min(MOST_THREADS) }
@@ -69,7 +88,9 @@ pub fn map_while<T: Sync, R: Send, O>(
         let own = own();
         return (items.iter().map(work).collect(), own);
     }
-    let portions: Vec<&[T]> = items.chunks(PORTION).collect();
+    // Small enough that nobody waits long for the last.
+    let portion = (items.len() / (threads * PORTION)).clamp(1, PORTION);
+    let portions: Vec<&[T]> = items.chunks(portion).collect();
     let next = AtomicUsize::new(0);
     let (portions, next, work) = (&portions, &next, &work);
     let take_portions = move || {
@@ -81,7 +102,13 @@ pub fn map_while<T: Sync, R: Send, O>(
         }
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_portions)).collect();
+        let here = sched_getcpu().ok();
+        let take_elsewhere = move || {
+            elsewhere(here);
+            take_portions()
+        };
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_elsewhere)).collect();
+        thread::yield_now();
         let own = own();
         let mut done = take_portions();
         for other in others {

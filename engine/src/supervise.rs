@@ -74,11 +74,22 @@ pub struct Guardian(Option<(OwnedFd, i32)>);
 impl Guardian {
     /// Guards these tasks, and does this before it kills them. A single one needs it only for what is to be done.
     pub fn of(tasks: &[i32], deeds: &LastDeeds) -> Result<Self, SysError> {
+        Self::of_opened(Self::open(tasks, deeds)?, deeds)
+    }
+
+    /// Opens what it knows tasks by, while they surely live, so that no stranger who gets such a pid later can be meant.
+    pub fn open(tasks: &[i32], deeds: &LastDeeds) -> Result<Vec<OwnedFd>, SysError> {
         if tasks.len() < 2 && deeds.silenced.is_empty() {
+            return Ok(Vec::new());
+        }
+        tasks.iter().map(|pid| pidfd::open(*pid)).collect()
+    }
+
+    /// Guards tasks that were opened.
+    pub fn of_opened(tasks: Vec<OwnedFd>, deeds: &LastDeeds) -> Result<Self, SysError> {
+        if tasks.is_empty() {
             return Ok(Self(None));
         }
-        // Opened while they surely live, so that no stranger who gets such a pid later can be meant.
-        let tasks = tasks.iter().map(|pid| pidfd::open(*pid)).collect::<Result<Vec<_>, _>>()?;
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
         match process::fork()? {
             None => process::kill_when_cut(&reader, writer, &tasks, deeds),
@@ -97,11 +108,26 @@ impl Guardian {
     }
 
     /// The group is whole, in one way or the other: it needs no guardian any more.
-    pub fn dismiss(mut self) -> Result<(), SysError> {
-        let Some((pipe, pid)) = self.0.take() else { return Ok(()) };
+    pub fn dismiss(self) -> Result<(), SysError> {
+        self.tell_dismissed()?.reap()
+    }
+
+    /// The same, without waiting for its end.
+    pub fn tell_dismissed(mut self) -> Result<Dismissed, SysError> {
+        let Some((pipe, pid)) = self.0.take() else { return Ok(Dismissed(None)) };
         nix::unistd::write(&pipe, b".").map_err(SysError::of("write (to the guardian)"))?;
-        process::wait(pid)?;
-        Ok(())
+        Ok(Dismissed(Some(pid)))
+    }
+}
+
+/// A guardian that goes.
+#[derive(Debug)]
+pub struct Dismissed(Option<i32>);
+
+impl Dismissed {
+    /// Waits for its end.
+    pub fn reap(self) -> Result<(), SysError> {
+        self.0.map_or(Ok(()), |pid| process::wait(pid).map(drop))
     }
 }
 

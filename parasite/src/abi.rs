@@ -41,7 +41,7 @@ impl ArgKind {
 pub struct Call {
     /// Its number.
     pub number: u32,
-    /// Whether its failure ends the batch: [`Call::MAY_FAIL`] or 0.
+    /// Whether its failure ends the batch, and what becomes of a child: [`Call::MAY_FAIL`] and the others.
     pub flags: u32,
     /// Six [`ArgKind`]s, the first argument's in the lowest bits.
     pub kinds: u32,
@@ -58,6 +58,9 @@ impl Call {
     /// makes the call again, for a child that nobody waits for, before it ends; unless a tracer gives it something else to
     /// do, so does that child.
     pub const CLONES_TWICE: u32 = 2;
+    /// The call is `clone3(2)` for a child with memory and descriptors of its own, which serves on: by the socket that a third
+    /// argument is the number of, and under the number that is the fourth, when it has closed all others.
+    pub const CHILD_SERVES: u32 = 4;
 }
 
 /// Begins a message to the agent.

@@ -13,6 +13,8 @@ pub struct Batch<'a> {
     pub data: &'a mut [u8],
     /// What of the data goes back.
     pub reply: core::ops::Range<usize>,
+    /// In a child that serves on ([`Call::CHILD_SERVES`]): its socket's number, and the one that it is to have.
+    pub born: Option<[i32; 2]>,
 }
 
 impl<'a> Batch<'a> {
@@ -32,7 +34,7 @@ impl<'a> Batch<'a> {
         if data.len() != header.data as usize || reply.end > data.len() {
             return None;
         }
-        Some(Self { calls, data, reply })
+        Some(Self { calls, data, reply, born: None })
     }
 
     /// Reads the first of several messages, one behind the other; it, and the rest. `None` if there is none.
@@ -50,7 +52,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Makes the calls, writes their results, and returns how many were made: all of them, or those up to and with
-    /// the first that failed and must not.
+    /// the first that failed and must not. A child that serves on gets what was made before its birth.
     ///
     /// # Safety
     /// As the calls' effects are: the sender decides what they do to this process.
@@ -73,6 +75,11 @@ impl<'a> Batch<'a> {
                 // SAFETY: passed on to our caller.
                 unsafe { syscall::clone_twice(number, first, size, second) }
             };
+            if result == 0 && call.flags & Call::CHILD_SERVES != 0 {
+                let [_, _, socket, wanted, ..] = args;
+                self.born = Some([socket as i32, wanted as i32]);
+                return made;
+            }
             if let Some(slot) = results.get_mut(made) {
                 *slot = result;
             }

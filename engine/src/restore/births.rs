@@ -51,6 +51,16 @@ pub(super) enum Step {
     },
 }
 
+impl Step {
+    /// Who makes somebody.
+    pub(super) fn maker(&self) -> Option<Actor> {
+        match self {
+            Self::Bear { by, .. } => Some(*by),
+            _ => None,
+        }
+    }
+}
+
 /// What matters of a task here.
 #[derive(Debug, Clone)]
 struct Person {

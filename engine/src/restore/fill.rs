@@ -1,4 +1,4 @@
-//! Contents of restored memory: from the pages files, which we map, into the stubs.
+//! Contents of restored memory: from the pages files, which we map, or read if they are small, into the stubs.
 //!
 //! Two ways lead into a stub without its help. `UFFDIO_COPY` gives a page that is not there yet, without zeroing it first;
 //! the pages are small. `process_vm_writev` has the page faulted in, which makes it a huge one where the mapping may have
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use nix::errno::Errno;
 use proto::messages::VmaEntry;
 
+use super::contents::Contents;
 use super::heirlooms::{Heirlooms, Inheritance};
 use super::set::{Alive, Task};
 use super::stub::{Stub, Stubs};
@@ -34,6 +35,8 @@ const HUGE: u64 = 2 << 20;
 const REGISTERED: u64 = 256 << 10;
 /// What a thread takes at a time: as much as a table of pages has room for, since each has a lock.
 const PART: u64 = 2 * BLOCK;
+/// Tasks with fewer bytes are filled one after the other, and go on meanwhile; those of the others are the work of several threads.
+const SMALL: u64 = 256 << 10;
 /// Smallest run that is mapped from the images where that is wanted.
 const MAPPED: u64 = 1 << 20;
 
@@ -61,7 +64,7 @@ struct Job<'a> {
     pid: i32,
     name: TaskName,
     image: String,
-    file: Arc<MappedFile>,
+    file: Arc<Contents>,
     sums: Option<&'a FileSums>,
     pieces: Vec<Piece>,
     faults: Option<Userfault>,
@@ -69,27 +72,39 @@ struct Job<'a> {
     registered: Vec<(u64, u64)>,
 }
 
-/// Fills the memory of all stubs; how many bytes that were.
+/// Fills the memory of all stubs, which are at mapping it; how many bytes that were. `filled` is told of each that has its pages,
+/// so that it goes on while the next is filled.
 pub(super) fn fill(
     stubs: &mut Stubs,
     tasks: &[Task],
     images: &Images,
     heirlooms: &Heirlooms,
     options: &RestoreOptions,
+    filled: &mut dyn FnMut(&mut Stub, &Alive) -> Result<(), Problem>,
 ) -> Result<u64, Problem> {
     let nothing = Inheritance::default();
     let thp = HugePages::read();
-    let mut jobs = Vec::new();
+    let (mut bytes, mut large, mut waiting) = (0, Vec::new(), Vec::new());
     for (at, (task, stub)) in tasks.iter().zip(&mut stubs.0).enumerate() {
         let Some(alive) = task.own_memory() else { continue };
         let heirlooms = heirlooms.of(at).unwrap_or(&nothing);
         let wanted = |vma: &VmaEntry| !heirlooms.is_filled(vma);
         let job = plan(stub, alive, images, heirlooms, &wanted, thp, options).of_task(&stub.name)?;
-        jobs.extend(job.filter(|job| !job.pieces.is_empty()));
+        // As long as a stub has its own descriptor open, its mappings are held, even when we let go of ours.
+        stub.collect()?;
+        match job.filter(|job| !job.pieces.is_empty()) {
+            Some(job) if job.bytes() > SMALL => {
+                large.push(job);
+                waiting.push((stub, alive));
+                continue;
+            }
+            job => bytes += run_all(job.into_iter().collect())?,
+        }
+        filled(stub, alive)?;
     }
-    // As long as a stub has its own descriptor open, its mappings are held, even when we let go of ours.
-    stubs.collect()?;
-    run_all(jobs)
+    bytes += run_all(large)?;
+    waiting.into_iter().try_for_each(|(stub, alive)| filled(stub, alive))?;
+    Ok(bytes)
 }
 
 /// Fills what a task gives to those it makes.
@@ -108,7 +123,7 @@ pub(super) fn fill_heirlooms(
 }
 
 fn run_all(mut jobs: Vec<Job<'_>>) -> Result<u64, Problem> {
-    let total: u64 = jobs.iter().flat_map(|job| &job.pieces).map(|piece| piece.len).sum();
+    let total: u64 = jobs.iter().map(Job::bytes).sum();
     let mut progress = Progress::new("memory filled", total);
     // A registered mapping has no huge pages, so those come when no mapping is registered any more.
     run(&jobs, Way::Small, total, &mut progress)?;
@@ -133,13 +148,13 @@ fn plan<'a>(
     let Some((_, last)) = runs.last() else { return Ok(None) };
     let image = proto::catalogue::PAGES.file_name(alive.pages_id.into());
     let about = |p: Problem| p.object(Object::Image(image.clone()));
-    let mapped = if let Some(mapped) = &heirlooms.file {
-        Arc::clone(mapped)
+    let contents = if let Some(contents) = &heirlooms.contents {
+        Arc::clone(contents)
     } else {
         let mapped = MappedFile::new(&images.open_file(&image)?);
-        Arc::new(mapped.map_err(|e| about(Problem::new(e)))?)
+        Arc::new(Contents::Mapped(mapped.map_err(|e| about(Problem::new(e)))?))
     };
-    if mapped.len() < last.offset + last.len {
+    if contents.len() < last.offset + last.len {
         return Err(invalid(&proto::catalogue::PAGES, alive.pages_id.into(), "it became shorter"));
     }
     let mut job = Job {
@@ -147,7 +162,7 @@ fn plan<'a>(
         name: stub.name.clone(),
         sums: images.sums(&image),
         image,
-        file: mapped,
+        file: contents,
         pieces: Vec::new(),
         faults: None,
         registered: Vec::new(),
@@ -241,6 +256,11 @@ fn userfault(stub: &mut Stub) -> Result<Option<Userfault>, Problem> {
 }
 
 impl Job<'_> {
+    /// How much there is to copy.
+    fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len).sum()
+    }
+
     /// Takes hold of a mapping; false where that cannot be.
     fn register(&mut self, vma: &VmaEntry) -> Result<bool, Problem> {
         let Some(faults) = &self.faults else { return Ok(false) };
@@ -305,7 +325,7 @@ impl Job<'_> {
 
     /// Compares a block with its checksum.
     fn check(&self, block: u64) -> Result<(), Problem> {
-        let Some(sums) = self.sums else { return Ok(()) };
+        let Some(sums) = self.sums.filter(|_| !self.file.is_checked()) else { return Ok(()) };
         let at = block * BLOCK;
         let len = BLOCK.min(self.file.len().saturating_sub(at));
         match sums.compare_block(at, self.file.get(at, len).unwrap_or_default()) {
@@ -403,7 +423,7 @@ mod tests {
             pid: 0,
             name: TaskName { host_pid: 1, inner_pid: None, comm: String::new() },
             image: String::new(),
-            file: Arc::new(MappedFile::new(&file).unwrap()),
+            file: Arc::new(Contents::Mapped(MappedFile::new(&file).unwrap())),
             sums: None,
             pieces: Vec::new(),
             faults: None,

@@ -1,6 +1,7 @@
 //! The last steps: tasks stop, zombies end, agents go, registers are set, and every task runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::set::Task;
@@ -10,17 +11,19 @@ use crate::arch;
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::image::Images;
-use crate::kinds::task::sleep as task_sleep;
+use crate::kinds::task::{signals, sleep as task_sleep};
 use crate::last_pids;
 use crate::options::{Afterwards, RestoreOptions};
 use crate::pid_spaces::{self, PidInside};
 use crate::supervise::{Guardian, LastDeeds};
 use crate::sys::ptrace::Resume;
-use crate::tracee::agent::{self, Agent, AgentError, Saved};
+use crate::tracee::agent::{Agent, AgentError, Saved};
 use crate::tracee::batch::Batch;
 use crate::tracee::sleep;
 use crate::tracee::stopped::{Stop, Stopped, TraceError};
 
+/// The step in which a guardian is needed.
+const GUARD: &str = "guard the release of the tree";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Stops every task that was stopped, and ends every one that was a zombie, as it was the first time.
@@ -145,25 +148,33 @@ pub(super) fn end(stub: &mut Stub, own: PidInside, comm: &str, status: i32) -> R
     }
 }
 
-/// Takes the agents out, sets all registers, and lets all tasks go; the root's pid.
+/// Tasks as a guardian knows them.
+#[derive(Debug)]
+pub(super) struct Guarded(Vec<OwnedFd>);
+
+/// Looks for what a guardian will need ([`go`]).
+pub(super) fn look_for_guardian(stubs: &Stubs) -> Result<Guarded, Problem> {
+    let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
+    Guardian::open(&pids, &LastDeeds::default()).map(Guarded).while_trying_to(GUARD)
+}
+
+/// Takes out the agents that are left, and lets all tasks go; the root's pid.
 pub(super) fn go(
     mut stubs: Stubs,
     tasks: &[Task],
+    guarded: Guarded,
     options: &RestoreOptions,
     images: &Images,
 ) -> Result<i32, Problem> {
     // Each with a signal that it has to take first, or 0.
     let mut ready: Vec<(Stopped, i32)> = Vec::new();
-    let agents = take_out(&mut stubs, tasks)?;
-    // How extended registers are laid out is the same for all threads here.
-    let mut layout = None;
+    let mut registers = Registers::default();
+    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
+        take_out(stub, task, &mut registers)?;
+    }
     for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
-        let gone = usize::from(task.ended_leader().is_some());
-        for (image, thread) in task.threads.iter().skip(gone).zip(stub.threads.drain(..)) {
+        for (image, thread) in task.threads_left().zip(stub.threads.drain(..)) {
             let stopped = thread.ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
-            set_registers(&stopped, image, &mut layout)
-                .of_task(&stub.name)
-                .while_trying_to("set its registers")?;
             let step = "have it sleep on";
             ready.push(sleep_on(stopped, image).of_task(&stub.name).while_trying_to(step)?);
         }
@@ -175,12 +186,10 @@ pub(super) fn go(
             nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).map_err(SysError::of("kill"))?;
         }
     }
-    for (pid, agent) in agents {
-        agent.send_deferred(pid)?;
+    for stub in &stubs.0 {
+        stub.departed.as_ref().map_or(Ok(()), |deferred| deferred.send(stub.pid))?;
     }
-    let pids: Vec<i32> = stubs.0.iter().map(|stub| stub.pid).collect();
-    let guardian =
-        Guardian::of(&pids, &LastDeeds::default()).while_trying_to("guard the release of the tree")?;
+    let guardian = Guardian::of_opened(guarded.0, &LastDeeds::default()).while_trying_to(GUARD)?;
     let begins = |space: u32| tasks.iter().find(|task| task.begins(space)).map(|task| task.pid);
     last_pids::restore(options, images, begins)?;
     // The root last: as the init of a pid namespace, which no guardian inside can kill, it takes the others along.
@@ -188,39 +197,48 @@ pub(super) fn go(
         thread.set_options(0)?;
     }
     // From here on the tree is whole, and lives whether we do or not.
-    guardian.dismiss().while_trying_to("guard the release of the tree")?;
+    let dismissed = guardian.tell_dismissed().while_trying_to(GUARD)?;
     for (thread, signal) in ready {
         thread.detach(signal)?;
     }
+    dismissed.reap().while_trying_to(GUARD)?;
     let root = tasks.first().map_or(0, |task| task.pid);
     stubs.0.clear();
     Ok(root)
 }
 
-/// Takes the agents out of all tasks, whose threads are all stopped then, and among those of their stubs; a leader that had
-/// ended before the others does so now. The pids of tasks, and what is left of their agents.
-fn take_out(stubs: &mut Stubs, tasks: &[Task]) -> Result<Vec<(i32, Agent)>, Problem> {
+/// Lets an agent leave by itself, if the task is one that it may leave so, when it has done all else: nobody can be asked to do
+/// anything from then on.
+pub(super) fn let_leave(stub: &mut Stub, task: &Task) -> Result<(), Problem> {
+    let Some(alive) = &task.alive else { return Ok(()) };
+    let may_grow = |base: u64| {
+        let above = alive.mm.vmas.iter().find(|vma| vma.start > base);
+        above.is_some_and(|vma| vma.flags & libc::MAP_GROWSDOWN as u32 != 0)
+    };
+    if task.ended_leader().is_some() || !signals::can_be_forced(task.core(), libc::SIGSEGV) {
+        return Ok(());
+    }
+    stub.let_leave(|agent| !may_grow(agent.layout().base))
+}
+
+/// Takes the agent out of a task, whose threads are all stopped then, among those of its stub, and have their registers; a leader
+/// that had ended before the others does so now.
+pub(super) fn take_out(stub: &mut Stub, task: &Task, registers: &mut Registers) -> Result<(), Problem> {
     let step = "take the agent out";
-    let mut staying = Vec::new();
-    let mut agents = Vec::new();
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(mut agent) = stub.take_agent()? else { continue };
-        if let Some(status) = task.ended_leader() {
-            let ended = end_leader(&mut agent, stub, task, status);
-            ended.of_task(&stub.name).while_trying_to(step)?;
-            agents.push((stub.pid, agent));
-        } else {
-            agent.begin_to_leave().of_task(&stub.name).while_trying_to(step)?;
-            staying.push((stub, agent));
-        }
-    }
-    let leaders = agent::unmap_all(staying.iter_mut().map(|(_, agent)| agent).collect());
-    for ((stub, agent), leader) in staying.into_iter().zip(leaders) {
-        let leader = leader.of_task(&stub.name).while_trying_to(step)?;
+    let Some(mut agent) = stub.take_agent()? else { return Ok(()) };
+    if let Some(status) = task.ended_leader() {
+        let ended = end_leader(&mut agent, stub, task, status);
+        ended.of_task(&stub.name).while_trying_to(step)?;
+    } else {
+        let leader = agent.leave().of_task(&stub.name).while_trying_to(step)?;
         stub.threads.insert(0, Some(leader));
-        agents.push((stub.pid, agent));
     }
-    Ok(agents)
+    stub.departed = Some(agent.into_deferred());
+    for (image, thread) in task.threads_left().zip(&stub.threads) {
+        let stopped = thread.as_ref().ok_or(AgentError::Lost(None)).of_task(&stub.name)?;
+        registers.set(stopped, image).of_task(&stub.name).while_trying_to("set its registers")?;
+    }
+    Ok(())
 }
 
 /// Ends a leader before the other threads of its task, the first of which takes the agent out.
@@ -240,22 +258,27 @@ fn sleep_on(stopped: Stopped, image: &super::set::Thread) -> Result<(Stopped, i3
     }
 }
 
-fn set_registers(
-    thread: &Stopped,
-    image: &super::set::Thread,
-    layout: &mut Option<Vec<u8>>,
-) -> Result<(), Problem> {
-    let template = match layout {
-        Some(known) => known,
-        unknown => unknown.insert(thread.xstate()?),
-    };
-    let core = image.core.thread_core.as_ref();
-    let task_mask = image.core.tc.as_ref().map_or(0, |tc| tc.blk_sigset);
-    let saved = Saved {
-        regs: arch::restore_registers(&image.core)?,
-        xstate: arch::restored_xstate(&image.core, template)?,
-        sigmask: core.and_then(|c| c.blk_sigset).unwrap_or(task_mask),
-    };
-    saved.write(thread)?;
-    Ok(())
+/// Sets registers of threads.
+#[derive(Debug, Default)]
+pub(super) struct Registers {
+    /// How extended registers are laid out, which is the same for all threads here; once one was looked at.
+    template: Option<Vec<u8>>,
+}
+
+impl Registers {
+    fn set(&mut self, thread: &Stopped, image: &super::set::Thread) -> Result<(), Problem> {
+        let template = match &self.template {
+            Some(known) => known,
+            None => self.template.insert(thread.xstate()?),
+        };
+        let core = image.core.thread_core.as_ref();
+        let task_mask = image.core.tc.as_ref().map_or(0, |tc| tc.blk_sigset);
+        let saved = Saved {
+            regs: arch::restore_registers(&image.core)?,
+            xstate: arch::restored_xstate(&image.core, template)?,
+            sigmask: core.and_then(|c| c.blk_sigset).unwrap_or(task_mask),
+        };
+        saved.write(thread)?;
+        Ok(())
+    }
 }

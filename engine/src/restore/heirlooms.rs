@@ -6,15 +6,18 @@
 //! or of a file, and the same in both tasks; a stack does not where the vdso is to be put just below it, which the kernel
 //! would not do.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use proto::messages::VmaEntry;
 
 use super::births::{Actor, Step};
+use super::contents::{Contents, Parts};
 use super::fill::{self, FileRun};
 use super::set::{Alive, Task};
 use crate::args;
+use crate::checksum::BLOCK;
 use crate::error::Problem;
 use crate::image::Images;
 use crate::kinds::mm::{hugetlb, pages::PAGE, status};
@@ -28,6 +31,8 @@ const LEAST: u64 = 128 << 10;
 /// The kernel keeps everything that has a choice so far away from a stack (`stack_guard_gap`), as it is set on most machines; the
 /// vdso has one.
 const STACK_GAP: u64 = 16 << 20;
+/// Pages files with fewer bytes are read, not mapped: that is faster by what the mapping costs at its end.
+const READ: u64 = BLOCK;
 /// Mappings that a task keeps from its maker, at most: those with the most pages.
 const MOST: usize = 64;
 
@@ -48,8 +53,8 @@ pub(super) struct Inheritance {
     given: BTreeSet<u64>,
     /// Whether those are filled in already.
     pub given_is_filled: bool,
-    /// Its pages file, if that was compared, and so is mapped.
-    pub file: Option<Arc<MappedFile>>,
+    /// What is needed of its pages file, if that was compared.
+    pub contents: Option<Arc<Contents>>,
 }
 
 /// A mapping that a task keeps.
@@ -70,8 +75,16 @@ struct Relatives {
 
 /// A task's pages, as its images have them.
 struct Pages<'a> {
-    file: Arc<MappedFile>,
+    bytes: Bytes<'a>,
     runs: Vec<(&'a VmaEntry, FileRun)>,
+}
+
+/// Where they are.
+enum Bytes<'a> {
+    /// In a file, for all who are compared with the task.
+    File(Arc<Contents>),
+    /// In a buffer, for a moment.
+    Buffer(&'a [u8]),
 }
 
 impl Heirlooms {
@@ -88,34 +101,36 @@ impl Heirlooms {
             return Ok(all);
         }
         let relatives = all.relatives(tasks, steps);
-        // Each task's pages are mapped once, whoever is compared with it.
-        let concerned: BTreeSet<usize> = relatives.iter().flat_map(|pair| [pair.maker, pair.child]).collect();
-        let concerned: Vec<(usize, &Alive)> =
-            concerned.into_iter().filter_map(|at| Some((at, tasks.get(at)?.own_memory()?))).collect();
+        // The pages of makers are mapped once, whoever is compared with them.
+        let makers: BTreeSet<usize> = relatives.iter().map(|pair| pair.maker).collect();
+        let makers: Vec<(usize, &Alive)> =
+            makers.into_iter().filter_map(|at| Some((at, tasks.get(at)?.own_memory()?))).collect();
         let mut opened: BTreeMap<usize, Pages<'_>> = BTreeMap::new();
         for (pages, (at, _)) in
-            side_by_side::map(&concerned, |(_, alive)| open(alive, images)).into_iter().zip(&concerned)
+            side_by_side::map(&makers, |(_, alive)| open(alive, images)).into_iter().zip(&makers)
         {
             let Some(pages) = pages? else { continue };
-            if let Some(inheritance) = all.tasks.get_mut(*at) {
-                inheritance.file = Some(Arc::clone(&pages.file));
+            if let (Some(inheritance), Bytes::File(file)) = (all.tasks.get_mut(*at), &pages.bytes) {
+                inheritance.contents = Some(Arc::clone(file));
             }
             opened.insert(*at, pages);
         }
         let compare = |pair: &Relatives| {
-            let pages = (opened.get(&pair.maker), opened.get(&pair.child));
-            if let (Some(maker), Some(child)) = pages {
-                keep(&pair.common, maker, child)
-            } else {
-                BTreeMap::new()
+            let child = tasks.get(pair.child).and_then(Task::own_memory);
+            match (opened.get(&pair.maker), opened.get(&pair.child), child) {
+                (Some(maker), Some(child), _) => Ok(keep(&pair.common, maker, child).into()),
+                (Some(maker), None, Some(child)) => compare_with(maker, &pair.common, child, images),
+                _ => Ok(Inheritance::default()),
             }
         };
-        for (kept, pair) in side_by_side::map(&relatives, compare).into_iter().zip(&relatives) {
+        for (has, pair) in side_by_side::map(&relatives, compare).into_iter().zip(&relatives) {
+            let Inheritance { kept, contents, .. } = has?;
             if let Some(maker) = all.tasks.get_mut(pair.maker) {
                 maker.given.extend(kept.keys());
             }
             if let Some(child) = all.tasks.get_mut(pair.child) {
                 child.kept = kept;
+                child.contents = child.contents.take().or(contents);
             }
         }
         Ok(all)
@@ -266,6 +281,12 @@ fn common(maker: &Alive, child: &Alive) -> BTreeSet<u64> {
     child.stretches.iter().filter(qualifies).filter(is_same).map(|vma| vma.start).collect()
 }
 
+impl From<BTreeMap<u64, Kept>> for Inheritance {
+    fn from(kept: BTreeMap<u64, Kept>) -> Self {
+        Self { kept, ..Self::default() }
+    }
+}
+
 /// Maps a task's pages; none if it has none.
 fn open<'a>(alive: &'a Alive, images: &Images) -> Result<Option<Pages<'a>>, Problem> {
     let runs = fill::runs(alive)?;
@@ -273,7 +294,53 @@ fn open<'a>(alive: &'a Alive, images: &Images) -> Result<Option<Pages<'a>>, Prob
         return Ok(None);
     }
     let file = images.open_file(&proto::catalogue::PAGES.file_name(alive.pages_id.into()))?;
-    Ok(Some(Pages { file: Arc::new(MappedFile::new(&file)?), runs }))
+    Ok(Some(Pages { bytes: Bytes::File(Arc::new(Contents::Mapped(MappedFile::new(&file)?))), runs }))
+}
+
+/// Compares a task that makes no others with its maker: what it keeps, and what it needs of its pages file.
+fn compare_with(
+    maker: &Pages<'_>,
+    common: &BTreeSet<u64>,
+    child: &Alive,
+    images: &Images,
+) -> Result<Inheritance, Problem> {
+    thread_local! {
+        /// For one file after the other.
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let runs = fill::runs(child)?;
+    let Some((_, last)) = runs.last() else { return Ok(Inheritance::default()) };
+    let size = last.offset + last.len;
+    let name = proto::catalogue::PAGES.file_name(child.pages_id.into());
+    let read = BUFFER.with_borrow_mut(|buffer| {
+        // A file may be longer than what is needed of it.
+        if size > READ || !images.read_few_pages(&name, size, buffer)? {
+            return Ok::<_, Problem>(None);
+        }
+        let pages = Pages { bytes: Bytes::Buffer(buffer), runs };
+        let has = Inheritance::from(keep(common, maker, &pages));
+        let mut parts = Parts::of(buffer.len() as u64);
+        for run in pages.runs.iter().flat_map(|(vma, run)| has.missing(vma, *run)) {
+            parts.add(run.offset, pages.bytes.get(run.offset, run.len).unwrap_or_default());
+        }
+        Ok(Some(Inheritance { contents: Some(Arc::new(Contents::Read(parts))), ..has }))
+    })?;
+    if let Some(read) = read {
+        return Ok(read);
+    }
+    let Some(pages) = open(child, images)? else { return Ok(Inheritance::default()) };
+    let kept = keep(common, maker, &pages);
+    let Bytes::File(contents) = pages.bytes else { return Ok(kept.into()) };
+    Ok(Inheritance { contents: Some(contents), ..kept.into() })
+}
+
+impl Bytes<'_> {
+    fn get(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        match self {
+            Self::File(contents) => contents.get(offset, len),
+            Self::Buffer(bytes) => bytes.get(offset as usize..)?.get(..len as usize),
+        }
+    }
 }
 
 impl Pages<'_> {
@@ -284,7 +351,7 @@ impl Pages<'_> {
     }
 
     fn page(&self, run: &FileRun, address: u64) -> Option<&[u8]> {
-        self.file.get(run.offset + (address - run.address), PAGE)
+        self.bytes.get(run.offset + (address - run.address), PAGE)
     }
 }
 

@@ -27,31 +27,49 @@ pub(super) fn restore(
     heirlooms: &Heirlooms,
     stats: &mut RestoreStats,
 ) -> Result<(), Problem> {
-    let nothing = Inheritance::default();
-    let vmas: Vec<&VmaEntry> = tasks.iter().flat_map(|t| &t.alive).flat_map(|alive| &alive.mm.vmas).collect();
+    let vmas = all_mappings(tasks);
     for (at, (task, stub)) in tasks.iter().zip(&mut stubs.0).enumerate() {
-        let Some(alive) = task.own_memory() else { continue };
-        map(stub, alive, &vmas, heirlooms.of(at).unwrap_or(&nothing), files).of_task(&stub.name)?;
+        if !stub.is_mapped {
+            map(stub, at, task, &vmas, heirlooms, files)?;
+        }
     }
-    stubs.collect()?;
-    for kind in MAPPING_KINDS {
-        kind.mapped(files)?;
-    }
-    let bytes = fill::fill(stubs, tasks, images, heirlooms, files.options)?;
-    stats.pages(bytes / pages::PAGE);
-    for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        let Some(alive) = task.own_memory() else { continue };
+    let options = files.options;
+    let bytes = fill::fill(stubs, tasks, images, heirlooms, options, &mut |stub, alive| {
         if aio::has_rings(&alive.mm) {
             let name = stub.name.clone();
             aio::restore(&alive.mm, stub.agent()?).of_task(&name)?;
         }
         protect(stub, alive)?;
-        describe(stub, alive, files)?;
+        describe(stub, alive, files)
+    })?;
+    stats.pages(bytes / pages::PAGE);
+    for kind in MAPPING_KINDS {
+        kind.mapped(files)?;
     }
     Ok(())
 }
 
-fn map(
+/// The mappings of all tasks.
+pub(super) fn all_mappings(tasks: &[Task]) -> Vec<&VmaEntry> {
+    tasks.iter().flat_map(|task| &task.alive).flat_map(|alive| &alive.mm.vmas).collect()
+}
+
+/// Maps the memory of the task at a place, if it has some of its own; `vmas` are all mappings of the tree.
+pub(super) fn map(
+    stub: &mut Stub,
+    at: usize,
+    task: &Task,
+    vmas: &[&VmaEntry],
+    heirlooms: &Heirlooms,
+    files: &mut FilesRestore<'_>,
+) -> Result<(), Problem> {
+    let nothing = Inheritance::default();
+    let Some(alive) = task.own_memory() else { return Ok(()) };
+    stub.is_mapped = true;
+    map_all(stub, alive, vmas, heirlooms.of(at).unwrap_or(&nothing), files).of_task(&stub.name)
+}
+
+fn map_all(
     stub: &mut Stub,
     alive: &Alive,
     vmas: &[&VmaEntry],
@@ -137,7 +155,7 @@ fn protect(stub: &mut Stub, alive: &Alive) -> Result<(), Problem> {
         mm::finish(vma, filling_prot(&alive.pagemap, vma), alive.extra.mlock_flags(vma), &mut batch);
         alive.extra.at_last(vma, &mut batch);
     }
-    stub.post(step, batch)
+    stub.post_later(step, batch)
 }
 
 fn describe(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {

@@ -125,6 +125,11 @@ impl Task {
         self.core().own.ended_status.map(|status| status as i32)
     }
 
+    /// The threads that are there in the end.
+    pub(super) fn threads_left(&self) -> impl Iterator<Item = &Thread> {
+        self.threads.iter().skip(usize::from(self.ended_leader().is_some()))
+    }
+
     /// The signal its parent gets when it ends; 0 for none.
     pub(super) fn exit_signal(&self) -> i32 {
         self.core().own.exit_signal.unwrap_or(libc::SIGCHLD as u32) as i32
@@ -452,8 +457,7 @@ fn check_pagemap(mm: &MmEntry, pagemap: &[PagemapEntry]) -> Result<u64, &'static
 }
 
 fn check_pages_file(images: &Images, id: u32, pages: u64) -> Result<(), Problem> {
-    let file = images.open_file(&c::PAGES.file_name(id.into()))?;
-    let len = file.metadata().map_or(0, |m| m.len());
+    let len = images.length_of(&c::PAGES.file_name(id.into()))?;
     if pages.checked_mul(PAGE).is_some_and(|want| want <= len) {
         return Ok(());
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use super::finish::{self, Guarded, Registers};
 use super::last_pid::LastPid;
 use super::mount_spaces;
 use super::pid_spaces::Numbers;
@@ -26,6 +27,9 @@ use crate::pid_spaces::PidInside;
 use crate::sys::socket::Credentials;
 use crate::tracee::batch::{Batch, Replies};
 
+/// The step in which a task gets its root and working directory.
+const DIRECTORIES: &str = "set its directories";
+
 /// Gives every task its directories and descriptors.
 pub(super) fn descriptors(
     stubs: &mut Stubs,
@@ -36,13 +40,20 @@ pub(super) fn descriptors(
     for stub in &stubs.0 {
         sockets.entry(stub.table).or_default().extend(stub.agent_fd());
     }
+    let is_shared = |task: &Task| task.alive.as_ref().is_some_and(|alive| alive.shares.files.is_some());
+    let are_together = !tasks.iter().any(is_shared);
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
-        if let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.fs.is_none()) {
-            directories(stub, alive, files)?;
+        let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.fs.is_none()) else { continue };
+        for directory in [alive.fs.root_id, alive.fs.cwd_id] {
+            files.open(directory).of_task(&stub.name)?;
+        }
+        if !are_together {
+            let mut batch = Batch::new();
+            add_directories(alive, files, &mut batch).of_task(&stub.name)?;
+            stub.post(DIRECTORIES, batch)?;
         }
     }
-    let is_shared = |task: &Task| task.alive.as_ref().is_some_and(|alive| alive.shares.files.is_some());
-    if tasks.iter().any(is_shared) {
+    if !are_together {
         // The directories of one arrive in the table of the other, where the lowest free numbers must be known.
         stubs.collect()?;
     }
@@ -53,10 +64,11 @@ pub(super) fn descriptors(
                 files.open(fd.id).of_task(&stub.name)?;
             }
             let sockets = sockets.remove(&stub.table).unwrap_or_default();
-            install(stub, alive, sockets, files)?;
+            let directories = Some(alive).filter(|alive| are_together && alive.shares.fs.is_none());
+            install(stub, alive, sockets, files, directories)?;
         }
     }
-    stubs.collect()
+    Ok(())
 }
 
 /// Mounts what shows pids of namespaces that are there now.
@@ -103,15 +115,17 @@ pub(super) fn enter_spaces(stubs: &mut Stubs, tasks: &[Task], spaces: &MadeFiles
     Ok(())
 }
 
-fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> Result<(), Problem> {
-    let name = stub.name.clone();
-    let root_is_ours = files.regular(alive.fs.root_id).of_task(&name)?.name == "/";
-    files.open(alive.fs.root_id).of_task(&name)?;
-    files.open(alive.fs.cwd_id).of_task(&name)?;
-    let (Some(root), Some(cwd)) = (files.opened(alive.fs.root_id), files.opened(alive.fs.cwd_id)) else {
-        return Err(Problem::new(FileRefusal::NoSuchId(alive.fs.cwd_id)).task(&name));
+/// Adds the calls that set a task's root, working directory and umask.
+fn add_directories<'fd>(
+    alive: &Alive,
+    files: &'fd FilesRestore<'_>,
+    batch: &mut Batch<'fd>,
+) -> Result<(), Problem> {
+    let fs = &alive.fs;
+    let root_is_ours = files.regular(fs.root_id)?.name == "/";
+    let (Some(root), Some(cwd)) = (files.opened(fs.root_id), files.opened(fs.cwd_id)) else {
+        return Err(Problem::new(FileRefusal::NoSuchId(fs.cwd_id)));
     };
-    let mut batch = Batch::new();
     if !root_is_ours {
         let fd = batch.fd(root);
         let here = batch.input_str(b".");
@@ -122,10 +136,10 @@ fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> 
     let fd = batch.fd(cwd);
     batch.call("fchdir", libc::SYS_fchdir, args![fd]);
     batch.call("close", libc::SYS_close, args![fd]);
-    if let Some(umask) = alive.fs.umask {
+    if let Some(umask) = fs.umask {
         batch.call("umask", libc::SYS_umask, args![umask]);
     }
-    stub.post("set its directories", batch)
+    Ok(())
 }
 
 /// Moves each descriptor to its number.
@@ -133,19 +147,23 @@ fn directories(stub: &mut Stub, alive: &Alive, files: &mut FilesRestore<'_>) -> 
 /// The kernel puts descriptors that arrive at the lowest free numbers. Sent in ascending order of where they must go,
 /// none arrives above its place, so moving the last first never hits one that is still to be moved.
 ///
-/// `sockets` are the numbers that agents have in the table already.
+/// `sockets` are the numbers that agents have in the table already. The `directories` that come along arrive above the first
+/// descriptors, and are gone before those are moved.
 fn install(
     stub: &mut Stub,
     alive: &Alive,
     sockets: BTreeSet<i32>,
     files: &FilesRestore<'_>,
+    directories: Option<&Alive>,
 ) -> Result<(), Problem> {
     /// Descriptors in one message, so that its calls fit too.
     const AT_ONCE: usize = 80;
     let mut used = sockets;
     // What is in its place stays there, so the lowest free number only grows.
     let mut lowest = 0;
-    for fds in alive.fds.chunks(AT_ONCE) {
+    let mut directories = directories;
+    let none = alive.fds.is_empty().then_some([].as_slice());
+    for fds in alive.fds.chunks(AT_ONCE).chain(none) {
         while used.contains(&lowest) {
             lowest += 1;
         }
@@ -155,6 +173,11 @@ fn install(
         for fd in fds {
             let file = files.opened(fd.id).ok_or(FileRefusal::NoSuchId(fd.id)).of_task(&stub.name)?;
             moves.push((batch.fd(file), arrivals.next().unwrap_or(-1), fd));
+        }
+        let mut step = "give it its descriptors";
+        if let Some(alive) = directories.take() {
+            add_directories(alive, files, &mut batch).of_task(&stub.name)?;
+            step = "set its directories and give it its descriptors";
         }
         for (arg, arrives, fd) in moves.into_iter().rev() {
             let cloexec = fd.flags & libc::FD_CLOEXEC as u32 != 0;
@@ -168,7 +191,7 @@ fn install(
             }
             used.insert(number);
         }
-        stub.post("give it its descriptors", batch)?;
+        stub.post(step, batch)?;
     }
     Ok(())
 }
@@ -211,19 +234,50 @@ pub(super) fn create_threads(stubs: &mut Stubs, tasks: &[Task], users: &Users) -
     Ok(())
 }
 
-/// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else.
-pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<(), Problem> {
-    for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
+/// Restores what kinds of task state say, and starts what runs by itself when all tasks have everything else. That is the last
+/// that a task does before it runs: those that need nobody any more have their registers then.
+/// What a guardian will know of them was looked for meanwhile.
+pub(super) fn settings(stubs: &mut Stubs, tasks: &[Task], users: &Users) -> Result<Guarded, Problem> {
+    let mut starting = BTreeSet::new();
+    for (task, stub) in living(tasks, stubs) {
         suspend_filters(stub, task).of_task(&stub.name).while_trying_to("suspend its seccomp filters")?;
         let how = (user_spaces::hand_out(stub, task, users)?, users.born_below(task.pid));
         settle(stub, task, Moment::Prepare, how)?;
         settle(stub, task, Moment::Restore, how)?;
+        if has_to_start(task) {
+            starting.insert(task.pid);
+        } else {
+            finish::let_leave(stub, task)?;
+        }
+    }
+    let guarded = finish::look_for_guardian(stubs)?;
+    let mut registers = Registers::default();
+    for (task, stub) in living(tasks, stubs) {
+        stub.collect()?;
+        if stub.is_leaving() {
+            finish::take_out(stub, task, &mut registers)?;
+        }
+    }
+    for (task, stub) in living(tasks, stubs).filter(|(task, _)| starting.contains(&task.pid)) {
+        settle(stub, task, Moment::Start, (UserSpaceEntry::Done, None))?;
+        finish::let_leave(stub, task)?;
     }
     stubs.collect()?;
-    for (task, stub) in tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some()) {
-        settle(stub, task, Moment::Start, (UserSpaceEntry::Done, None))?;
-    }
-    stubs.collect()
+    Ok(guarded)
+}
+
+/// Tasks that are no zombies, and their stubs.
+fn living<'a>(tasks: &'a [Task], stubs: &'a mut Stubs) -> impl Iterator<Item = (&'a Task, &'a mut Stub)> {
+    tasks.iter().zip(&mut stubs.0).filter(|(task, _)| task.alive.is_some())
+}
+
+/// Whether a task has something that runs by itself.
+fn has_to_start(task: &Task) -> bool {
+    let all: Vec<_> = task.threads.iter().map(|thread| &thread.core).collect();
+    let how = (Moment::Start, (UserSpaceEntry::Done, None));
+    let mut batches = task.threads.iter().map(|thread| batch_of(task, &all, thread, how));
+    // What is wrong is told when it is to be started.
+    batches.any(|batch| batch.map_or(true, |batch| !batch.into_parts().is_empty()))
 }
 
 /// Keeps seccomp filters, which are about to be installed, from applying to what is still to be done.

@@ -7,8 +7,8 @@ use crate::args;
 use crate::error::{Context as _, Problem, SysError, TaskName};
 use crate::sys::namespace::INIT;
 use crate::sys::process;
-use crate::tracee::agent::{Agent, AgentError};
-use crate::tracee::batch::{Batch, Replies};
+use crate::tracee::agent::{Agent, AgentError, Deferred};
+use crate::tracee::batch::{Batch, BatchError, Replies};
 use crate::tracee::stopped::Stopped;
 
 /// Bytes of batches, and of what is answered to them, that may be on their way at once: less than what a socket has room for,
@@ -24,6 +24,18 @@ pub(super) fn add_setns<'fd>(batch: &mut Batch<'fd>, space: BorrowedFd<'fd>, fla
     batch.call("close", libc::SYS_close, args![fd]);
 }
 
+/// What the calls of a batch are made for: steps, and the numbers of their first calls.
+type Steps = Vec<(usize, &'static str)>;
+
+/// A message that has not been answered.
+#[derive(Debug)]
+struct Posted {
+    steps: Steps,
+    /// What it, and its answer, may take of the socket.
+    bytes: usize,
+    batch: Batch<'static>,
+}
+
 /// One task on its way.
 #[derive(Debug)]
 pub(super) struct Stub {
@@ -33,8 +45,14 @@ pub(super) struct Stub {
     pub name: TaskName,
     /// The agent; its leader's thread serves. None once the task is as it should be, and for a zombie.
     agent: Option<Agent>,
-    /// Batches that are to be done sometime, with their steps.
-    posted: VecDeque<(&'static str, Batch<'static>)>,
+    /// Whether its memory has been mapped.
+    pub is_mapped: bool,
+    /// What is left of the agent when it has been taken out.
+    pub departed: Option<Deferred>,
+    /// What is to be done sometime.
+    posted: VecDeque<Posted>,
+    /// What is posted with the next.
+    later: Option<(Steps, Batch<'static>)>,
     /// Bytes of those.
     on_their_way: usize,
     /// Its other threads, stopped, in the order of the images.
@@ -54,7 +72,10 @@ impl Stub {
             pid,
             name,
             agent: Some(agent),
+            is_mapped: false,
+            departed: None,
             posted: VecDeque::new(),
+            later: None,
             on_their_way: 0,
             threads: Vec::new(),
             space: 0,
@@ -79,6 +100,11 @@ impl Stub {
         self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)
     }
 
+    /// The agent, which may be at something still.
+    pub(super) fn agent_without_waiting(&self) -> Result<&Agent, Problem> {
+        self.agent.as_ref().ok_or(AgentError::Lost(None)).of_task(&self.name)
+    }
+
     /// The agent, likewise, and the other threads, which it may do something with.
     pub(super) fn agent_and_threads(&mut self) -> Result<(&mut Agent, &mut [Option<Stopped>]), Problem> {
         self.collect()?;
@@ -94,30 +120,93 @@ impl Stub {
 
     /// Has the task make calls sometime, in the order in which they are posted, and before all others that follow: what fails
     /// is said then. So many tasks work at the same time.
-    pub(super) fn post(&mut self, step: &'static str, batch: Batch<'_>) -> Result<(), Problem> {
+    pub(super) fn post<'fd>(&mut self, step: &'static str, batch: Batch<'fd>) -> Result<(), Problem> {
         // Descriptors may arrive where they belong: then there is nothing to call.
         if batch.is_empty() && batch.fds().is_empty() {
             return Ok(());
         }
+        let (mut steps, mut all): (Steps, Batch<'fd>) = self.later.take().unwrap_or_default();
+        if !all.has_room_for(&batch) {
+            self.send(std::mem::take(&mut steps), std::mem::take(&mut all))?;
+        }
+        steps.push((all.calls(), step));
+        all.append(batch);
+        self.send(steps, all)
+    }
+
+    /// Posts calls together with the next: one message wakes the task once.
+    pub(super) fn post_later(&mut self, step: &'static str, batch: Batch<'static>) -> Result<(), Problem> {
+        if self.later.as_ref().is_some_and(|(_, all)| !all.has_room_for(&batch)) {
+            self.send_later()?;
+        }
+        let (steps, all) = self.later.get_or_insert_default();
+        steps.push((all.calls(), step));
+        all.append(batch);
+        Ok(())
+    }
+
+    /// Posts what waits for the next.
+    fn send_later(&mut self) -> Result<(), Problem> {
+        self.later.take().map_or(Ok(()), |(steps, batch)| self.send(steps, batch))
+    }
+
+    fn send(&mut self, steps: Steps, batch: Batch<'_>) -> Result<(), Problem> {
         let bytes = 2 * (batch.len() + PER_MESSAGE);
         if self.on_their_way + bytes > ON_THEIR_WAY {
-            self.collect()?;
+            self.receive_posted()?;
         }
+        let step = steps.last().map_or("", |(_, step)| step);
         let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
         agent.send(&batch).of_task(&self.name).while_trying_to(step)?;
         self.on_their_way += bytes;
-        self.posted.push_back((step, batch.without_descriptors()));
+        self.posted.push_back(Posted { steps, bytes, batch: batch.without_descriptors() });
         Ok(())
+    }
+
+    /// Has the agent leave behind everything that was posted, if it `may`.
+    pub(super) fn let_leave(&mut self, may: impl FnOnce(&Agent) -> bool) -> Result<(), Problem> {
+        self.send_later()?;
+        let Some(agent) = self.agent.as_mut().filter(|agent| may(agent)) else { return Ok(()) };
+        agent.begin_to_leave().of_task(&self.name).while_trying_to("take the agent out")
+    }
+
+    /// Whether the agent has been asked to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.agent.as_ref().is_some_and(Agent::is_leaving)
     }
 
     /// Waits until everything is done that was posted.
     pub(super) fn collect(&mut self) -> Result<(), Problem> {
-        while let Some((step, batch)) = self.posted.pop_front() {
-            let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
-            agent.receive(&batch).of_task(&self.name).while_trying_to(step)?;
-        }
-        self.on_their_way = 0;
+        self.send_later()?;
+        self.receive_posted()
+    }
+
+    /// Waits until the first is done of what was posted and not waited for.
+    pub(super) fn collect_first(&mut self) -> Result<(), Problem> {
+        self.receive_first().map(drop)
+    }
+
+    fn receive_posted(&mut self) -> Result<(), Problem> {
+        while self.receive_first()? {}
         Ok(())
+    }
+
+    /// Whether there was one.
+    fn receive_first(&mut self) -> Result<bool, Problem> {
+        if let Some(Posted { steps, bytes, batch }) = self.posted.pop_front() {
+            let agent = self.agent.as_mut().ok_or(AgentError::Lost(None)).of_task(&self.name)?;
+            if let Err(e) = agent.receive(&batch) {
+                let failed = match &e {
+                    AgentError::Batch(BatchError::Failed { index, .. }) => *index,
+                    _ => usize::MAX,
+                };
+                let step = steps.iter().rfind(|(first, _)| *first <= failed).map_or("", |(_, step)| step);
+                return Err(Problem::from(e).task(&self.name).step(step));
+            }
+            self.on_their_way -= bytes;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Has the task make calls; `step` says what for.

@@ -35,6 +35,15 @@ fn own_id(tasks: &[Task], task: &Task, kind: NamespaceType) -> Option<u32> {
     id(task).filter(|own| tasks.first().and_then(id) != Some(*own))
 }
 
+/// Whether nobody goes into a namespace that is not the command's.
+pub(super) fn are_all_home(tasks: &[Task], options: &RestoreOptions) -> bool {
+    let is_home = |task: &Task| NamespaceType::ALL.iter().all(|kind| own_id(tasks, task, *kind).is_none());
+    let for_children = |task: &Task| task.core().own.time_ns_for_children;
+    options.inside.types.is_empty()
+        && options.inside.mounts.is_empty()
+        && tasks.iter().all(|task| is_home(task) && for_children(task).is_none())
+}
+
 /// Finds what images do not have.
 pub(super) fn check(tasks: &[Task], images: &Images) -> Vec<Problem> {
     let mut problems = Vec::new();

@@ -40,10 +40,9 @@ mod layout;
 mod leaving;
 mod stops;
 
-pub use entering::{Clone, Entrance, GivenSocket, enter_clones, inject_all};
+pub use entering::{Clone, Entrance, ServingClone, enter_clones, inject_all};
 use landing::LandingPad;
 pub use layout::Layout;
-pub use leaving::unmap_all;
 
 /// The agent's code and constants, made by the build script.
 static BLOB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
@@ -150,6 +149,8 @@ pub struct Agent {
     is_greeted: bool,
     /// Whether we wait for it no longer than until it is to be looked after.
     has_timeout: bool,
+    /// It has been asked to unmap the agent.
+    is_leaving: bool,
 }
 
 impl Agent {
@@ -430,12 +431,32 @@ impl Agent {
 
     /// Sends the signals that somebody else sent while we were at it; the task must not lose them.
     pub fn send_deferred(&self, pid: i32) -> Result<(), SysError> {
-        for &signal in &self.deferred {
-            let signal = nix::sys::signal::Signal::try_from(signal).ok();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).map_err(SysError::of("kill"))?;
-        }
-        Ok(())
+        send_all(&self.deferred, pid)
     }
+
+    /// What there is to do for an agent that has been taken out.
+    pub fn into_deferred(self) -> Deferred {
+        Deferred(self.deferred)
+    }
+}
+
+/// Signals that somebody else sent while an agent was there; the task must not lose them.
+#[derive(Debug)]
+pub struct Deferred(Vec<i32>);
+
+impl Deferred {
+    /// Sends them.
+    pub fn send(&self, pid: i32) -> Result<(), SysError> {
+        send_all(&self.0, pid)
+    }
+}
+
+fn send_all(signals: &[i32], pid: i32) -> Result<(), SysError> {
+    for &signal in signals {
+        let signal = nix::sys::signal::Signal::try_from(signal).ok();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).map_err(SysError::of("kill"))?;
+    }
+    Ok(())
 }
 
 /// Lets a thread that works for us go on if something stopped it that cannot be blocked; an error if it crashed.

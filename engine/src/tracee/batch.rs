@@ -138,6 +138,45 @@ impl<'fd> Batch<'fd> {
         }
     }
 
+    /// Whether another batch fits behind it.
+    pub fn has_room_for(&self, other: &Self) -> bool {
+        self.calls.len() + other.calls.len() <= MAX_CALLS
+            && self.fds.len() + other.fds.len() <= MAX_FDS
+            && self.len() + other.len() + 64 <= MAX_MESSAGE
+    }
+
+    /// Adds the calls of another batch, which has no earlier parts, behind its own.
+    pub fn append(&mut self, other: Self) {
+        self.inputs.resize(self.inputs.len().next_multiple_of(8), 0);
+        let (calls, inputs, outputs, fds) =
+            (self.calls.len(), self.inputs.len(), self.outputs, self.fds.len());
+        let moved = |arg: Arg| match arg {
+            Arg::Value(_) => arg,
+            Arg::Input(offset) => Arg::Input(offset + inputs),
+            Arg::Output(offset) => Arg::Output(offset + outputs),
+            Arg::Result(CallId(index)) => Arg::Result(CallId(index + calls)),
+            Arg::Fd(index) => Arg::Fd(index + fds),
+        };
+        self.calls.extend(other.calls.into_iter().map(|(call, args)| (call, args.map(|arg| arg.map(moved)))));
+        self.steps.extend(other.steps);
+        self.inputs.extend(other.inputs);
+        for at in other.pointers {
+            let at = at + inputs;
+            // What is there is an offset.
+            if let Some(word) = self.inputs.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+                *word = (u64::from_le_bytes(*word) + inputs as u64).to_le_bytes();
+            }
+            self.pointers.push(at);
+        }
+        self.outputs += other.outputs;
+        self.fds.extend(other.fds);
+    }
+
+    /// How many calls it has.
+    pub fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
     /// The batches that [`Batch::room`] made of it, in order; none of them is empty.
     pub fn into_parts(mut self) -> Vec<Self> {
         let mut parts = std::mem::take(&mut self.earlier);
@@ -165,6 +204,12 @@ impl<'fd> Batch<'fd> {
     /// arguments that the third argument points to, and ends.
     pub fn call_twice(&mut self, step: &'static str, number: i64, args: &[Arg]) -> CallId {
         self.push(step, number, args, Call::CLONES_TWICE)
+    }
+
+    /// Adds a `clone3` of a child with memory and descriptors of its own that serves on, by the socket that the third argument is
+    /// the number of, under the number that is the fourth, and has no other descriptors.
+    pub fn call_serving(&mut self, step: &'static str, number: i64, args: &[Arg]) -> CallId {
+        self.push(step, number, args, Call::CHILD_SERVES)
     }
 
     fn push(&mut self, step: &'static str, number: i64, args: &[Arg], flags: u32) -> CallId {
@@ -306,11 +351,6 @@ impl<'fd> Batch<'fd> {
     pub(super) fn message_len(&self) -> usize {
         let inputs = self.inputs.len();
         self.len() - inputs + inputs.next_multiple_of(8)
-    }
-
-    /// How many calls it has.
-    pub(super) fn calls(&self) -> usize {
-        self.calls.len()
     }
 
     /// Reads such an answer, and what of `bytes` is behind it.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -17,15 +17,30 @@ use crate::error::SysError;
 #[derive(Debug, Clone)]
 pub struct Memory {
     pid: i32,
-    file: Arc<File>,
+    file: Arc<OnceLock<File>>,
 }
 
 impl Memory {
     /// Opens the memory of a process that we trace.
     pub fn open(pid: i32) -> Result<Self, SysError> {
-        let path = format!("/proc/{pid}/mem");
+        let memory = Self::later(pid);
+        memory.file()?;
+        Ok(memory)
+    }
+
+    /// The same, opened when it is needed for the first time.
+    pub fn later(pid: i32) -> Self {
+        Self { pid, file: Arc::default() }
+    }
+
+    fn file(&self) -> Result<&File, SysError> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let path = format!("/proc/{}/mem", self.pid);
         let file = File::options().read(true).write(true).open(path);
-        Ok(Self { pid, file: file.map_err(SysError::io("open(/proc/PID/mem)"))?.into() })
+        let file = file.map_err(SysError::io("open(/proc/PID/mem)"))?;
+        Ok(self.file.get_or_init(|| file))
     }
 
     /// Whose it is.
@@ -35,7 +50,7 @@ impl Memory {
 
     /// Reads exactly `buffer.len()` bytes.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), SysError> {
-        self.file.read_exact_at(buffer, address).map_err(SysError::io("read(/proc/PID/mem)"))
+        self.file()?.read_exact_at(buffer, address).map_err(SysError::io("read(/proc/PID/mem)"))
     }
 
     /// Reads one value.
@@ -47,7 +62,7 @@ impl Memory {
 
     /// Writes all bytes.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), SysError> {
-        self.file.write_all_at(bytes, address).map_err(SysError::io("write(/proc/PID/mem)"))
+        self.file()?.write_all_at(bytes, address).map_err(SysError::io("write(/proc/PID/mem)"))
     }
 
     /// Reads ranges, which have that many bytes in all, one behind the other into `buffer`: by one call as far as they are

@@ -171,6 +171,7 @@ const SYS_RECVMSG: u64 = 47;
 const SYS_SOCKETPAIR: u64 = 53;
 const SYS_FUTEX: u64 = 202;
 const SYS_DUP3: u64 = 292;
+const SYS_CLOSE_RANGE: u64 = 436;
 
 const AF_UNIX: u64 = 1;
 const SOCK_SEQPACKET_CLOEXEC: u64 = 5 | 0o200_0000;
@@ -324,6 +325,16 @@ fn connect(slot: &mut Slot) -> bool {
     true
 }
 
+/// Closes all descriptors but the socket.
+fn close_others(slot: &Slot) -> bool {
+    let own = socket(slot);
+    // SAFETY: closes descriptors of a table that is ours alone.
+    let above = unsafe { syscall::raw(SYS_CLOSE_RANGE, [own + 1, u32::MAX as u64, 0, 0, 0, 0]) };
+    // SAFETY: as before; the engine gives nobody the number 0.
+    let below = unsafe { syscall::raw(SYS_CLOSE_RANGE, [0, own.wrapping_sub(1), 0, 0, 0, 0]) };
+    !syscall::failed(above) && !syscall::failed(below)
+}
+
 /// Makes the pair of sockets. The engine looks at this thread before the end that is the engine's is closed, and takes it.
 fn make_pair(slot: &mut Slot) -> bool {
     let mut pair = [-1_i32; 2];
@@ -361,10 +372,15 @@ fn tell(signal: u32) {
     }
 }
 
-/// Runs one message and answers it; false when there is nobody to answer, or no sense in going on.
-fn run_and_reply(slot: &Slot, packet: &mut [u8], fds: &[i32]) -> bool {
+/// Runs one message and answers it; false when there is nobody to answer, or no sense in going on. A clone that is born in it
+/// has been asked nothing yet.
+fn run_and_reply(slot: &mut Slot, packet: &mut [u8], fds: &[i32]) -> bool {
     let Some(mut batch) = Batch::parse(packet) else { return false };
     let Some(made) = run(slot, &mut batch, fds) else { return false };
+    if let Some([socket, wanted]) = batch.born {
+        (slot.socket, slot.wanted_socket) = (socket, wanted);
+        return connect(slot) && close_others(slot);
+    }
     let data = batch.data.get(batch.reply.clone()).unwrap_or(&[]);
     let results = core::ptr::with_exposed_provenance::<u8>(slot.results as usize);
     // SAFETY: that many results were written there.

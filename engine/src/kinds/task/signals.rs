@@ -73,12 +73,41 @@ impl TaskKind for Handlers {
     }
 
     fn restore(cx: ThreadRestore<'_>, batch: &mut Batch<'_>) -> Result<(), Problem> {
-        for (signal, entry) in settable().zip(&cx.task()?.sigactions) {
+        let is_default = |entry: &SaEntry| {
+            (entry.sigaction, entry.flags, entry.restorer, entry.mask) == (libc::SIG_DFL as u64, 0, 0, 0)
+        };
+        // Every stub is born with the default actions.
+        let others = settable().zip(&cx.task()?.sigactions).filter(|(_, entry)| !is_default(entry));
+        for (signal, entry) in others {
             let action = batch.input(&[entry.sigaction, entry.flags, entry.restorer, entry.mask]);
             batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, action, 0, SIGSET_SIZE]);
         }
         Ok(())
     }
+}
+
+/// Adds the calls that give all signals their default actions.
+pub fn add_defaults(batch: &mut Batch<'_>) {
+    let action = batch.input(&[libc::SIG_DFL as u64, 0, 0, 0]);
+    for signal in settable() {
+        batch.call("rt_sigaction", libc::SYS_rt_sigaction, args![signal, action, 0, SIGSET_SIZE]);
+    }
+}
+
+/// Whether the kernel can force a signal on a task without changing its action: it is not ignored, and no other of its kind
+/// is pending, nor sent by a timer.
+pub fn can_be_forced(leader: &ThreadImage, signal: i32) -> bool {
+    let (Some(task), Some(thread)) = (&leader.tc, &leader.thread_core) else { return false };
+    let action = settable().zip(&task.sigactions).find(|(number, _)| *number == signal as u32);
+    let queues = [&task.signals_s, &thread.signals_p].into_iter().flatten();
+    let mut pending = queues.flat_map(|queue| &queue.signals);
+    let is_it = |entry: &SiginfoEntry| {
+        entry.siginfo.first_chunk().is_none_or(|number| i32::from_le_bytes(*number) == signal)
+    };
+    let mut timers = task.timers.iter().flat_map(|timers| &timers.posix);
+    action.is_some_and(|(_, action)| action.sigaction != libc::SIG_IGN as u64)
+        && !pending.any(is_it)
+        && !timers.any(|timer| timer.si_signo == signal as u32)
 }
 
 /// `SS_ONSTACK` of `include/uapi/linux/signal.h`.

@@ -8,7 +8,7 @@
 
 use std::fs;
 
-use super::{NewTask, Nursery, add_clone, add_forget};
+use super::{EMPTY, NewTask, Nursery, add_clone, add_forget};
 use crate::args;
 use crate::error::{Context as _, Problem, SysError};
 use crate::kinds::task::creds;
@@ -47,7 +47,7 @@ impl Nursery<'_, '_> {
         stand_in.exit_signal = new.exit_signal;
         self.clone_tasks(&[stand_in], by, 0)?;
         let mut batch = Batch::new();
-        if let Some(task) = new.task {
+        if let Some((_, task)) = new.task {
             creds::add_ids(task.core(), self.users.born_below(by), &mut batch);
         }
         let users = self.users.clone();
@@ -60,7 +60,7 @@ impl Nursery<'_, '_> {
         let [new, parent] = [new.pid, by].map(|pid| self.actor(pid));
         self.heirlooms.disclaim(new, parent, self.tasks, &mut batch);
         let pid = self.pid(new);
-        self.stub(pid)?.post("empty the new process", batch)?;
+        self.stub(pid)?.post(EMPTY, batch)?;
         self.end_helper(helper, by)?;
         // The next one has the same number, and may be elsewhere.
         self.numbers.forget(helper);
@@ -89,7 +89,7 @@ impl Nursery<'_, '_> {
             last.for_clone(&wanted, || Ok(self.stub(by)?.run(STEP, &batch)?.result(call)?))?;
             let got = youngest(parent).ok_or(SysError { call: "find its child", errno: Errno::ESRCH })?;
             if wanted.are_those_of(&format!("/proc/{got}/status"))? {
-                return self.take_clones(std::slice::from_ref(new), Vec::new(), by, flags, place);
+                return self.take_clones(std::slice::from_ref(new), by, flags, place);
             }
             log::debug!("{}: it got {got}", new.name);
             self.end_stranger(got, parent).while_trying_to("end a process with the wrong number")?;

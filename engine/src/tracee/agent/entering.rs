@@ -73,17 +73,21 @@ pub struct Clone {
     pub layout: Layout,
     /// The number that its socket is to have there.
     pub socket: i32,
-    /// The socket that it was born with, if it was.
-    pub given: Option<GivenSocket>,
 }
 
-/// A pair of sockets, of which a clone has one from its maker.
+/// A clone of a task with an agent that serves on by itself ([`Batch::call_serving`]), stopped at birth.
+///
+/// [`Batch::call_serving`]: crate::tracee::batch::Batch::call_serving
 #[derive(Debug)]
-pub struct GivenSocket {
-    /// Our end.
+pub struct ServingClone {
+    /// Its pid.
+    pub pid: i32,
+    /// Its thread.
+    pub stopped: Stopped,
+    /// Our end of its socket.
     pub ours: OwnedFd,
-    /// The number of the other end in the clone.
-    pub theirs: i32,
+    /// The number of the other end.
+    pub socket: i32,
 }
 
 /// Puts agents into stopped tasks. What became of each, in their order: tasks that have none are as they were.
@@ -97,16 +101,12 @@ pub fn inject_all(entrances: Vec<Entrance<'_>>) -> Vec<Result<Agent, AgentError>
 
 /// Lets clones serve us too: their memory has the agent already. What became of each, in their order.
 pub fn enter_clones(clones: Vec<Clone>) -> Vec<Result<Agent, AgentError>> {
-    let (with_socket, without): (Vec<_>, Vec<_>) =
-        clones.into_iter().partition(|clone| clone.given.is_some());
-    let mut agents: Vec<_> = with_socket.into_iter().map(Agent::enter_with_socket).collect();
     let begin = |clone: Clone| {
-        let Clone { pid, stopped, layout, socket, .. } = clone;
+        let Clone { pid, stopped, layout, socket } = clone;
         let (memory, saved) = at_birth(pid, &stopped, layout)?;
         Connecting::begin(pid, stopped, memory, layout, saved, Entry::Again, Some(socket))
     };
-    agents.extend(connect_all(without.into_iter().map(begin).collect()));
-    agents
+    connect_all(clones.into_iter().map(begin).collect())
 }
 
 /// The memory of a clone, and what it is doing: nothing that it would ever go back to.
@@ -146,21 +146,16 @@ impl Agent {
     /// Lets a clone that shares the memory of its maker serve us too, with an agent of its own, for which its maker has
     /// mapped memory ([`Layout::add_map`]).
     pub fn enter_sharing_clone(clone: Clone) -> Result<Self, AgentError> {
-        let Clone { pid, stopped, layout, socket, .. } = clone;
+        let Clone { pid, stopped, layout, socket } = clone;
         let (memory, saved) = at_birth(pid, &stopped, layout)?;
         Self::start(pid, stopped, memory, layout, saved, Some(socket))
     }
 
-    /// Lets a clone serve us that was born with its socket.
-    fn enter_with_socket(clone: Clone) -> Result<Self, AgentError> {
-        let Clone { pid, stopped, layout, socket: wanted, given } = clone;
-        let GivenSocket { ours, theirs } = given.ok_or(AgentError::Lost(None))?;
-        let (memory, saved) = at_birth(pid, &stopped, layout)?;
-        let first = saved.first().ok_or(AgentError::Lost(None))?;
-        let slot = Slot { socket: theirs, ..layout.fill_serving_slot(first, Some(wanted)) };
-        enter(&stopped, &memory, layout, first, &slot, entry::AGAIN)?;
+    /// Lets a clone go on that this agent's thread made.
+    pub fn serving_clone(&self, clone: ServingClone) -> Result<Self, AgentError> {
+        let ServingClone { pid, stopped, ours, socket } = clone;
         let leader = stopped.resume(Resume::Cont, 0)?;
-        Ok(Self::new(memory, layout, saved, ours, wanted, Some(leader)))
+        Ok(Self::new(Memory::later(pid), self.layout, self.saved.clone(), ours, socket, Some(leader)))
     }
 
     fn new(
@@ -185,6 +180,7 @@ impl Agent {
             first: None,
             is_greeted: false,
             has_timeout: false,
+            is_leaving: false,
         }
     }
 

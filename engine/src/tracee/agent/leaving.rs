@@ -1,12 +1,14 @@
-//! How an agent goes: its thread closes the socket, and unmaps the memory under its own feet.
+//! How an agent goes: its thread closes the socket, and unmaps the memory under its own feet. That of a task that is dumped is
+//! led from call to call, so that it finds back should we die; that of a restored one, which dies with us, does so by itself.
 
-use super::calls::{Call, Course, complete_all, prepare_call, remote_call, syscall_in_blob};
-use super::{ALL_SIGNALS, Agent, AgentError, Layout};
+use super::calls::{Call, Course, remote_call, syscall_in_blob};
+use super::{Agent, AgentError, Layout, STEP_LIMIT};
 use crate::args;
+use crate::sys::ptrace::Resume;
 use crate::tracee::batch::Batch;
 use crate::tracee::freeze::FrozenTask;
 use crate::tracee::regs;
-use crate::tracee::stopped::Stopped;
+use crate::tracee::stopped::{Stop, Stopped};
 
 /// The calls that take an agent away.
 const UNMAP: [&str; 2] = ["close", "munmap"];
@@ -60,23 +62,51 @@ impl Agent {
         stopped.ok_or(AgentError::Lost(None))
     }
 
-    /// Has the serving thread close its socket and wait: nothing can be said to it any more.
+    /// Has the serving thread close its socket and unmap the agent, and with that the code that it runs: it stops before the
+    /// signal that it gets for this, which it never takes. Nothing can be said to it any more, and nobody needs to stop it.
+    ///
+    /// # Preconditions
+    /// The task does not ignore `SIGSEGV`, has none pending, and no stack that could grow to where the agent is: the kernel
+    /// resets the action of a forced signal that is ignored (`force_sig_info_to_task`, `kernel/signal.c`).
     pub fn begin_to_leave(&mut self) -> Result<(), AgentError> {
+        let Call { number, args: [base, size, ..], name } = self.unmapping();
         let mut batch = Batch::new();
-        batch.call("close", libc::SYS_close, args![self.remote_socket]);
-        // All signals are blocked.
-        batch.call("pause", libc::SYS_pause, args![]);
+        // A blocked one would be reset as well.
+        let blocked = batch.input(&!(1_u64 << (libc::SIGSEGV - 1)));
+        batch.call("rt_sigprocmask", libc::SYS_rt_sigprocmask, args![libc::SIG_SETMASK, blocked, 0, 8]);
+        batch.call(UNMAP[0], libc::SYS_close, args![self.remote_socket]);
+        batch.call(name, number, args![base, size]);
+        self.is_leaving = true;
         self.send(&batch)
     }
 
-    /// Waits for the end of the socket, and asks the thread to stop.
-    fn begin_to_stop_behind_close(&mut self) -> Result<(), AgentError> {
-        match self.receive_packet(&mut []) {
-            // Nothing more comes.
-            Err(AgentError::Lost(None)) => self.begin_to_stop(),
-            Err(e) => Err(e),
-            Ok(_) => Err(AgentError::Lost(None)),
+    /// Whether it has begun to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// Takes the agent out, if that has not begun. The serving thread, stopped; its registers are still to be set.
+    pub fn leave(&mut self) -> Result<Stopped, AgentError> {
+        if !self.is_leaving {
+            return self.unmap();
         }
+        let mut thread = self.leader.take().ok_or(AgentError::Lost(None))?;
+        loop {
+            let (stopped, stop) = thread.wait(STEP_LIMIT)?;
+            match stop {
+                Stop::Signal(libc::SIGSEGV) if self.has_unmapped(&stopped.regs()?) => return Ok(stopped),
+                Stop::Signal(signal @ (libc::SIGSTOP | libc::SIGSEGV)) => self.deferred.push(signal),
+                Stop::Interrupt | Stop::Group(_) => {}
+                stop => return Err(AgentError::Lost(Some(stop))),
+            }
+            thread = stopped.resume(Resume::Cont, 0)?;
+        }
+    }
+
+    /// Whether a thread is behind the call that unmapped the agent.
+    fn has_unmapped(&self, regs: &libc::user_regs_struct) -> bool {
+        let Call { args: [base, size, ..], .. } = self.unmapping();
+        (base..self.layout.data()).contains(&regs.rip) && (regs.rax, regs.rdi, regs.rsi) == (0, base, size)
     }
 
     /// The call that unmaps the agent.
@@ -84,27 +114,4 @@ impl Agent {
         let args = [self.layout.base, Layout::size(self.layout.threads), 0, 0, 0, 0];
         Call { number: libc::SYS_munmap, args, name: UNMAP[1] }
     }
-}
-
-/// Has the serving threads of agents that have begun to leave unmap them, all at the same time. What became of each, in their
-/// order; registers are still to be set.
-pub fn unmap_all(agents: Vec<&mut Agent>) -> Vec<Result<Stopped, AgentError>> {
-    let begin = |agent: &mut Agent| {
-        let stopped = agent.stop_leader()?;
-        let at = agent.layout.base + syscall_in_blob();
-        prepare_call(&stopped, &stopped.regs()?, at, &agent.unmapping(), ALL_SIGNALS)?;
-        Ok(Course::new(stopped, &UNMAP[1..]))
-    };
-    let mut agents = agents;
-    let asked: Vec<_> = agents.iter_mut().map(|agent| agent.begin_to_stop_behind_close()).collect();
-    let stopping = asked.into_iter().zip(&mut agents);
-    let mut courses: Vec<Result<Course<'_>, AgentError>> =
-        stopping.map(|(asked, agent)| asked.and_then(|()| begin(agent))).collect();
-    complete_all(courses.iter_mut().flatten());
-    let end = |(course, agent): (Result<Course<'_>, AgentError>, &mut Agent)| {
-        let (stopped, unmapped) = course?.complete(&mut agent.deferred);
-        unmapped?;
-        stopped.ok_or(AgentError::Lost(None))
-    };
-    courses.into_iter().zip(agents).map(end).collect()
 }
