@@ -544,16 +544,21 @@ impl Images {
         }
     }
 
-    /// Reads a file of pages into a buffer, which it has about `size` bytes for, and compares it with its checksums.
-    pub fn read_pages(&self, name: &str, size: u64, buffer: &mut Vec<u8>) -> Result<(), Problem> {
+    /// Reads a file of pages that is at most as long as a block into a buffer, and compares it with its checksums; false, and nothing
+    /// compared, if it is longer. About `size` bytes are there.
+    pub fn read_few_pages(&self, name: &str, size: u64, buffer: &mut Vec<u8>) -> Result<bool, Problem> {
         let about = || Object::Image(name.to_owned());
         let mut file = self.open_file(name)?;
         buffer.clear();
-        buffer.reserve(size as usize + 1);
-        // Its size is known: nobody needs to ask for it.
-        let read = (&mut file).take(u64::MAX).read_to_end(buffer).map_err(SysError::io("read"));
+        buffer.reserve(size.min(checksum::BLOCK) as usize + 1);
+        // What comes through `take` asks nobody for the file's size.
+        let read = (&mut file).take(checksum::BLOCK + 1).read_to_end(buffer).map_err(SysError::io("read"));
         read.about(about).while_trying_to("read it")?;
-        self.check_bytes(name, buffer)
+        let is_all = buffer.len() as u64 <= checksum::BLOCK;
+        if is_all {
+            self.check_bytes(name, buffer)?;
+        }
+        Ok(is_all)
     }
 
     /// All bytes of a file, which has about `size` of them, compared with their checksums.

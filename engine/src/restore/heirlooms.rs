@@ -311,22 +311,27 @@ fn compare_with(
     let runs = fill::runs(child)?;
     let Some((_, last)) = runs.last() else { return Ok(Inheritance::default()) };
     let size = last.offset + last.len;
-    if size > READ {
-        let Some(pages) = open(child, images)? else { return Ok(Inheritance::default()) };
-        let kept = keep(common, maker, &pages);
-        let Bytes::File(contents) = pages.bytes else { return Ok(kept.into()) };
-        return Ok(Inheritance { contents: Some(contents), ..kept.into() });
-    }
-    BUFFER.with_borrow_mut(|buffer| {
-        images.read_pages(&proto::catalogue::PAGES.file_name(child.pages_id.into()), size, buffer)?;
+    let name = proto::catalogue::PAGES.file_name(child.pages_id.into());
+    let read = BUFFER.with_borrow_mut(|buffer| {
+        // A file may be longer than what is needed of it.
+        if size > READ || !images.read_few_pages(&name, size, buffer)? {
+            return Ok::<_, Problem>(None);
+        }
         let pages = Pages { bytes: Bytes::Buffer(buffer), runs };
         let has = Inheritance::from(keep(common, maker, &pages));
         let mut parts = Parts::of(buffer.len() as u64);
         for run in pages.runs.iter().flat_map(|(vma, run)| has.missing(vma, *run)) {
             parts.add(run.offset, pages.bytes.get(run.offset, run.len).unwrap_or_default());
         }
-        Ok(Inheritance { contents: Some(Arc::new(Contents::Read(parts))), ..has })
-    })
+        Ok(Some(Inheritance { contents: Some(Arc::new(Contents::Read(parts))), ..has }))
+    })?;
+    if let Some(read) = read {
+        return Ok(read);
+    }
+    let Some(pages) = open(child, images)? else { return Ok(Inheritance::default()) };
+    let kept = keep(common, maker, &pages);
+    let Bytes::File(contents) = pages.bytes else { return Ok(kept.into()) };
+    Ok(Inheritance { contents: Some(contents), ..kept.into() })
 }
 
 impl Bytes<'_> {
