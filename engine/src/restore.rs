@@ -38,6 +38,7 @@ use crate::inside::AsOwner;
 use crate::kinds::files::FilesRestore;
 use crate::options::RestoreOptions;
 use crate::stats::RestoreStats;
+use crate::sys::memory::keep_heap;
 use crate::task_spaces::Members;
 use crate::user_spaces::MadeUserSpaces;
 use heirlooms::Heirlooms;
@@ -123,6 +124,7 @@ pub fn restore(options: &RestoreOptions, images: &Images, cgroups: &mut CgroupsR
     let fail = |problems| nothing_restored(options, problems);
     let one = |problem| fail(vec![problem]);
     let mut stats = RestoreStats::begin();
+    keep_heap();
 
     let tasks = set::read(images).map_err(one)?;
     let made = user_spaces::there(&tasks, options, images).map_err(one)?;

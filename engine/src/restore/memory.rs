@@ -33,6 +33,10 @@ pub(super) fn restore(
             map(stub, at, task, &vmas, heirlooms, files)?;
         }
     }
+    if shares_table(tasks) {
+        // One is described with a number that its agent keeps free, and that what another maps could arrive at.
+        stubs.collect()?;
+    }
     let options = files.options;
     let bytes = fill::fill(stubs, tasks, images, heirlooms, options, &mut |stub, alive| {
         if aio::has_rings(&alive.mm) {
@@ -47,6 +51,11 @@ pub(super) fn restore(
         kind.mapped(files)?;
     }
     Ok(())
+}
+
+/// Whether there are tasks that have the descriptor table of another.
+pub(super) fn shares_table(tasks: &[Task]) -> bool {
+    tasks.iter().flat_map(|task| &task.alive).any(|alive| alive.shares.files.is_some())
 }
 
 /// The mappings of all tasks.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 
 use super::finish::{self, Guarded, Registers};
 use super::last_pid::LastPid;
+use super::memory;
 use super::mount_spaces;
 use super::pid_spaces::Numbers;
 use super::set::{Alive, Task, Thread};
@@ -40,8 +41,10 @@ pub(super) fn descriptors(
     for stub in &stubs.0 {
         sockets.entry(stub.table).or_default().extend(stub.agent_fd());
     }
-    let is_shared = |task: &Task| task.alive.as_ref().is_some_and(|alive| alive.shares.files.is_some());
-    let are_together = !tasks.iter().any(is_shared);
+    let are_together = !memory::shares_table(tasks);
+    if !are_together {
+        stubs.collect()?;
+    }
     for (task, stub) in tasks.iter().zip(&mut stubs.0) {
         let Some(alive) = task.alive.as_ref().filter(|alive| alive.shares.fs.is_none()) else { continue };
         for directory in [alive.fs.root_id, alive.fs.cwd_id] {
@@ -68,7 +71,8 @@ pub(super) fn descriptors(
             install(stub, alive, sockets, files, directories)?;
         }
     }
-    Ok(())
+    // Others of the same table count on it.
+    if are_together { Ok(()) } else { stubs.collect() }
 }
 
 /// Mounts what shows pids of namespaces that are there now.

@@ -47,6 +47,21 @@ pub fn write_by_mapping(file: &File, offset: u64, bytes: &[u8], page_size: u64) 
     unsafe { munmap(start, length.get()) }.map_err(SysError::of("munmap"))
 }
 
+/// Has the allocator take memory from the kernel in large pieces, and give none back (mallopt(3)): in small ones, threads wait
+/// there for each other, and for who touches memory for the first time.
+pub fn keep_heap() {
+    /// What a heap grows by.
+    const STEP: i32 = 4 << 20;
+    /// What is mapped by itself; the most that the allocator takes (`DEFAULT_MMAP_THRESHOLD_MAX`).
+    const LARGE: i32 = 32 << 20;
+    for (parameter, value) in
+        [(libc::M_TOP_PAD, STEP), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_MMAP_THRESHOLD, LARGE)]
+    {
+        // SAFETY: the call only sets a parameter of the allocator.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
 /// Has the kernel map what we are going to use: pages of private mappings that are there already, and copies of those that
 /// a fork left to be copied when written. Kernels before 5.14 do not know how.
 pub fn populate(start: u64, end: u64, writable: bool) -> Result<(), SysError> {
