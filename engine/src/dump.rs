@@ -85,14 +85,10 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         return Err(fail(TargetState::Running, problems));
     }
     lifeline.check().map_err(running)?;
-    let (written, unsettled) = {
-        let modest = memory::modest(&tree, &facts, &tasks);
-        let write = || memory::write_modest(&modest, &mut images, &mut stats, lifeline);
-        let (written, asked) =
-            side_by_side::both(write, || ask::ask(&mut tree, &facts, &mut tasks, lifeline));
-        let asked = asked.map_err(running)?;
-        (written.map_err(running)?, asked)
-    };
+    let modest = memory::modest(&tree, &facts, &tasks);
+    let write = || memory::write_modest(&modest, &mut images, &mut stats, lifeline);
+    let (written, asked) = side_by_side::both(write, || ask::ask(&mut tree, &facts, &mut tasks, lifeline));
+    let (unsettled, written) = (asked.map_err(running)?, written.map_err(running)?);
     descriptors::ask(&mut tree, &mut tasks, &files).map_err(running)?;
     let inventory = task::inventory(cgroups.own_set());
     let write = |tree: &mut FrozenTree| -> Result<memory::Copies, Problem> {
@@ -125,12 +121,9 @@ pub fn dump(options: &DumpOptions, hierarchies: &Hierarchies, lifeline: &Lifelin
         images.commit(&inventory).map_err(running)?;
         stats.thawed_after(frozen);
         let stop = options.afterwards == Afterwards::LeaveStopped;
-        let finished = if stop {
-            tree.leave_stopped()
-        } else {
-            let large = memory::large(&facts);
-            end(tree, &mut files, &large, || drop((facts, tasks)))
-        };
+        let large = memory::large(&facts);
+        let forget = || drop((facts, tasks));
+        let finished = if stop { tree.leave_stopped() } else { end(tree, &mut files, &large, forget) };
         finished.map_err(|p| fail(TargetState::PartlyKilled, vec![p]))?;
     }
     stats.write(&options.work_dir).map_err(|p| fail(TargetState::Dumped, vec![p]))?;

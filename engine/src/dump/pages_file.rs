@@ -242,7 +242,9 @@ impl Copying<'_> {
             let mut sum = self.sums.as_ref().map(|_| BlockSum::default());
             for (at, piece) in (offset..).step_by(PIECE).zip(block.chunks_mut(PIECE)) {
                 fill(at, piece)?;
-                sum.iter_mut().for_each(|sum| sum.add(piece));
+                if let Some(sum) = &mut sum {
+                    sum.add(piece);
+                }
             }
             sum.map(|sum| sum.finish())
         };

@@ -465,7 +465,7 @@ fn written_cores(task: &mut TaskImages) -> Vec<ThreadImage> {
 
 /// What is in one of a task's images.
 enum Small {
-    Core(CoreEntry),
+    Core(Box<CoreEntry>),
     Ids(TaskKobjIdsEntry),
     Fs(FsEntry),
     Mm(MmEntry),
@@ -486,7 +486,7 @@ impl Small {
 
     fn fill(&self, writer: &mut ImageWriter) -> Result<(), proto::Error> {
         match self {
-            Self::Core(core) => writer.entry(core),
+            Self::Core(core) => writer.entry(&**core),
             Self::Ids(ids) => writer.entry(ids),
             Self::Fs(fs) => writer.entry(fs),
             Self::Mm(mm) => writer.entry(mm),
@@ -519,7 +519,7 @@ pub(super) fn write(
     for task in tasks {
         let pid = task.pid.into();
         for (core, tid) in written_cores(task).into_iter().zip(&task.pstree.threads) {
-            small.push((u64::from(*tid), Small::Core(core.core)));
+            small.push((u64::from(*tid), Small::Core(Box::new(core.core))));
             own.push(core.own);
         }
         let Some(alive) = &mut task.alive else { continue };

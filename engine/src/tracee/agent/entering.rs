@@ -310,14 +310,11 @@ impl<'a> Mapping<'a> {
         }
         let layout = Layout { base, ..place };
         let saved: Vec<Rc<Saved>> = saved.into_iter().map(Rc::new).collect();
-        let connecting = match (entry, tells) {
-            (Entry::Again, Some((signal, first))) => {
-                Connecting::begin_with(first, pidfd, stopped, memory, layout, saved, signal)?
-            }
-            _ => {
-                memory.write(layout.base, &layout.code(&saved))?;
-                Connecting::begin(task.first_tid(), stopped, memory, layout, saved, entry, None)?
-            }
+        let connecting = if let (Entry::Again, Some((signal, first))) = (entry, tells) {
+            Connecting::begin_with(first, pidfd, stopped, memory, layout, saved, signal)?
+        } else {
+            memory.write(layout.base, &layout.code(&saved))?;
+            Connecting::begin(task.first_tid(), stopped, memory, layout, saved, entry, None)?
         };
         Ok(Connecting { landing, deferred, ..connecting })
     }
