@@ -7,6 +7,7 @@
 //! the kernel tells goes into an image of our own, which a restore prefers.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use proto::catalogue::STASIS_LINKS;
 use proto::messages::{
@@ -546,14 +547,30 @@ fn change_info(netlink: &mut Netlink, device: &NetDeviceEntry, own: &StasisLinkE
     Ok(())
 }
 
+/// Sets a device up. A macvlan may have to wait for the one that it was: the namespace that was dumped is taken down by a
+/// worker of the kernel (`cleanup_net` of net/core/net_namespace.c), some time after its last task has ended, and until then the address
+/// is in use (`macvlan_open` of drivers/net/macvlan.c).
+fn set_one_up(netlink: &mut Netlink, device: &NetDeviceEntry) -> Result<(), SysError> {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let up = netlink.request("RTM_NEWLINK", NEWLINK, CHANGE, &header(device.ifindex, UP, UP));
+        match up {
+            Err(SysError { errno: nix::errno::Errno::EADDRINUSE, .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            up => return up,
+        }
+    }
+}
+
 /// Sets devices up that were: those that others are on top of first, as they have the lower numbers as a rule.
 pub(super) fn set_up(netlink: &mut Netlink, devices: &[NetDeviceEntry]) -> Result<(), Problem> {
     let mut waiting: Vec<&NetDeviceEntry> = devices.iter().filter(|device| device.flags & UP != 0).collect();
     for last in [false, true] {
         let mut failed = Vec::new();
         for device in waiting {
-            let up = netlink.request("RTM_NEWLINK", NEWLINK, CHANGE, &header(device.ifindex, UP, UP));
-            match up {
+            match set_one_up(netlink, device) {
                 Ok(()) => {}
                 // What it is on top of is not up yet.
                 Err(SysError { errno: nix::errno::Errno::ENETDOWN, .. }) if !last => failed.push(device),
