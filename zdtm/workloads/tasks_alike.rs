@@ -15,7 +15,7 @@ const PLAIN: usize = 3;
 /// From `include/uapi/linux/prctl.h`.
 const PR_GET_MEMORY_MERGE: i32 = 68;
 /// From `include/uapi/linux/mempolicy.h`.
-const MPOL_LOCAL: i64 = 4;
+pub(crate) const MPOL_LOCAL: i64 = 4;
 const MPOL_F_ADDR: i64 = 2;
 const SECONDS: u64 = 100_000;
 

@@ -4,12 +4,10 @@ use nix::errno::Errno;
 use zdtm::ensure_eq;
 use zdtm::workload::{Context, Failure, Thread, Verdict};
 
-use crate::tasks_alike::{address, call, place, prctl};
+use crate::tasks_alike::{MPOL_LOCAL, address, call, place, prctl};
 
 /// Threads with each of the deeds, among as many that have done nothing.
 const ROUNDS: usize = 6;
-/// From `include/uapi/linux/mempolicy.h`.
-const MPOL_LOCAL: i64 = 4;
 
 type Deed = fn(usize) -> Verdict;
 

@@ -114,15 +114,19 @@ pub(super) fn ask(
             *kept = Some(of_leader);
         }
     }
-    for ((facts, image), spokesman) in facts.iter().zip(&mut *images).zip(spokesmen) {
-        let said = spokesman.and_then(|at| answers.get(&at)?.as_ref());
-        let (Some(facts), Some(said), Some(alive)) = (facts, said, &mut image.alive) else { continue };
+    let tasks = tree.tasks.iter().zip(facts).zip(&mut *images).zip(spokesmen);
+    for (((task, facts), image), spokesman) in tasks {
+        let (Some(spokesman), Some(facts), Some(alive)) = (spokesman, facts, &mut image.alive) else {
+            continue;
+        };
+        let said = answers.get(&spokesman).and_then(Option::as_ref).ok_or(AgentError::Lost(None));
+        let said = said.of_task(&task.name).while_trying_to(ABOUT_ITSELF)?;
         if let (Some(core), Some(likeness)) = (image.cores.first_mut(), &facts.likeness) {
-            leaders.answer(said, core)?;
+            leaders.answer(said, core).of_task(&task.name).while_trying_to(ABOUT_ITSELF)?;
             likeness.tell(core);
         }
         if let Some(mm) = &mut alive.mm {
-            mm_questions.answer(said, mm)?;
+            mm_questions.answer(said, mm).of_task(&task.name).while_trying_to(ABOUT_ITSELF)?;
             alive.extra = extra::without_policies(facts);
         }
     }

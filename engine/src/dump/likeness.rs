@@ -29,6 +29,12 @@ pub struct Likeness {
 }
 
 impl Likeness {
+    /// The place of the first that is like the one in place `at`, if that is another: as far as they were met so far.
+    fn first_alike<'l>(&'l self, met: &mut HashMap<&'l [u8], usize>, at: usize) -> Option<usize> {
+        let first = *met.entry(&self.decides).or_insert(at);
+        (first != at).then_some(first)
+    }
+
     /// Puts what need not be asked into an image.
     pub(super) fn tell(&self, core: &mut ThreadImage) {
         let mut words = self.told.iter().as_slice();
@@ -103,7 +109,7 @@ pub(super) fn spokesmen(
         // Each makes a copy of itself.
         return vec![None; tree.tasks.len()];
     }
-    let mut first: HashMap<&[u8], usize> = HashMap::new();
+    let mut met = HashMap::new();
     let mut has_children = vec![false; tree.tasks.len()];
     for parent in
         tree.tasks.iter().filter(|task| task.state != TaskState::Zombie).filter_map(|task| task.parent)
@@ -117,24 +123,23 @@ pub(super) fn spokesmen(
         .map(|(at, (((task, facts), image), has_children))| {
             let facts = facts.as_ref()?;
             let likeness = facts.likeness.as_ref()?;
-            let first = *first.entry(&likeness.decides).or_insert(at);
+            let spokesman = likeness.first_alike(&mut met, at)?;
             // Who has children is asked about them, and of memory that is shared, the policy is not the task's own.
             let is_simple = task.threads.len() == 1 && !has_children && files.unasked(task.pid).is_empty();
             let is_small = !image.has_memory() || super::memory::is_modest(facts);
-            (first != at && is_simple && is_small && extra::asks_nothing_shared(facts)).then_some(first)
+            (is_simple && is_small && extra::asks_nothing_shared(facts)).then_some(spokesman)
         })
         .collect()
 }
 
 /// For each thread of a task, the place of the one that answers for it; the first is always asked, and for itself alone.
 pub(super) fn spokesmen_of_threads(facts: &TaskFacts) -> Vec<Option<usize>> {
-    let mut first: HashMap<&[u8], usize> = HashMap::new();
+    let mut met = HashMap::new();
     let threads = facts.threads.iter().enumerate();
     threads
         .map(|(at, thread)| {
             let seen = thread.seen.as_ref().filter(|_| at > 0)?;
-            let first = *first.entry(&seen.likeness.decides).or_insert(at);
-            (first != at).then_some(first)
+            seen.likeness.first_alike(&mut met, at)
         })
         .collect()
 }

@@ -7,7 +7,27 @@ use crate::tracee::freeze::FrozenTree;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-fn sleeper() -> Child {
+/// A child that sleeps, and ends when this is dropped.
+struct Sleeper(Child);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Sleeper {
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    fn freeze(&self) -> FrozenTree {
+        FrozenTree::freeze(self.pid(), None, LIMIT).unwrap()
+    }
+}
+
+fn sleeper() -> Sleeper {
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     // Until it has executed sleep, its memory is that of the test.
     while std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() != "sleep\n"
@@ -15,7 +35,7 @@ fn sleeper() -> Child {
     {
         std::thread::sleep(Duration::from_millis(1));
     }
-    child
+    Sleeper(child)
 }
 
 fn maps(pid: i32) -> String {
@@ -44,10 +64,10 @@ fn inject_with(task: &mut FrozenTask, signal: Option<i32>, first: &[&Batch<'stat
 
 #[test]
 fn makes_calls_in_the_target_and_leaves_no_trace() {
-    let mut child = sleeper();
-    let pid = child.id() as i32;
+    let child = sleeper();
+    let pid = child.pid();
     let before = maps(pid);
-    let mut tree = FrozenTree::freeze(pid, None, LIMIT).unwrap();
+    let mut tree = child.freeze();
     let task = &mut tree.tasks[0];
     let saved = Saved::read(task.threads[0].stopped()).unwrap();
 
@@ -73,18 +93,16 @@ fn makes_calls_in_the_target_and_leaves_no_trace() {
     assert_eq!(after.sigmask, saved.sigmask);
     tree.thaw().unwrap();
     assert_eq!(maps(pid), before);
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
 fn answers_on_its_way_in_and_stays_until_it_is_needed() {
-    let mut child = sleeper();
-    let pid = child.id() as i32;
+    let child = sleeper();
+    let pid = child.pid();
     let traces = || (maps(pid), std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count());
     let before = traces();
     for is_needed in [false, true] {
-        let mut tree = FrozenTree::freeze(pid, None, LIMIT).unwrap();
+        let mut tree = child.freeze();
         let task = &mut tree.tasks[0];
         let saved = Saved::read(task.threads[0].stopped()).unwrap();
         let (mut one, mut two) = (Batch::new(), Batch::new());
@@ -113,14 +131,12 @@ fn answers_on_its_way_in_and_stays_until_it_is_needed() {
         tree.thaw().unwrap();
         assert_eq!(traces(), before);
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
 fn a_first_call_that_fails_is_told_and_the_others_are_not_made() {
-    let mut child = sleeper();
-    let mut tree = FrozenTree::freeze(child.id() as i32, None, LIMIT).unwrap();
+    let child = sleeper();
+    let mut tree = child.freeze();
     let (mut one, mut two) = (Batch::new(), Batch::new());
     one.call("getpid", libc::SYS_getpid, crate::args![]);
     two.call("close the moon", libc::SYS_close, crate::args![12345]);
@@ -131,14 +147,12 @@ fn a_first_call_that_fails_is_told_and_the_others_are_not_made() {
     assert_eq!(error.to_string(), "close the moon: Bad file number (EBADF)");
     tree.tasks[0].agent = Some(agent);
     drop(tree);
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
 fn a_failing_call_names_itself_and_ends_the_batch() {
-    let mut child = sleeper();
-    let mut tree = FrozenTree::freeze(child.id() as i32, None, LIMIT).unwrap();
+    let child = sleeper();
+    let mut tree = child.freeze();
     let mut agent = inject(&mut tree.tasks[0]);
     let mut batch = Batch::new();
     batch.call("getpid", libc::SYS_getpid, crate::args![]);
@@ -148,8 +162,6 @@ fn a_failing_call_names_itself_and_ends_the_batch() {
     assert_eq!(error.to_string(), "close the moon: Bad file number (EBADF)");
     tree.tasks[0].agent = Some(agent);
     drop(tree);
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// What dying between the two halves of an injection leaves to the thread.
