@@ -26,18 +26,13 @@ pub(super) fn wait_until_reaped(tasks: &[FrozenTask]) {
     const LIMIT: Duration = Duration::from_millis(100);
     let deadline = Instant::now() + LIMIT;
     let callers = callers();
-    // Who takes in those whose parents were in the tree, and are gone: one process for all of them (`find_new_reaper` of kernel/exit.c).
-    let mut reaper = None;
     let mut left = Vec::new();
     for task in tasks {
         if nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid), None) == Err(Errno::ESRCH) {
             continue;
         }
-        let parent = reaper.filter(|_| task.parent.is_some()).or_else(|| parent_of(task.pid));
-        if task.parent.is_some() {
-            reaper = parent;
-        }
-        if parent.is_some_and(|parent| callers.contains(&parent)) {
+        // Each may have another: an orphan of a pid namespace goes to the init of that, which is about to end itself.
+        if parent_of(task.pid).is_some_and(|parent| callers.contains(&parent)) {
             continue;
         }
         while process_state(task.pid) == Some('Z') {
